@@ -1,0 +1,185 @@
+"""Decode pictures, once and in one way: for training, prediction, plots and the web service.
+
+The only place that decodes. It needs nothing but numpy and Pillow, because every service bundle carries a
+copy of this very file: one definition of preprocessing, not two.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+MAX_PIXELS = 120_000_000
+"""Larger pictures are refused before they are decoded: 120 megapixels take 360 MB of memory as RGB."""
+
+
+class PictureError(ValueError):
+    """A picture that cannot be read; the message says which one and why."""
+
+
+def _open(source):
+    """Open `source` (path, bytes or file object) as a Pillow image of one of `FORMATS`, header read only."""
+    name = str(source) if isinstance(source, (str, Path)) else "the picture"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        source = io.BytesIO(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides, below
+            image = Image.open(source, formats=FORMATS)
+    except FileNotFoundError:
+        raise PictureError(f"{name}: there is no such file") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"{name}: more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
+        raise PictureError(f"{name}: not a picture ({', '.join(FORMATS)} can be read)") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
+    if getattr(image, "n_frames", 1) > 1:
+        raise PictureError(f"{name}: an animation or a stack of {image.n_frames} pictures; save the one you mean")
+    return name, image
+
+
+def _to_rgb(image):
+    """Turn any Pillow mode into 8-bit RGB: 16-bit is scaled, transparency is laid on white."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        levels = np.asarray(image, dtype=np.float32)
+        image = Image.fromarray(np.clip(levels / 257 if levels.max() > 255 else levels, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def decode(source, size=None):
+    """Decode one picture to RGB, upright, as an array.
+
+    With `size`, the shorter side is resized to it (bilinear with antialiasing) and the centre square is cut
+    out; JPEGs are then decoded at a reduced scale of at least twice `size`, which costs no visible detail and
+    saves most of the time on camera-size files.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, bytes or binary file object
+        JPEG, PNG, TIFF, BMP or WebP.
+    size : int, optional
+        Side of the square, in pixels; the whole picture at its own size if not given.
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape (size, size, 3) or (height, width, 3)
+
+    Raises
+    ------
+    PictureError
+        If it is not a picture, truncated, an animation, or larger than `MAX_PIXELS`.
+    """
+    name, image = _open(source)
+    try:
+        with image:
+            if size:
+                image.draft("RGB", (2 * size, 2 * size))  # a no-op for all but JPEG
+            image.load()
+            image = _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # as above: truncated data raises OSError, SyntaxError, struct.error, …
+        raise PictureError(f"{name}: damaged or cut short ({error})") from error
+    if size:
+        width, height = image.size
+        left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)
+        image = image.resize((size, size), Image.BILINEAR, box=(left, top, width - left, height - top))
+    return np.asarray(image)
+
+
+def inspect(path):
+    """Decode the picture at `path` in full and return (width, height, reason): reason is None if it is sound."""
+    try:
+        height, width, _ = decode(path).shape
+    except PictureError as error:
+        return 0, 0, str(error)
+    return width, height, None
+
+
+def map_threads(function, items, progress=None):
+    """Apply `function` to `items` in as many threads as there are cores (Pillow decodes without the GIL)."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(function, items)
+        if progress:
+            from tqdm.auto import tqdm  # not in the service's environment
+
+            results = tqdm(results, total=len(items), desc=progress, unit="picture", leave=False)
+        return list(results)
+
+
+def load(paths, size, cache=None, progress="decoding"):
+    """Decode many pictures to one array, and remember it on disk.
+
+    Parameters
+    ----------
+    paths : sequence of str or pathlib.Path
+    size : int
+        Side of the squares, in pixels.
+    cache : str or pathlib.Path, optional
+        Folder for the decoded pixels. The key is the files' names, sizes and times of change, so an edited
+        picture is decoded again. Without it the array is held in memory only.
+    progress : str or None
+        Title of the progress bar.
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape (len(paths), size, size, 3)
+        Memory-mapped read-only if `cache` is given.
+
+    Raises
+    ------
+    PictureError
+        If any picture cannot be read: one error that names all of them. Nothing is cached then.
+    """
+    paths = [Path(path) for path in paths]
+    if cache is None:
+        return _decode_into(np.empty((len(paths), size, size, 3), np.uint8), paths, progress)
+    target = Path(cache) / f"{_key(paths, size)}.npy"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        shape = (len(paths), size, size, 3)
+        try:
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            _decode_into(array, paths, progress)
+            array.flush()
+            os.replace(temporary, target)  # complete or absent, whoever else builds it at the same time
+        finally:
+            temporary.unlink(missing_ok=True)
+    return np.load(target, mmap_mode="r")
+
+
+def _key(paths, size):
+    digest = hashlib.sha256(f"{size}".encode())
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise PictureError(f"{path}: {error.strerror}") from error
+        digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def _decode_into(array, paths, progress):
+    def fill(index):
+        try:
+            array[index] = decode(paths[index], array.shape[1])
+        except PictureError as error:
+            return str(error)
+
+    broken = [reason for reason in map_threads(fill, range(len(paths)), progress) if reason]
+    if broken:
+        shown = "\n  ".join(broken[:10] + ["…"] * (len(broken) > 10))
+        raise PictureError(
+            f"{len(broken)} of {len(paths)} pictures cannot be read; `dataset.check()` sets them aside:\n  {shown}"
+        )
+    return array
