@@ -25,7 +25,7 @@ class PictureError(ValueError):
 
 
 def _open(source):
-    """Open `source` (path, bytes or file object) as a Pillow image of one of `FORMATS`, header read only."""
+    """Read the header of `source` (path, bytes or file object); return its name and the lazy Pillow image."""
     name = str(source) if isinstance(source, (str, Path)) else "the picture"
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
@@ -41,16 +41,21 @@ def _open(source):
         raise PictureError(f"{name}: not a picture ({', '.join(FORMATS)} can be read)") from error
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
-    if getattr(image, "n_frames", 1) > 1:
-        raise PictureError(f"{name}: an animation or a stack of {image.n_frames} pictures; save the one you mean")
+    if (
+        getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+    ):  # MPO: a camera's JPEG with a preview behind
+        raise PictureError(
+            f"{name}: an animation or a stack of {image.n_frames} pictures; save the one you mean"
+        )
     return name, image
 
 
 def _to_rgb(image):
     """Turn any Pillow mode into 8-bit RGB: 16-bit is scaled, transparency is laid on white."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        levels = np.asarray(image, dtype=np.float32)
-        image = Image.fromarray(np.clip(levels / 257 if levels.max() > 255 else levels, 0, 255).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits per pixel, whose white is unknown; save it with 8 or 16")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -88,7 +93,7 @@ def decode(source, size=None):
             image.load()
             image = _to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # as above: truncated data raises OSError, SyntaxError, struct.error, …
-        raise PictureError(f"{name}: damaged or cut short ({error})") from error
+        raise PictureError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
     if size:
         width, height = image.size
         left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)
