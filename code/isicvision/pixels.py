@@ -102,7 +102,7 @@ def decode(source, size=None):
 
 
 def inspect(path):
-    """Decode the picture at `path` in full and return (width, height, reason): reason is None if it is sound."""
+    """Decode the picture at `path` in full; return (width, height, reason), reason None if it is sound."""
     try:
         height, width, _ = decode(path).shape
     except PictureError as error:
@@ -184,7 +184,6 @@ def _decode_into(array, paths, progress):
     broken = [reason for reason in map_threads(fill, range(len(paths)), progress) if reason]
     if broken:
         shown = "\n  ".join(broken[:10] + ["…"] * (len(broken) > 10))
-        raise PictureError(
-            f"{len(broken)} of {len(paths)} pictures cannot be read; `dataset.check()` sets them aside:\n  {shown}"
-        )
+        advice = "dataset.check() sets such pictures aside"
+        raise PictureError(f"{len(broken)} of {len(paths)} pictures cannot be read; {advice}:\n  {shown}")
     return array

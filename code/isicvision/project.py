@@ -30,6 +30,6 @@ def require(path, made_by):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is not there yet. Run {made_by} first: it writes it. `make run` runs all notebooks in order."
+            f"{path} is not there yet. Run {made_by} first: it writes it. (`make run` runs them all.)"
         )
     return path
