@@ -283,7 +283,7 @@ class ImageDataset:
         """Split into parts that share no group and have the labels in like proportion.
 
         Groups are dealt out one by one, larger ones first, to the part that lacks the largest
-        share of its pictures of that label. scikit-learn's grouped stratified splitters make equal folds only, hence our own.
+        share of its pictures of that label. (scikit-learn's StratifiedGroupKFold makes equal folds only.)
 
         Parameters
         ----------

@@ -4,9 +4,9 @@ The only place that decodes. It needs nothing but numpy and Pillow, because ever
 copy of this very file: one definition of preprocessing, not two.
 """
 
-import hashlib
 import io
 import os
+import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +18,9 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAX_PIXELS = 120_000_000
 """Larger pictures are refused before they are decoded: 120 megapixels take 360 MB of memory as RGB."""
+
+IN_MEMORY = 2**30
+"""Decoded pixels beyond this many bytes go to a temporary file."""
 
 
 class PictureError(ValueError):
@@ -117,67 +120,42 @@ def map_threads(function, items, progress=None):
         if progress:
             from tqdm.auto import tqdm  # not in the service's environment
 
-            results = tqdm(results, total=len(items), desc=progress, unit="picture", leave=False)
+            results = tqdm(results, total=len(items), desc=progress, unit="picture", leave=False, delay=2)
         return list(results)
 
 
-def load(paths, size, cache=None, progress="decoding"):
-    """Decode many pictures to one array, and remember it on disk.
+def load(paths, size, progress="decoding"):
+    """Decode many pictures to one array.
 
     Parameters
     ----------
     paths : sequence of str or pathlib.Path
     size : int
         Side of the squares, in pixels.
-    cache : str or pathlib.Path, optional
-        Folder for the decoded pixels. The key is the files' names, sizes and times of change, so an edited
-        picture is decoded again. Without it the array is held in memory only.
     progress : str or None
         Title of the progress bar.
 
     Returns
     -------
     numpy.ndarray of uint8, shape (len(paths), size, size, 3)
-        Memory-mapped read-only if `cache` is given.
+        Beyond `IN_MEMORY` bytes it lies in a temporary file that goes away with the array, so that memory
+        stays flat however many pictures there are.
 
     Raises
     ------
     PictureError
-        If any picture cannot be read: one error that names all of them. Nothing is cached then.
+        If any picture cannot be read: one error that names all of them.
     """
-    paths = [Path(path) for path in paths]
-    if cache is None:
-        return _decode_into(np.empty((len(paths), size, size, 3), np.uint8), paths, progress)
-    target = Path(cache) / f"{_key(paths, size)}.npy"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        shape = (len(paths), size, size, 3)
-        try:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            _decode_into(array, paths, progress)
-            array.flush()
-            os.replace(temporary, target)  # complete or absent, whoever else builds it at the same time
-        finally:
-            temporary.unlink(missing_ok=True)
-    return np.load(target, mmap_mode="r")
+    shape = (len(paths), size, size, 3)
+    if np.prod(shape, dtype=np.int64) <= IN_MEMORY:
+        array = np.empty(shape, np.uint8)
+    else:
+        with tempfile.TemporaryFile() as file:
+            array = np.memmap(file, np.uint8, "w+", shape=shape)
 
-
-def _key(paths, size):
-    digest = hashlib.sha256(f"{size}".encode())
-    for path in paths:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise PictureError(f"{path}: {error.strerror}") from error
-        digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:20]
-
-
-def _decode_into(array, paths, progress):
     def fill(index):
         try:
-            array[index] = decode(paths[index], array.shape[1])
+            array[index] = decode(paths[index], size)
         except PictureError as error:
             return str(error)
 

@@ -1,0 +1,96 @@
+"""A whole model as one ONNX graph, checked against the model it came from."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+OPSET = 18
+TOLERANCE = 1e-4
+
+
+def write_onnx(model, path):
+    """Write an `ImageClassifier` to `path`; see `ImageClassifier.to_onnx`, which calls this."""
+    path = Path(path)
+    if model.card["training"] is None and model.classifier is not None:
+        raise RuntimeError("the model is not trained yet: call fit first")
+    name = "scores" if model.classifier is None else "features"
+    graph = _network_graph(
+        _Scores(model.network) if name == "scores" else _Features(model.network), model, name
+    )
+    if model.classifier is not None:
+        graph = _append_classifier(graph, model)
+    graph.producer_name = "isicvision"
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+    _compare(model, path)
+    return path
+
+
+class _Scores(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures):
+        return torch.softmax(self.network(pictures), dim=1)
+
+
+class _Features(_Scores):
+    def forward(self, pictures):
+        return self.network.features(pictures)
+
+
+def _network_graph(module, model, output):
+    device = next(model.network.parameters()).device
+    example = torch.zeros((2, model.image_size, model.image_size, 3), dtype=torch.uint8, device=device)
+    program = torch.onnx.export(
+        module.eval(),
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("pictures", min=1, max=4096)},),
+        input_names=["pictures"],
+        output_names=[output],
+        opset_version=OPSET,
+        verbose=False,
+    )
+    return program.model_proto
+
+
+def _append_classifier(graph, model):
+    import skl2onnx
+
+    example = np.zeros((1, model.backbone.features), np.float32)
+    try:
+        classifier = skl2onnx.to_onnx(
+            model.classifier,
+            example,
+            options={id(model.classifier): {"zipmap": False}},
+            target_opset={"": OPSET, "ai.onnx.ml": 3},
+        )
+    except Exception as error:  # skl2onnx raises many kinds
+        raise RuntimeError(f"{model.classifier} has no ONNX equivalent in skl2onnx: {error}") from error
+    classifier.ir_version = graph.ir_version
+    features, probabilities = classifier.graph.input[0].name, classifier.graph.output[-1].name
+    merged = onnx.compose.merge_models(
+        graph, classifier, io_map=[("features", features)], outputs=[probabilities], prefix2=""
+    )
+    for node in merged.graph.node:
+        node.output[:] = ["scores" if name == probabilities else name for name in node.output]
+        node.input[:] = ["scores" if name == probabilities else name for name in node.input]
+    merged.graph.output[0].name = "scores"
+    return merged
+
+
+def _compare(model, path):
+    """Raise unless ONNX Runtime gives what the model gives, on noise: worse than any picture."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, model.image_size, model.image_size, 3), np.uint8)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    difference = np.abs(session.run(["scores"], {"pictures": noise})[0] - model._scores(noise)).max()
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"the ONNX graph's scores differ from the model's by {difference:.2g}: not exported"
+        )
