@@ -1,0 +1,42 @@
+# `make` alone lists what there is to make. Needs Python 3.11 or newer; installs everything else into .venv.
+PYTHON ?= python3
+SOURCE ?= sample
+PARAMETERS ?=
+BIN = .venv/bin
+
+.DEFAULT_GOAL = help
+.PHONY: help install run test lint notebooks bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@echo
+	@echo "make run SOURCE=sample|isic|URL|FOLDER PARAMETERS=file.yaml   (see README.md)"
+
+install: .venv/installed  ## make .venv and install everything into it, once
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); say PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks,serving,azure,dev]"
+	@touch $@
+
+run: install  ## run all notebooks in order; results go to outputs/
+	$(BIN)/python code/run.py --source "$(SOURCE)" $(if $(PARAMETERS),--parameters "$(PARAMETERS)")
+
+test: install  ## run the tests: units, then the notebooks
+	$(BIN)/python -m pytest
+
+lint: install  ## check style and format of code and notebooks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+notebooks: install  ## run the notebooks on the bundled sample and save them with their outputs, to commit
+	$(BIN)/python code/run.py --source sample --in-place
+
+bench: install  ## run the benchmarks in tests/bench (no tests: they print figures)
+	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:  ## delete .venv and outputs/
+	rm -rf .venv outputs build *.egg-info code/*.egg-info .pytest_cache .ruff_cache .hypothesis

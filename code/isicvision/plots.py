@@ -1,0 +1,268 @@
+"""Pictures to look at: each function draws one thing and returns its axes or figure."""
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from . import pixels
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of the labels in their sorted order: Okabe and Ito's palette, distinct for colour-blind eyes."""
+
+
+def colours(labels):
+    """Return the colour of each label: dict of str to str."""
+    return {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(labels)}
+
+
+def class_balance(dataset, ax=None):
+    """Draw pictures and groups (lesions) per label as bars."""
+    ax = ax or plt.subplots(figsize=(5, 2.2), layout="constrained")[1]
+    counts = dataset.summary().drop(index="all")
+    palette = colours(dataset.labels)
+    for row, (label, count) in enumerate(counts.iterrows()):
+        ax.barh(row - 0.2, count["pictures"], 0.4, color=palette[label])
+        ax.barh(row + 0.2, count["groups"], 0.4, color=palette[label], alpha=0.5)
+        ax.annotate(f" {count['pictures']:.0f} pictures", (count["pictures"], row - 0.2), va="center")
+        ax.annotate(f" {count['groups']:.0f} lesions or groups", (count["groups"], row + 0.2), va="center")
+    ax.set(yticks=range(len(counts)), yticklabels=counts.index, title=f"{len(dataset)} pictures by label")
+    ax.set_xlim(0, counts["pictures"].max() * 1.45)
+    ax.invert_yaxis()
+    return ax
+
+
+def distribution(dataset, column, ax=None):
+    """Draw how often each value of a metadata column occurs, per label; missing values are a bar too."""
+    ax = ax or plt.subplots(figsize=(6, 2.8), layout="constrained")[1]
+    if column not in dataset.table:
+        raise ValueError(f"no column {column!r}; there are: {', '.join(dataset.table.columns)}")
+    values = dataset.table[column]
+    if values.dtype.kind == "f":
+        values = values.map(lambda value: f"{value:g}" if value == value else "missing")
+    counts = (
+        dataset.table.assign(value=values.fillna("missing"))
+        .groupby(["value", "label"])
+        .size()
+        .unstack(fill_value=0)
+    )
+    order = dataset.table[column].dropna().drop_duplicates().sort_values()
+    order = [f"{value:g}" if dataset.table[column].dtype.kind == "f" else value for value in order]
+    counts = counts.reindex([*order, *["missing"] * ("missing" in counts.index)])
+    shares = counts / counts.sum()
+    width = 0.8 / len(dataset.labels)
+    for number, (label, colour) in enumerate(colours(dataset.labels).items()):
+        places = np.arange(len(counts)) + (number - (len(dataset.labels) - 1) / 2) * width
+        ax.bar(places, shares[label], width, color=colour, label=f"{label} (n = {counts[label].sum()})")
+    ax.set(ylabel="share of the label", title=column)
+    ax.set_xticks(
+        range(len(counts)), counts.index, rotation=30 if len("".join(map(str, counts.index))) > 50 else 0
+    )
+    ax.legend(frameon=False)
+    return ax
+
+
+def grid(pictures, columns=6, titles=None, size=150):
+    """Draw pictures in rows, with their labels and where they come from.
+
+    Parameters
+    ----------
+    pictures : ImageDataset or pandas.DataFrame
+        A table with ``path`` and ``label``; with ``prediction`` too, wrong ones are framed in red. The
+        columns ``attribution`` and ``copyright_license``, where present, make the caption.
+    columns : int
+    titles : sequence of str, optional
+        Instead of the labels.
+    size : int
+        Side of each picture in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    table = getattr(pictures, "table", pictures).reset_index(drop=True)
+    rows = max(1, -(-len(table) // columns))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.6 * columns, 1.85 * rows + 0.3), squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (number, row) in zip(axes.flat, table.iterrows(), strict=False):
+        ax.imshow(pixels.decode(row["path"], size))
+        title = titles[number] if titles is not None else row["label"]
+        if "prediction" in table:
+            wrong = row["prediction"] != row["label"]
+            title = f"{row['label']}\nseen as {row['prediction']}" if wrong else row["label"]
+        ax.set_title(title, fontsize=9)
+    caption = credit(table)
+    if caption:
+        figure.supxlabel(caption, fontsize=8, color="0.4")
+    return figure
+
+
+def credit(table):
+    """Return the attributions of the pictures of a table in one line, or an empty string."""
+    if "attribution" not in table:
+        return ""
+    names = [str(name) for name in table["attribution"].dropna().unique()]
+    licences = sorted(table["copyright_license"].dropna().unique()) if "copyright_license" in table else []
+    shown = "; ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return f"{shown} ({', '.join(licences)})" if licences else shown
+
+
+def augmented(dataset, pictures=3, views=6, seed=0, size=150):
+    """Draw a few pictures of an augmented dataset, each followed by what its pipelines make of it."""
+    from .augmentation import Pipeline
+
+    shown = dataset.sample(pictures, seed)
+    pipeline = Pipeline(dataset.augmenters, seed)
+    figure, axes = plt.subplots(
+        pictures,
+        views + 1,
+        figsize=(1.5 * (views + 1), 1.6 * pictures + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
+    for number, (row, path) in enumerate(zip(axes, shown.paths, strict=True)):
+        original = pixels.decode(path, size)
+        copies = pipeline(np.repeat(original[None], views, axis=0), number)
+        for column, (ax, picture) in enumerate(zip(row, [original, *copies], strict=True)):
+            ax.imshow(picture)
+            ax.set_axis_off()
+            if number == 0:
+                ax.set_title("original" if column == 0 else f"view {column}", fontsize=9)
+    figure.supxlabel(credit(shown.table), fontsize=8, color="0.4")
+    return figure
+
+
+def history(history):
+    """Draw loss and accuracy by epoch, for training and validation, and the learning rate."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+    for ax, name in zip(axes, ("loss", "accuracy"), strict=False):
+        for part, style in (("train", "o--"), ("validation", "o-")):
+            if f"{part}_{name}" in history:
+                ax.plot(history.index, history[f"{part}_{name}"], style, label=part, markersize=4)
+        ax.set(xlabel="epoch", title=name)
+        ax.legend(frameon=False)
+    axes[2].step(history.index, history["learning_rate"], where="mid", color="0.3")
+    axes[2].set(xlabel="epoch", title="learning rate", yscale="log")
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def roc(evaluation, ax=None):
+    """Draw the ROC curve of the positive label, with the area and its interval."""
+    ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
+    curve = evaluation.roc()
+    ax.plot(
+        curve["false_positive_rate"], curve["recall"], color=COLOURS[1], label=_area(evaluation, "roc_auc")
+    )
+    ax.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
+    ax.set(xlabel="false positive rate (1 - specificity)", ylabel="recall (sensitivity)", aspect="equal")
+    ax.set_title(f"ROC, {evaluation.positive} (n = {len(evaluation.table)})")
+    ax.legend(loc="lower right", frameon=False)
+    return ax
+
+
+def precision_recall(evaluation, ax=None):
+    """Draw the precision-recall curve of the positive label, with the average precision and its interval."""
+    ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
+    curve = evaluation.precision_recall()
+    label = _area(evaluation, "average_precision")
+    ax.plot(curve["recall"], curve["precision"], drawstyle="steps-post", color=COLOURS[1], label=label)
+    share = (evaluation.table["label"] == evaluation.positive).mean()
+    ax.axhline(share, linestyle=":", color="0.5", label=f"chance ({share:.2f})")
+    ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    ax.set_title(f"Precision and recall, {evaluation.positive}")
+    ax.legend(loc="lower left", frameon=False)
+    return ax
+
+
+def _area(evaluation, name):
+    if len(evaluation.classes) > 2:  # the area of METRICS is then the mean over the classes, not this curve's
+        return f"{evaluation.positive} against the others"
+    low, high = evaluation.interval(name)
+    title = {"roc_auc": "area", "average_precision": "average precision"}[name]
+    return f"{title} {evaluation.metric(name):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def confusion(evaluation, ax=None):
+    """Draw the confusion matrix as counts, shaded by the share of the true label."""
+    counts = evaluation.confusion_matrix()
+    side = 1.2 + 0.9 * len(counts)
+    ax = ax or plt.subplots(figsize=(side + 0.6, side), layout="constrained")[1]
+    shares = counts.to_numpy() / np.maximum(counts.sum(axis=1).to_numpy()[:, None], 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts.to_numpy()):
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        ax.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
+    ax.set_xticks(range(len(counts)), counts.columns)
+    ax.set_yticks(range(len(counts)), counts.index, rotation=90, va="center")
+    ax.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    return ax
+
+
+def scores(evaluation, ax=None):
+    """Draw how the scores of the positive label are spread, for each true label."""
+    ax = ax or plt.subplots(figsize=(5, 3), layout="constrained")[1]
+    for label, colour in colours(evaluation.classes).items():
+        values = evaluation.table.loc[evaluation.table["label"] == label, f"score_{evaluation.positive}"]
+        ax.hist(
+            values,
+            np.linspace(0, 1, 21),
+            density=True,
+            alpha=0.6,
+            color=colour,
+            label=f"{label} (n = {len(values)})",
+        )
+    ax.set(xlabel=f"score for {evaluation.positive}", ylabel="density", title="Scores by true label")
+    ax.legend(frameon=False)
+    return ax
+
+
+def report(evaluation, path, title, notes=()):
+    """Write one HTML page with the metrics, their intervals and the plots, all in the file; return its path.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    path : str or pathlib.Path
+    title : str
+    notes : sequence of str
+        Paragraphs below the title: which model, which pictures, what not to use it for.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
+    roc(evaluation, axes[0, 0])
+    precision_recall(evaluation, axes[0, 1])
+    confusion(evaluation, axes[1, 0])
+    scores(evaluation, axes[1, 1])
+    table = evaluation.metrics().map("{:.3f}".format).to_html(border=0)
+    paragraphs = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
+<style>body {{font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem}}
+td, th {{padding: .15rem .8rem; text-align: right}} img {{max-width: 100%}}</style></head>
+<body><h1>{html.escape(title)}</h1>{paragraphs}
+<h2>Metrics on {len(evaluation.table)} test pictures</h2>
+<p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over lesions.
+Positive label: {html.escape(evaluation.positive)}.</p>{table}
+<h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{_png(figure)}">
+</body></html>
+"""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _png(figure: Figure):
+    """Render a figure as a base64 PNG and close it, so that a notebook does not show it a second time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()

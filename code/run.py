@@ -1,0 +1,128 @@
+"""Run the notebooks of the three folders in order with papermill: what `make run` and `make notebooks` call."""
+
+import argparse
+import difflib
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+# a saved page has no kernel behind its widgets: show the picture that each of them carries instead
+STATIC = [
+    "text/html",
+    "image/svg+xml",
+    "image/png",
+    "image/jpeg",
+    "text/markdown",
+    "text/latex",
+    "text/plain",
+]
+
+
+def notebooks():
+    """List the notebooks in the order of their numbers, relative to the repository."""
+    return sorted(path.relative_to(ROOT) for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"))
+
+
+def check(parameters):
+    """Return which of `parameters` each notebook declares; exit if one is declared by none."""
+    declared = {path: set(papermill.inspect_notebook(str(path))) for path in notebooks()}
+    known = set().union(*declared.values())
+    for name in parameters:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            sys.exit(f"No notebook has a parameter {name}{hint} There are: {', '.join(sorted(known))}")
+    return {
+        path: {name: parameters[name] for name in names & set(parameters)} for path, names in declared.items()
+    }
+
+
+def execute(path, target, parameters):
+    """Execute one notebook and return the result; exit with a clear word if a cell fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    print(f"{path} …", flush=True)
+    try:
+        result = papermill.execute_notebook(
+            str(path), str(target), parameters, progress_bar=False, store_widget_state=False
+        )
+    except PapermillExecutionError as error:
+        sys.exit(
+            f"{path} failed in cell {error.exec_count}:\n\n{error.ename}: {error.evalue}\n\nSee {target}"
+        )
+    print(f"    {time.perf_counter() - started:.0f} s", flush=True)
+    return result
+
+
+def to_html(notebook, target):
+    """Write an executed notebook as one HTML page."""
+    exporter = HTMLExporter()
+    exporter.display_data_priority = STATIC
+    body, _ = exporter.from_notebook_node(notebook)
+    target.write_text(body, encoding="utf-8")
+
+
+def tidy(notebook):
+    """Take out what would differ from run to run without meaning anything: papermill's notes and times."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def main():
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", help="sample, isic, the URL of an archive with its API, or a folder")
+    parser.add_argument("--parameters", help="YAML file of parameters for the notebooks")
+    parser.add_argument(
+        "--in-place", action="store_true", help="write the executed notebooks back into code/"
+    )
+    arguments = parser.parse_args()
+
+    parameters = {}
+    if arguments.parameters:
+        text = Path(arguments.parameters)
+        if not text.is_file():
+            sys.exit(f"There is no parameter file {text}")
+        parameters = yaml.safe_load(text.read_text(encoding="utf-8")) or {}
+        if not isinstance(parameters, dict):
+            sys.exit(f"{text} must hold lines like NAME: value")
+    if arguments.source:
+        source = Path(arguments.source)
+        parameters["SOURCE"] = str(source.resolve()) if source.is_dir() else arguments.source
+    os.chdir(ROOT)
+    os.environ["TQDM_DISABLE"] = (
+        "1"  # bars are for people who watch; here they would fill the saved notebooks
+    )
+    wanted = check(parameters)
+
+    outputs = Path(parameters.get("OUTPUTS", "outputs"))
+    started = time.perf_counter()
+    for path in notebooks():
+        target = outputs / "notebooks" / path.relative_to("code")
+        result = execute(path, target, wanted[path])
+        to_html(result, target.with_suffix(".html"))
+        if arguments.in_place:
+            nbformat.write(tidy(result), path)
+    print(f"\nAll {len(notebooks())} notebooks ran in {time.perf_counter() - started:.0f} s. Look at:")
+    for what, name in (
+        ("the executed notebooks", "notebooks"),
+        ("the evaluation report", "evaluation/report.html"),
+        ("the model", "model"),
+        ("the service bundle", "bundle"),
+    ):
+        print(f"  {what:<24}{outputs / name}")
+
+
+if __name__ == "__main__":
+    main()
