@@ -218,7 +218,11 @@ class ImageClassifier:
                 f"the {what} pictures have labels that the model does not know: {', '.join(sorted(unknown))}; "
                 f"it knows {', '.join(self.labels)}"
             )
-        return dataset.table["label"].map({label: n for n, label in enumerate(self.labels)}).to_numpy()
+        return (
+            dataset.table["label"]
+            .map({label: n for n, label in enumerate(self.labels)})
+            .to_numpy(np.int64, copy=True)
+        )
 
     def _pixels(self, pictures):
         return pixels.load(getattr(pictures, "paths", pictures), self.image_size)

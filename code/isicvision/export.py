@@ -1,12 +1,15 @@
 """A whole model as one ONNX graph, checked against the model it came from."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import: else it reports to its maker
+import onnxruntime
 
 OPSET = 18
 TOLERANCE = 1e-4

@@ -147,7 +147,8 @@ def history(history):
             if f"{part}_{name}" in history:
                 ax.plot(history.index, history[f"{part}_{name}"], style, label=part, markersize=4)
         ax.set(xlabel="epoch", title=name)
-        ax.legend(frameon=False)
+        if ax.lines:
+            ax.legend(frameon=False)
     axes[2].step(history.index, history["learning_rate"], where="mid", color="0.3")
     axes[2].set(xlabel="epoch", title="learning rate", yscale="log")
     for ax in axes:

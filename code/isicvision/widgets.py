@@ -121,7 +121,12 @@ class AnnotationUI(_Pages):
     def rows(self):
         """Return the rows to show, by the filter, with their present labels."""
         table = self._original.table
-        table = table.assign(label=table["path"].map(self._decisions).fillna(table["label"]))
+        table = table.assign(
+            label=[
+                self._decisions.get(path, label)
+                for path, label in zip(table["path"], table["label"], strict=True)
+            ]
+        )
         choice = self._choice.value
         if choice == "corrected":
             return table[table["path"].isin(self._decisions)]

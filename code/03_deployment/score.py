@@ -1,0 +1,182 @@
+"""Entry script of the web service: pictures come in over HTTP, scores go out.
+
+Azure ML calls `init` once in every worker process and `run` for every request. The script lies in the
+service's bundle, beside a copy of isicvision's pixels.py (the preprocessing of the training); both need only
+numpy, Pillow, ONNX Runtime and Azure's inference server. Three kinds of body are answered:
+
+    curl SCORING_URI -H "Content-Type: image/jpeg" --data-binary @lesion.jpg
+    curl SCORING_URI -H "Content-Type: application/json" -d '[{"image_in_base64": "..."}]'
+    curl SCORING_URI -H "Content-Type: application/json" -d '{"images": ["...", "..."]}'
+"""
+
+import base64
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at the import: else it reports to its maker over the network
+import onnxruntime
+from azureml_inference_server_http.api.aml_request import rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # the server looks for modules in its working folder only
+import pixels  # noqa: E402
+
+MAX_PICTURES = 64
+MAX_BYTES = 20 * 2**20  # of one request
+MAX_DRAIN = 5 * MAX_BYTES
+CHUNK = 8  # pictures decoded and scored at a time: bounds the memory of a large request
+USAGE = (
+    'POST JSON, [{"image_in_base64": "..."}, ...] or {"images": ["...", ...]}, '
+    "or one picture as it is with -H 'Content-Type: image/jpeg'."
+)
+
+card = None  # model.json, and
+session = None  # the network: both set by init
+
+
+class RefusedError(Exception):
+    """A request that cannot be answered: the HTTP status and a sentence for the client."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def init():
+    """Load the model, or stop the service at once with the reason in its log."""
+    global card, session
+    folder = _find_model()
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    for name, expected in card["sha256"].items():
+        path = Path(pixels.__file__) if name == "pixels.py" else folder / name
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise RuntimeError(
+                f"{name} is not the file that the bundle was built with; build the bundle again"
+            )
+
+    options = onnxruntime.SessionOptions()  # the workers share the cores
+    options.intra_op_num_threads = max(1, os.cpu_count() // int(os.environ.get("WORKER_COUNT", 1)))
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
+    black = np.zeros((1, card["image_size"], card["image_size"], 3), np.uint8)
+    shape = session.run(["scores"], {"pictures": black})[0].shape  # also the warm-up
+    if shape != (1, len(card["labels"])):
+        raise RuntimeError(f"model.onnx answers {shape} for one picture and {len(card['labels'])} labels")
+
+
+def _find_model():
+    """Return the folder of model.onnx: in AZUREML_MODEL_DIR (Azure's registered model), else the bundle."""
+    mounted = os.environ.get("AZUREML_MODEL_DIR")
+    found = sorted(Path(mounted).rglob("model.onnx")) if mounted else []
+    if len(found) > 1:
+        raise RuntimeError(f"which model? AZUREML_MODEL_DIR holds {', '.join(map(str, found))}")
+    return found[0].parent if found else HERE
+
+
+@rawhttp
+def run(request):
+    """Answer one request; only a fault of the service itself is a 500."""
+    if request.method == "OPTIONS":  # a browser asks before it posts from another site
+        return AMLResponse("", 200)
+    if request.method != "POST":
+        return AMLResponse({"message": USAGE}, 405, {"Allow": "POST"}, json_str=True)
+    try:
+        pictures = _read_pictures(request)
+    except RefusedError as refusal:
+        return AMLResponse({"message": str(refusal)}, refusal.status, json_str=True)
+
+    predictions = []
+    for start in range(0, len(pictures), CHUNK):
+        predictions += _predict(pictures[start : start + CHUNK])
+    answer = {
+        "predictions": predictions,
+        "model": {"id": card["id"], "version": card["version"]},
+        "caveat": card["caveat"],
+    }
+    if all("error" in prediction for prediction in predictions):
+        message = f"No picture could be read: {predictions[0]['error'].removeprefix('the picture: ')}"
+        return AMLResponse({"message": message, **answer}, 422, json_str=True)
+    return AMLResponse(answer, 200, json_str=True)
+
+
+def _read_pictures(request):
+    """Return the pictures of a request: bytes, or text in base64."""
+    body = _read_body(request)
+    if not body:
+        raise RefusedError(400, f"The body is empty. {USAGE}")
+    if request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
+        return [body]
+    if request.mimetype == "multipart/form-data":
+        raise RefusedError(415, f"Forms with files are not read. {USAGE}")
+    return _read_json(body)  # whatever the Content-Type: `curl -d` says application/x-www-form-urlencoded
+
+
+def _read_body(request):
+    """Keep at most MAX_BYTES. The rest is drained: many clients read no answer while they send."""
+    body, seen = bytearray(), 0
+    too_large = (request.content_length or 0) > MAX_BYTES
+    try:
+        while seen < MAX_DRAIN and (block := request.stream.read(2**16)):
+            seen += len(block)
+            too_large = too_large or seen > MAX_BYTES
+            if not too_large:
+                body += block
+    except Exception as error:  # the client hung up or garbled its chunks: each server has its own exceptions
+        raise RefusedError(400, "The body ended too early.") from error
+    if too_large:
+        raise RefusedError(
+            413, f"The body is larger than {MAX_BYTES // 2**20} MiB: send fewer or smaller pictures."
+        )
+    return bytes(body)
+
+
+def _read_json(body):
+    try:
+        document = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON; nested a thousand deep
+        raise RefusedError(400, f"The body is not valid JSON. {USAGE}") from error
+    items = document.get("images") if isinstance(document, dict) else document
+    if not isinstance(items, list) or not items:
+        raise RefusedError(400, f"The JSON holds no list of pictures. {USAGE}")
+    if len(items) > MAX_PICTURES:
+        raise RefusedError(413, f"{len(items)} pictures in one request: at most {MAX_PICTURES} are scored.")
+    texts = [item.get("image_in_base64") if isinstance(item, dict) else item for item in items]
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise RefusedError(400, f"Item {index} of the list holds no picture as base64 text. {USAGE}")
+    return texts
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is Python's, not JSON")
+
+
+def _predict(pictures):
+    """Score a few pictures; one that cannot be read gets {"error": ...} in its place."""
+    decoded = pixels.map_threads(_decode, pictures)
+    readable = [array for array in decoded if isinstance(array, np.ndarray)]
+    scores = iter(session.run(["scores"], {"pictures": np.stack(readable)})[0] if readable else ())
+    return [{"error": each} if isinstance(each, str) else _prediction(next(scores)) for each in decoded]
+
+
+def _prediction(scores):
+    by_label = dict(zip(card["labels"], map(float, scores), strict=True))
+    return {"label": max(by_label, key=by_label.get), "scores": by_label}
+
+
+def _decode(picture):
+    """Return the pixels of one picture, or the sentence that says why there are none."""
+    try:
+        if isinstance(picture, str):
+            encoded = picture.partition(",")[2] if picture.startswith("data:") else picture
+            picture = base64.b64decode("".join(encoded.split()), validate=True)
+        return pixels.decode(picture, card["image_size"])
+    except pixels.PictureError as error:
+        return str(error)
+    except ValueError:
+        return "the picture: not valid base64"

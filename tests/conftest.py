@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isicvision import ImageDataset
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real dermoscopic pictures that development machines have beside the repository."""
+    if not REAL.is_dir():
+        pytest.skip(f"no real pictures: {REAL} is not there")
+    return REAL
+
+
+def draw(path, colour, seed, size=(96, 80)):
+    """Write a small noisy picture of one colour."""
+    noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A folder per label: 12 reddish benign and 12 bluish malignant pictures, two of each lesion."""
+    root = tmp_path_factory.mktemp("pictures")
+    rows = ["isic_id,lesion_id,sex,attribution"]
+    for number in range(24):
+        label, colour = (("benign", (170, 120, 100)), ("malignant", (100, 120, 170)))[number % 2]
+        draw(root / label / f"p{number:02d}.jpg", colour, number)
+        rows.append(
+            f"p{number:02d},L{number % 2}{number // 4},{'male' if number % 3 else ''},Synthetic test picture"
+        )
+    (root / "metadata.csv").write_text("\n".join(rows))
+    return root
+
+
+@pytest.fixture
+def dataset(folder):
+    return ImageDataset.from_folder(folder)

@@ -1,0 +1,117 @@
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from imgaug import augmenters as iaa
+
+from isicvision import Evaluation, ImageDataset, augment_dataset, plots, widgets
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def evaluation(dataset):
+    scores = np.linspace(0, 1, len(dataset))
+    scores[[2, 20]] = 0.7, 0.2  # two mistakes
+    return Evaluation.from_scores(dataset.table["label"], scores, dataset.table["group"], paths=dataset.paths)
+
+
+def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evaluation):
+    state = np.random.get_state()[1].copy()
+    plots.class_balance(dataset)
+    plots.distribution(dataset, "sex")
+    plots.augmented(augment_dataset(dataset, iaa.Fliplr(0.5)), pictures=2, views=2)
+    plots.history(pd.DataFrame({"train_loss": [1, 0.5], "learning_rate": [0.1, 0.01]}, index=[1, 2]))
+    for plot in (plots.roc, plots.precision_recall, plots.confusion, plots.scores):
+        assert plot(evaluation).get_title()
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_a_grid_names_labels_and_says_where_the_pictures_come_from(dataset):
+    figure = plots.grid(dataset.sample(4))
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["benign", "benign", "malignant", "malignant"]
+    assert figure.get_supxlabel() == "Synthetic test picture"
+
+
+def test_the_roc_plot_says_n_area_and_interval(evaluation):
+    ax = plots.roc(evaluation)
+    low, high = evaluation.interval("roc_auc")
+    assert "(n = 24)" in ax.get_title()
+    assert (
+        f"{evaluation.metric('roc_auc'):.3f} [{low:.3f}, {high:.3f}]"
+        in ax.get_legend().get_texts()[0].get_text()
+    )
+
+
+def test_missing_metadata_values_are_shown(dataset):
+    names = [text.get_text() for text in plots.distribution(dataset, "sex").get_xticklabels()]
+    assert names == ["male", "missing"]
+    with pytest.raises(ValueError, match="no column 'age'"):
+        plots.distribution(dataset, "age")
+
+
+def test_the_report_is_one_page_that_holds_everything(evaluation, tmp_path):
+    page = plots.report(evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]).read_text()
+    assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
+    assert "A &lt;b&gt;note" in page and "http" not in page
+
+
+def test_annotations_are_written_at_once_and_replayed(dataset, tmp_path):
+    decisions = tmp_path / "decisions.csv"
+    ui = widgets.AnnotationUI(dataset, decisions)
+    first, second = dataset.paths[:2]
+    ui.decide(first, "malignant")
+    ui.decide(second, widgets.EXCLUDE)
+    ui.decide(second, widgets.EXCLUDE)  # no news
+    rows = pd.read_csv(decisions)
+    assert rows[["path", "label", "previous"]].to_numpy().tolist() == [
+        [first, "malignant", "benign"],
+        [second, widgets.EXCLUDE, "benign"],
+    ]
+    again = widgets.AnnotationUI(dataset, decisions).dataset
+    assert len(again) == 23 and again.table.set_index("path").loc[first, "label"] == "malignant"
+    assert (
+        ImageDataset.from_folder(tmp_path.parent / dataset.paths[0].rsplit("/", 2)[0]).labels
+        == dataset.labels
+    )
+    with pytest.raises(ValueError, match="unknown label 'wart'"):
+        ui.decide(first, "wart")
+
+
+def test_clicking_a_cells_dropdown_decides(dataset, tmp_path):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=5)
+    cell = ui._grid.children[0]
+    cell.children[-1].value = "malignant"
+    assert ui.dataset.table.loc[0, "label"] == "malignant"
+
+
+def test_pages_turn_and_stop_at_both_ends(dataset, tmp_path):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=10)
+    ui.turn(1)
+    assert ui._position.value == "11 to 20 of 24"
+    ui.turn(5)
+    assert ui._position.value == "21 to 24 of 24" and len(ui._grid.children) == 4
+    ui.turn(-9)
+    ui._choice.value = "malignant"
+    assert ui._position.value == "1 to 10 of 12"
+
+
+def test_results_show_the_wrong_ones_first(evaluation):
+    ui = widgets.ResultsUI(evaluation)
+    assert (ui.rows()["label"] != ui.rows()["prediction"]).tolist() == [True, True]
+    ui._choice.value = "right"
+    assert (ui.rows()["label"] == ui.rows()["prediction"]).all()
+
+
+def test_widgets_carry_a_picture_for_pages_without_a_kernel(dataset, tmp_path):
+    bundle = widgets.AnnotationUI(dataset, tmp_path / "d.csv")._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle and len(bundle["image/png"]) > 1000

@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+import isicvision
+
+IMPORT = """
+import sys, time
+started = time.perf_counter()
+import isicvision
+seconds = time.perf_counter() - started
+heavy = {"torch", "azureml", "ipywidgets", "pandas", "matplotlib"} & set(sys.modules)
+print(seconds, heavy or "none")
+"""
+
+
+def test_import_loads_nothing_heavy_and_is_quick():
+    runs = [subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True) for _ in range(3)]
+    assert {run.stdout.split()[1] for run in runs} == {"none"}
+    assert min(float(run.stdout.split()[0]) for run in runs) < 0.5
+
+
+def test_every_public_name_can_be_imported_and_has_a_docstring():
+    for name in isicvision.__all__:
+        assert getattr(isicvision, name).__doc__, name
+
+
+def test_an_unknown_name_says_what_there_is():
+    with pytest.raises(AttributeError, match="ImageDataset"):
+        isicvision.Dataset  # noqa: B018
+
+
+def test_require_names_the_notebook_to_run_first(tmp_path):
+    assert isicvision.require(tmp_path, made_by="x") == tmp_path
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv is not there yet.*02_train"):
+        isicvision.require(tmp_path / "absent.csv", made_by="code/02_modeling/02_train.ipynb")
