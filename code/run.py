@@ -94,7 +94,10 @@ def main():
         text = Path(arguments.parameters)
         if not text.is_file():
             sys.exit(f"There is no parameter file {text}")
-        parameters = yaml.safe_load(text.read_text(encoding="utf-8")) or {}
+        try:
+            parameters = yaml.safe_load(text.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            sys.exit(f"{text} cannot be read as YAML: {error}")
         if not isinstance(parameters, dict):
             sys.exit(f"{text} must hold lines like NAME: value")
     if arguments.source:

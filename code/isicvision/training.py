@@ -99,9 +99,8 @@ def train(
                 group["lr"] = rate
             network.train()
             batches = _batches(order.permutation(len(targets)), batch_size)
-            for indices in tqdm(
-                batches, desc=f"epoch {epoch}/{epochs}", leave=False, delay=2, disable=not progress
-            ):
+            bar = tqdm(batches, desc=f"epoch {epoch}/{epochs}", leave=False, delay=2) if progress else batches
+            for indices in bar:
                 batch = np.asarray(pictures[indices])
                 batch = augment(batch, step) if augment else batch
                 expected = targets[indices].to(device)
@@ -173,7 +172,8 @@ def forward(function, pictures, batch_size=64, progress=None):
     device = next(network.parameters()).device
     network.eval()
     starts = range(0, len(pictures), batch_size)
-    starts = tqdm(starts, desc=progress, unit="batch", leave=False, delay=2, disable=progress is None)
+    if progress:
+        starts = tqdm(starts, desc=progress, unit="batch", leave=False, delay=2)
     with torch.inference_mode():
         outputs = [
             function(torch.from_numpy(np.array(pictures[start : start + batch_size])).to(device)).cpu()

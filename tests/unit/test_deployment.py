@@ -40,7 +40,7 @@ class StandIn:
 
     labels = ("benign", "malignant")
     image_size = SIZE
-    card = {  # noqa: RUF012
+    card = {
         "backbone": "stand_in",
         "training": {"epochs": 1},
         "caveat": "Teaching sample, no diagnostic device.",

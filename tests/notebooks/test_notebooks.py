@@ -1,0 +1,173 @@
+"""The notebooks as users run them: by papermill, in order, on the bundled sample, and alone."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"))
+QUICK = {"IMAGE_SIZE": 96, "EPOCHS": 2, "LEARNING_RATE": 0.01}
+
+pytestmark = pytest.mark.notebooks
+
+
+def run(name, outputs, **parameters):
+    """Run one notebook with those of `parameters` that it has; return what its cells printed."""
+    declared = papermill.inspect_notebook(str(ROOT / name))
+    wanted = {key: value for key, value in parameters.items() if key in declared} | {"OUTPUTS": str(outputs)}
+    target = outputs / "executed" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    result = papermill.execute_notebook(
+        str(ROOT / name), str(target), wanted, progress_bar=False, store_widget_state=False
+    )
+    texts = [
+        o.get("text") or o.get("data", {}).get("text/plain", "")
+        for c in result.cells
+        for o in c.get("outputs", [])
+    ]
+    return "\n".join(texts)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_bars():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TQDM_DISABLE", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """One quick run of all notebooks: the folder of outputs, and what each notebook printed."""
+    outputs = tmp_path_factory.mktemp("walk")
+    return outputs, {name: run(name, outputs, **QUICK) for name in NOTEBOOKS}
+
+
+def test_the_walk_leaves_pictures_model_report_and_bundle(walk):
+    outputs, _ = walk
+    pictures = list((outputs / "data" / "sample").rglob("*.jpg"))
+    assert len(pictures) == len(list((ROOT / "sample_data" / "images").iterdir()))
+    for name in (
+        "data/sample/metadata.csv",
+        "data/sample/attribution.txt",
+        "dataset.csv",
+        "split/test.csv",
+        "model/network.safetensors",
+        "model/model.json",
+        "evaluation/predictions.csv",
+        "evaluation/report.html",
+        "bundle/model.onnx",
+        "bundle/score.py",
+    ):
+        assert (outputs / name).stat().st_size > 0, name
+    card = json.loads((outputs / "model" / "model.json").read_text())
+    assert card["training"]["epochs"] == 2 and len(card["training"]["history"]) == 2
+
+
+def test_the_service_answers_what_the_notebook_predicts(walk):
+    printed = walk[1]["code/03_deployment/01_deploy_locally.ipynb"]
+    assert "the service and the notebook agree within 1e-4: True" in printed
+    assert "a text file: 422" in printed and "an empty body: 400" in printed
+    assert "stopped>" in printed
+
+
+def test_the_azure_notebook_skips_without_a_workspace_and_says_so(walk):
+    printed = walk[1]["code/03_deployment/02_deploy_to_azure.ipynb"]
+    assert printed.count("Skipped:") == 3 and "entry script: score.py" in printed
+
+
+def test_the_same_seed_gives_the_same_split_and_metrics(walk, tmp_path):
+    outputs, _ = walk
+    for name in NOTEBOOKS[:4]:
+        run(name, tmp_path, **QUICK)
+    first, second = (
+        (folder / "evaluation" / "predictions.csv").read_text().replace(str(folder), "")
+        for folder in (outputs, tmp_path)
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS[1:])
+def test_a_notebook_run_too_early_names_the_one_to_run_first(name, tmp_path):
+    with pytest.raises(PapermillExecutionError) as error:
+        run(name, tmp_path)
+    assert error.value.ename == "FileNotFoundError"
+    first = re.search(r"Run (code/\S+\.ipynb) first", error.value.evalue)[1]
+    assert first in NOTEBOOKS[: NOTEBOOKS.index(name)]
+
+
+def test_training_as_a_job_gives_the_notebooks_model(walk, tmp_path):
+    outputs, _ = walk
+    parameters = tmp_path / "quick.yaml"
+    parameters.write_text(yaml.safe_dump(QUICK | {"LABEL_COLUMN": "dx"}))
+    before = (outputs / "model" / "network.safetensors").read_bytes()
+    command = [sys.executable, "code/02_modeling/train.py", "--parameters", parameters, "--outputs", outputs]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert (outputs / "model" / "network.safetensors").read_bytes() == before
+
+
+def test_the_jobs_defaults_are_the_notebooks():
+    text = (ROOT / "code/02_modeling/train.py").read_text()
+    defaults = eval(re.search(r"PARAMETERS = (\{.*?\n\})", text, re.S)[1])
+    declared = papermill.inspect_notebook(str(ROOT / "code/02_modeling/01_train.ipynb"))
+    assert defaults == {name: eval(parameter["default"]) for name, parameter in declared.items()}
+
+
+@pytest.mark.real
+def test_a_csv_of_real_pictures_goes_the_same_way(real_data, tmp_path):
+    source, few = real_data / "ham10000_200x150", tmp_path / "few"
+    rows = (source / "metadata.csv").read_text().splitlines()
+    (few / "images").mkdir(parents=True)
+    (few / "metadata.csv").write_text("\n".join(rows[:1] + rows[1:401:2]))
+    for row in rows[1:401:2]:
+        name = row.split(",")[1] + ".jpg"
+        os.symlink(source / "images" / name, few / "images" / name)
+    parameters = yaml.safe_load((ROOT / "code/parameters/ham10000.yaml").read_text())
+    parameters |= {"SOURCE": str(few), "EPOCHS": 1, "LEARNING_RATE": 0.01, "IMAGE_SIZE": 64}
+    for name in NOTEBOOKS[:4]:
+        run(name, tmp_path / "outputs", **parameters)
+    assert (tmp_path / "outputs" / "evaluation" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_notebooks_are_executed_in_order_and_clean(name):
+    path = ROOT / name
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [
+        o for cell in cells for o in cell.outputs if o.output_type == "error" or o.get("name") == "stderr"
+    ]
+    assert [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    assert path.stat().st_size < 1_000_000
+    text = path.read_text()
+    assert str(ROOT) not in text and "/home/" not in text and "/tmp/" not in text
+    titles = [line for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("#")]
+    assert titles[0].startswith("# ") and "## What next" in titles
+
+
+def test_links_between_notebooks_and_documents_resolve():
+    pages = [ROOT / name for name in NOTEBOOKS] + [
+        page
+        for pattern in ("*.md", "docs/*.md", "code/*/*.md", "sample_data/*.md")
+        for page in ROOT.glob(pattern)
+    ]
+    broken = []
+    for page in pages:
+        text = page.read_text()
+        if page.suffix == ".ipynb":
+            text = "\n".join(
+                cell["source"] for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown"
+            )
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+            if not (page.parent / link).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not broken

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments):
+    command = [sys.executable, str(ROOT / "code" / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("EPOCH: 3", "No notebook has a parameter EPOCH; did you mean EPOCHS?"),
+        ("just text", "must hold lines like NAME: value"),
+        (None, "There is no parameter file"),
+        ("A: [1", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_parameter_file_stops_before_anything_runs(tmp_path, content, message):
+    file = tmp_path / "p.yaml"
+    if content:
+        file.write_text(content)
+    result = run("--parameters", str(file))
+    assert result.returncode == 1 and message in result.stderr and "…" not in result.stdout
+
+
+def test_the_make_targets_are_listed_by_make_alone():
+    listing = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True).stdout
+    for target in ("install", "run", "test", "lint", "notebooks", "bench", "clean"):
+        assert f"\n{target} " in listing
