@@ -14,16 +14,6 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
-# a saved page has no kernel behind its widgets: show the picture that each of them carries instead
-STATIC = [
-    "text/html",
-    "image/svg+xml",
-    "image/png",
-    "image/jpeg",
-    "text/markdown",
-    "text/latex",
-    "text/plain",
-]
 
 
 def notebooks():
@@ -52,30 +42,43 @@ def execute(path, target, parameters):
     print(f"{path} …", flush=True)
     try:
         result = papermill.execute_notebook(
-            str(path), str(target), parameters, progress_bar=False, store_widget_state=False
+            str(path),
+            str(target),
+            parameters,
+            progress_bar=False,
+            store_widget_state=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # a warning on every start means nothing here
         )
     except PapermillExecutionError as error:
         sys.exit(
             f"{path} failed in cell {error.exec_count}:\n\n{error.ename}: {error.evalue}\n\nSee {target}"
         )
     print(f"    {time.perf_counter() - started:.0f} s", flush=True)
-    return result
+    return tidy(result)
 
 
 def to_html(notebook, target):
     """Write an executed notebook as one HTML page."""
-    exporter = HTMLExporter()
-    exporter.display_data_priority = STATIC
-    body, _ = exporter.from_notebook_node(notebook)
+    body, _ = HTMLExporter().from_notebook_node(notebook)
     target.write_text(body, encoding="utf-8")
 
 
 def tidy(notebook):
-    """Take out what would differ from run to run without meaning anything: papermill's notes and times."""
+    """Take out what means nothing once the kernel is gone: notes of the run, finished bars, live widgets.
+
+    A widget leaves the picture that it carries for such pages.
+    """
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        kept = []
+        for output in cell.get("outputs", []):
+            is_widget = output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            if not is_widget or {"image/jpeg", "image/png"} & set(output["data"]):
+                kept.append(output)
+        if cell.cell_type == "code":
+            cell.outputs = kept
     return notebook
 
 
@@ -104,9 +107,6 @@ def main():
         source = Path(arguments.source)
         parameters["SOURCE"] = str(source.resolve()) if source.is_dir() else arguments.source
     os.chdir(ROOT)
-    os.environ["TQDM_DISABLE"] = (
-        "1"  # bars are for people who watch; here they would fill the saved notebooks
-    )
     wanted = check(parameters)
 
     outputs = Path(parameters.get("OUTPUTS", "outputs"))
@@ -116,7 +116,7 @@ def main():
         result = execute(path, target, wanted[path])
         to_html(result, target.with_suffix(".html"))
         if arguments.in_place:
-            nbformat.write(tidy(result), path)
+            nbformat.write(result, path)
     print(f"\nAll {len(notebooks())} notebooks ran in {time.perf_counter() - started:.0f} s. Look at:")
     for what, name in (
         ("the executed notebooks", "notebooks"),

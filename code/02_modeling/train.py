@@ -26,6 +26,7 @@ PARAMETERS = {
     "BATCH_SIZE": 16,
     "LEARNING_RATE": [0.01] * 5 + [0.003] * 2 + [0.001],
     "L2": 0.0005,
+    "OPTIMIZER": "sgd",
     "CLASS_WEIGHT": None,
     "SEED": 0,
 }
@@ -57,6 +58,7 @@ def train(p):
         batch_size=p["BATCH_SIZE"],
         learning_rate=p["LEARNING_RATE"],
         l2=p["L2"],
+        optimizer=p["OPTIMIZER"],
         class_weight=p["CLASS_WEIGHT"],
     )
     print("written:", model.save(f"{p['OUTPUTS']}/model"))

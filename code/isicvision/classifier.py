@@ -20,7 +20,14 @@ from . import backbones, pixels, training
 from .augmentation import Pipeline
 
 CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
-DEFAULTS = {"epochs": 15, "batch_size": 32, "learning_rate": 0.01, "l2": 0.0005, "class_weight": None}
+DEFAULTS = {
+    "epochs": 15,
+    "batch_size": 32,
+    "learning_rate": 0.01,
+    "l2": 0.0005,
+    "optimizer": "sgd",
+    "class_weight": None,
+}
 """Training settings that `ImageClassifier.fit` takes where none are given."""
 
 
@@ -99,6 +106,7 @@ class ImageClassifier:
         batch_size=None,
         learning_rate=None,
         l2=None,
+        optimizer=None,
         class_weight=None,
         progress=True,
     ):
@@ -118,6 +126,8 @@ class ImageClassifier:
             For all epochs, or one value for each. Default 0.01.
         l2 : float, optional
             Weight decay. Default 0.0005.
+        optimizer : "sgd" or "adamw", optional
+            Default "sgd", with momentum 0.9. AdamW wants rates about ten times smaller.
         class_weight : "balanced" or None
             Weigh each label in the loss by the inverse of its frequency.
         progress : bool
@@ -141,6 +151,7 @@ class ImageClassifier:
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "l2": l2,
+            "optimizer": optimizer,
             "class_weight": class_weight,
         }
         given = {name: value for name, value in given.items() if value is not None}
@@ -178,6 +189,10 @@ class ImageClassifier:
                 raise ValueError(f"{name} is a whole number of 1 or more, not {settings[name]!r}")
         if settings["class_weight"] not in (None, "balanced"):
             raise ValueError(f"class_weight is 'balanced' or None, not {settings['class_weight']!r}")
+        if settings["optimizer"] not in training.OPTIMIZERS:
+            raise ValueError(
+                f"optimizer is {' or '.join(training.OPTIMIZERS)}, not {settings['optimizer']!r}"
+            )
         if not 0 <= settings["l2"] < 1:
             raise ValueError(f"l2 is a weight decay from 0 to below 1, not {settings['l2']}")
         rates = training.learning_rates(settings["learning_rate"], settings["epochs"])

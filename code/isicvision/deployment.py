@@ -398,6 +398,9 @@ def azure_plan(bundle):
         raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
     _card(bundle)
     environment = Environment.from_conda_specification("isicvision-service", str(Path(bundle, "conda.yml")))
+    environment.python.conda_dependencies.add_pip_package(
+        "azureml-defaults"
+    )  # asked for by Azure's own hosts
     inference = InferenceConfig("score.py", source_directory=str(bundle), environment=environment)
     container = AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=2, auth_enabled=True)
     return environment, inference, container

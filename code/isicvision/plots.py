@@ -252,7 +252,7 @@ td, th {{padding: .15rem .8rem; text-align: right}} img {{max-width: 100%}}</sty
 <h2>Metrics on {len(evaluation.table)} test pictures</h2>
 <p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over lesions.
 Positive label: {html.escape(evaluation.positive)}.</p>{table}
-<h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{_png(figure)}">
+<h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{_encode(figure)}">
 </body></html>
 """
     path = Path(path)
@@ -261,9 +261,9 @@ Positive label: {html.escape(evaluation.positive)}.</p>{table}
     return path
 
 
-def _png(figure: Figure):
-    """Render a figure as a base64 PNG and close it, so that a notebook does not show it a second time."""
+def _encode(figure: Figure, kind="png"):
+    """Render a figure as a base64 picture and close it, so that a notebook does not show it a second time."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
+    figure.savefig(buffer, format=kind, dpi=90)
     plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The training loop: stochastic gradient descent over augmented minibatches, one learning rate per epoch."""
+"""The training loop: gradient descent over augmented minibatches, one learning rate per epoch."""
 
 import math
 import time
@@ -9,6 +9,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 from tqdm.auto import tqdm
+
+
+OPTIMIZERS = {
+    "sgd": lambda parameters, l2: torch.optim.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=l2),
+    "adamw": lambda parameters, l2: torch.optim.AdamW(parameters, weight_decay=l2),
+}
 
 
 def default_device():
@@ -45,13 +51,15 @@ def train(
     batch_size,
     learning_rate,
     l2,
+    optimizer,
     weights,
     seed,
     progress,
 ):
     """Fine-tune `network` in place and return its history.
 
-    Minimises cross-entropy by SGD with Nesterov momentum 0.9, as the 2018 sample did.
+    Minimises cross-entropy by SGD with Nesterov momentum 0.9 (the 2018 sample used SGD with momentum), or by
+    AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019).
 
     Parameters
     ----------
@@ -68,6 +76,8 @@ def train(
         One for all epochs, or one for each.
     l2 : float
         Weight decay.
+    optimizer : str
+        A key of `OPTIMIZERS`.
     weights : array of float, shape (classes,), or None
         Of each class in the loss.
     seed : int
@@ -86,7 +96,7 @@ def train(
         If the loss is no longer finite.
     """
     device = next(network.parameters()).device
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=l2)
+    optimizer = OPTIMIZERS[optimizer](network.parameters(), l2)
     class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
     targets = torch.as_tensor(targets)
     order = np.random.default_rng(seed)

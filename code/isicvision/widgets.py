@@ -57,7 +57,7 @@ class _Pages:
 
     def _repr_mimebundle_(self, **_):
         figure = plots.grid(self.rows().head(self.per_page))
-        return self.view._repr_mimebundle_() | {"image/png": plots._png(figure)}
+        return self.view._repr_mimebundle_() | {"image/jpeg": plots._encode(figure, "jpeg")}
 
 
 def _thumbnail(path, size=180):

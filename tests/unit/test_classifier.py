@@ -111,6 +111,7 @@ def _same_in_onnx(model, dataset, scores, folder):
         ({"learning_rate": float("nan")}, "positive numbers"),
         ({"learning_rate": -1}, "positive numbers"),
         ({"l2": -0.1}, "l2 is a weight decay"),
+        ({"optimizer": "lbfgs"}, "optimizer is sgd or adamw"),
         ({"class_weight": "heavy"}, "'balanced' or None"),
     ],
 )
