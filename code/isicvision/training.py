@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-
 OPTIMIZERS = {
     "sgd": lambda parameters, l2: torch.optim.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=l2),
     "adamw": lambda parameters, l2: torch.optim.AdamW(parameters, weight_decay=l2),
