@@ -46,13 +46,9 @@ def evaluate(model, dataset, positive=None):
     """
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
+    scores = model.predict_proba(dataset)
     return Evaluation.from_scores(
-        dataset.table["label"],
-        model.predict_proba(dataset),
-        groups=dataset.table["group"],
-        classes=model.labels,
-        positive=positive,
-        paths=dataset.paths,
+        dataset.table["label"], scores, classes=model.labels, positive=positive, metadata=dataset.table
     )
 
 
@@ -64,7 +60,7 @@ class Evaluation:
     ----------
     table : pandas.DataFrame
         One row a picture: ``path``, ``group``, ``label`` (the true one), ``prediction`` (the label with the
-        highest score) and a column ``score_<label>`` for each label.
+        highest score), a column ``score_<label>`` for each label, then the metadata of the dataset.
     classes : list of str
     positive : str
         The label to be found. With more than two classes, precision, recall, F1 and the areas are means
@@ -77,7 +73,7 @@ class Evaluation:
 
     @classmethod
     def from_scores(
-        cls, labels, scores, groups=None, classes=("benign", "malignant"), positive=None, paths=None
+        cls, labels, scores, groups=None, classes=("benign", "malignant"), positive=None, metadata=None
     ):
         """Evaluate scores that may come from anywhere.
 
@@ -93,8 +89,8 @@ class Evaluation:
             In the order of the columns of `scores`.
         positive : str, optional
             Default: the last class.
-        paths : sequence of str, optional
-            Of the pictures.
+        metadata : pandas.DataFrame, optional
+            More columns for `table`, a row a picture: ``path``, ``group`` (unless `groups` is given), any others.
 
         Raises
         ------
@@ -121,18 +117,19 @@ class Evaluation:
         if not ((scores >= 0) & (scores <= 1)).all():
             row = int(np.argmin(((scores >= 0) & (scores <= 1)).all(axis=1)))
             raise ValueError(f"scores must lie from 0 to 1; row {row} has {scores[row]}")
+        more = pd.DataFrame(index=range(len(labels))) if metadata is None else metadata.reset_index(drop=True)
         alone = np.arange(len(labels)).astype(str)
         table = pd.DataFrame(
             {
-                "path": alone if paths is None else list(paths),
-                "group": alone if groups is None else list(groups),
+                "path": more.get("path", alone),
+                "group": more.get("group", alone) if groups is None else list(groups),
                 "label": labels,
                 "prediction": np.asarray(classes, dtype=object)[scores.argmax(axis=1)],
             }
         )
         for number, name in enumerate(classes):
             table[PREFIX + name] = scores[:, number]
-        return cls(table, classes, positive)
+        return cls(table.join(more[more.columns.difference(table.columns, sort=False)]), classes, positive)
 
     @property
     def scores(self):
@@ -274,7 +271,7 @@ class Evaluation:
         if len(classes) < 2 or not {"path", "group", "label"} <= set(table):
             raise ValueError(f"{csv} is no prediction table: it has the columns {', '.join(table.columns)}")
         scores = table[[PREFIX + name for name in classes]].to_numpy()
-        return cls.from_scores(table["label"], scores, table["group"], classes, positive, table["path"])
+        return cls.from_scores(table["label"], scores, classes=classes, positive=positive, metadata=table)
 
 
 def _areas(true, scores, weights):

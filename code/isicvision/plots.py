@@ -72,8 +72,8 @@ def grid(pictures, columns=6, titles=None, size=150):
     Parameters
     ----------
     pictures : ImageDataset or pandas.DataFrame
-        A table with ``path`` and ``label``; with ``prediction`` too, wrong ones are framed in red. The
-        columns ``attribution`` and ``copyright_license``, where present, make the caption.
+        A table with ``path`` and ``label``; with ``prediction`` too, wrong ones say what they were
+        taken for. The columns ``attribution`` and ``copyright_license``, where present, make the caption.
     columns : int
     titles : sequence of str, optional
         Instead of the labels.

@@ -146,3 +146,5 @@ def test_evaluate_takes_scores_in_the_models_order(dataset):
     evaluation = evaluate(Oracle(), dataset, positive="malignant")
     assert evaluation.metric("roc_auc") == 1 and evaluation.metric("recall") == 1
     assert evaluation.table["path"].tolist() == dataset.paths
+    assert evaluation.table["group"].equals(dataset.table["group"])
+    assert evaluation.table["attribution"].equals(dataset.table["attribution"])

@@ -21,7 +21,7 @@ def close_figures():
 def evaluation(dataset):
     scores = np.linspace(0, 1, len(dataset))
     scores[[2, 20]] = 0.7, 0.2  # two mistakes
-    return Evaluation.from_scores(dataset.table["label"], scores, dataset.table["group"], paths=dataset.paths)
+    return Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
 
 
 def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evaluation):
@@ -108,6 +108,7 @@ def test_pages_turn_and_stop_at_both_ends(dataset, tmp_path):
 def test_results_show_the_wrong_ones_first(evaluation):
     ui = widgets.ResultsUI(evaluation)
     assert (ui.rows()["label"] != ui.rows()["prediction"]).tolist() == [True, True]
+    assert plots.grid(ui.rows()).get_supxlabel() == "Synthetic test picture"
     ui._choice.value = "right"
     assert (ui.rows()["label"] == ui.rows()["prediction"]).all()
 
