@@ -20,6 +20,9 @@ install: .venv/installed  ## make .venv and install everything into it, once
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks,serving,azure,dev]"
+	@# imaug brings two builds of OpenCV; where the one for desktops cannot load (no libGL), the other takes its place
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
+		-c constraints.txt opencv-python-headless
 	@touch $@
 
 run: install  ## run all notebooks in order; results go to outputs/

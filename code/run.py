@@ -105,6 +105,14 @@ def main():
             sys.exit(f"{text} must hold lines like NAME: value")
     if arguments.source:
         source = Path(arguments.source)
+        if (
+            not source.is_dir()
+            and arguments.source not in ("sample", "isic")
+            and "://" not in arguments.source
+        ):
+            sys.exit(
+                f"SOURCE is sample, isic, the URL of an archive or a folder; there is no folder {source}"
+            )
         parameters["SOURCE"] = str(source.resolve()) if source.is_dir() else arguments.source
     os.chdir(ROOT)
     wanted = check(parameters)

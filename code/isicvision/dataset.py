@@ -71,7 +71,8 @@ class ImageDataset:
         if not files:
             raise FileNotFoundError(
                 f"{root} has no pictures ({', '.join(pixels.EXTENSIONS)}) in a folder per label, such as "
-                f"{root / 'benign'} and {root / 'malignant'}. If a CSV file holds the labels, use from_csv."
+                f"{root / 'benign'} and {root / 'malignant'}. If a CSV file holds the labels, use from_csv "
+                "(in the notebooks: set LABEL_COLUMN)."
             )
         table = pd.DataFrame(
             {"path": map(str, files), "label": [f.relative_to(root).parts[0] for f in files]}
@@ -166,7 +167,7 @@ class ImageDataset:
         if len(labels) < 2:
             raise ValueError(
                 f"{source} has pictures of {len(labels)} label ({', '.join(labels) or 'none'}); a classifier "
-                "needs two. If a CSV file holds the labels, use from_csv with label_column."
+                "needs two. If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
             )
         if len(set_aside):
             counts = set_aside["reason"].value_counts()

@@ -286,6 +286,8 @@ def test_no_hostile_name_is_written_outside_the_folder(server, client, tmp_path)
     data = tmp_path / "a" / "b" / "data"
     report = client.download(data, limit=20, progress=False)
     assert [isic_id for isic_id, _ in report.failed[:10]] == evil and len(report.failed) == 13
+    assert all("safe file name" in reason for _, reason in report.failed[:10])
+    assert sum("safe file name" in reason for _, reason in report.failed) == 12
     assert all(name.startswith("a/b/data/") for name in files_below(tmp_path))
     assert {path.name for path in data.iterdir() if path.is_dir()} == {"benign", "malignant", "_.._evil"}
 

@@ -42,7 +42,7 @@ def test_a_folder_without_pictures_says_what_is_expected(tmp_path):
 
 
 def test_one_label_only_is_refused(folder):
-    with pytest.raises(ValueError, match=r"1 label \(benign\).*label_column"):
+    with pytest.raises(ValueError, match=r"1 label \(benign\).*from_csv.*LABEL_COLUMN"):
         ImageDataset.from_folder(
             shutil.copytree(folder, folder.parent / "one", ignore=lambda *_: ["malignant"])
         )

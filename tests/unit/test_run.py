@@ -29,6 +29,11 @@ def test_a_wrong_parameter_file_stops_before_anything_runs(tmp_path, content, me
     assert result.returncode == 1 and message in result.stderr and "…" not in result.stdout
 
 
+def test_a_source_that_is_not_there_is_named():
+    result = run("--source", "my_picturs")
+    assert result.returncode == 1 and "there is no folder my_picturs" in result.stderr
+
+
 def test_the_make_targets_are_listed_by_make_alone():
     listing = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True).stdout
     for target in ("install", "run", "test", "lint", "notebooks", "bench", "clean"):
