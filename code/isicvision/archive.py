@@ -27,6 +27,7 @@ from urllib3.util import Retry
 
 from . import __version__, pixels
 from .project import PROJECT_ROOT
+from .sample import FIELDS, SampleAdapter
 
 ISIC = "https://api.isic-archive.com/api/v2/"
 SAMPLE = "http://sample.invalid/api/v2/"  # .invalid can never be a real host (RFC 2606)
@@ -39,19 +40,6 @@ LICENSES = {
     "CC-BY": "https://creativecommons.org/licenses/by/4.0/",
     "CC-BY-NC": "https://creativecommons.org/licenses/by-nc/4.0/",
 }
-
-TEXT_FIELDS = (
-    "isic_id copyright_license sex image_type dermoscopic_type image_manipulation color_tint tbp_tile_type "
-    "diagnosis_1 diagnosis_2 diagnosis_3 diagnosis_4 diagnosis_5 diagnosis_confirm_type mel_mitotic_index "
-    "anatom_site_1 anatom_site_2 anatom_site_3 anatom_site_4 anatom_site_5 anatom_site_special "
-    "fitzpatrick_skin_type patient_id lesion_id rcm_case_id"
-).split()
-NUMBER_FIELDS = ["age_approx", "clin_size_long_diam_mm", "mel_thick_mm"]
-BOOLEAN_FIELDS = (
-    "public melanocytic mel_ulcer concomitant_biopsy personal_hx_mm family_hx_mm blurry hairy marker_pen"
-).split()
-FIELDS = TEXT_FIELDS + NUMBER_FIELDS + BOOLEAN_FIELDS
-"""The fields that a query may name (ISIC Archive API v2)."""
 
 
 class ArchiveError(RuntimeError):
@@ -145,8 +133,6 @@ class IsicArchive:
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=RETRY, pool_maxsize=32))
         if self.url == SAMPLE:
-            from .sample import SampleAdapter  # imports the field names of this module
-
             self._session.mount(SAMPLE.removesuffix("api/v2/"), SampleAdapter(PROJECT_ROOT / "sample_data"))
 
     def __repr__(self):

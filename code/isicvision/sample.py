@@ -18,7 +18,19 @@ import requests
 from PIL import Image
 
 from . import pixels
-from .archive import BOOLEAN_FIELDS, FIELDS, NUMBER_FIELDS
+
+TEXT_FIELDS = (
+    "isic_id copyright_license sex image_type dermoscopic_type image_manipulation color_tint tbp_tile_type "
+    "diagnosis_1 diagnosis_2 diagnosis_3 diagnosis_4 diagnosis_5 diagnosis_confirm_type mel_mitotic_index "
+    "anatom_site_1 anatom_site_2 anatom_site_3 anatom_site_4 anatom_site_5 anatom_site_special "
+    "fitzpatrick_skin_type patient_id lesion_id rcm_case_id"
+).split()
+NUMBER_FIELDS = ["age_approx", "clin_size_long_diam_mm", "mel_thick_mm"]
+BOOLEAN_FIELDS = (
+    "public melanocytic mel_ulcer concomitant_biopsy personal_hx_mm family_hx_mm blurry hairy marker_pen"
+).split()
+FIELDS = TEXT_FIELDS + NUMBER_FIELDS + BOOLEAN_FIELDS
+"""The fields that a query may name (ISIC Archive API v2)."""
 
 PAGE = 100
 ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_manipulation", "color_tint")
