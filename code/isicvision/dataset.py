@@ -108,7 +108,7 @@ class ImageDataset:
         group_column : str, optional
             Column that says which pictures belong together. Default: ``lesion_id``, else ``patient_id``,
             else each picture stands alone.
-        label_map : dict of str to str, optional
+        label_map : dict, optional
             Label in the file to label in the dataset. Rows with another label are set aside.
 
         Raises
@@ -136,7 +136,10 @@ class ImageDataset:
         names = rows[image_column].astype(str)
         found = names.map(lambda name: files.get(name) or files.get(Path(name).stem))
         labels = rows[label_column].astype("string").str.strip()
-        mapped = labels.map(label_map) if label_map is not None else labels
+        if label_map is not None:  # its keys may come from YAML as numbers
+            mapped = labels.map({str(name): str(label) for name, label in label_map.items()})
+        else:
+            mapped = labels
         reasons = pd.Series(index=rows.index, dtype=object)
         reasons[mapped.isna()] = "label " + labels[mapped.isna()].map(repr) + " is not in label_map"
         reasons[labels.isna() | (labels == "")] = "no label"

@@ -58,6 +58,12 @@ def test_csv_labels_are_mapped_and_pictures_found_by_name(csv, folder):
     )
 
 
+def test_labels_that_are_numbers_are_mapped_too(csv, folder):
+    csv.write_text(csv.read_text().replace("nv", "0").replace("mel", "1"))
+    dataset = ImageDataset.from_csv(csv, folder, label_column="dx", label_map={0: "benign", 1: "malignant"})
+    assert dataset.labels == ["benign", "malignant"] and len(dataset) == 24
+
+
 def test_csv_without_the_label_column_names_those_it_has(csv, folder):
     with pytest.raises(ValueError, match=r"no column 'label'; it has: image_id, dx, lesion_id"):
         ImageDataset.from_csv(csv, folder)
