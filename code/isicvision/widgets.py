@@ -35,7 +35,8 @@ class _Pages:
         forward.on_click(lambda _: self.turn(1))
         self._choice.observe(lambda _: self._first(), "value")
         self._bar = ipywidgets.HBox([self._choice, back, forward, self._position])
-        self.view = ipywidgets.VBox([self._bar, self._grid])
+        self._credit = ipywidgets.Label()
+        self.view = ipywidgets.VBox([self._bar, self._grid, self._credit])
         self._draw()
 
     def turn(self, pages):
@@ -53,6 +54,7 @@ class _Pages:
         start = self.page * self.per_page
         shown = rows.iloc[start : start + self.per_page]
         self._position.value = f"{min(start + 1, len(rows))} to {start + len(shown)} of {len(rows)}"
+        self._credit.value = plots.credit(shown)
         self._grid.children = [self._cell(row) for _, row in shown.iterrows()]
 
     def _repr_mimebundle_(self, **_):

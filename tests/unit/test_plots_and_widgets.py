@@ -97,7 +97,7 @@ def test_clicking_a_cells_dropdown_decides(dataset, tmp_path):
 def test_pages_turn_and_stop_at_both_ends(dataset, tmp_path):
     ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=10)
     ui.turn(1)
-    assert ui._position.value == "11 to 20 of 24"
+    assert ui._position.value == "11 to 20 of 24" and ui._credit.value == "Synthetic test picture"
     ui.turn(5)
     assert ui._position.value == "21 to 24 of 24" and len(ui._grid.children) == 4
     ui.turn(-9)
