@@ -7,7 +7,6 @@ copy of this very file: one definition of preprocessing, not two.
 import io
 import os
 import tempfile
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,9 +32,8 @@ def _open(source):
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides, below
-            image = Image.open(source, formats=FORMATS)
+        # Pillow may warn of a large picture here; catch_warnings would silence it, but is not safe in threads
+        image = Image.open(source, formats=FORMATS)
     except FileNotFoundError:
         raise PictureError(f"{name}: there is no such file") from None
     except Image.DecompressionBombError:

@@ -107,7 +107,7 @@ def test_the_service_can_use_the_module_with_numpy_and_pillow_alone():
     source = open(pixels.__file__, encoding="utf-8").read()
     top_level = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
     modules = {line.split()[1].split(".")[0] for line in top_level}
-    assert modules <= {"io", "os", "tempfile", "warnings", "concurrent", "pathlib", "numpy", "PIL"}
+    assert modules <= {"io", "os", "tempfile", "concurrent", "pathlib", "numpy", "PIL"}
 
 
 @pytest.mark.real
