@@ -36,7 +36,7 @@ lint: install  ## check style and format of code and notebooks
 	$(BIN)/ruff format --check
 
 notebooks: install  ## run the notebooks on the bundled sample and save them with their outputs, to commit
-	$(BIN)/python code/run.py --source sample --in-place
+	$(BIN)/python code/run.py --in-place
 
 bench: install  ## run the benchmarks in tests/bench (no tests: they print figures)
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
