@@ -186,8 +186,8 @@ class Evaluation:
     def _compute(self, weights):
         """Compute every metric for each row of `weights`: how often each picture counts, shape (draws, pictures).
 
-        Ours rather than scikit-learn's, which takes one set of weights at a time: 1,000 draws of 1,400
-        pictures would take half a minute. The tests hold it against scikit-learn.
+        Ours rather than scikit-learn's, which takes one set of weights at a time: a loop over 1,000 draws is
+        many times slower (tests/bench/bench_intervals.py). The tests hold it against scikit-learn.
         """
         codes = {name: number for number, name in enumerate(self.classes)}
         true, predicted = (
@@ -200,10 +200,10 @@ class Evaluation:
             specificity = (total[:, None] - count - called + right) / (total[:, None] - count)
             areas = [_areas(true[:, n], scores[:, n], weights) for n in range(len(codes))]
             roc_auc, average_precision = (np.stack(area, axis=1) for area in zip(*areas, strict=True))
-        if len(codes) == 2:
-            pick = lambda values: values[:, codes[self.positive]]  # noqa: E731
-        else:
-            pick = lambda values: values.mean(axis=1)  # noqa: E731
+
+        def pick(values):
+            return values[:, codes[self.positive]] if len(codes) == 2 else values.mean(axis=1)
+
         return {
             "accuracy": right.sum(axis=1) / total,
             "balanced_accuracy": recall.mean(axis=1),
