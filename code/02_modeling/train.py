@@ -44,7 +44,7 @@ def train(p):
             iaa.Fliplr(0.5),
             iaa.Flipud(0.5),
             iaa.Rot90((0, 3)),
-            iaa.Crop(percent=(0, 0.15)),
+            iaa.Crop(percent=(0, 0.1)),
             iaa.MultiplyBrightness((0.9, 1.1)),
         ]
     )
