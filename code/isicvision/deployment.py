@@ -264,7 +264,7 @@ class LocalService(ServiceClient):
         self._end = weakref.finalize(self, _end, self._process, pipe)  # runs at this process's exit, too
         try:
             self._wait(timeout)
-        except BaseException:
+        except BaseException:  # Ctrl-C too must leave no server behind; it is raised again
             self.stop()
             raise
 
