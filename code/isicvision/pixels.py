@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAX_PIXELS = 120_000_000
 """Larger pictures are refused before they are decoded: 120 megapixels take 360 MB of memory as RGB."""
 
+ORIENTATION = ExifTags.Base.Orientation
 IN_MEMORY = 2**30
 """Decoded pixels beyond this many bytes go to a temporary file."""
 
@@ -86,20 +87,57 @@ def decode(source, size=None):
     PictureError
         If it is not a picture, truncated, an animation, or larger than `MAX_PIXELS`.
     """
-    name, image = _open(source)
-    try:
-        with image:
-            if size:
-                image.draft("RGB", (2 * size, 2 * size))  # a no-op for all but JPEG
-            image.load()
-            image = _to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # as above: truncated data raises OSError, SyntaxError, struct.error, …
-        raise PictureError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
+    image, _ = _load(source, size)
     if size:
         width, height = image.size
         left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)
         image = image.resize((size, size), Image.BILINEAR, box=(left, top, width - left, height - top))
     return np.asarray(image)
+
+
+def frame(source, max_side):
+    """Decode the whole picture to RGB, upright, with its longer side reduced to at most `max_side`.
+
+    JPEGs are decoded at a reduced scale where that serves, so this is also the quick way to see whether a file
+    is sound: all of its data are read.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, bytes or binary file object
+    max_side : int
+        In pixels; smaller pictures stay as they are.
+
+    Returns
+    -------
+    PIL.Image.Image, tuple of int, str
+        The picture; its own (width, height) in pixels, upright; its format (`FORMATS`).
+
+    Raises
+    ------
+    PictureError
+        As of `decode`.
+    """
+    image, about = _load(source, max_side)
+    scale = max_side / max(image.size)
+    if scale < 1:
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BILINEAR)
+    return image, *about
+
+
+def _load(source, side=None):
+    """Decode to an upright RGB Pillow image, no side below 2 * `side` by reduction; tell the full size and format."""
+    name, image = _open(source)
+    try:
+        with image:
+            kind, size = image.format, image.size
+            if side:
+                image.draft("RGB", (2 * side, 2 * side))  # a no-op for all but JPEG
+            image.load()
+            if image.getexif().get(ORIENTATION, 1) > 4:
+                size = size[::-1]
+            return _to_rgb(ImageOps.exif_transpose(image)), (size, kind)
+    except Exception as error:  # as above: truncated data raises OSError, SyntaxError, struct.error, …
+        raise PictureError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
 
 
 def inspect(path):

@@ -114,3 +114,23 @@ def test_the_service_can_use_the_module_with_numpy_and_pillow_alone():
 def test_real_pictures_decode(real_data):
     paths = sorted((real_data / "isic_sample").rglob("*.jpg"))
     assert pixels.load(paths, 224).std(axis=(1, 2, 3)).min() > 5
+
+
+def test_a_frame_is_the_whole_picture_reduced_upright_with_its_own_size_beside_it():
+    wide = gradient(640, 480)
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[pixels.ORIENTATION] = 6
+    wide.save(turned, "JPEG", exif=exif)
+    picture, size, kind = pixels.frame(turned.getvalue(), 64)
+    assert (picture.size, size, kind) == ((48, 64), (480, 640), "JPEG")
+    small, size, kind = pixels.frame(encode(wide), 1000)
+    assert (small.size, size, kind) == ((640, 480), (640, 480), "PNG")
+
+
+@pytest.mark.parametrize("filler", [b"", b"\0", b"x"])
+def test_a_reduced_frame_still_needs_every_byte_of_the_file(filler):
+    whole = encode(gradient(640, 480), "JPEG", quality=95)
+    half = whole[: len(whole) // 2]
+    with pytest.raises(pixels.PictureError, match="cut short"):
+        pixels.frame(half + filler * (len(whole) - len(half)), 16)
