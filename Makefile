@@ -5,7 +5,7 @@ PARAMETERS ?=
 BIN = .venv/bin
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test lint notebooks bench clean
+.PHONY: help install run test lint notebooks bench archive clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,9 @@ notebooks: install  ## run the notebooks on the bundled sample and save them wit
 
 bench: install  ## run the benchmarks in tests/bench (no tests: they print figures)
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+archive: install  ## serve the bundled sample as an archive on 127.0.0.1:8000, for `make run SOURCE=…`
+	$(BIN)/python tests/double/archive_double.py --folder sample_data --port 8000 --files-port 8001
 
 clean:  ## delete .venv and outputs/
 	rm -rf .venv outputs build *.egg-info code/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from double import Double, make_archive
 from PIL import Image
 
 from isicvision import ImageDataset
@@ -43,3 +44,23 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def dataset(folder):
     return ImageDataset.from_folder(folder)
+
+
+@pytest.fixture(scope="session")
+def archive_folder(tmp_path_factory):
+    """260 small synthetic pictures with metadata, three pages of an archive."""
+    return make_archive(tmp_path_factory.mktemp("archive") / "pictures", 260, kilobytes=(1, 4))
+
+
+@pytest.fixture(scope="session")
+def _double(archive_folder):
+    with Double(archive_folder) as double:
+        yield double
+
+
+@pytest.fixture
+def double(_double):
+    """A loopback double of the ISIC Archive with the pictures of archive_folder, as new: see double.Double."""
+    _double.reset()
+    yield _double
+    _double.reset()

@@ -1,97 +1,47 @@
-"""Client of the ISIC Archive: count, search, and download pictures with their metadata and licences.
+"""Client of the ISIC Archive: ask what it has, walk through its records, download pictures.
 
-Speaks the ISIC Archive API v2 (https://api.isic-archive.com/api/docs/swagger/). A picture gets its name only
-when it is whole, so whatever stops a download, the same call goes on from there.
+Speaks the ISIC Archive API v2 (https://api.isic-archive.com/api/docs/swagger/).
 """
 
-import csv
-import html
-import io
 import json
 import os
 import re
+import shutil
 import time
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
-from urllib3.exceptions import HTTPError
-from urllib3.util import Retry
 
-from . import __version__, pixels
+from . import __version__, transfer
+from .download import Download, StoppedError, choose, labeller
 from .project import PROJECT_ROOT
-from .sample import FIELDS, SampleAdapter
+from .sample import SampleAdapter
+from .transfer import TransferError
 
 ISIC = "https://api.isic-archive.com/api/v2/"
 SAMPLE = "http://sample.invalid/api/v2/"  # .invalid can never be a real host (RFC 2606)
 PAGE = 100  # the most that the API gives at once
-BUSY = (429, 500, 502, 503, 504)
-# waits of 0, 1, 2, 4 and 8 s and a random bit, unless the server says how long (Retry-After)
-RETRY = Retry(total=5, backoff_factor=0.5, backoff_jitter=0.5, status_forcelist=BUSY)
-LICENSES = {
-    "CC-0": "https://creativecommons.org/publicdomain/zero/1.0/",
-    "CC-BY": "https://creativecommons.org/licenses/by/4.0/",
-    "CC-BY-NC": "https://creativecommons.org/licenses/by-nc/4.0/",
-}
+LARGEST_PAGE = 2**26  # bytes of JSON; a hundred records take some 300 kB
+DEEPEST = 50  # levels of a record that are read
+IDLE_PAGES = 3  # pages in a row without a new picture
 
 
 class ArchiveError(RuntimeError):
-    """The archive cannot be reached, or answers what its API does not allow; the message says what to do."""
-
-
-@dataclass
-class DownloadReport:
-    """What became of each picture of a download.
+    """The archive cannot be reached, or answers what its API does not allow; the message says what to do.
 
     Attributes
     ----------
-    folder : pathlib.Path
-    fetched, present : list of pathlib.Path
-        Pictures that this call brought, and those that were there already.
-    failed, skipped : list of tuple of str
-        ``(isic_id, reason)`` of pictures that could not be had, and of those without a usable label.
-    seconds : float
+    report : DownloadReport or None
+        What a download had brought until then.
     """
 
-    folder: Path
-    fetched: list = field(default_factory=list)
-    present: list = field(default_factory=list)
-    failed: list = field(default_factory=list)
-    skipped: list = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def table(self):
-        """One row a picture, by isic_id: pandas.DataFrame of ``isic_id``, ``status``, ``reason``, ``path``."""
-        import pandas as pd  # slow to import, and only a table needs it
-
-        rows = [(path.stem, "fetched", "", str(path)) for path in self.fetched]
-        rows += [(path.stem, "present", "", str(path)) for path in self.present]
-        rows += [(isic_id, "failed", reason, "") for isic_id, reason in self.failed]
-        rows += [(isic_id, "skipped", reason, "") for isic_id, reason in self.skipped]
-        return pd.DataFrame(sorted(rows), columns=["isic_id", "status", "reason", "path"])
-
-    def __str__(self):
-        lines = [
-            f"fetched {len(self.fetched)}, present {len(self.present)}, failed {len(self.failed)}, "
-            f"skipped {len(self.skipped)} in {self.seconds:.1f} s: {self.folder}"
-        ]
-        for status, rows in (("failed", self.failed), ("skipped", self.skipped)):
-            lines += [f"  {status} {isic_id}: {reason}" for isic_id, reason in rows[:5]]
-            lines += [f"  … {len(rows) - 5} more {status}, see report.table"] if len(rows) > 5 else []
-        lines += ["  the same call tries the failed ones again"] if self.failed else []
-        return "\n".join(lines)
-
-    def _repr_html_(self):
-        first, *rest = html.escape(str(self)).split("\n")
-        return f"<b>{first}</b>" + "".join(f"<br>{line}" for line in rest)
+    report = None
 
 
 class IsicArchive:
@@ -104,7 +54,11 @@ class IsicArchive:
         repository, without a network. Or the http(s) address of an archive with the same API, such as
         ``"http://localhost:8000"``.
     timeout : tuple of float
-        Seconds to wait for a connection, and for the next bytes.
+        Seconds to wait for a connection, for the next bytes, and for a whole answer. (A picture that takes longer is
+        gone on with in the next attempt, where the host allows.)
+    token : str, optional
+        OAuth2 bearer token, for pictures that are not public. Default: the environment variable ``ISIC_TOKEN``. It is
+        sent to the API alone, never to the hosts of files, and over https only (or to loopback).
 
     Attributes
     ----------
@@ -116,36 +70,40 @@ class IsicArchive:
     Raises
     ------
     ValueError
-        If `source` is none of these.
+        If `source` is none of these, or a token would travel in the clear.
     FileNotFoundError
         If the sample is asked for outside the repository.
     """
 
-    def __init__(self, source="isic", timeout=(5, 30)):
+    def __init__(self, source="isic", timeout=(5, 30, 600), token=None):
         self.url, self.name = _locate(source)
         self.timeout = timeout
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = (
-            f"isicvision/{__version__} {self._session.headers['User-Agent']}"
-        )
+        self.guard = transfer.outsider_guard(self.url)
+        self.session = requests.Session()
+        self.session.headers["User-Agent"] = f"isicvision/{__version__} {self.session.headers['User-Agent']}"
         # threads share the session: it must not keep state, and no host should see another's cookies
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=RETRY, pool_maxsize=32))
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=64))  # transfer asks again, not the adapter
         if self.url == SAMPLE:
-            self._session.mount(SAMPLE.removesuffix("api/v2/"), SampleAdapter(PROJECT_ROOT / "sample_data"))
+            self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleAdapter(PROJECT_ROOT / "sample_data"))
+        token = token or os.environ.get("ISIC_TOKEN")
+        self._auth = _Bearer(token, self.url) if token and self.url != SAMPLE else None
+        self._is_known = self._auth is None
 
     def __repr__(self):
         return f"IsicArchive({self.url!r})"
 
-    def count(self, query=None):
+    def count(self, query=None, collections=None):
         """Count the pictures that `query` finds.
 
         Parameters
         ----------
         query : str, optional
             In the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``; all
-            pictures if not given. The fields are those of `FIELDS`; values are case-sensitive.
+            pictures if not given. The fields are those of `isicvision.sample.FIELDS`; values are case-sensitive.
+        collections : int or list of int, optional
+            Only pictures in any of these, see `collections`.
 
         Returns
         -------
@@ -158,17 +116,66 @@ class IsicArchive:
         ArchiveError
             If the archive cannot be reached.
         """
-        count = self._page(f"{self.url}images/search/", {"query": query, "limit": 1}, query).get("count")
+        count = self._ask("images/search/", query, collections, limit=1).get("count")
         if not isinstance(count, int):
             raise ArchiveError(f"{self.url} does not say how many pictures it has: not the API v2?")
         return count
 
-    def search(self, query=None, limit=None):
+    def size(self, query=None, collections=None):
+        """Return the bytes of the full-size pictures that `query` finds, as the archive's nightly index has it: int."""
+        size = self._ask("images/search/size/", query, collections).get("size")
+        if not isinstance(size, int | float):
+            raise ArchiveError(f"{self.url} does not say how large its pictures are: not the API v2?")
+        return int(size)
+
+    def facets(self, query=None, collections=None):
+        """Count the pictures that `query` finds by the values of each field, before anything is downloaded.
+
+        Returns
+        -------
+        dict of str to dict of str to int
+            Field to value to pictures, the most frequent first; ``None`` stands for a missing value. The archive's
+            index is of the last night: `count` may differ a little.
+        """
+        answer = self._ask("images/facets/", query, collections)
+        facets = {}
+        for name, field in answer.items():
+            try:
+                counts = {bucket["key"]: bucket["doc_count"] for bucket in field["buckets"]}
+                missing = (field.get("meta") or {}).get("missing_count")
+            except (TypeError, KeyError, AttributeError):
+                raise ArchiveError(
+                    f"{self.url}images/facets/ answers in another shape than the API v2's"
+                ) from None
+            facets[name] = counts | ({None: missing} if missing else {})
+        return facets
+
+    def collections(self):
+        """List the archive's collections: list of dict with ``id``, ``name``, ``description``, ``doi`` and more."""
+        url, found = f"{self.url}collections/?limit={PAGE}", {}
+        while url:
+            page = self._page(url)
+            before = len(found)
+            found |= {each["id"]: each for each in page["results"] if isinstance(each, dict) and "id" in each}
+            url = self._next(page) if len(found) > before else None
+        return [*found.values()]
+
+    def record(self, isic_id):
+        """Read the record of one picture: dict, as `search` yields it.
+
+        Raises
+        ------
+        ArchiveError
+            If there is none, or the archive cannot be reached.
+        """
+        return self._json(f"{self.url}images/{isic_id}/")
+
+    def search(self, query=None, limit=None, collections=None):
         """Walk through the records of the pictures that `query` finds, oldest first.
 
         Parameters
         ----------
-        query : str, optional
+        query, collections
             As of `count`.
         limit : int, optional
             Stop after as many records; all if not given. Pages are asked for only as they are needed.
@@ -186,50 +193,53 @@ class IsicArchive:
         ArchiveError
             If the archive cannot be reached, its pages go round in a circle or lead to another host.
         """
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit must not be negative, not {limit}")
-        if limit == 0:  # the API would take it for 100
-            return
-        url, params = f"{self.url}images/search/", {"query": query, "limit": min(PAGE, limit or PAGE)}
-        seen = set()
-        while url:
-            page = self._page(url, params, query)
-            before = len(seen)
-            for record in page["results"]:
-                isic_id = record.get("isic_id") if isinstance(record, dict) else None
-                if not isinstance(isic_id, str):
-                    raise ArchiveError(f"{url} lists a picture without isic_id: not the ISIC Archive API v2?")
-                if isic_id not in seen:
-                    seen.add(isic_id)
-                    yield record
-                if len(seen) == limit:
-                    return
-            url, params = page.get("next"), None  # next holds all the parameters
-            if url and len(seen) == before:  # so it is for a repeated next, one page later
-                raise ArchiveError(
-                    f"the pages of {self.url} go round in a circle after {len(seen)} pictures: a fault of the "
-                    f"archive. Narrow the query {query!r}, or set limit={len(seen)} to take what came."
-                )
-            if url and urlsplit(url).netloc != urlsplit(self.url).netloc:
-                raise ArchiveError(f"{self.url} names {url} as its next page, on another host: not followed")
+        return iter(Listing(self, query, limit, collections))
 
-    def download(self, folder, query=None, limit=None, label="diagnosis_1", connections=8, progress=True):
-        """Download pictures to ``folder/<label>/<isic_id>.<extension>``; call again to go on.
+    def download(
+        self,
+        folder,
+        query=None,
+        limit=None,
+        label="diagnosis_1",
+        *,
+        collections=None,
+        per_label=None,
+        seed=None,
+        max_side=None,
+        thumbnails=False,
+        connections=8,
+        progress=True,
+    ):
+        """Download pictures to ``folder/<label>/<isic_id>.<extension>``; the same call again goes on.
 
-        Each picture is decoded before it gets its name; one that is there is not fetched again. Beside them
-        are written ``metadata.csv`` (a row a picture, those of earlier calls included), ``attribution.txt``,
-        ``licenses.txt`` and ``source.json``: also when the download is interrupted.
+        Each picture is checked and on the disk before it gets its name; one that is there is not fetched again, and
+        one of which a part came is gone on with, where the host allows. Beside the pictures are kept up to date:
+        ``metadata.csv`` (a row a picture, those of earlier calls included), ``attribution.txt``, ``licenses.txt``,
+        ``missing.csv`` (what could not be had, and why) and the ``journal.sqlite`` that remembers all this.
 
         Parameters
         ----------
         folder : str or pathlib.Path
             Empty, new, or filled by an earlier download from the same archive.
-        query, limit
-            As of `search`: `limit` counts the pictures found, be they new, present or skipped.
-        label : str or callable
-            A name of `FIELDS`, such as the default: its value in lower case is the label (``benign``, …). Any
-            other string is itself the label of all. A function gets the record and returns a str, or None
-            to skip the picture. Characters unfit for a folder's name become ``_``.
+        query, collections
+            As of `count`.
+        limit : int, optional
+            As of `search`: counts the pictures found, be they new, present or without a label.
+        label : str, mapping or callable
+            A field, such as the default: its value in lower case is the label (``benign``, …). Any other string is
+            itself the label of all. A mapping gives the label of an isic_id or of a diagnosis, the finest level
+            first. A function gets the record and returns a str, or None. Pictures without a label are listed as
+            skipped. Characters unfit for a folder's name become ``_``.
+        per_label : dict of str to int, optional
+            How many pictures of each label, such as ``{"benign": 200, "malignant": 200}``; no others are taken.
+        seed : int, optional
+            With `limit` or `per_label`: a random sample, the same for the same seed, instead of the oldest pictures.
+            The API cannot shuffle, so the whole listing is walked first, 100 records a request.
+        max_side : int, optional
+            Store larger pictures reduced to this many pixels on the longer side, as JPEG; ``original_width`` and
+            ``original_height`` in metadata.csv are in pixels.
+        thumbnails : bool
+            Fetch the archive's small pictures (at most 256 pixels a side) instead of the full ones.
         connections : int
             Pictures fetched at the same time.
         progress : bool
@@ -243,106 +253,277 @@ class IsicArchive:
         Raises
         ------
         ValueError
-            If the query is not understood, `label` is unfit for a folder, or `folder` holds something else.
+            If the query is not understood, `label` is unfit for a folder, `folder` holds something else, or
+            arguments do not go together.
         ArchiveError
-            If the archive cannot be listed. What came until then is kept.
+            If the archive cannot be listed, the disk is (or would be) full, or picture after picture is refused. What
+            came until then is kept and in the error's ``report``.
         """
-        folder, started = Path(folder), time.monotonic()
-        label_of = _labeller(label)
-        total = self.count(query)  # refuses a bad query before anything is written
-        _claim(folder, self.url)
-        rows = _read_metadata(folder / "metadata.csv")
-        report, jobs = DownloadReport(folder), {}
+        folder, started, label_of = Path(folder), time.monotonic(), labeller(label)
+        _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
+        listing = Listing(self, query, limit if seed is None else None, collections)
+        listing.begin()  # refuses a bad query before anything is written
+        wanted = sum(per_label.values()) if per_label else limit
+        if None not in (wanted, listing.count):
+            wanted = min(wanted, listing.count)
+        elif wanted is None:
+            wanted = listing.count
+        bar = tqdm(total=wanted, unit="picture", leave=False, disable=not progress)
+        run = Download(self, folder, label_of, max_side, thumbnails, connections, bar)
 
-        def collect(futures):
-            for future in futures:
-                row = jobs.pop(future)
-                if future.cancelled():
-                    continue
-                status, reason = future.result()
-                if status == "failed":
-                    report.failed.append((row["isic_id"], reason))
-                else:
-                    getattr(report, status).append(folder / row["file"])
-                    rows[row["file"]] = row
-                bar.update()
+        def records():
+            if not max_side and not thumbnails:
+                self._require_room(
+                    folder, query, collections, (wanted or 0) - len(run.journal), listing.count
+                )
+            yield from choose(listing, label_of, limit, per_label, seed)
 
-        total = min(total, total if limit is None else limit)
-        bar = tqdm(total=total, unit="picture", leave=False, disable=not progress)
-        pool = ThreadPoolExecutor(connections)
+        goes_on = f"what came is kept in {folder}, and the same call goes on from there"
         try:
-            for record in self.search(query, limit):
-                row = {**_flatten(record), "label": label_of(record)}
-                row["file"] = _place(record, row["label"])
-                if row["label"] is None:
-                    report.skipped.append((row["isic_id"], f"no usable label by {label!r}"))
-                    bar.update()
-                elif row["file"] is None:
-                    reason = "its isic_id, or the address of its file, cannot make a safe file name"
-                    report.failed.append((row["isic_id"], reason))
-                    bar.update()
-                else:
-                    while len(jobs) >= 2 * connections:  # ask for pages no faster than pictures come
-                        collect(wait(jobs, return_when=FIRST_COMPLETED).done)
-                    url = record["files"]["full"]["url"]
-                    jobs[pool.submit(self._fetch, url, folder / row["file"])] = row
-            collect(wait(jobs).done)
-        except (KeyboardInterrupt, ArchiveError):
-            tqdm.write(f"stopped; what came is kept in {folder}, and the same call goes on from there")
+            run.run(records())
+        except (ArchiveError, StoppedError) as error:
+            stop = ArchiveError(f"{error}\nThe download stopped; {goes_on}.")
+            stop.report = run.report
+            raise stop from error
+        except KeyboardInterrupt:
+            tqdm.write(f"stopped; {goes_on}")
             raise
         finally:
-            pool.shutdown(cancel_futures=True)  # the few under way are finished
-            collect([*jobs])
-            bar.close()
-            _write_metadata(folder, rows)
-        report.seconds = time.monotonic() - started
-        return report
+            run.report.seconds = time.monotonic() - started
+            run.report.notes += listing.notes()
+        if per_label:
+            came = Counter(path.parent.name for path in run.report.fetched + run.report.present)
+            run.report.notes += [
+                f"{name}: {came[name]} of the {number} wanted"
+                for name, number in per_label.items()
+                if came[name] < number
+            ]
+        return run.report
 
-    def _page(self, url, params, query):
-        """Ask for one page of a listing."""
+    def _require_room(self, folder, query, collections, wanted, count):
+        """Refuse a download that cannot fit on the disk, by the archive's own sum of sizes."""
+        if wanted <= 0 or not count:
+            return
         try:
-            response = self._session.get(url, params=params, timeout=self.timeout)
-            if response.status_code in (400, 422):
-                raise ValueError(
-                    f"{self.url} does not understand the query {query!r}: {response.text[:300]}. A query is like "
-                    "'diagnosis_1:Malignant AND sex:female'; isicvision.archive.FIELDS lists the fields."
-                )
-            response.raise_for_status()
-            page = response.json()
-        except requests.RequestException as error:
+            needed = self.size(query, collections) * wanted / count
+        except (ArchiveError, ValueError):  # an undocumented part of the API: good to have, no more
+            return
+        free = shutil.disk_usage(folder).free
+        if needed > free:
             raise ArchiveError(
-                f"{url} cannot be listed: {_why(error)}. Check the network and the address, then make the same "
-                "call again; IsicArchive('sample') needs no network."
-            ) from error
-        if not isinstance(page, dict) or not isinstance(page.get("results"), list):
+                f"about {needed / 1e9:.1f} GB are to come, {free / 1e9:.1f} GB are free in {folder}: choose another "
+                "folder, or less by limit=, max_side= or thumbnails=True"
+            )
+
+    def _ask(self, path, query, collections, **params):
+        self._require_login()
+        return self._json(self._address(path, query, collections, **params), query)
+
+    def _require_login(self):
+        """See once whether the token is good: the open parts of the API take a bad one for none, and list less."""
+        if not self._is_known:
+            try:
+                self._json(f"{self.url}users/me/")
+            except ArchiveError as error:
+                if error.__cause__.status in (401, 403):
+                    raise ArchiveError(
+                        f"{self.url} does not accept the token of ISIC_TOKEN: get a new one, or unset it"
+                    ) from None
+                raise
+            self._is_known = True
+
+    def _address(self, path, query, collections, **params):
+        if collections is not None:
+            numbers = [collections] if isinstance(collections, int) else [*collections]
+            if not numbers or not all(isinstance(number, int) for number in numbers):
+                raise ValueError(
+                    f"collections must be the number of a collection or a list of them, not {collections!r}"
+                )
+            params["collections"] = ",".join(map(str, numbers))
+        if query:
+            params["query"] = query
+        return f"{self.url}{path}?{urlencode(params)}"
+
+    def _page(self, url, query=None, first=True):
+        page = self._json(url, query, first)
+        if not isinstance(page.get("results"), list):
             raise ArchiveError(f"{url} does not answer with a page of records: not the ISIC Archive API v2?")
         return page
 
-    def _fetch(self, url, path):
-        """Bring one picture to `path`; return "fetched" or "present" and None, or "failed" and the reason."""
-        if path.is_file() and path.stat().st_size:
-            return "present", None
-        part = path.with_name(f".{path.name}.part")
+    def _next(self, page):
+        """Return the address of the next page, which must be of this archive; None if there is none."""
+        url = page.get("next")
+        if not url:
+            return None
+        if not isinstance(url, str) or urlsplit(url)[:2] != urlsplit(self.url)[:2]:
+            raise ArchiveError(
+                f"{self.url} names {str(url)[:200]} as its next page, on another host: not followed"
+            )
+        return url
+
+    def _json(self, url, query=None, first=True):
+        """Ask for a JSON object, again and again where that may help."""
+        attempt = 0
+        while True:
+            try:
+                return self._attempt(url)
+            except TransferError as fault:
+                if fault.status in (400, 422) and first:
+                    raise ValueError(
+                        f"{self.url} does not understand the query {query!r}: {fault.reason}. A query is like "
+                        "'diagnosis_1:Malignant AND sex:female'; isicvision.sample.FIELDS lists the fields."
+                    ) from None
+                attempt += 1
+                if not fault.again or attempt == transfer.ATTEMPTS:
+                    raise ArchiveError(
+                        f"{url[:300]} cannot be read: {fault.reason}. Check the network and the address, then make the "
+                        "same call again; IsicArchive('sample') needs no network."
+                    ) from fault
+                time.sleep(transfer.pause(attempt - 1, fault.after))
+
+    def _attempt(self, url):
+        connect, read, overall = self.timeout
+        deadline = time.monotonic() + overall
+        response = transfer.get(self.session, url, {}, (connect, read), auth=self._auth)
+        text = transfer.body(response, deadline, LARGEST_PAGE)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            response = self._session.get(url, stream=True, timeout=self.timeout)
-            with response, open(part, "wb") as file:
-                response.raise_for_status()
-                for chunk in response.iter_content(2**16):  # urllib3 raises if less than Content-Length comes
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            pixels.decode(part)
-            os.replace(part, path)
-        except pixels.PictureError as error:
-            kind = response.headers.get("Content-Type", "unknown type")
-            return "failed", f"{url} sent no sound picture ({kind}): {str(error).removeprefix(f'{part}: ')}"
-        except Exception as error:  # addresses, servers and disks fail in many ways; the other pictures go on
-            return "failed", _why(error)
-        finally:
-            with suppress(OSError):
-                part.unlink()
-        return "fetched", None
+            answer = _parse(text)
+        except ValueError as error:
+            raise TransferError(f"the answer is no JSON ({error}): {text[:80]!r}", again=True) from error
+        if not isinstance(answer, dict):
+            raise TransferError("the answer is no JSON object: not the ISIC Archive API v2?")
+        return answer
+
+
+class Listing:
+    """The records that a query finds, page by page as they are asked for.
+
+    Attributes
+    ----------
+    count : int or None
+        How many the archive says there are; known after `begin`.
+    listed, twice : int
+        Records that came, and those that came once more and were left out.
+    """
+
+    def __init__(self, archive, query, limit, collections):
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must not be negative, not {limit}")
+        self.archive, self.query, self.limit = archive, query, limit
+        # the API would take a limit of 0 for 100
+        self._url = archive._address(
+            "images/search/", query, collections, limit=max(1, min(PAGE, limit or PAGE))
+        )
+        self._page, self._is_whole, self.count, self.listed, self.twice = None, False, None, 0, 0
+
+    def begin(self):
+        """Ask for the first page."""
+        self.archive._require_login()
+        self._page = self.archive._page(self._url, self.query)
+        count = self._page.get("count")
+        self.count = count if isinstance(count, int) else None
+
+    def __iter__(self):
+        if self.limit == 0:
+            return
+        if self._page is None:
+            self.begin()
+        seen, pages, idle = _Seen(), {self._url}, 0
+        while True:
+            before = self.listed
+            for record in self._page["results"]:
+                isic_id = record.get("isic_id") if isinstance(record, dict) else None
+                if isinstance(isic_id, str) and not seen.add(isic_id):
+                    self.twice += 1
+                    continue
+                self.listed += 1
+                yield record
+                if self.listed == self.limit:
+                    return
+            url = self.archive._next(self._page)
+            if url is None:
+                self._is_whole = True
+                return
+            idle = idle + 1 if self.listed == before else 0
+            if url in pages or idle == IDLE_PAGES:
+                raise ArchiveError(
+                    f"the pages of {self.archive.url} go round in a circle after {self.listed} pictures: a fault "
+                    f"of the archive. Narrow the query {self.query!r}, or set limit={self.listed} to take what came."
+                )
+            pages.add(url)
+            self._page = self.archive._page(url, self.query, first=False)
+
+    def notes(self):
+        """Say what is odd about the listing: list of str."""
+        notes = [f"the archive listed {self.twice} pictures twice; each was taken once"] if self.twice else []
+        if self._is_whole and self.count not in (None, self.listed):
+            notes.append(f"the archive counted {self.count} pictures and listed {self.listed}")
+        return notes
+
+
+class _Seen:
+    """A set of isic_ids that stays small: ``ISIC_`` and 7 digits, as the archive has them, take a bit each."""
+
+    def __init__(self):
+        self._bits, self._others = bytearray(10**7 // 8), set()
+
+    def add(self, isic_id):
+        """Add one; say whether it is new."""
+        if not re.fullmatch(r"ISIC_[0-9]{7}", isic_id):
+            new = isic_id not in self._others
+            self._others.add(isic_id)
+            return new
+        place, bit = divmod(int(isic_id[5:]), 8)
+        new = not self._bits[place] >> bit & 1
+        self._bits[place] |= 1 << bit
+        return new
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sends the token to the API's own host (`requests` would else prefer what ~/.netrc says)."""
+
+    def __init__(self, token, url):
+        parts = urlsplit(url)
+        if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError(
+                f"{url} is not https: the token would travel in the clear. Unset ISIC_TOKEN, or use https"
+            )
+        self._token, self._origin = token, parts[:2]
+
+    def __call__(self, request):
+        if urlsplit(request.url)[:2] == self._origin:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
+    """Refuse arguments of `download` that do not go together."""
+    if per_label is not None and limit is not None:
+        raise ValueError("limit counts all pictures, per_label those of each label: give one of the two")
+    if seed is not None and per_label is None and limit is None:
+        raise ValueError("seed draws a sample: say how many by limit= or per_label=")
+    if max_side and thumbnails:
+        raise ValueError("thumbnails are small already: give max_side or thumbnails, not both")
+    for name, value in (("connections", connections), ("max_side", max_side), *(per_label or {}).items()):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number from 1, not {value!r}")
+
+
+def _parse(text):
+    """Read JSON; what is nested deeper than `DEEPEST` becomes null, as Python's own reader gives up on it."""
+    with suppress(RecursionError):
+        return json.loads(text)
+    kept, depth, start = [], 0, 0
+    for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
+        if match[0] in (b"[", b"{"):
+            depth += 1
+            if depth == DEEPEST:
+                kept += [text[start : match.start()], b"null"]
+        elif match[0] in (b"]", b"}"):
+            if depth == DEEPEST:
+                start = match.end()
+            depth -= 1
+    return json.loads(b"".join([*kept, text[start:]]))
 
 
 def _locate(source):
@@ -358,107 +539,3 @@ def _locate(source):
     url = f"{parts.scheme}://{prefix}/api/v2/"
     names = {address: name for name, address in known.items()}
     return url, names.get(url) or re.sub(r"[^\w.-]+", "_", prefix).strip("_.")
-
-
-def _claim(folder, url):
-    """Make `folder` that of the archive at `url`, unless something else is in it."""
-    mark = folder / "source.json"
-    if mark.is_file():
-        owner = json.loads(mark.read_text(encoding="utf-8")).get("source")
-    else:
-        is_new = not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir())
-        owner = url if is_new else "another origin, or files that no download put there"
-    if owner != url:
-        raise ValueError(
-            f"{folder} holds pictures of {owner}; those of {url} must not be mixed with them: choose another folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(mark, json.dumps({"source": url}) + "\n")
-
-
-def _labeller(label):
-    """Turn `label` of `IsicArchive.download` into a function of the record that gives a folder's name or None."""
-    if callable(label):
-        return lambda record: _folder_name(label(record))
-    if label in FIELDS:
-        return lambda record: _folder_name(_flatten(record).get(label), lower=True)
-    if not isinstance(label, str) or _folder_name(label) != label:
-        raise ValueError(f"label must be a field, a function or a word that can name a folder, not {label!r}")
-    return lambda record: label
-
-
-def _folder_name(value, lower=False):
-    """Make a label fit to name a folder; None if nothing is left of it."""
-    if not isinstance(value, str | int | float):
-        return None
-    text = str(value).lower() if lower else str(value)
-    name = re.sub(r"\s*[^\w ,()+.-]+\s*", "_", text).strip(" .")
-    return name if name.strip("_") and len(name.encode()) < 200 else None
-
-
-def _place(record, label):
-    """Give the picture's path below the download folder, or None if the record allows no safe one."""
-    try:
-        suffix = PurePosixPath(urlsplit(record["files"]["full"]["url"]).path).suffix.lower()
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return None
-    is_safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", record["isic_id"])
-    return f"{label}/{record['isic_id']}{suffix}" if is_safe and suffix in pixels.EXTENSIONS else None
-
-
-def _flatten(record):
-    """Put all that is known of a picture into one dict; unknown keys are kept, as the archive adds some."""
-    metadata = record.get("metadata") or {}
-    names = ("isic_id", "attribution", "copyright_license")
-    top = {name: record[name] for name in names if name in record}
-    return {**(metadata.get("acquisition") or {}), **(metadata.get("clinical") or {}), **top}
-
-
-def _read_metadata(path):
-    """Read the rows of earlier calls, by file."""
-    if not path.exists():
-        return {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = [*csv.DictReader(file)]
-    if any(not row.get("file") or None in row for row in rows):
-        raise ValueError(f"{path} is not as a download left it (column file, a value a column): move it away")
-    return {row["file"]: row for row in rows}
-
-
-def _write_metadata(folder, rows):
-    """Write metadata.csv, attribution.txt and licenses.txt for `rows`, a dict of file to row."""
-    first = ["isic_id", "label", "file", "attribution", "copyright_license"]
-    columns = [*first, *sorted({name for row in rows.values() for name in row} - {*first})]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows.values(), key=lambda row: (row["isic_id"], row["file"])))
-    _write(folder / "metadata.csv", text.getvalue())
-
-    counts = Counter(
-        (row.get("attribution") or "Anonymous", row.get("copyright_license") or "unknown licence")
-        for row in rows.values()
-    )
-    credits = [f"{who} ({terms}): {count} pictures" for (who, terms), count in counts.most_common()]
-    _write(folder / "attribution.txt", "\n".join([*credits, ""]))
-    licences = [
-        f"{name}: {LICENSES.get(name, 'ask the archive')}" for name in sorted({terms for _, terms in counts})
-    ]
-    _write(folder / "licenses.txt", "\n".join([*licences, ""]))
-
-
-def _write(path, text):
-    """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="replace", newline="")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _why(error):
-    """Dig the cause out of the wrappers of requests and urllib3."""
-    while isinstance(error, requests.RequestException | HTTPError) and error.args:
-        error = getattr(error, "reason", None) or error.args[0]
-    return str(error) or type(error).__name__

@@ -1,8 +1,8 @@
 """The bundled sample, answered as the ISIC Archive answers: same addresses, records, pages and queries.
 
 `IsicArchive("sample")` mounts `SampleAdapter` where other sources open a connection, so that the default run
-needs no network and still goes through all of the client. `SampleArchive` knows nothing of requests: a few
-lines of http.server around `SampleArchive.answer` make an archive on loopback (the tests do).
+needs no network and still goes through all of the client. `SampleArchive` knows nothing of requests:
+tests/double puts a server around `SampleArchive.answer`, an archive on loopback (`make archive`).
 """
 
 import base64
@@ -10,12 +10,15 @@ import csv
 import io
 import json
 import re
+from collections import Counter
+from functools import lru_cache
 from http.client import responses
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import requests
 from PIL import Image
+from urllib3 import HTTPResponse
 
 from . import pixels
 
@@ -39,22 +42,25 @@ TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff"}
 
 _BOUNDS = r"(?P<open>[\[{])\s*(?P<low>[\d.*-]+)\s+TO\s+(?P<high>[\d.*-]+)\s*(?P<close>[\]}])"
 _TERM = re.compile(
-    rf'(-?)(\w+):(?:{_BOUNDS}|"(?P<quoted>[^"]*)"|(?P<bare>[A-Za-z0-9_*-]+(?:\.\d+)?))(?=\s|$)'
+    rf'(-?)(\w+):(?:{_BOUNDS}|"(?P<quoted>[^"]*)"|(?P<bare>[A-Za-z0-9_*-]+(?:\.\d+)?))(?=[\s)]|$)'
 )
-_OPERATOR = re.compile(r"(AND|OR)\s")  # so that none can be the last
+_OPERATOR = re.compile(r"(AND|OR)(?=[\s(])")  # so that none can be the last
+_DEPTH = 20  # of parentheses; deeper ones could exhaust the stack
 
 
 class SampleArchive:
     """Answers of an archive whose pictures lie in a folder.
 
-    The subset of the ISIC Archive API v2 that the client needs: no collections, no parentheses in queries,
-    ``previous`` always null.
+    The subset of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``,
+    ``images/search/size/``, ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and
+    the files. ``previous`` is always null, facets count each number on its own instead of ranges.
 
     Parameters
     ----------
     folder : str or pathlib.Path
         Holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row a picture, oldest first, the columns
-        named as in the archive).
+        named as in the archive). A column ``collections`` may hold numbers joined by ``;``; without it all
+        pictures are in collection 1.
 
     Raises
     ------
@@ -72,6 +78,18 @@ class SampleArchive:
         self.files = {path.stem: path for path in sorted((folder / "images").iterdir())}
         with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
             self.rows = [_typed(row) for row in csv.DictReader(file)]
+        self._by_id = {row["isic_id"]: row for row in self.rows}
+        self._members = {}  # isic_ids by the number of their collection
+        for row in self.rows:
+            for number in row.pop("collections", "1").split(";"):
+                self._members.setdefault(int(number), set()).add(row["isic_id"])
+        names = {1: folder.resolve().name} if [*self._members] == [1] else {}
+        self._collections = [
+            {"id": number, "name": names.get(number, f"Collection {number}"), "description": ""}
+            | {"public": True, "pinned": False, "locked": False, "doi": None, "doi_url": None}
+            for number in sorted(self._members, reverse=True)  # newest first
+        ]
+        self._select = lru_cache(32)(self._find)  # one search asks for many pages
 
     def answer(self, url):
         """Answer a GET of `url`, whose scheme and host come back in every address of the answer.
@@ -83,62 +101,78 @@ class SampleArchive:
         """
         parts = urlsplit(url)
         root, path = f"{parts.scheme}://{parts.netloc}", parts.path
+        params = parse_qs(parts.query, keep_blank_values=True)
         if path in ("/api/v2/images/", "/api/v2/images/search/"):
-            params = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            return self._page(root, path, params)
+            return self._search(params if path.endswith("search/") else {**params, "query": [""]}, root, path)
+        if path in ("/api/v2/images/search/size/", "/api/v2/images/facets/"):
+            return self._search(params, root, path)
+        if path == "/api/v2/collections/":
+            return _page(self._collections, params, root, path)
+        if match := re.fullmatch(r"/api/v2/collections/(\d{1,9})/", path):
+            return _one([known for known in self._collections if known["id"] == int(match[1])])
         if match := re.fullmatch(r"/api/v2/images/(\w+)/", path):
-            found = [row for row in self.rows if row["isic_id"] == match[1]]
-            return _json(200, self._record(root, found[0])) if found else _json(404, {"detail": "Not Found"})
+            return _one(
+                [self._record(self._by_id[name], root) for name in (match[1],) if name in self._by_id]
+            )
         match = re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path)
         file = self.files.get(match[2]) if match else None
         if file is None or (match[1] == "images" and match[3] != file.suffix):
-            return _json(404, {"detail": "Not Found"})
+            return _one([])
         body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
         kind = TYPES.get(match[3], "application/octet-stream")
         return 200, {"Content-Type": kind, "Content-Length": str(len(body))}, body
 
-    def _page(self, root, path, params):
+    def _search(self, params, root, path):
+        """Answer one of the four questions that take a query and collections."""
+        numbers = [number for text in params.get("collections", []) for number in text.split(",") if number]
         try:
-            limit = min(int(params.get("limit", PAGE)) or PAGE, PAGE)
-        except ValueError:
-            return _invalid("limit", "Input should be a valid integer")
-        try:
-            start = int(base64.b64decode(params["cursor"]).removeprefix(b"o=")) if "cursor" in params else 0
-        except ValueError:
-            return _invalid("cursor", "Value error, Invalid cursor.")
-        query = params.get("query", "") if path.endswith("search/") else ""
-        try:
-            accept = parse_query(query)
-        except ValueError as error:
+            rows = self._select(params.get("query", [""])[-1], tuple(int(number) for number in numbers))
+        except QueryError as error:
             return _json(400, {"message": f"Could not parse search query: {error}"})
-        rows = [row for row in self.rows if accept(row)]
-        end, following = start + max(limit, 0), None
-        if end < len(rows):
-            cursor = base64.b64encode(b"o=%d" % end).decode()
-            following = f"{root}{path}?{urlencode(sorted({**params, 'cursor': cursor}.items()))}"
-        records = [self._record(root, row) for row in rows[start:end]]
-        count = None if start else len(rows)
-        return _json(200, {"results": records, "count": count, "next": following, "previous": None})
+        except ValueError:
+            return _invalid("collections", "Input should be a valid integer")
+        if path.endswith("size/"):
+            return _json(200, {"size": sum(self._size(row["isic_id"]) for row in rows)})
+        if path.endswith("facets/"):
+            return _json(200, {name: _facet(rows, name) for name in FIELDS if name != "isic_id"})
+        return _page(rows, params, root, path, self._record)
 
-    def _record(self, root, row):
+    def _find(self, query, numbers):
+        """List the rows that `query` accepts in any of the collections, or in all if there is no number."""
+        accept = parse_query(query)
+        members = set().union(*(self._members.get(number, ()) for number in numbers))
+        return [row for row in self.rows if (not numbers or row["isic_id"] in members) and accept(row)]
+
+    def _size(self, isic_id):
+        return self.files[isic_id].stat().st_size if isic_id in self.files else 0
+
+    def _record(self, row, root):
         fields = dict(row)
         isic_id = fields.pop("isic_id")
-        file = self.files.get(isic_id, Path(f"{isic_id}.jpg"))
-        size = file.stat().st_size if file.exists() else 0  # of the thumbnail, drawn when asked for, a bound
+        name = self.files[isic_id].name if isic_id in self.files else f"{isic_id}.jpg"
+        size = self._size(isic_id)
         return {
             "isic_id": isic_id,
             "public": True,
             "copyright_license": fields.pop("copyright_license", "CC-0"),
             "attribution": fields.pop("attribution", "Anonymous"),
             "files": {
-                "full": {"url": f"{root}/images/{file.name}", "size": size},
-                "thumbnail_256": {"url": f"{root}/thumbnails/{isic_id}_thumbnail.jpg", "size": size},
+                "full": {"url": f"{root}/images/{name}", "size": size},
+                # thumbnails are drawn when asked for: this size is a guess
+                "thumbnail_256": {
+                    "url": f"{root}/thumbnails/{isic_id}_thumbnail.jpg",
+                    "size": min(size, 10_000),
+                },
             },
             "metadata": {
                 "acquisition": {name: fields.pop(name) for name in ACQUISITION if name in fields},
                 "clinical": fields,
             },
         }
+
+
+class QueryError(ValueError):
+    """A query is not of the archive's language; the message says where."""
 
 
 class SampleAdapter(requests.adapters.BaseAdapter):
@@ -153,7 +187,7 @@ class SampleAdapter(requests.adapters.BaseAdapter):
         response = requests.Response()
         response.status_code, headers, body = self.archive.answer(request.url)
         response.headers.update(headers)
-        response.raw = io.BytesIO(body)
+        response.raw = HTTPResponse(io.BytesIO(body), headers, preload_content=False)
         response.reason = responses[response.status_code]
         response.url, response.request = request.url, request
         return response
@@ -165,58 +199,76 @@ class SampleAdapter(requests.adapters.BaseAdapter):
 def parse_query(text):
     """Turn a query into a function that says whether a picture, a flat dict of its fields, is meant.
 
-    The query language of the ISIC Archive API v2 without parentheses: ``field:value``, ``field:"two words"``,
-    one ``*`` at either end, ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with
-    the bounds and ``{20 TO 40}`` without them, ``AND`` before ``OR``, a space for ``AND``.
+    The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either
+    end, ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and
+    ``{20 TO 40}`` without them, ``AND`` before ``OR``, a space between terms for ``AND``, and parentheses with
+    ``AND`` or ``OR`` beside them.
 
     Raises
     ------
-    ValueError
-        If it is not of this language, or names an unknown field.
+    QueryError
+        If it is not of this language, or names an unknown field; a ValueError.
     """
-    alternatives, wanted, rest = [[]], True, text.strip()
+    groups, before, rest = [[[]]], "(", text.strip()  # each open group: alternatives, each a list of tests
     while rest:
-        if match := _OPERATOR.match(rest):
-            if wanted:
-                raise ValueError(f"{match[1]} stands where a field:value is wanted")
-            wanted = True
-            if match[1] == "OR":
-                alternatives.append([])
-        elif match := _TERM.match(rest):
-            alternatives[-1].append((match[2], _test(match[2], match), match[1] == "-"))
-            wanted = False
-        else:
-            raise ValueError(f"no field:value at {rest!r}")
-        rest = rest[match.end() :].lstrip()
+        match = _OPERATOR.match(rest) or _TERM.match(rest)
+        token = match[1] if match and match.re is _OPERATOR else "term" if match else rest[0]
+        wants = ("AND", "OR", "(")  # after these something has to come
+        if {
+            "AND": before in wants,
+            "OR": before in wants,
+            "term": before == ")",
+            "(": before not in wants or len(groups) > _DEPTH,
+            ")": before in wants or len(groups) == 1,
+        }.get(token, True):
+            raise QueryError(f"not understood from {rest!r} on")
+        if token == "OR":
+            groups[-1].append([])
+        elif token == "(":
+            groups.append([[]])
+        elif token == ")":
+            group = groups.pop()
+            groups[-1][-1].append(_any_of(group))
+        elif token == "term":
+            groups[-1][-1].append(_test(match))
+        before, rest = token, rest[match.end() if match else 1 :].lstrip()
+    if len(groups) > 1:
+        raise QueryError("a parenthesis is not closed")
+    return _any_of(groups[0])
 
-    def accept(row):
-        return any(
-            all((field in row and test(row[field])) is not negated for field, test, negated in terms)
-            for terms in alternatives
-        )
 
-    return accept
+def _any_of(alternatives):
+    return lambda row: any(all(test(row) for test in tests) for tests in alternatives)
 
 
-def _test(field, match):
+def _test(match):
+    """Make the test of a picture for one ``field:value``."""
+    negated, field, test = match[1] == "-", match[2], _test_of_value(match[2], match)
+    return lambda row: (field in row and test(row[field])) is not negated
+
+
+def _test_of_value(field, match):
     """Make the test of a known value of `field`, for one ``field:value``."""
     value = match["quoted"] if match["bare"] is None else match["bare"]
     if field not in FIELDS:
-        raise ValueError(f"there is no field {field!r}")
+        raise QueryError(f"there is no field {field!r}")
     if value == "*":
         return lambda known: True
     if field in NUMBER_FIELDS:
         if match["quoted"] is not None:
-            raise ValueError(f"{field} takes a number, without quotes")
+            raise QueryError(f"{field} takes a number, without quotes")
         low, high = (value, value) if value else (match["low"], match["high"])
-        low, high = float("-inf" if low == "*" else low), float("inf" if high == "*" else high)
+        try:
+            low, high = float("-inf" if low == "*" else low), float("inf" if high == "*" else high)
+        except ValueError:
+            raise QueryError(f"{field} takes numbers, not {low} and {high}") from None
         excluded = (low if match["open"] == "{" else None, high if match["close"] == "}" else None)
         return lambda known: low <= float(known) <= high and float(known) not in excluded
     if value is None:
-        raise ValueError(f"{field} has no ranges")
+        raise QueryError(f"{field} has no ranges")
     if field in BOOLEAN_FIELDS:
         if value not in ("true", "false"):
-            raise ValueError(f"{field} takes true or false")
+            raise QueryError(f"{field} takes true or false")
         return lambda known: known is (value == "true")
     if value.endswith("*"):
         return lambda known: known.startswith(value[:-1])
@@ -236,6 +288,42 @@ def _thumbnail(file):
     buffer = io.BytesIO()
     Image.fromarray(pixels.decode(file, 256)).save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+def _page(items, params, root, path, show=lambda item, root: item):
+    """Answer with one page of a listing: the number of the next item is the cursor."""
+    try:
+        limit = min(int(params.get("limit", [PAGE])[-1]) or PAGE, PAGE)
+    except ValueError:
+        return _invalid("limit", "Input should be a valid integer")
+    try:  # what decodes to nothing is page 1, as there
+        start = max(0, int(base64.b64decode(params.get("cursor", [""])[-1]).removeprefix(b"o=") or 0))
+    except ValueError:
+        return _invalid("cursor", "Value error, Invalid cursor.")
+    end, following = start + max(limit, 0), None
+    if end < len(items):
+        cursor = base64.b64encode(b"o=%d" % end).decode()
+        following = f"{root}{path}?{urlencode(sorted({**params, 'cursor': [cursor]}.items()), doseq=True)}"
+    results = [show(item, root) for item in items[start:end]]
+    count = None if start else len(items)
+    return _json(200, {"results": results, "count": count, "next": following, "previous": None})
+
+
+def _facet(rows, field):
+    """Count the values of a field, the most frequent first; booleans are 0 and 1, as the search index has them."""
+    counts = Counter(row[field] for row in rows if field in row)
+    buckets = [
+        {"key": int(key), "key_as_string": str(key).lower()} if isinstance(key, bool) else {"key": key}
+        for key, _ in counts.most_common()
+    ]
+    for bucket, (_, number) in zip(buckets, counts.most_common(), strict=True):
+        bucket["doc_count"] = number
+    present = counts.total()
+    return {"buckets": buckets, "meta": {"missing_count": len(rows) - present, "present_count": present}}
+
+
+def _one(found):
+    return _json(200, found[0]) if found else _json(404, {"detail": "Not Found"})
 
 
 def _invalid(name, message):

@@ -1,0 +1,341 @@
+"""Bring bytes from an address to the disk: asked again where that may help, bounded in time and size.
+
+Knows HTTP, and neither the ISIC Archive nor what the bytes mean.
+"""
+
+import errno
+import ipaddress
+import os
+import random
+import shutil
+import socket
+import time
+from functools import lru_cache
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError
+from urllib3.util import Retry
+
+ATTEMPTS = 6
+BACKOFF = 0.5  # s before the second attempt, doubled for each further one
+PATIENCE = 5  # s without a byte that the first attempt bears; each further one bears twice as much
+LONGEST_WAIT = 120  # s; of a server that asks for more we ask nothing until the next call
+LARGEST = 2**32  # bytes of a file
+ROOM = 2**22  # bytes left free on the disk, for the journal and the metadata
+CHUNK = 2**17
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+
+
+class TransferError(Exception):
+    """An attempt failed.
+
+    Attributes
+    ----------
+    reason : str
+    again : bool
+        Whether another attempt may succeed, not before `after` seconds.
+    after : float
+    status : int or None
+        The server's, if it answered.
+    """
+
+    def __init__(self, reason, again=False, after=0.0, status=None):
+        super().__init__(reason)
+        self.reason, self.again, self.after, self.status = str(reason), again, after, status
+
+
+def pause(attempt, after=0.0):
+    """Return the seconds to wait after attempt number `attempt` (from 0), with jitter; at least `after`."""
+    return after + BACKOFF * 2**attempt * random.uniform(0.5, 1.5)
+
+
+def get(session, url, headers, timeout, guard=None, auth=None):
+    """Ask for `url`, following redirections itself so that `guard(url)` sees each address.
+
+    Returns
+    -------
+    requests.Response
+        Successful (or 416 to a request with a Range), its body not read yet.
+
+    Raises
+    ------
+    TransferError
+        If there is no answer, or another one than success.
+    """
+    try:
+        for _ in range(5):
+            if guard:
+                guard(url)
+            response = session.get(
+                url, headers=headers, timeout=timeout, stream=True, allow_redirects=False, auth=auth
+            )
+            if not response.is_redirect:
+                break
+            response.close()
+            url, auth = _redirected(url, response.headers["Location"], auth)
+        else:
+            raise TransferError("redirected without end")
+    except (requests.RequestException, HTTPError, UnicodeError) as error:
+        is_address = isinstance(error, ValueError | LocationParseError)  # requests' InvalidURL and its like
+        raise TransferError(why(error), again=not is_address) from error
+    status, after = response.status_code, _asked_wait(response)
+    if status in (200, 206) or (status == 416 and "Range" in headers):
+        return response
+    reason = f"the server answers {status} {response.reason}".rstrip()
+    if status in (400, 422):
+        reason += f": {body(response, time.monotonic() + 10, 2**20)[:500].decode(errors='replace')}"
+    response.close()
+    if after > LONGEST_WAIT:
+        raise TransferError(f"{reason} and asks to wait {after:.0f} s", status=status)
+    raise TransferError(reason, again=status in BUSY, after=after, status=status)
+
+
+def _redirected(url, location, auth):
+    target = urljoin(url, location)
+    same = urlsplit(target)[:2] == urlsplit(url)[:2]
+    return target, auth if same else None  # a secret stays with the host that it is for
+
+
+def _asked_wait(response):
+    try:
+        return max(0.0, Retry().parse_retry_after(response.headers["Retry-After"]))
+    except (KeyError, InvalidHeader, ValueError, OverflowError):
+        return 0.0
+
+
+def chunks(response, deadline, largest):
+    """Read the body piece by piece; whatever comes, no longer than to `deadline` (time.monotonic) or `largest` bytes.
+
+    Raises
+    ------
+    TransferError
+        If the connection breaks or stalls, it takes too long, or too much comes.
+    """
+    total = 0
+    while True:
+        if time.monotonic() > deadline:
+            raise TransferError("slower than the time allowed for one attempt", again=True)
+        try:
+            chunk = response.raw.read1(CHUNK)  # what has come, without waiting for a full chunk
+        except HTTPError as error:
+            raise TransferError(why(error), again=True) from error
+        if not chunk:
+            return
+        total += len(chunk)
+        if total > largest:
+            raise TransferError(f"more than {largest:,} bytes come")
+        yield chunk
+
+
+def body(response, deadline, largest):
+    """Read a body into memory, unpacked if it comes packed."""
+    with response:
+        response.raw.decode_content = True
+        return b"".join(chunks(response, deadline, largest))
+
+
+class Part:
+    """What has come of one file, under a name that says how to go on: ``<name>~<validator>``.
+
+    The validator is the strong ETag, else the date, of what the server sent (RFC 9110, 13.1.5 If-Range); a server
+    that gives neither starts from the beginning.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the parts of one download.
+    name : str
+        Unique in it, without ``~``.
+    """
+
+    def __init__(self, folder, name, path=None):
+        self.folder, self.name, self.path = folder, name, path
+
+    @staticmethod
+    def left_in(folder):
+        """Find the parts that an earlier call left: dict of name to path."""
+        return {path.name.partition("~")[0]: path for path in folder.iterdir()} if folder.is_dir() else {}
+
+    @property
+    def size(self):
+        """Bytes that are there: int."""
+        return self.path.stat().st_size if self.path and self.path.exists() else 0
+
+    @property
+    def validator(self):
+        """What the server called this version of the file, or an empty string: str."""
+        return unquote(self.path.name.partition("~")[2]) if self.path else ""
+
+    def begin(self, validator):
+        """Forget what is there and name the file for a new beginning."""
+        self.drop()
+        self.path = self.folder / f"{self.name}~{quote(validator, safe='')[:150]}"
+
+    def drop(self):
+        """Delete what is there."""
+        if self.path:
+            self.path.unlink(missing_ok=True)
+            self.path = None
+
+
+def fetch(session, url, part, timeout, attempt=0, guard=None, stopped=lambda: False):
+    """Bring the file at `url` to `part`, going on where an earlier attempt ended if the server allows.
+
+    Parameters
+    ----------
+    session : requests.Session
+    url : str
+    part : Part
+    timeout : tuple of float
+        Seconds for the connection, for the next bytes, and for the whole attempt.
+    attempt : int
+        From 0; the first ones bear less silence, see `PATIENCE`.
+    guard : callable, optional
+        Gets every address before it is asked, and raises `TransferError` to forbid it.
+    stopped : callable
+        Says whether to give up: nothing is written after that.
+
+    Returns
+    -------
+    requests.structures.CaseInsensitiveDict
+        The headers of the answer. `part.path` is then as long as the server said, and on the disk.
+
+    Raises
+    ------
+    TransferError
+        If this attempt failed. What came stays in `part` if it can be gone on with.
+    OSError
+        If the disk takes no more; what came is deleted then.
+    """
+    connect, read, overall = timeout
+    deadline = time.monotonic() + overall
+    begun = part.size
+    headers = {"Accept-Encoding": "identity"}
+    if begun and part.validator:
+        headers |= {"Range": f"bytes={begun}-", "If-Range": part.validator}
+    response = get(session, url, headers, (connect, min(read, PATIENCE * 2**attempt)), guard)
+    with response:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise TransferError("the body comes packed, which no picture is")
+        whole, mode = _expected(response, part, begun), "ab"
+        if response.status_code == 416:
+            return response.headers
+        if response.status_code == 200:
+            validator = response.headers.get("ETag", "")
+            if not validator or validator.startswith("W/"):
+                validator = response.headers.get("Last-Modified", "")
+            part.begin(validator)
+            mode = "wb"
+        try:
+            _require_room(part.folder, (whole or 0) - (begun if mode == "ab" else 0))
+            with open(part.path, mode, buffering=0) as file:  # a killed process leaves what came
+                for chunk in chunks(response, deadline, LARGEST):
+                    if stopped():
+                        raise TransferError("stopped")
+                    file.write(chunk)
+                os.fsync(file.fileno())
+        except OSError:
+            part.drop()
+            raise
+        except TransferError:
+            if not part.validator:
+                part.drop()
+            raise
+        if whole is not None and part.size != whole:
+            came = part.size
+            if came > whole or not part.validator:
+                part.drop()
+            raise TransferError(f"cut short: {came:,} of {whole:,} bytes came", again=True)
+        return response.headers
+
+
+def _expected(response, part, begun):
+    """Return how many bytes the whole file has, None if the server does not say; refuse what does not fit the part."""
+    try:
+        if response.status_code == 200:
+            return int(response.headers["Content-Length"])
+        if response.status_code == 416 and response.headers["Content-Range"] == f"bytes */{begun}":
+            return begun  # all of it had come
+        unit, _, span = response.headers["Content-Range"].partition(" ")
+        first, total = int(span.partition("-")[0]), span.partition("/")[2]
+        tag = response.headers.get("ETag")
+        other = tag and part.validator.startswith('"') and tag != part.validator
+        if unit == "bytes" and first == begun > 0 and not other:
+            return int(total) if total != "*" else None
+    except (KeyError, ValueError):
+        if response.status_code == 200:
+            return None
+    part.drop()
+    raise TransferError("the server does not go on where the part that is there ends", again=True)
+
+
+def _require_room(folder, size):
+    free = shutil.disk_usage(folder).free
+    if size + ROOM > free:
+        raise OSError(
+            errno.ENOSPC, f"{free / 1e6:.1f} MB are free, less than the next file needs", str(folder)
+        )
+
+
+def outsider_guard(home):
+    """Make a guard that keeps the addresses in an archive's records from reaching into private networks.
+
+    Parameters
+    ----------
+    home : str
+        The archive's own address. Files at its own host are always allowed, and so are private hosts if it is
+        itself at one (an archive on loopback, or in a hospital); link-local hosts, where cloud machines keep
+        their secrets, never are.
+
+    Returns
+    -------
+    callable
+        Gets an address; raises `TransferError`.
+    """
+    home = urlsplit(home)
+
+    def guard(url):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise TransferError(f"not an address of http or https: {url[:100]!r}")
+        if parts.netloc != home.netloc:
+            kind = _kind_of_host(parts.hostname)
+            if kind == "forbidden" or (kind == "private" and _kind_of_host(home.hostname) == "public"):
+                raise TransferError(
+                    f"an address in a private network, which this archive has no business to name: {url[:100]!r}"
+                )
+
+    return guard
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_host(name):
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(name, None)}
+    except (OSError, UnicodeError):
+        return "public"  # unknown here: a proxy may know it, and without one the request fails by itself
+    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address in found]
+    addresses = [getattr(each, "ipv4_mapped", None) or each for each in addresses]
+    if any(each.is_link_local or each.is_multicast or each.is_unspecified for each in addresses):
+        return "forbidden"
+    return "public" if all(each.is_global for each in addresses) else "private"
+
+
+def why(error):
+    """Dig the cause out of the wrappers of requests and urllib3."""
+    while isinstance(error, requests.RequestException | HTTPError) and error.args:
+        error = getattr(error, "reason", None) or error.args[-1]
+    return str(error)[:300] or type(error).__name__
+
+
+def sync_folder(path):
+    """Make renames in a folder last through a power cut, where the system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
