@@ -10,7 +10,6 @@ import shutil
 import time
 from collections import Counter
 from contextlib import suppress
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -79,12 +78,10 @@ class IsicArchive:
         self.url, self.name = _locate(source)
         self.timeout = timeout
         self.guard = transfer.outsider_guard(self.url)
-        self.session = requests.Session()
+        self.session = transfer.Session()
         self.session.headers["User-Agent"] = f"isicvision/{__version__} {self.session.headers['User-Agent']}"
-        # threads share the session: it must not keep state, and no host should see another's cookies
-        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self.session.mount(scheme, HTTPAdapter(pool_maxsize=64))  # transfer asks again, not the adapter
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=64))
         if self.url == SAMPLE:
             self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleAdapter(PROJECT_ROOT / "sample_data"))
         token = token or os.environ.get("ISIC_TOKEN")
@@ -141,7 +138,9 @@ class IsicArchive:
         facets = {}
         for name, field in answer.items():
             try:
-                counts = {bucket["key"]: bucket["doc_count"] for bucket in field["buckets"]}
+                counts = {
+                    each.get("key_as_string", each["key"]): each["doc_count"] for each in field["buckets"]
+                }
                 missing = (field.get("meta") or {}).get("missing_count")
             except (TypeError, KeyError, AttributeError):
                 raise ArchiveError(
@@ -311,8 +310,8 @@ class IsicArchive:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise ArchiveError(
-                f"about {needed / 1e9:.1f} GB are to come, {free / 1e9:.1f} GB are free in {folder}: choose another "
-                "folder, or less by limit=, max_side= or thumbnails=True"
+                f"about {needed / 1e6:,.0f} MB are to come, {free / 1e6:,.0f} MB are free in {folder}: choose another "
+                "folder, or take less by limit=, max_side= or thumbnails=True"
             )
 
     def _ask(self, path, query, collections, **params):

@@ -32,7 +32,8 @@ WAITING = 256  # pictures that may wait for their next attempt while others are 
 HOPELESS = 50  # pictures in a row that no server gives, after which the rest is left for another call
 WRONG = 3  # attempts at a picture whose bytes come whole and are no picture
 QUALITY = 95  # of the JPEG that max_side makes
-DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)  # at the same time: a picture may take 360 MB
+CORES = os.cpu_count() or 1
+DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a picture may take 360 MB
 
 
 @dataclass
@@ -147,7 +148,8 @@ class Download:
         self.left = Part.left_in(self.folder / PARTS)
         self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
         self.later, self.turn = [], itertools.count()  # a heap of (when, turn, job)
-        self.under_way, self.refused, self.connections = 0, 0, connections
+        self.under_way, self.refused = 0, 0
+        self.connections, self.slots = connections, threading.BoundedSemaphore(connections)
         self.stop, self.flushed, self.tags_fit = threading.Event(), time.monotonic(), False
 
     def run(self, records):
@@ -160,7 +162,8 @@ class Download:
         Exception
             What `records` raises, after the pictures before it are there.
         """
-        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(self.connections)]
+        number = 2 * self.connections  # half of them look at pictures while the others fetch
+        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
         failure = None
         try:
             (self.folder / PARTS).mkdir(exist_ok=True)
@@ -304,10 +307,11 @@ class Download:
                 job.file, job.size = there.relative_to(self.folder).as_posix(), there.stat().st_size
                 return "present"
         try:
-            headers = fetch(
-                self.archive.session, job.url, job.part, self.archive.timeout, job.attempt, self.archive.guard,
-                self.stop.is_set,
-            )  # fmt: skip
+            with self.slots:
+                headers = fetch(
+                    self.archive.session, job.url, job.part, self.archive.timeout, job.attempt, self.archive.guard,
+                    self.stop.is_set,
+                )  # fmt: skip
         except TransferError as fault:
             if fault.status in (401, 403, 410) and self._renew(job):
                 raise TransferError(f"{fault.reason}: its address had expired", again=True) from fault
@@ -433,11 +437,14 @@ def choose(records, label_of, limit=None, per_label=None, seed=None):
     ------
     dict
     """
+    if seed is None and not per_label:
+        yield from records
+        return
     room = dict(per_label) if per_label else {None: limit}  # None: all labels together
     drawn, turn = {label: [] for label in room}, itertools.count()
     for record in records:
         label = label_of(record) if isinstance(record, dict) else None
-        if label is None or (seed is None and not per_label):
+        if label is None:
             yield record
             continue
         pool = label if per_label else None
@@ -507,7 +514,7 @@ def flatten(record):
     return {
         name: value if value is None or isinstance(value, int | float) else _text(value)
         for name, value in flat.items()
-        if re.fullmatch(r"\w{1,64}", name) and value is not None
+        if value is not None and name.replace("_", "").isalnum() and len(name) <= 64
     }
 
 

@@ -176,3 +176,69 @@ def test_a_page_of_a_long_listing_costs_no_walk_through_all(tmp_path):
     for _ in range(20):
         page = get(archive, page["next"].split("/api/v2/")[1])
     assert (time.perf_counter() - started) / 20 < 0.01  # the walk takes 20 ms and more, a page below 1 ms
+
+
+@given(
+    st.text(max_size=60)
+    | st.lists(st.sampled_from([*'-:*"[]{}()', "AND ", "OR ", "sex", "age_approx", "20"])).map("".join)
+)
+def test_any_query_is_understood_or_a_value_error(text):
+    try:
+        accept = parse_query(text)
+    except ValueError:
+        return
+    assert accept({"sex": "male", "age_approx": 20}) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "query, matches",
+    [
+        ("", "abc"),
+        ("sex:male", "a"),
+        ("sex:Male", ""),
+        ("-sex:male", "bc"),
+        ("sex:*", "ab"),
+        ("-sex:*", "c"),
+        ("diagnosis_3:Mel*", "ac"),
+        ('diagnosis_3:"*in situ"', "c"),
+        ('diagnosis_3:"Melanoma in situ"', "c"),
+        ("age_approx:[20 TO 40]", "ab"),
+        ("age_approx:{20 TO 40]", "b"),
+        ("age_approx:[20 TO 40}", "a"),
+        ("age_approx:[* TO 20]", "a"),
+        ("age_approx:40", "b"),
+        ("mel_thick_mm:[0.5 TO 1.0]", "b"),
+        ("mel_thick_mm:0.80", "b"),
+        ("melanocytic:true", "a"),
+        ("sex:male OR sex:female AND age_approx:20", "a"),
+        ("age_approx:20 AND sex:female OR sex:male", "a"),
+        ("sex:female age_approx:40", "b"),
+    ],
+)
+def test_the_sample_understands_the_archives_query_language(query, matches):
+    pictures = {
+        "a": {"sex": "male", "age_approx": 20, "diagnosis_3": "Melanoma", "melanocytic": True},
+        "b": {"sex": "female", "age_approx": 40, "diagnosis_3": "Nevus", "mel_thick_mm": "0.80"},
+        "c": {"diagnosis_3": "Melanoma in situ", "melanocytic": False},
+    }
+    assert "".join(name for name, fields in pictures.items() if parse_query(query)(fields)) == matches
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "sex",
+            "sex:a b",
+            "NOT sex:male",
+            "sex:male and sex:male",
+            "sex:male AND",
+            "OR sex:male",
+        ),
+        *("diagnosis_3:Melanoma in situ", "sex:'male'", "age_approx:old", 'age_approx:"20"', "sex:[a TO b]"),
+        *("melanocytic:True", "anatom_site_general:x", "sex:male AND OR sex:male", "age_approx:[20 to 40]"),
+    ],
+)
+def test_the_sample_refuses_what_the_archive_refuses(query):
+    with pytest.raises(ValueError):
+        parse_query(query)
