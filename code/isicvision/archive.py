@@ -229,8 +229,8 @@ class IsicArchive:
             itself the label of all. A mapping gives the label of an isic_id or of a diagnosis, the finest level
             first. A function gets the record and returns a str, or None. Pictures without a label are listed as
             skipped. Characters unfit for a folder's name become ``_``.
-        per_label : dict of str to int, optional
-            How many pictures of each label, such as ``{"benign": 200, "malignant": 200}``; no others are taken.
+        per_label : dict of str to int or None, optional
+            How many pictures of each label, such as ``{"benign": 200, "malignant": 200}``, None for all; no others.
         seed : int, optional
             With `limit` or `per_label`: a random sample, the same for the same seed, instead of the oldest pictures.
             The API cannot shuffle, so the whole listing is walked first, 100 records a request.
@@ -262,7 +262,9 @@ class IsicArchive:
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
         listing = Listing(self, query, limit if seed is None else None, collections)
         listing.begin()  # refuses a bad query before anything is written
-        wanted = sum(per_label.values()) if per_label else limit
+        wanted = limit
+        if per_label and None not in per_label.values():
+            wanted = sum(per_label.values())
         if None not in (wanted, listing.count):
             wanted = min(wanted, listing.count)
         elif wanted is None:
@@ -295,7 +297,7 @@ class IsicArchive:
             run.report.notes += [
                 f"{name}: {came[name]} of the {number} wanted"
                 for name, number in per_label.items()
-                if came[name] < number
+                if came[name] < (number or 0)
             ]
         return run.report
 

@@ -428,8 +428,8 @@ def choose(records, label_of, limit=None, per_label=None, seed=None):
         Record to label or None. Records without a label are passed on, to be listed as skipped.
     limit : int, optional
         How many in all.
-    per_label : dict of str to int, optional
-        How many of each label; no others are taken.
+    per_label : dict of str to int or None, optional
+        How many of each label, None for all; no others are taken.
     seed : int, optional
         Draw at random; the first ones if not given.
 
@@ -449,10 +449,10 @@ def choose(records, label_of, limit=None, per_label=None, seed=None):
             continue
         pool = label if per_label else None
         if seed is None:
-            if room.get(pool):
-                room[pool] -= 1
+            if room.get(pool, 0) != 0:
+                room[pool] = room[pool] and room[pool] - 1
                 yield record
-            if not any(room.values()):
+            if all(number == 0 for number in room.values()):
                 return
         elif room.get(pool, 0) != 0:
             name = f"{seed}:{record.get('isic_id')}".encode("utf-8", "replace")
