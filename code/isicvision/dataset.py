@@ -1,18 +1,23 @@
 """`ImageDataset`: a table of pictures with labels; create, look, correct, check, split, save."""
 
+import heapq
+import os
 import warnings
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import pixels
+from . import duplicates, pixels
 
 PICTURE_COLUMNS = ("isic_id", "image_id", "image_name", "image", "filename", "file")
 """Columns of a metadata.csv that may name the picture, in the order in which they are tried."""
 GROUP_COLUMNS = ("lesion_id", "patient_id")
 """Columns that say which pictures belong together, in the order in which they are tried."""
+HASHES = ("sha256", "phash")
+NO_PICTURE, SEVERAL = -1, -2
 
 
 def _no_rows():
@@ -62,35 +67,46 @@ class ImageDataset:
         root = Path(root)
         if not root.is_dir():
             raise FileNotFoundError(f"{root} is not a folder")
-        files = sorted(
-            file
+        files = [
+            f"{folder.name}/{file}"
             for folder in sorted(root.iterdir())
             if folder.is_dir() and not folder.name.startswith(".")
             for file in _pictures_below(folder)
-        )
+        ]
         if not files:
             raise FileNotFoundError(
                 f"{root} has no pictures ({', '.join(pixels.EXTENSIONS)}) in a folder per label, such as "
                 f"{root / 'benign'} and {root / 'malignant'}. If a CSV file holds the labels, use from_csv "
                 "(in the notebooks: set LABEL_COLUMN)."
             )
-        table = pd.DataFrame(
-            {"path": map(str, files), "label": [f.relative_to(root).parts[0] for f in files]}
-        )
-        if (root / "metadata.csv").exists():
-            metadata = _read_csv(root / "metadata.csv")
+        table = pd.DataFrame({"path": _below(root, files), "label": [f.split("/")[0] for f in files]})
+        csv = root / "metadata.csv"
+        if csv.exists():
+            metadata = _read_csv(csv, group_column)
             column = next((name for name in PICTURE_COLUMNS if name in metadata), None)
             if column:
-                metadata = metadata.drop(columns=["path", "label", "group"], errors="ignore")
-                metadata["_stem"] = metadata[column].map(lambda name: Path(str(name)).stem)
-                metadata = metadata.drop_duplicates("_stem")
-                table["_stem"] = [file.stem for file in files]
-                table = table.merge(metadata, how="left", on="_stem").drop(columns="_stem")
+                found = _find(metadata[column], files)
+                if several := (found == SEVERAL).sum():
+                    warnings.warn(
+                        f"{csv}: {several} rows not joined, as each names several pictures, such as "
+                        f"{metadata[column][found == SEVERAL].iloc[0]}; give folder and extension",
+                        stacklevel=2,
+                    )
+                metadata = metadata.drop(columns=["path", "label"], errors="ignore")
+                metadata = metadata.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
+                table = table.join(metadata)
         return cls._checked(table, _no_rows(), group_column, root)
 
     @classmethod
     def from_csv(
-        cls, csv, images=None, image_column=None, label_column="label", group_column=None, label_map=None
+        cls,
+        csv,
+        images=None,
+        image_column=None,
+        label_column="label",
+        group_column=None,
+        label_map=None,
+        metadata=None,
     ):
         """Read pictures and labels from a CSV file.
 
@@ -101,62 +117,74 @@ class ImageDataset:
         images : str or pathlib.Path, optional
             Folder that holds the pictures, in subfolders or not. Default: the folder of `csv`.
         image_column : str, optional
-            Column that names the picture, with or without its extension. Default: the first of
+            Column that names the picture, with or without its folder and its extension. Default: the first of
             `PICTURE_COLUMNS` that is there.
-        label_column : str
-            Column that holds the label.
+        label_column : str or list of str
+            Column that holds the label; or one column a label, of which each row marks one (with 1, x, …).
         group_column : str, optional
             Column that says which pictures belong together. Default: ``lesion_id``, else ``patient_id``,
             else each picture stands alone.
         label_map : dict, optional
             Label in the file to label in the dataset. Rows with another label are set aside.
+        metadata : str or pathlib.Path, optional
+            Second CSV file, whose further columns are joined by the picture's name (as it stands in `csv`).
 
         Raises
         ------
         FileNotFoundError
-            If `csv` is missing, or not one of its pictures is below `images`.
+            If a file is missing, or not one of the pictures is below `images`.
         ValueError
-            If a column is missing, or fewer than two labels are left.
+            If a column is missing, `metadata` knows none of the pictures, or fewer than two labels are left.
         """
         csv = Path(csv)
-        rows = _read_csv(csv)
+        one_hot = not isinstance(label_column, str)
+        rows = _read_csv(csv, image_column, group_column, None if one_hot else label_column)
         if image_column is None:
             image_column = next((name for name in PICTURE_COLUMNS if name in rows), PICTURE_COLUMNS[0])
-        for column in (image_column, label_column, *([group_column] if group_column else [])):
-            if column not in rows:
-                raise ValueError(f"{csv} has no column {column!r}; it has: {', '.join(rows.columns)}")
+        _require_columns(rows, csv, image_column, *(label_column if one_hot else [label_column]))
+        if metadata:
+            rows = _join(rows, image_column, metadata, group_column)
+        if group_column:
+            _require_columns(rows, f"{csv} with {metadata}" if metadata else csv, group_column)
         images = Path(images) if images else csv.parent
         if not images.is_dir():
             raise FileNotFoundError(
                 f"{images} is not a folder; images= names the one with the pictures of {csv}"
             )
-        files = {}
-        for file in _pictures_below(images):
-            files.setdefault(file.stem, file)
-        names = rows[image_column].astype(str)
-        found = names.map(lambda name: files.get(name) or files.get(Path(name).stem))
-        labels = rows[label_column].astype("string").str.strip()
-        if label_map is not None:  # its keys may come from YAML as numbers
-            mapped = labels.map({str(name): str(label) for name, label in label_map.items()})
-        else:
-            mapped = labels
-        reasons = pd.Series(index=rows.index, dtype=object)
-        reasons[mapped.isna()] = "label " + labels[mapped.isna()].map(repr) + " is not in label_map"
-        reasons[labels.isna() | (labels == "")] = "no label"
-        reasons[found.duplicated() & found.notna()] = "the same picture stands in an earlier row"
-        reasons[found.isna()] = f"no such picture below {images}"
-        if found.isna().all():
+        files = _pictures_below(images)
+        names = rows[image_column].astype("string").str.strip()
+        found = _find(names, files)
+        if (found < 0).all():
+            begins = ", ".join(names.dropna()[:3])
             raise FileNotFoundError(
                 f"none of the {len(rows)} pictures of {csv} is below {images}: its column {image_column!r} "
-                f"begins with {', '.join(names[:3])}"
+                f"begins with {begins}"
+                + (" (several files have such a name: give folder and extension)" * (SEVERAL in found))
             )
-        keep = reasons.isna()
-        table = pd.DataFrame({"path": found[keep].map(str), "label": mapped[keep].astype(str)})
-        rest = rows[keep].drop(columns=["path", "label", "group"], errors="ignore")
-        set_aside = pd.DataFrame(
-            {"path": found.map(str, na_action="ignore").fillna(names), "reason": reasons}
+        labels, reasons = _one_hot(rows[list(label_column)]) if one_hot else _plain(rows[label_column])
+        if label_map is not None:  # its keys may come from YAML as numbers
+            mapped = labels.map({str(name): str(label) for name, label in label_map.items()})
+            unknown = mapped.isna() & reasons.isna()
+            reasons[unknown] = "label " + labels[unknown].map(repr) + " is not in label_map"
+            labels = mapped
+        reasons[found == NO_PICTURE] = f"no such picture below {images}"
+        reasons[found == SEVERAL] = (
+            f"several pictures below {images} have this name: give folder and extension"
         )
-        return cls._checked(table.join(rest), set_aside[~keep], group_column, csv)
+        reasons[names.isna()] = f"no name in the column {image_column!r}"
+        paths = pd.Series(_below(images, files), dtype=object).reindex(found).set_axis(rows.index)
+        reasons[paths.where(reasons.isna()).duplicated() & reasons.isna()] = (
+            "the same picture stands in an earlier row"
+        )
+        keep = reasons.isna()
+        table = pd.DataFrame({"path": paths[keep].astype(str), "label": labels[keep].astype(str)})
+        rest = rows[keep].drop(columns=["path", "label"], errors="ignore")
+        lines = pd.Series(
+            [f"{csv}, row {row + 1}" for row in rows.index[~keep]], rows.index[~keep], dtype=str
+        )
+        aside = paths[~keep].fillna(names[~keep].astype(object)).fillna(lines)
+        set_aside = pd.DataFrame({"path": aside, "reason": reasons[~keep]}, dtype=str)
+        return cls._checked(table.join(rest), set_aside, group_column, csv)
 
     @classmethod
     def _checked(cls, table, set_aside, group_column, source):
@@ -165,6 +193,7 @@ class ImageDataset:
             raise ValueError(f"the metadata of {source} has no column {group_column!r} to group by")
         column = group_column or next((name for name in GROUP_COLUMNS if name in table), None)
         group = table[column].astype("string") if column else pd.Series(pd.NA, table.index, "string")
+        table = table.drop(columns="group", errors="ignore")
         table.insert(2, "group", group.fillna(table["path"]).astype(str))
         labels = sorted(table["label"].unique())
         if len(labels) < 2:
@@ -262,16 +291,114 @@ class ImageDataset:
         return replace(self, table=table)._without(excluded)
 
     def check(self):
-        """Decode every picture; return the dataset of the sound ones, with their width and height in pixels.
+        """Decode and measure every picture; return the dataset of the sound ones, with `quality.MEASURES`.
 
         Broken, truncated or empty files and files that are no pictures go to `set_aside` with the reason.
         """
-        sizes = pixels.map_threads(pixels.inspect, self.paths, progress="checking")
-        table = self.table.assign(
-            width=[width for width, _, _ in sizes], height=[height for _, height, _ in sizes]
+        from . import quality  # ImageHash and SciPy load when first used
+
+        def measure(path):
+            try:
+                measures = quality.measure(path)
+            except pixels.PictureError as error:
+                return str(error)
+            return tuple(measures[name] for name in quality.MEASURES)
+
+        results = pixels.map_threads(measure, self.paths, progress="checking")
+        reasons = {
+            path: result for path, result in zip(self.paths, results, strict=True) if isinstance(result, str)
+        }
+        sound = self._without(reasons)
+        measures = [result for result in results if not isinstance(result, str)]
+        table = sound.table.drop(columns=list(quality.MEASURES), errors="ignore")
+        return replace(sound, table=table.join(pd.DataFrame(measures, columns=list(quality.MEASURES))))
+
+    def validate(self, min_side=64, max_side=10_000):
+        """List what is wrong with the files. They are measured (`check`) if they have not been.
+
+        Parameters
+        ----------
+        min_side : int
+            Pictures with a shorter side below this are ``tiny``: too small to show structures. In pixels.
+        max_side : int
+            Pictures with a longer side above this are ``oversized``: larger than any camera's. In pixels.
+            (Beyond `pixels.MAX_PIXELS` they are not decoded at all, and ``unreadable``.)
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``path, problem, detail``, a row a finding, sorted by path and problem. The problems: ``unreadable``,
+            ``tiny``, ``oversized``, ``greyscale``, ``wrong extension``, ``exact duplicate`` (the same bytes as an
+            earlier picture), ``label conflict`` (an exact duplicate with another label).
+        """
+        from PIL import Image
+
+        checked = self._measured()
+        table, aside = checked.table, checked.set_aside
+        read = [
+            reason.startswith(f"{path}: ")
+            for path, reason in zip(aside["path"], aside["reason"], strict=True)
+        ]
+        broken = aside[np.array(read, bool)]
+        size = table["width"].astype(str) + "x" + table["height"].astype(str) + " pixels"
+        kinds = Image.registered_extensions()
+        named = pd.Series(
+            [kinds.get(os.path.splitext(path)[1].lower()) for path in table["path"]], dtype=object
         )
-        broken = {path: reason for path, (_, _, reason) in zip(self.paths, sizes, strict=True) if reason}
-        return replace(self, table=table)._without(broken)
+        first = table.groupby("sha256")[["path", "label"]].transform("first")
+        again = table["path"] != first["path"]
+        same = "the same bytes as " + first["path"]
+        findings = [
+            pd.DataFrame({"path": broken["path"], "problem": "unreadable", "detail": broken["reason"]})
+        ]
+        for problem, rows, detail in (
+            ("tiny", table[["width", "height"]].min(axis=1) < min_side, size),
+            ("oversized", table[["width", "height"]].max(axis=1) > max_side, size),
+            ("greyscale", table["grey"].astype(bool), "no pixel has a colour"),
+            # MPO is a camera's JPEG with a preview behind
+            ("wrong extension", table["format"].replace("MPO", "JPEG") != named, "holds " + table["format"]),
+            ("exact duplicate", again, same),
+            (
+                "label conflict",
+                again & (table["label"] != first["label"]),
+                same + ", which is labelled " + first["label"] + ", not " + table["label"],
+            ),
+        ):
+            found = pd.DataFrame({"path": table["path"], "problem": problem, "detail": detail})
+            findings.append(found[rows])
+        return pd.concat(findings).sort_values(["path", "problem"], ignore_index=True)
+
+    def near_duplicates(self, threshold=duplicates.THRESHOLD, parts=None):
+        """List pairs of pictures that look alike. They are measured (`check`) if they have not been.
+
+        Parameters
+        ----------
+        threshold : int
+            Bits of 64 in which their perceptual hashes may differ, see `duplicates.near_pairs`.
+        parts : sequence or dict of ImageDataset, optional
+            Parts of this dataset, as `split` gives them. Default: the column ``split``, if there is one.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a pair, the nearest first: ``path_a, path_b, distance, label_a, label_b, group_a, group_b,
+            crosses_label, crosses_group`` and, with parts, ``part_a, part_b, crosses_split`` (false where a
+            picture is in no part).
+        """
+        table = self._measured().table
+        if parts is not None:
+            part_of = {path: name for name, part in _named(parts).items() for path in part.paths}
+            table = table.assign(part=table["path"].map(part_of))
+        elif "split" in table:
+            table = table.assign(part=table["split"])
+        else:
+            table = table.drop(columns="part", errors="ignore")
+        return duplicates.near_table(table, threshold)
+
+    def _measured(self):
+        from .quality import MEASURES
+
+        return self if set(MEASURES) <= set(self.table) else self.check()
 
     def _without(self, reasons):
         """Set aside the pictures of `reasons`, a dict of path to reason."""
@@ -283,7 +410,7 @@ class ImageDataset:
             set_aside=pd.concat([self.set_aside, aside], ignore_index=True),
         )
 
-    def split(self, *fractions, stratify="label", group="group", seed=0):
+    def split(self, *fractions, stratify="label", group="group", seed=0, near_duplicates=None):
         """Split into parts that share no group and have the labels in like proportion.
 
         Groups are dealt out one by one, larger ones first, to the part that lacks the largest
@@ -295,15 +422,23 @@ class ImageDataset:
             Share of each part, such as ``0.6, 0.2, 0.2``; they sum to 1.
         stratify : str
             Column whose values each part gets in proportion.
-        group : str
+        group : str or None
             Column whose equal values stay in one part; a missing value stands alone. ``"group"`` is the
-            dataset's own: the lesion where it is known.
+            dataset's own: the lesion where it is known. None splits picture by picture.
         seed : int
+        near_duplicates : int, optional
+            Groups with pictures whose perceptual hashes differ in at most so many bits stay in one part too.
+            `check` must have been called.
 
         Returns
         -------
         list of ImageDataset
             One for each fraction, the rows in the order of `table`.
+
+        Warns
+        -----
+        UserWarning
+            If `group` is None and pictures of one group stand in several parts.
 
         Raises
         ------
@@ -312,59 +447,277 @@ class ImageDataset:
         """
         if len(fractions) < 2 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
             raise ValueError(f"fractions must be two or more, positive and sum to 1, not {fractions}")
+        parts = self._deal(fractions, stratify, group, seed, near_duplicates)
+        return [self._rows(parts == n) for n in range(len(fractions))]
+
+    def folds(self, k, stratify="label", group="group", seed=0, near_duplicates=None):
+        """Split into `k` parts as `split` does; return k pairs (the others, this part), for cross-validation.
+
+        Parameters
+        ----------
+        k : int
+            2 or more.
+        stratify, group, seed, near_duplicates
+            As of `split`.
+
+        Returns
+        -------
+        list of tuple of (ImageDataset, ImageDataset)
+            Training and validation pictures; each picture is in one validation part.
+
+        Raises
+        ------
+        ValueError
+            If `k` is below 2, a column is missing, or a label has fewer groups than `k`.
+        """
+        if k < 2:
+            raise ValueError(f"k must be 2 or more, not {k}")
+        parts = self._deal([1 / k] * k, stratify, group, seed, near_duplicates)
+        return [(self._rows(parts != n), self._rows(parts == n)) for n in range(k)]
+
+    def split_report(self, parts, stratify="label", group="group", near_duplicates=None):
+        """Say how well a split keeps groups whole and labels in proportion.
+
+        Parameters
+        ----------
+        parts : sequence or dict of ImageDataset
+            As `split` gives them; three are called train, validation and test, two train and test.
+        stratify, group : str
+            As of `split`.
+        near_duplicates : int, optional
+            Count near-duplicates within so many bits across parts too.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a part, and one for all: ``pictures``, ``groups``, ``share`` of all pictures, ``share_…`` of
+            each label in the part, ``largest_deviation`` of these from the shares in all, ``shared_groups``:
+            how many also stand in another part, ``near_duplicates``: pairs with a picture of another part.
+        """
+        parts = _named(parts)
+        index = [*parts, "all"]
+        tables = [part.table.assign(part=name) for name, part in parts.items()]
+        table = pd.concat([*tables, self.table.assign(part="all")], ignore_index=True)
+        table["group"] = _group_names(table, group)
+        dealt = table[table["part"] != "all"]
+        shared = dealt["group"][_in_several(dealt["part"], dealt["group"])]
+        rows = table.groupby("part", sort=False)
+        shares = pd.crosstab(table["part"], table[stratify], normalize="index").loc[index]
+        report = pd.DataFrame({"pictures": rows.size(), "groups": rows["group"].nunique()})
+        report["share"] = report["pictures"] / len(self)
+        report = report.join(shares.add_prefix("share_"))
+        report["largest_deviation"] = (shares - shares.loc["all"]).abs().max(axis=1)
+        in_several = table[table["group"].isin(shared)].groupby("part")["group"].nunique()
+        report["shared_groups"] = in_several.reindex(index, fill_value=0)
+        if near_duplicates is not None:
+            pairs = self.near_duplicates(near_duplicates, parts).query("crosses_split")
+            ends = pd.concat([pairs["part_a"], pairs["part_b"]]).value_counts()
+            report["near_duplicates"] = ends.reindex(index, fill_value=0)
+            report.loc["all", "near_duplicates"] = len(pairs)
+        return report
+
+    def _rows(self, keep):
+        return replace(self, table=self.table[keep].reset_index(drop=True))
+
+    def _deal(self, fractions, stratify, group, seed, near_duplicates):
+        """Deal out the groups; return the number of the part of each picture: numpy.ndarray of int."""
         if self.augmenters:
             raise ValueError(
                 "split first, then augment the training part: augmented pictures are for training only"
             )
-        for column in (stratify, group):
+        for column in (stratify, *([group] if group else [])):
             if column not in self.table:
                 raise ValueError(
                     f"no column {column!r} to split by; there are: {', '.join(self.table.columns)}"
                 )
-        groups = self.table[group].astype("string").fillna(self.table["path"]).astype(str)
-        counts = (
-            pd.DataFrame({"group": groups, "label": self.table[stratify]})
-            .value_counts(sort=False)
-            .reset_index()
-        )
+        groups = self._groups(group, near_duplicates)
+        label, labels = pd.factorize(self.table[stratify], sort=True, use_na_sentinel=False)
+        counts = pd.DataFrame({"group": groups, "label": label}).value_counts(sort=False).reset_index()
         # a group with several labels (a corrected label, say) counts where most of its pictures are
         main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True]).drop_duplicates(
             "group"
         )
         main = main.assign(size=main["group"].map(counts.groupby("group")["count"].sum()))
         main = main.sample(frac=1, random_state=seed).sort_values("size", ascending=False, kind="stable")
-        part_of = {}
-        for label, rows in main.groupby("label"):
+        part_of = np.zeros(groups.max(initial=-1) + 1, int)
+        for code, rows in main.groupby("label"):
             if len(rows) < len(fractions):
                 raise ValueError(
-                    f"label {label!r} has {len(rows)} different {group!r} to keep whole, too few to split "
-                    f"into {len(fractions)} parts: add pictures of other lesions, or use fewer parts"
+                    f"{stratify} {labels[code]!r} has {len(rows)} different {group or 'path'!r} to keep whole, too "
+                    f"few to split into {len(fractions)} parts: add pictures of other lesions, or use fewer parts"
                 )
-            filled = np.zeros(len(fractions))
-            for turn, (name, size) in enumerate(zip(rows["group"], rows["size"], strict=True)):
-                # one group to each part first, so that none is left without this label
-                part = turn if turn < len(fractions) else int(filled.argmin())
-                filled[part] += size / fractions[part]
+            names, sizes, first = rows["group"].to_numpy(), rows["size"].tolist(), len(fractions)
+            part_of[names[:first]] = range(first)  # one to each, so that no part is left without this label
+            filled = [
+                (size / share, n) for n, (size, share) in enumerate(zip(sizes, fractions, strict=False))
+            ]
+            heapq.heapify(filled)
+            for name, size in zip(names[first:], sizes[first:], strict=True):
+                share, part = filled[0]  # the emptiest
+                heapq.heapreplace(filled, (share + size / fractions[part], part))
                 part_of[name] = part
-        parts = groups.map(part_of).to_numpy()
-        return [
-            replace(self, table=self.table[parts == n].reset_index(drop=True)) for n in range(len(fractions))
-        ]
+        parts = part_of[groups]
+        if group is None and (leak := _in_several(parts, self.table["group"])).any():
+            warnings.warn(
+                f"{self.table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} pictures) stand in "
+                "more than one part, so the figures will flatter: group='group' keeps them whole",
+                stacklevel=3,
+            )
+        return parts
+
+    def _groups(self, group, near_duplicates):
+        """Find the group of each picture, numbered in the order of their names: numpy.ndarray of int."""
+        groups, names = pd.factorize(_group_names(self.table, group or "path"), sort=True)
+        if near_duplicates is None:
+            return groups
+        if "phash" not in self.table:
+            raise ValueError(
+                "near_duplicates needs perceptual hashes: dataset = dataset.check() measures them"
+            )
+        # groups and sets of near-duplicates are the nodes, pictures the edges; a component takes its first name
+        alike = duplicates.clusters(duplicates.as_integers(self.table["phash"]), near_duplicates)
+        n = len(names)
+        component = duplicates.connected(groups, n + alike, n + alike.max(initial=-1) + 1)[:n]
+        _, first = np.unique(component, return_index=True)
+        return first[component][groups]
+
+
+def _named(parts):
+    """Name the parts of a split."""
+    if isinstance(parts, dict):
+        return parts
+    names = {2: ("train", "test"), 3: ("train", "validation", "test")}
+    return dict(zip(names.get(len(parts), range(1, len(parts) + 1)), parts, strict=True))
+
+
+def _group_names(table, group):
+    """Return the group of each picture: Series of str. Where it is missing, the picture stands alone."""
+    return table[group].astype("string").fillna(table["path"]).astype(str)
+
+
+def _in_several(parts, groups):
+    """Say of each row whether its group stands in several parts: numpy.ndarray of bool."""
+    frame = pd.DataFrame({"part": np.asarray(parts), "group": np.asarray(groups)})
+    pairs = frame.drop_duplicates()
+    return frame["group"].isin(pairs["group"][pairs["group"].duplicated()]).to_numpy()
 
 
 def _pictures_below(folder):
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in pixels.EXTENSIONS and not file.name.startswith(".")
-    ]
+    """List the pictures below `folder`, relative to it with ``/``, in order; hidden files and folders left out."""
+    files = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            files += [f"{entry.name}/{file}" for file in _pictures_below(entry.path)]
+        elif entry.name.lower().endswith(pixels.EXTENSIONS):
+            files.append(entry.name)
+    return files
 
 
-def _read_csv(path):
-    try:
-        return pd.read_csv(
-            path, dtype={name: str for name in (*PICTURE_COLUMNS, *GROUP_COLUMNS)}, low_memory=False
+def _below(folder, files):
+    """Put `folder` in front of relative paths: list of str, as pathlib would write them, in a tenth of the time."""
+    folder = str(folder / "_")[:-1]
+    return [folder + file for file in files]
+
+
+def _find(names, files):
+    """Find the file that each name means.
+
+    A name that fits one file takes it, whatever folder or extension either has: tables come from other machines. Only
+    if several files or several names have that stem must folder and extension fit.
+
+    Parameters
+    ----------
+    names : pandas.Series of str
+    files : list of str
+        Relative paths.
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (len(names),)
+        Positions in `files`, `NO_PICTURE` or `SEVERAL`.
+    """
+    by_stem = defaultdict(list)
+    for number, file in enumerate(files):
+        by_stem[os.path.splitext(file.rpartition("/")[2])[0]].append(number)
+    stems = {}
+    for name in names.dropna().unique():
+        base = name.replace("\\", "/").rpartition("/")[2]
+        stems[name] = base if base in by_stem else os.path.splitext(base)[0]
+    claims = Counter(stems.values())
+
+    def find(name):
+        candidates = by_stem.get(stems[name], ())
+        if not candidates:
+            return NO_PICTURE
+        if len(candidates) == claims[stems[name]] == 1:
+            return candidates[0]
+        tail = "/" + os.path.normpath(name.replace("\\", "/")).lstrip("/")
+        paths = {number: f"/{files[number]}" for number in candidates}
+        depth = {number: path.count("/") for number, path in paths.items()}
+        for fits in (
+            [n for n, path in paths.items() if path == tail],
+            [n for n, path in paths.items() if path.endswith(tail)],
+            [n for n, path in paths.items() if os.path.splitext(path)[0].endswith(tail)],
+            sorted((n for n in paths if depth[n] > 1 and tail.endswith(paths[n])), key=depth.get)[-1:],
+        ):
+            if fits:
+                return fits[0] if len(fits) == 1 else SEVERAL
+        return SEVERAL if len(candidates) > 1 else NO_PICTURE
+
+    found = {name: find(name) for name in stems}
+    return np.array([found.get(name, NO_PICTURE) for name in names], int)
+
+
+def _plain(column):
+    """Return labels and, where there is none, the reason: two Series."""
+    labels = column.astype("string").str.strip()
+    reasons = pd.Series(index=column.index, dtype=object)
+    reasons[labels.isna() | (labels == "")] = "no label"
+    return labels, reasons
+
+
+def _one_hot(columns):
+    """Return the name of the one marked column of each row and, where there is none, the reason: two Series."""
+    text = columns.apply(lambda column: column.astype("string").str.strip().str.lower()).fillna("")
+    zero = columns.apply(pd.to_numeric, errors="coerce") == 0
+    marked = ~(zero | text.isin(["", "false", "no", "-"]))
+    count = marked.sum(axis=1)
+    reasons = pd.Series(index=columns.index, dtype=object)
+    reasons[count == 0] = f"none of the columns {', '.join(columns)} is marked"
+    reasons[count > 1] = f"more than one of the columns {', '.join(columns)} is marked"
+    return marked.idxmax(axis=1).astype("string").where(count == 1), reasons
+
+
+def _join(rows, image_column, csv, *text_columns):
+    """Add the columns of a second CSV file."""
+    other = _read_csv(csv, image_column, *text_columns)
+    key = (
+        image_column
+        if image_column in other
+        else next((n for n in PICTURE_COLUMNS if n in other), image_column)
+    )
+    _require_columns(other, csv, key)
+    other = other.drop_duplicates(key).set_index(key)
+    if not rows[image_column].isin(other.index).any():
+        raise ValueError(
+            f"{csv} knows none of the pictures: its column {key!r} begins with {', '.join(map(str, other.index[:3]))}"
         )
+    return rows.join(other[other.columns.difference(rows.columns, sort=False)], on=image_column)
+
+
+def _require_columns(rows, csv, *columns):
+    for column in columns:
+        if column not in rows:
+            raise ValueError(f"{csv} has no column {column!r}; it has: {', '.join(rows.columns)}")
+
+
+def _read_csv(path, *text_columns):
+    """Read a CSV file; names, groups, hashes and `text_columns` stay text, lest 0012 turn into 12."""
+    text = {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *text_columns} - {None}
+    try:
+        return pd.read_csv(path, dtype=dict.fromkeys(text, str), low_memory=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such CSV file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

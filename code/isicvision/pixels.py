@@ -140,15 +140,6 @@ def _load(source, side=None):
         raise PictureError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
 
 
-def inspect(path):
-    """Decode the picture at `path` in full; return (width, height, reason), reason None if it is sound."""
-    try:
-        height, width, _ = decode(path).shape
-    except PictureError as error:
-        return 0, 0, str(error)
-    return width, height, None
-
-
 def map_threads(function, items, progress=None):
     """Apply `function` to `items` in as many threads as there are cores (Pillow decodes without the GIL)."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
