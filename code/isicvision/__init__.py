@@ -20,6 +20,7 @@ _HOMES = {
     "ServiceClient": "deployment",
     "PROJECT_ROOT": "project",
     "require": "project",
+    "datareport": None,
     "plots": None,
     "widgets": None,
 }

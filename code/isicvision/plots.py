@@ -3,11 +3,14 @@
 import base64
 import html
 import io
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from . import pixels
 
@@ -64,6 +67,186 @@ def distribution(dataset, column, ax=None):
     )
     ax.legend(frameon=False)
     return ax
+
+
+def measures(dataset, columns=None):
+    """Draw how measures are spread, per label: small multiples of the columns of numbers that vary.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+        Checked, unless `columns` are named.
+    columns : sequence of str, optional
+        Default: the numbers among `quality.MEASURES`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from .quality import MEASURES  # loads when first used
+
+    table = dataset.table
+    columns = [
+        column
+        for column in (MEASURES if columns is None else columns)
+        if column in table and table[column].dtype.kind in "iuf" and table[column].nunique() > 1
+    ]
+    rows = max(1, -(-len(columns) // 4))
+    figure, axes = plt.subplots(rows, 4, figsize=(11, 2.1 * rows + 0.5), squeeze=False, layout="constrained")
+    for ax in axes.flat[len(columns) :]:
+        ax.set_axis_off()
+    for ax, column in zip(axes.flat, columns, strict=False):
+        values = table[column].dropna()
+        edges = np.linspace(values.min(), values.quantile(0.99) or values.max(), 31)
+        if edges[0] == edges[-1]:
+            edges = np.linspace(values.min(), values.max(), 31)
+        for label, colour in colours(dataset.labels).items():
+            shown = table.loc[table["label"] == label, column].dropna().clip(upper=edges[-1])
+            share = np.ones(len(shown)) / max(len(shown), 1)
+            ax.hist(shown, edges, weights=share, color=colour, histtype="step", lw=1.6, label=label)
+        rare = (values == values.min()).mean() > 0.7  # a single high bar would hide the rest
+        ax.set_yscale("log" if rare else "linear")
+        ax.set_title(column + " (log)" * rare, fontsize=10)
+        ax.set_yticks([])
+        ax.yaxis.set_minor_locator(NullLocator())
+    if columns:
+        figure.legend(
+            *axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=7, frameon=False
+        )
+    figure.supxlabel(
+        "share of the label's pictures; the last bin holds the top 1 % too", fontsize=9, color="0.4"
+    )
+    return figure
+
+
+def missing(shares):
+    """Draw the share of missing values per column and label, as `datareport.missing` gives it; return the figure."""
+    figure, ax = plt.subplots(figsize=(7, 0.9 + 0.26 * len(shares)), layout="constrained")
+    ax.barh(shares.index, shares["all"], color="0.85", label="all")
+    for label, colour in colours(sorted(shares.columns.drop("all"))).items():
+        ax.plot(shares[label], shares.index, "o", color=colour, label=label, markersize=5, clip_on=False)
+    ax.set(
+        xlim=(0, max(0.1, 1.05 * shares.max(axis=None))),
+        xlabel="share of pictures without a value",
+        title="What is missing",
+    )
+    ax.xaxis.set_major_formatter("{x:.0%}")
+    ax.invert_yaxis()
+    ax.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def examples(dataset, column, each=6, most=10, seed=0, size=120):
+    """Draw pictures of each value of a column, a row a value, the frequent ones first.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+    column : str
+        A diagnosis, say.
+    each : int
+        Pictures a value.
+    most : int
+        Values shown, the most frequent ones.
+    seed : int
+    size : int
+        Side of each picture in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    counts = dataset.table[column].value_counts().head(most)
+    figure, axes = plt.subplots(
+        len(counts),
+        each,
+        figsize=(1.25 * each + 2, 1.25 * len(counts) + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
+    chosen = []
+    for row, (value, count) in zip(axes, counts.items(), strict=True):
+        shown = dataset.table[dataset.table[column] == value]
+        shown = shown.sample(min(each, len(shown)), random_state=seed)
+        chosen.append(shown)
+        for ax in row:
+            ax.set(xticks=[], yticks=[], frame_on=False)
+        for ax, path in zip(row, shown["path"], strict=False):
+            ax.imshow(pixels.decode(path, size))
+        labels = "/".join(sorted(shown["label"].unique()))
+        name = "\n".join(textwrap.wrap(str(value), 24))
+        row[0].set_ylabel(
+            f"{name}\n{labels}, {count}",
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=9,
+            multialignment="right",
+        )
+    figure.supxlabel(credit(pd.concat(chosen)), fontsize=8, color="0.4")
+    return figure
+
+
+def associations(table, ax=None):
+    """Draw how well each column tells the label, as `datareport.associations` gives it: points with intervals."""
+    shown = table.dropna(subset="auc").reset_index(drop=True)
+    ax = ax or plt.subplots(figsize=(7.5, 1.2 + 0.25 * len(shown)), layout="constrained")[1]
+    for role, colour in colours(sorted(shown["role"].unique())).items():
+        rows = shown[shown["role"] == role]
+        ax.hlines(rows.index, rows["low"], rows["high"], color=colour, lw=2)
+        ax.plot(rows["auc"], rows.index, "o", color=colour, label=role)
+    several = shown["of"].nunique() > 1
+    names = shown["column"] + (" (" + shown["of"] + ")" if several else "")
+    ax.axvline(0.5, linestyle=":", color="0.5")
+    ax.set_yticks(range(len(shown)), names)
+    ax.set(
+        xlim=(-0.02, 1.02),
+        xlabel="ROC AUC of the column alone; 0.5 tells nothing",
+        title="What tells the label",
+    )
+    if not several and len(shown):
+        ax.set_title(f"What tells {shown['of'].iloc[0]}")
+    ax.invert_yaxis()
+    ax.legend(frameon=False, loc="lower left")
+    return ax
+
+
+def pairs(pairs, columns=3, size=150):
+    """Draw pairs of pictures side by side, with their distance and labels.
+
+    Parameters
+    ----------
+    pairs : pandas.DataFrame
+        Rows as `ImageDataset.near_duplicates` gives them.
+    columns : int
+        Pairs in a row.
+    size : int
+        Side of each picture in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = max(1, -(-len(pairs) // columns))
+    figure, axes = plt.subplots(
+        rows, 2 * columns, figsize=(3.4 * columns, 2 * rows), squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for (left, right), pair in zip(axes.reshape(-1, 2), pairs.to_dict("records"), strict=False):
+        left.imshow(pixels.decode(pair["path_a"], size))
+        right.imshow(pixels.decode(pair["path_b"], size))
+        same = "other lesion" if pair["crosses_group"] else "same lesion"
+        left.set_title(f"{pair['label_a']}\n{pair['distance']} bits apart", fontsize=9)
+        right.set_title(f"{pair['label_b']}\n{same}", fontsize=9)
+    return figure
+
+
+def save(figure, path):
+    """Write a figure to a file and close it, so that a notebook does not show it a second time; return the path."""
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return Path(path)
 
 
 def grid(pictures, columns=6, titles=None, size=150):
