@@ -53,8 +53,8 @@ class IsicArchive:
         repository, without a network. Or the http(s) address of an archive with the same API, such as
         ``"http://localhost:8000"``.
     timeout : tuple of float
-        Seconds to wait for a connection, for the next bytes, and for a whole answer. (A picture that takes longer is
-        gone on with in the next attempt, where the host allows.)
+        Seconds to wait for a connection, for the next bytes, and for a whole answer (600 if not given). A picture
+        that takes longer is gone on with in the next attempt, where the host allows.
     token : str, optional
         OAuth2 bearer token, for pictures that are not public. Default: the environment variable ``ISIC_TOKEN``. It is
         sent to the API alone, never to the hosts of files, and over https only (or to loopback).
@@ -76,7 +76,7 @@ class IsicArchive:
 
     def __init__(self, source="isic", timeout=(5, 30, 600), token=None):
         self.url, self.name = _locate(source)
-        self.timeout = timeout
+        self.timeout = (*timeout, 600)[:3]
         self.guard = transfer.outsider_guard(self.url)
         self.session = transfer.Session()
         self.session.headers["User-Agent"] = f"isicvision/{__version__} {self.session.headers['User-Agent']}"

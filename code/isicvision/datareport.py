@@ -244,6 +244,7 @@ def shortcut(dataset, columns=None, draws=200, seed=0):
         NaN if the groups are too few) and ``columns``.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
 
     table, fold = dataset.table, _fold(dataset)
     if columns is None:
@@ -263,8 +264,11 @@ def shortcut(dataset, columns=None, draws=200, seed=0):
         model = HistGradientBoostingClassifier(
             max_leaf_nodes=8, categorical_features="from_dtype", random_state=seed
         )
-        model.fit(features[fold != part], table["label"][fold != part])
-        scores[fold == part] = model.predict_proba(features[fold == part])
+        with threadpool_limits(
+            1, "openmp"
+        ):  # on a busy machine, threads that wait for each other cost far more
+            model.fit(features[fold != part], table["label"][fold != part])
+            scores[fold == part] = model.predict_proba(features[fold == part])
     areas = [
         _areas(scores[:, n], (table["label"] == label).to_numpy(), table["group"], fold, draws, seed)
         for n, label in enumerate(dataset.labels)
@@ -315,8 +319,9 @@ def leak_words(counts):
         f"{counts['test']:,} test pictures, {counts['tested']:,} ({tested:.0%}) show a lesion that was trained on. "
         f"The split by lesion puts **{counts['by_group']:,}** on more than one side.\n\n"
         f"Files with the same bytes as an earlier one: {counts['exact']:,}. Pairs of pictures that look alike: "
-        f"{counts['near']:,}, of which {counts['near_groups']:,} are of different lesions by their metadata: look at "
-        "them. Where they are one picture, a split by lesion parts them; `dataset.split(…, near_duplicates=2)` does not."
+        f"{counts['near']:,}, of which {counts['near_groups']:,} are of different lesions by their metadata. "
+        "Look at such pairs: where they show one picture, a split by lesion may part them, and "
+        "`split(…, near_duplicates=2)` does not."
     )
 
 
@@ -437,7 +442,7 @@ def write(dataset, folder, kept=None, exclude=()):
     for name, figure in pictures.items():
         if figure:
             plots.save(figure, folder / f"{name}.png")
-    areas = told.round(3).fillna("undefined")
+    areas = told.round(3).astype(object).fillna("undefined")
     sections = [
         "# Data summary report",
         "Written from the data by `isicvision.datareport`; do not edit by hand. The columns are explained in "

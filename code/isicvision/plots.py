@@ -56,15 +56,17 @@ def distribution(dataset, column, ax=None):
     order = dataset.table[column].dropna().drop_duplicates().sort_values()
     order = [f"{value:g}" if dataset.table[column].dtype.kind == "f" else value for value in order]
     counts = counts.reindex([*order, *["missing"] * ("missing" in counts.index)])
+    counts.index = [name if len(name) <= 30 else f"{name[:29]}…" for name in map(str, counts.index)]
     shares = counts / counts.sum()
     width = 0.8 / len(dataset.labels)
     for number, (label, colour) in enumerate(colours(dataset.labels).items()):
         places = np.arange(len(counts)) + (number - (len(dataset.labels) - 1) / 2) * width
         ax.bar(places, shares[label], width, color=colour, label=f"{label} (n = {counts[label].sum()})")
     ax.set(ylabel="share of the label", title=column)
-    ax.set_xticks(
-        range(len(counts)), counts.index, rotation=30 if len("".join(map(str, counts.index))) > 50 else 0
-    )
+    if len("".join(map(str, counts.index))) > 40:
+        ax.set_xticks(range(len(counts)), counts.index, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(range(len(counts)), counts.index)
     ax.legend(frameon=False)
     return ax
 
@@ -91,20 +93,21 @@ def measures(dataset, columns=None):
         for column in (MEASURES if columns is None else columns)
         if column in table and table[column].dtype.kind in "iuf" and table[column].nunique() > 1
     ]
+    bins = int(np.clip(len(table) ** 0.5, 11, 31))
     rows = max(1, -(-len(columns) // 4))
     figure, axes = plt.subplots(rows, 4, figsize=(11, 2.1 * rows + 0.5), squeeze=False, layout="constrained")
     for ax in axes.flat[len(columns) :]:
         ax.set_axis_off()
     for ax, column in zip(axes.flat, columns, strict=False):
         values = table[column].dropna()
-        edges = np.linspace(values.min(), values.quantile(0.99) or values.max(), 31)
+        edges = np.linspace(values.min(), values.quantile(0.99), bins)
         if edges[0] == edges[-1]:
-            edges = np.linspace(values.min(), values.max(), 31)
+            edges = np.linspace(values.min(), values.max(), bins)
         for label, colour in colours(dataset.labels).items():
             shown = table.loc[table["label"] == label, column].dropna().clip(upper=edges[-1])
             share = np.ones(len(shown)) / max(len(shown), 1)
             ax.hist(shown, edges, weights=share, color=colour, histtype="step", lw=1.6, label=label)
-        rare = (values == values.min()).mean() > 0.7  # a single high bar would hide the rest
+        rare = bool((values == values.min()).mean() > 0.7)  # a single high bar would hide the rest
         ax.set_yscale("log" if rare else "linear")
         ax.set_title(column + " (log)" * rare, fontsize=10)
         ax.set_yticks([])

@@ -7,6 +7,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 from PIL import ImageChops, ImageStat
+from scipy.ndimage import uniform_filter1d
 
 from . import pixels
 
@@ -42,7 +43,7 @@ NEAR_BLACK, NEAR_WHITE = 40, 245
 PLAIN = 4.0
 """Grey levels' standard deviation along a line below which it is of one grey."""
 REGULAR = 0.5
-"""At or above it, most pictures of HAM10000 show a ruler or a scale; below it skin prevails, and rulers are missed."""
+"""Of 7,006 pictures of HAM10000, at 200x150, 42 reach it: about three of four show a ruler. Many rulers do not."""
 
 
 def measure(path):
@@ -137,9 +138,7 @@ def _ruler(red):
         if depth < band or strip.shape[1] < 64:
             continue
         lines = strip[: depth // band * band].reshape(-1, band, strip.shape[1]).mean(axis=1)
-        kernel = np.ones(15) / 15
-        trend = np.apply_along_axis(np.convolve, 1, lines, kernel, "same")
-        marks = np.maximum(trend - lines, 0)[:, 8:-8]
+        marks = np.maximum(uniform_filter1d(lines, 15) - lines, 0)[:, 8:-8]
         marks -= marks.mean(axis=1, keepdims=True)
         length = marks.shape[1]
         power = np.abs(np.fft.rfft(marks, 2 * length, axis=1)) ** 2

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 from imgaug import augmenters as iaa
 
-from isicvision import Evaluation, ImageDataset, augment_dataset, plots, widgets
+from isicvision import Evaluation, ImageDataset, augment_dataset, datareport, plots, widgets
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,69 @@ def test_missing_metadata_values_are_shown(dataset):
     assert names == ["male", "missing"]
     with pytest.raises(ValueError, match="no column 'age'"):
         plots.distribution(dataset, "age")
+
+
+def test_long_values_are_cut_short(dataset):
+    names = [text.get_text() for text in plots.distribution(dataset, "path").get_xticklabels()]
+    assert all(len(name) == 30 and name.endswith("…") for name in names)
+
+
+def test_measures_are_small_multiples_of_what_varies(dataset):
+    figure = plots.measures(dataset.check())
+    titles = [ax.get_title().split(" (")[0] for ax in figure.axes if ax.axison]
+    assert {"brightness", "sharpness"} <= set(titles) and not {"width", "format", "sha256"} & set(titles)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == dataset.labels
+    assert plots.measures(dataset, ["sex"])  # nothing to draw is no error
+
+
+def test_missing_shares_stand_beside_their_column(dataset):
+    ax = plots.missing(datareport.missing(dataset)).axes[0]
+    assert ax.get_yticklabels()[0].get_text() == "sex"
+    assert ax.patches[0].get_width() == pytest.approx(dataset.table["sex"].isna().mean())
+
+
+def test_examples_have_a_row_a_value_the_frequent_first(dataset):
+    table = dataset.table.assign(dx=["nv"] * 20 + ["wart"] * 4)
+    figure = plots.examples(replace(dataset, table=table), "dx", each=5)
+    rows = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
+    assert rows == ["nv\nbenign/malignant, 20", "wart\nmalignant, 4"]
+    assert sum(len(ax.images) for ax in figure.axes) == 5 + 4
+    assert figure.get_supxlabel() == "Synthetic test picture"
+
+
+def test_associations_are_points_on_their_column_with_intervals():
+    table = pd.DataFrame(
+        {
+            "column": ["dx", "age", "width"],
+            "role": ["diagnosis", "patient", "frame"],
+            "of": "malignant",
+            "auc": [1.0, 0.7, np.nan],
+            "low": [1.0, 0.6, np.nan],
+            "high": [1.0, 0.8, np.nan],
+        }
+    )
+    ax = plots.associations(table)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["dx", "age"]
+    points = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines}
+    assert points["diagnosis"] == (1, 0) and points["patient"] == (0.7, 1)
+    assert ax.get_title() == "What tells malignant"
+    both = plots.associations(table.assign(of=["a", "b", "b"]))
+    assert [text.get_text() for text in both.get_yticklabels()] == ["dx (a)", "age (b)"]
+
+
+def test_pairs_say_distance_labels_and_lesions(dataset):
+    pairs = dataset.check().near_duplicates(64).head(4)
+    figure = plots.pairs(pairs)
+    titles = [ax.get_title() for ax in figure.axes]
+    first = pairs.iloc[0]
+    assert titles[0] == f"{first['label_a']}\n{first['distance']} bits apart"
+    assert titles[1].startswith(f"{first['label_b']}\n") and titles[1].endswith("lesion")
+    assert sum(len(ax.images) for ax in figure.axes) == 8
+
+
+def test_a_saved_figure_is_closed(dataset, tmp_path):
+    assert plots.save(plots.class_balance(dataset).figure, tmp_path / "a.png").stat().st_size > 1000
+    assert not plt.get_fignums()
 
 
 def test_the_report_is_one_page_that_holds_everything(evaluation, tmp_path):
