@@ -15,9 +15,9 @@ from .dataset import GROUP_COLUMNS, PICTURE_COLUMNS
 from .quality import MEANINGS, MEASURES
 
 OWN = {
-    "path": ("text", "where the picture lies", "ImageDataset"),
-    "label": ("text", "what is to be learnt", "the folder or the label column, label_map and corrections"),
-    "group": ("text", "pictures that a split keeps together", "lesion_id, else patient_id, else path"),
+    "path": ("", "where the picture lies", "ImageDataset"),
+    "label": ("", "what is to be learnt", "the folder or the label column, label_map and corrections"),
+    "group": ("", "pictures that a split keeps together", "lesion_id, else patient_id, else path"),
 }
 FIELDS = {  # name: unit or kind of values, meaning, role
     "age": ("years", "age of the patient, rounded to 5", "patient"),
@@ -203,7 +203,7 @@ def associations(dataset, columns=None, draws=200, seed=0):
         columns = [column for column in table if role(column, table) != "identifier"]
     rows = []
     for column in columns:
-        best = None
+        told = []
         for label in dataset.labels[1 if len(dataset.labels) == 2 else 0 :]:
             values, positive = table[column], (table["label"] == label).to_numpy()
             if values.nunique(dropna=not _numeric(values)) < 2 and not values.isna().any():
@@ -215,9 +215,8 @@ def associations(dataset, columns=None, draws=200, seed=0):
                 known = pd.Series(fold is not None, table.index)
                 scores = _rates(values, positive, fold) if fold is not None else values
                 areas = _areas(scores[known], positive[known], table["group"][known], fold, draws, seed)
-            if best is None or abs(areas[0] - 0.5) > abs(best[1][0] - 0.5):
-                best = label, areas, known.sum()
-        label, areas, known = best
+            told.append((label, areas, known.sum()))
+        label, areas, known = max(told, key=lambda one: np.nan_to_num(abs(one[1][0] - 0.5), nan=-1))
         rows.append((column, role(column, table), label, *_interval(areas), known))
     found = pd.DataFrame(rows, columns=["column", "role", "of", "auc", "low", "high", "pictures"])
     return found.sort_values("auc", key=lambda auc: -(auc - 0.5).abs(), ignore_index=True)
@@ -241,7 +240,7 @@ def shortcut(dataset, columns=None, draws=200, seed=0):
     -------
     dict
         ``auc``, ``low``, ``high`` (one label against the others, the mean over labels if there are more than two;
-        NaN if the groups are too few) and ``columns``.
+        NaN if there are too few groups, or fewer than 50 pictures) and ``columns``.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
@@ -250,7 +249,7 @@ def shortcut(dataset, columns=None, draws=200, seed=0):
     if columns is None:
         columns = [column for column in table if role(column, table) in ("frame", "source")]
     columns = [column for column in columns if table[column].nunique(dropna=False) > 1]
-    if fold is None or not columns:
+    if fold is None or not columns or len(table) < 50:  # a leaf holds 20 pictures: of fewer grows no tree
         return {"auc": np.nan, "low": np.nan, "high": np.nan, "columns": columns}
     features = pd.DataFrame(
         {
@@ -286,38 +285,45 @@ def leaks(dataset, threshold=duplicates.THRESHOLD, seed=0):
         ``groups``; ``several``: groups with more than one picture; ``random`` and ``by_group``: groups that stand in
         more than one part of a 60/20/20 split picture by picture, and by group; ``tested``: test pictures of the
         random split whose group was trained on; ``test``: all its test pictures; ``exact``: files equal to an earlier
-        one; ``near``: pairs of near-duplicates; ``near_groups``: those of different groups.
+        one; ``near``: pairs of near-duplicates; ``near_groups``: those of different groups. Without those of the splits
+        if a label has too few groups for three parts.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the leak is what we are after
-        random = dataset.split(0.6, 0.2, 0.2, group=None, seed=seed)
-    whole = dataset.split(0.6, 0.2, 0.2, seed=seed)
     near = dataset.near_duplicates(threshold)
-    train, _, test = (part.table["group"] for part in random)
-    parts = [
-        pd.concat([part.table["group"].drop_duplicates() for part in split]) for split in (random, whole)
-    ]
-    return {
+    counts = {
         "groups": dataset.table["group"].nunique(),
         "several": int((dataset.table["group"].value_counts() > 1).sum()),
-        "random": parts[0][parts[0].duplicated()].nunique(),
-        "by_group": parts[1][parts[1].duplicated()].nunique(),
-        "tested": int(test.isin(set(train)).sum()),
-        "test": len(test),
         "exact": int(dataset.table["sha256"].duplicated().sum()),
         "near": len(near),
         "near_groups": int(near["crosses_group"].sum()),
     }
+    try:
+        whole = dataset.split(0.6, 0.2, 0.2, seed=seed)
+    except ValueError:  # a label has fewer groups than parts
+        return counts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the leak is what we are after
+        random = dataset.split(0.6, 0.2, 0.2, group=None, seed=seed)
+    for name, split in (("random", random), ("by_group", whole)):
+        parts = pd.concat([part.table["group"].drop_duplicates() for part in split])
+        counts[name] = parts[parts.duplicated()].nunique()
+    train, _, test = (part.table["group"] for part in random)
+    return counts | {"tested": int(test.isin(set(train)).sum()), "test": len(test)}
 
 
 def leak_words(counts):
     """Put what `leaks` counted into sentences."""
-    tested = counts["tested"] / max(counts["test"], 1)
+    if "random" in counts:
+        tested = counts["tested"] / max(counts["test"], 1)
+        split = (
+            "A random split 60/20/20, picture by picture, would put "
+            f"**{counts['random']:,} lesions on more than one side**: of its {counts['test']:,} test pictures, "
+            f"{counts['tested']:,} ({tested:.0%}) show a lesion that was trained on. The split by lesion puts "
+            f"**{counts['by_group']:,}** on more than one side."
+        )
+    else:
+        split = "A label has too few lesions to split them in three parts."
     return (
-        f"Of {counts['groups']:,} lesions (or groups), {counts['several']:,} have more than one picture. A random "
-        f"split 60/20/20, picture by picture, would put **{counts['random']:,} lesions on more than one side**: of its "
-        f"{counts['test']:,} test pictures, {counts['tested']:,} ({tested:.0%}) show a lesion that was trained on. "
-        f"The split by lesion puts **{counts['by_group']:,}** on more than one side.\n\n"
+        f"Of {counts['groups']:,} lesions (or groups), {counts['several']:,} have more than one picture. {split}\n\n"
         f"Files with the same bytes as an earlier one: {counts['exact']:,}. Pairs of pictures that look alike: "
         f"{counts['near']:,}, of which {counts['near_groups']:,} are of different lesions by their metadata. "
         "Look at such pairs: where they show one picture, a split by lesion may part them, and "
@@ -358,7 +364,7 @@ def dictionary(dataset, columns):
             unit, meaning, origin = (*MEANINGS[column], "ImageDataset.check")
         kinds = {"b": "true/false", "i": "whole number", "u": "whole number", "f": "number"}
         if _numeric(values) and len(values):
-            shown = f"{values.min():.4g} to {values.max():.4g}"
+            shown = f"{_short(values.min())} to {_short(values.max())}"
         elif values.nunique() <= 10:
             shown = ", ".join(f"{value} ({n:,})" for value, n in values.value_counts().items())
         else:
@@ -426,12 +432,10 @@ def write(dataset, folder, kept=None, exclude=()):
     numbers = [column for column in told["column"] if _numeric(table[column])]
     texts = [column for column in table if role(column, table) != "identifier" and column not in numbers]
     tally = [
-        table[column].astype("string").value_counts(dropna=False).rename_axis("value").rename("pictures")
+        _common(table[column], 12).value_counts().rename_axis("value").reset_index(name="pictures")
         for column in texts
     ]
-    tally = [
-        counted.head(12).reset_index().assign(column=name) for name, counted in zip(texts, tally, strict=True)
-    ]
+    tally = [counted.assign(column=column) for column, counted in zip(texts, tally, strict=True)]
     credits = [column for column in ("attribution", "copyright_license") if column in table]
     pictures = {
         "label": plots.class_balance(dataset).figure,
@@ -470,6 +474,7 @@ def write(dataset, folder, kept=None, exclude=()):
         "## Individual variables",
         "![Measures per label](measures.png)",
         _markdown(table[numbers].describe().T.rename_axis("column").reset_index()),
+        "Of what is no number, the twelve most frequent values:",
         _markdown(pd.concat(tally)[["column", "value", "pictures"]] if tally else pd.DataFrame()),
         "## Variables ranked by their association with the label",
         "Area under the ROC curve of each column alone, for the label `of` against the others; 0.5 tells nothing, "
@@ -527,11 +532,16 @@ def _markdown(frame):
         return "None."
 
     def cell(value):
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        text = _short(value) if isinstance(value, float) else str(value)
         return text.replace("|", "\\|").replace("\n", " ")
 
     rows = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
     return "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
+
+
+def _short(number):
+    """Write a number in four digits, without an exponent."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _cramer(one, other):

@@ -33,7 +33,7 @@ HOPELESS = 50  # pictures in a row that no server gives, after which the rest is
 WRONG = 3  # attempts at a picture whose bytes come whole and are no picture
 QUALITY = 95  # of the JPEG that max_side makes
 CORES = os.cpu_count() or 1
-DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a picture may take 360 MB
+DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG takes 360 MB
 
 
 @dataclass
@@ -162,7 +162,7 @@ class Download:
         Exception
             What `records` raises, after the pictures before it are there.
         """
-        number = 2 * self.connections  # half of them look at pictures while the others fetch
+        number = self.connections + CORES  # some look at pictures while the others fetch
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
         failure = None
         try:
@@ -303,7 +303,7 @@ class Download:
         """Put the picture in its place; return "fetched", or "present" if it was there unknown to the journal."""
         place = self.folder / job.file
         for there in {place, place.with_suffix(".jpg")} if not job.known else ():
-            if there.is_file() and self._is_sound(there):
+            if os.path.exists(there) and self._is_sound(there):
                 job.file, job.size = there.relative_to(self.folder).as_posix(), there.stat().st_size
                 return "present"
         try:
@@ -333,9 +333,12 @@ class Download:
         if self.stop.is_set():
             raise TransferError("stopped")
         place = self.folder / job.file
-        place.parent.mkdir(exist_ok=True)
-        job.size = job.part.path.stat().st_size
-        os.replace(job.part.path, place)
+        job.size = job.part.size
+        try:
+            os.replace(job.part.path, place)
+        except FileNotFoundError:
+            place.parent.mkdir(exist_ok=True)
+            os.replace(job.part.path, place)
         job.part.path = None
         return "fetched"
 

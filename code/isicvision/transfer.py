@@ -23,7 +23,7 @@ PATIENCE = 5  # s without a byte that the first attempt bears; each further one 
 LONGEST_WAIT = 120  # s; of a server that asks for more we ask nothing until the next call
 LARGEST = 2**32  # bytes of a file
 ROOM = 2**22  # bytes left free on the disk, for the journal and the metadata
-CHUNK = 2**17
+CHUNK = 2**20
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -177,7 +177,10 @@ class Part:
     @property
     def size(self):
         """Bytes that are there: int."""
-        return self.path.stat().st_size if self.path and self.path.exists() else 0
+        try:
+            return os.stat(self.path).st_size if self.path else 0
+        except FileNotFoundError:
+            return 0
 
     @property
     def validator(self):

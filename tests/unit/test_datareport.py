@@ -79,6 +79,15 @@ def test_of_three_labels_the_one_told_best_is_named():
     assert found["of"] == "b" and found["auc"] > 0.95
 
 
+def test_of_three_labels_one_without_any_value_does_not_hide_the_others():
+    dataset = tabled(
+        labels=("a", "b", "c"),
+        value=lambda code, random: np.where(code == 0, np.nan, code + random.normal(0, 0.1, len(code))),
+    )
+    found = area_of(datareport.associations(dataset), "value")
+    assert found["of"] in ("b", "c") and abs(found["auc"] - 0.5) == pytest.approx(0.5)
+
+
 def test_what_is_undefined_stays_so():
     dataset = tabled(
         constant=lambda code, random: np.ones(len(code)),
@@ -88,6 +97,8 @@ def test_what_is_undefined_stays_so():
     assert datareport.associations(dataset)[["auc", "low", "high"]].isna().all(axis=None)
     assert np.isnan(datareport.shortcut(dataset, ["constant"])["auc"])
     assert "undefined" in datareport.shortcut_words(*[datareport.shortcut(dataset, [])] * 2)
+    small = tabled(40, value=lambda code, random: code)
+    assert np.isnan(datareport.shortcut(small, ["value"])["auc"])  # not 0.500 [0.500, 0.500]
     few = tabled(2, value=lambda code, random: random.normal(size=len(code)))
     few = replace(few, table=few.table.assign(label=["benign", "malignant"]))
     assert np.isnan(datareport.shortcut(few, ["value"])["auc"])
@@ -119,6 +130,15 @@ def test_leaks_of_a_random_split_are_counted_and_said():
     assert (
         f"**{counts['random']} lesions on more than one side**" in words and "by lesion puts **0**" in words
     )
+
+
+def test_leaks_of_too_few_lesions_to_split_are_counted_without_a_split():
+    few = tabled(8)
+    hashes = [f"{number:016x}" for number in range(8)]
+    measures = dict.fromkeys(MEASURES, 0) | {"sha256": hashes, "phash": hashes}
+    counts = datareport.leaks(replace(few, table=few.table.assign(**measures)))
+    assert counts["groups"] == 4 and "random" not in counts
+    assert "too few lesions to split" in datareport.leak_words(counts)
 
 
 def test_both_sides_of_a_label_conflict_are_found_and_left_out(checked):
