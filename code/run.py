@@ -128,6 +128,7 @@ def main():
     print(f"\nAll {len(notebooks())} notebooks ran in {time.perf_counter() - started:.0f} s. Look at:")
     for what, name in (
         ("the executed notebooks", "notebooks"),
+        ("what the data are like", "data_report/data_summary.md"),
         ("the evaluation report", "evaluation/report.html"),
         ("the model", "model"),
         ("the service bundle", "bundle"),

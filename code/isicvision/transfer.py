@@ -21,6 +21,8 @@ ATTEMPTS = 6
 BACKOFF = 0.5  # s before the second attempt, doubled for each further one
 PATIENCE = 5  # s without a byte that the first attempt bears; each further one bears twice as much
 LONGEST_WAIT = 120  # s; of a server that asks for more we ask nothing until the next call
+SLOWEST = 1000  # bytes a second, on the average of an attempt after its first SETTLED seconds
+SETTLED = 30
 LARGEST = 2**32  # bytes of a file
 ROOM = 2**22  # bytes left free on the disk, for the journal and the metadata
 CHUNK = 2**20
@@ -127,12 +129,13 @@ def chunks(response, deadline, largest):
     Raises
     ------
     TransferError
-        If the connection breaks or stalls, it takes too long, or too much comes.
+        If the connection breaks, stalls or trickles (`SLOWEST`), it takes too long, or too much comes.
     """
-    total = 0
+    total, started = 0, time.monotonic()
     while True:
-        if time.monotonic() > deadline:
-            raise TransferError("slower than the time allowed for one attempt", again=True)
+        now = time.monotonic()
+        if now > deadline or (now - started > SETTLED and total < SLOWEST * (now - started)):
+            raise TransferError(f"too slow: {total:,} bytes in {now - started:.0f} s", again=True)
         try:
             chunk = response.raw.read1(CHUNK)  # what has come, without waiting for a full chunk
         except HTTPError as error:

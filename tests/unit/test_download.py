@@ -360,6 +360,14 @@ def test_silence_and_trickles_are_given_up_and_asked_again(double, data, ids, mo
     assert [entry["status"] for entry in double.log(f"/images/{ids[2]}", port="files")] == [200, 206]
 
 
+def test_a_trickle_is_given_up_long_before_the_time_allowed(double, client, data, ids, monkeypatch):
+    monkeypatch.setattr(transfer, "SETTLED", 0.5)
+    double.set(faults=[fault(ids[0], "trickle", bytes_per_second=300, times=1)])
+    started = time.monotonic()
+    assert len(client.download(data, limit=1, progress=False).fetched) == 1 and time.monotonic() - started < 3
+    assert [entry["status"] for entry in double.log(f"/images/{ids[0]}", port="files")] == [200, 206]
+
+
 def test_what_cannot_be_had_is_listed_with_its_reason_and_tried_again_by_the_next_call(
     double, client, data, ids
 ):
