@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
+from double import Double
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -487,9 +489,6 @@ def test_no_hostile_record_writes_outside_the_folder_and_each_is_in_the_report(d
         "{files}/images/x.exe",
     ]
     urls += ["", 7, "http://[/a.jpg", "http://a..b/a.jpg", "{files}/../../x.jpg"]
-    bomb = io.BytesIO()
-    Image.new("L", (8, 8)).save(bomb, "PNG")
-    bomb = bomb.getvalue().replace((8).to_bytes(4, "big") * 2, (100_000).to_bytes(4, "big") * 2)
     records = [hostile(isic_id=name) for name in names]
     records += [hostile(isic_id=f"ISIC_000010{n}", files=at(url)) for n, url in enumerate(urls)]
     records += [
@@ -505,9 +504,8 @@ def test_no_hostile_record_writes_outside_the_folder_and_each_is_in_the_report(d
         hostile(isic_id="ISIC_0000301", metadata=evil_label, files=at(f"{{files}}/images/{ids[0]}.jpg"))
     ]
     records += [hostile(isic_id="ISIC_0000302", metadata=[1], files=at(f"{{files}}/images/{ids[1]}.jpg"))]
-    records += [hostile(isic_id="ISIC_0000303", files=at("{files}/images/tenGigapixel.png"))]
-    rules = [{"path": "tenGigapixel", "kind": "status", "status": 200, "body": bomb.decode("latin-1")}]
-    double.set(records=records, faults=rules)
+    records += [hostile(isic_id="ISIC_0000303", files=at(f"{{files}}/images/{ids[2]}.jpg"))]
+    double.set(records=records, faults=[fault(ids[2], "gzip_bomb")])
     folder = tmp_path / "a" / "b" / "data"
     report = client.download(folder, query="isic_id:ISIC_none", progress=False)
     assert len(report.failed) == len(names) + len(urls) + 4 + 1 and len(report.skipped) == 1
@@ -516,6 +514,22 @@ def test_no_hostile_record_writes_outside_the_folder_and_each_is_in_the_report(d
     assert len(rows_of(folder)) == 1 and rows_of(folder)[0]["age_approx"] == '{"a": [1]}'
     assert max(len(isic_id) for isic_id, _ in report.failed) <= 80
     str(report), report.table, report._repr_html_()
+
+
+def test_a_header_of_ten_gigapixels_is_refused_before_it_is_decoded(tmp_path):
+    bomb = io.BytesIO()
+    Image.new("L", (8, 8)).save(bomb, "PNG")
+    header = bomb.getvalue()[12:29].replace((8).to_bytes(4, "big"), (100_000).to_bytes(4, "big"))
+    source = tmp_path / "source"
+    (source / "images").mkdir(parents=True)
+    checked = header + zlib.crc32(header).to_bytes(4, "big")
+    (source / "images" / "ISIC_0000001.png").write_bytes(
+        bomb.getvalue()[:12] + checked + bomb.getvalue()[33:]
+    )
+    (source / "metadata.csv").write_text("isic_id,diagnosis_1\nISIC_0000001,Benign\n")
+    with Double(source) as double:
+        report = IsicArchive(double.url).download(tmp_path / "data", progress=False)
+    assert report.fetched == [] and "more than 120,000,000 pixels" in report.failed[0][1]
 
 
 def test_a_record_of_5000_brackets_is_read_without_them(double, client, data, ids):
