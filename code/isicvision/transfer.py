@@ -72,7 +72,9 @@ class Session(requests.Session):
 
 
 def get(session, url, headers, timeout, guard=None, auth=None):
-    """Ask for `url`, following redirections itself so that `guard(url)` sees each address.
+    """Ask for `url`, following redirections itself so that `guard(url)` and `auth` see each address.
+
+    `auth` must keep a secret to the host that it is for, as archive's `_Bearer` does.
 
     Returns
     -------
@@ -92,7 +94,7 @@ def get(session, url, headers, timeout, guard=None, auth=None):
             if not response.is_redirect:
                 break
             response.close()
-            url, auth = _redirected(url, response.headers["Location"], auth)
+            url = urljoin(url, response.headers["Location"])
         else:
             raise TransferError("redirected without end")
     except (requests.RequestException, HTTPError, UnicodeError) as error:
@@ -108,12 +110,6 @@ def get(session, url, headers, timeout, guard=None, auth=None):
     if after > LONGEST_WAIT:
         raise TransferError(f"{reason} and asks to wait {after:.0f} s", status=status)
     raise TransferError(reason, again=status in BUSY, after=after, status=status)
-
-
-def _redirected(url, location, auth):
-    target = urljoin(url, location)
-    same = urlsplit(target)[:2] == urlsplit(url)[:2]
-    return target, auth if same else None  # a secret stays with the host that it is for
 
 
 def _asked_wait(response):
