@@ -126,9 +126,7 @@ def near_table(table, threshold=THRESHOLD):
     Returns
     -------
     pandas.DataFrame
-        A row a pair, the nearest first: ``path_a, path_b, distance, label_a, label_b, group_a, group_b,
-        crosses_label, crosses_group`` and, with parts, ``part_a, part_b, crosses_split`` (false where a
-        picture is in no part).
+        As of `ImageDataset.near_duplicates`, which also says what is in it.
     """
     first, second, distance = near_pairs(as_integers(table["phash"]), threshold)
     has_parts = "part" in table

@@ -13,8 +13,6 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .transfer import sync_folder
-
 NAME = "journal.sqlite"
 OWN_FILES = (NAME, "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
 FIRST_COLUMNS = ("isic_id", "label", "file", "attribution", "copyright_license")
@@ -116,7 +114,7 @@ class Journal:
         try:
             yield
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # Ctrl-C too must leave no half transaction; it is raised again
             with suppress(sqlite3.Error):  # a full disk has rolled back already
                 self._db.execute("ROLLBACK")
             raise
@@ -177,7 +175,9 @@ class Journal:
         if not self._pending:
             return
         for folder in {self.folder / file.rpartition("/")[0] for _, _, _, file, *_ in self._pending if file}:
-            sync_folder(folder)  # the journal must not tell of a picture whose name a power cut may take back
+            _sync_folder(
+                folder
+            )  # the journal must not tell of a picture whose name a power cut may take back
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -293,3 +293,15 @@ def _printable(row):
         name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
         for name, value in row.items()
     }
+
+
+def _sync_folder(path):
+    """Make renames in a folder last through a power cut, where the system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

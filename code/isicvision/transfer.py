@@ -346,15 +346,3 @@ def why(error):
     while isinstance(error, requests.RequestException | HTTPError) and error.args:
         error = getattr(error, "reason", None) or error.args[-1]
     return str(error)[:300] or type(error).__name__
-
-
-def sync_folder(path):
-    """Make renames in a folder last through a power cut, where the system can."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

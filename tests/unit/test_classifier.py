@@ -44,7 +44,7 @@ def test_fine_tuning_learns_and_is_the_same_for_the_same_seed(dataset):
     assert runs[0][0].equals(runs[1][0]) and np.array_equal(runs[0][1], runs[1][1])
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
     # five seeds reached 0.92 to 1; fewer steps are not enough for the batch norms' running means
-    assert evaluate(model, test).metric("roc_auc") > 0.8
+    assert evaluate(model, test).metric("roc_auc") > 0.9
     assert list(history.columns[:2]) == ["learning_rate", "train_loss"] and len(history) == 20
 
 
