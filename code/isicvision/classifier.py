@@ -1,10 +1,12 @@
 """`ImageClassifier`: fine-tune a pretrained network, or put any scikit-learn classifier on its features."""
 
+import dataclasses
+import hashlib
+import inspect
 import json
-import platform
 import shutil
+import warnings
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +16,15 @@ import torch
 from safetensors.torch import load_model, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.utils.class_weight import compute_class_weight
 
-from . import backbones, pixels, training
-from .augmentation import Pipeline
+from . import augmentation, backbones, cache, record, training
+from .presets import PRESETS
+from .settings import Settings
 
 CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
-DEFAULTS = {
-    "epochs": 15,
-    "batch_size": 32,
-    "learning_rate": 0.01,
-    "l2": 0.0005,
-    "optimizer": "sgd",
-    "class_weight": None,
-}
-"""Training settings that `ImageClassifier.fit` takes where none are given."""
+VIEWS = (1, 2, 4, 8)
+WORTH_EXPORTING = 500
+"""So many pictures of 224 px on a CPU, and ONNX Runtime with its export is faster than torch."""
 
 
 class ImageClassifier:
@@ -37,19 +33,23 @@ class ImageClassifier:
     Parameters
     ----------
     backbone : str
-        alexnet, resnet18, resnet34, resnet50, resnet101, resnet152 or efficientnet_lite0.
+        alexnet, resnet18, resnet34, resnet50, resnet101, resnet152, efficientnet_lite0, or any other
+        classification network of torchvision.
     labels : sequence of str
         At least two; the columns of `predict_proba` in this order.
     weights : str, pathlib.Path or None
         ``"imagenet"``, the path of a file of ImageNet weights, or None for random ones.
-    image_size : int
-        Side of the square that pictures are reduced to, in pixels; 64 or more (AlexNet, ResNet and
-        EfficientNet halve it five times).
+    image_size : int, optional
+        Side of the square that pictures are reduced to, in pixels; default: what the weights were trained at. At
+        least 64 (the seven named networks halve it five times), or what the network needs.
     dropout : float
         Probability, 0 to below 1, in front of the last layer (fine-tuning only).
     classifier : scikit-learn classifier or pipeline, optional
         Fitted to the network's features instead of fine-tuning the network. One without ``predict_proba``,
         such as LinearSVC, is calibrated by `sklearn.calibration.CalibratedClassifierCV` over grouped folds.
+    views : 1, 2, 4 or 8
+        Test-time augmentation (fine-tuning only): the scores are the mean over so many flips and, with 8, quarter
+        turns of each picture, in so many times the time.
     seed : int
         Of the new layer, and of everything random in `fit`.
 
@@ -57,6 +57,8 @@ class ImageClassifier:
     ----------
     card : dict
         What `save` writes to model.json: network, labels, settings, history, versions.
+    step_loss : list of float
+        The loss of every step of the last `fit`.
 
     Raises
     ------
@@ -67,7 +69,15 @@ class ImageClassifier:
     """
 
     def __init__(
-        self, backbone, labels, weights="imagenet", image_size=224, dropout=0.5, classifier=None, seed=0
+        self,
+        backbone,
+        labels,
+        weights="imagenet",
+        image_size=None,
+        dropout=0.5,
+        classifier=None,
+        views=1,
+        seed=0,
     ):
         self.backbone = backbones.get(backbone)
         self.labels = [str(label) for label in labels]
@@ -75,20 +85,34 @@ class ImageClassifier:
             raise ValueError(f"labels must be two or more different names, not {labels}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout}")
-        if image_size < 64:
-            raise ValueError(f"image_size is a number of pixels, 64 or more, not {image_size}")
-        self.image_size, self.classifier, self.seed = image_size, classifier, seed
+        image_size = self.backbone.image_size if image_size is None else image_size
+        least = max(64, self.backbone.min_size)
+        if image_size < least:
+            raise ValueError(f"image_size is a number of pixels, {least} or more, not {image_size}")
+        if self.backbone.fixed_size and image_size != self.backbone.image_size:
+            raise ValueError(
+                f"{backbone} takes pictures of {self.backbone.image_size} px only, not {image_size}"
+            )
+        if views not in VIEWS:
+            raise ValueError(f"views is one of {VIEWS}, not {views}")
+        if views > 1 and classifier is not None:
+            raise ValueError("views has no effect on features + a scikit-learn classifier; leave it out")
+        self.image_size, self.classifier, self.views, self.seed = image_size, classifier, views, seed
+        self._defaults, self._augmenter, self.step_loss = {}, None, []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = backbones.Network(self.backbone, len(self.labels), weights, dropout)
         self.network = network.to(training.default_device()).eval()
         self.card = {
-            "format": 1,
+            "format": 2,
             "labels": self.labels,
-            "backbone": backbone,
+            "backbone": self.backbone.name,
             "image_size": image_size,
+            "interpolation": self.backbone.interpolation,
+            "views": views,
             "dropout": dropout,
             "seed": seed,
+            "preset": None,
             "weights": None if weights is None else str(weights),
             "weights_source": self.backbone.source if weights == "imagenet" else None,
             "weights_licence": self.backbone.licence if weights == "imagenet" else None,
@@ -97,41 +121,78 @@ class ImageClassifier:
             "caveat": CAVEAT,
         }
 
+    @classmethod
+    def from_preset(cls, preset, labels, backbone="efficientnet_lite0", weights="imagenet", seed=0):
+        """Make a model whose picture size, views, augmentation and training settings were measured together.
+
+        `fit` then needs no further setting, but takes any; training pictures that come without augmenters pass through
+        `augmentation.dermoscopy`.
+
+        Parameters
+        ----------
+        preset : str
+            ``"fast"``, ``"balanced"`` or ``"accurate"``, see `presets` and docs/results.md for what each reaches, and
+            in which time.
+        labels, backbone, weights, seed
+            As of `ImageClassifier`.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}")
+        options = PRESETS[preset]
+        model = cls(backbone, labels, weights, **options["model"], seed=seed)
+        model._defaults = dict(options["training"])
+        model._augmenter = augmentation.dermoscopy()
+        model.card["preset"] = preset
+        return model
+
+    def summary(self):
+        """Say what the network consists of, what of it is trained, and its memory: see `backbones.summary`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a stage.
+        """
+        frozen = (self.card["training"] or self._defaults).get("frozen_stages", 0)
+        backbones.set_training(self.network, frozen, head_only=self.classifier is not None)
+        table = backbones.summary(self.network, self.image_size)
+        backbones.set_training(self.network)
+        return table
+
     def fit(
         self,
         dataset,
         validation=None,
         *,
-        epochs=None,
-        batch_size=None,
-        learning_rate=None,
-        l2=None,
-        optimizer=None,
-        class_weight=None,
+        checkpoint=None,
+        tracker=None,
+        workers=None,
         progress=True,
+        on_epoch=None,
+        **settings,
     ):
-        """Fine-tune the whole network, or fit the scikit-learn classifier to the network's features.
+        """Fine-tune the network, or fit the scikit-learn classifier to the network's features.
+
+        Pictures that cannot be read are set aside with a warning, before training begins.
 
         Parameters
         ----------
         dataset : ImageDataset
             For training; augmented on the fly if it comes from `augment_dataset`.
         validation : ImageDataset, optional
-            Scored after each epoch to draw the learning curves.
-        epochs : int, optional
-            Default 15.
-        batch_size : int, optional
-            Pictures per step. Default 32.
-        learning_rate : float or sequence of float, optional
-            For all epochs, or one value for each. Default 0.01.
-        l2 : float, optional
-            Weight decay. Default 0.0005.
-        optimizer : "sgd" or "adamw", optional
-            Default "sgd", with momentum 0.9. AdamW wants rates about ten times smaller.
-        class_weight : "balanced" or None
-            Weigh each label in the loss by the inverse of its frequency.
+            Scored after each epoch, for the learning curves, ``keep="best"`` and ``patience``.
+        checkpoint : str or pathlib.Path, optional
+            Folder from which a training that was killed goes on, by the same call.
+        tracker : "tensorboard" or "mlflow", optional
+            Log each epoch there, see `tracking.start`.
+        workers : int, optional
+            Processes that augment; default: one thread for the CPU, a process a core for a GPU.
         progress : bool
             Show bars and a line an epoch.
+        on_epoch : callable, optional
+            Is given the history so far after each epoch: `plots.live_history` draws it.
+        **settings
+            The fields of `settings.Settings`: epochs, batch_size, learning_rate, schedule, optimizer, l2, …
 
         Returns
         -------
@@ -143,79 +204,125 @@ class ImageClassifier:
         ValueError
             If labels are missing or unknown, a setting is out of range, or one is given that a scikit-learn
             classifier has no use for.
-        isicvision.pixels.PictureError
-            If pictures cannot be read; it names all of them, before training begins.
+        TypeError
+            If there is no such setting.
+        FloatingPointError, MemoryError
+            See `training.train`.
         """
-        given = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "l2": l2,
-            "optimizer": optimizer,
-            "class_weight": class_weight,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        targets = self._targets(dataset, "training")
-        missing = [label for n, label in enumerate(self.labels) if n not in targets]
-        if missing:
-            raise ValueError(f"no training picture is labelled {', '.join(missing)}")
-        if self.classifier is None:
-            settings = self._checked(DEFAULTS | given)
-            history = self._fine_tune(dataset, targets, validation, settings, progress)
-            record = settings | {"history": history.reset_index().to_dict("records")}
-        else:
-            if given or validation is not None or dataset.augmenters:
-                names = [
-                    *given,
-                    *["validation"] * (validation is not None),
-                    *["augmenters"] * bool(dataset.augmenters),
-                ]
+        if self.classifier is not None:
+            given = {**settings, "validation": validation, "checkpoint": checkpoint, "tracker": tracker}
+            given |= {"augmenters": dataset.augmenters or None, "workers": workers, "on_epoch": on_epoch}
+            if names := [name for name, value in given.items() if value is not None]:
                 raise ValueError(
                     f"{', '.join(names)}: no effect on features + {self.classifier}; leave it out"
                 )
-            history, record = None, {}
+        else:
+            settings = Settings.of(self._defaults, settings)
+        dataset, pictures = self._sound(dataset, "training")
+        targets = self._targets(dataset, "training")
+        if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
+            raise ValueError(f"no training picture is labelled {', '.join(missing)}")
+        if self.classifier is None:
+            history = self._fine_tune(
+                dataset,
+                pictures,
+                targets,
+                validation,
+                settings,
+                folder=checkpoint,
+                tracker=tracker,
+                workers=workers,
+                progress=progress,
+                on_epoch=on_epoch,
+            )
+            trained = dataclasses.asdict(settings) | {
+                "precision": history.attrs["precision"],
+                "history": history.reset_index().to_dict("records"),
+            }
+            self.step_loss = history.attrs["step_loss"]
+        else:
+            history, trained = None, {}
             self._fit_classifier(dataset, targets)
         counts = dataset.table["label"].value_counts()
-        self.card["training"] = record | {
+        self.card["training"] = trained | {
             "pictures": {label: int(counts[label]) for label in self.labels},
             "groups": int(dataset.table["group"].nunique()),
+            "set_aside": len(dataset.set_aside),
+            "manifest": record.manifest(dataset),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         return history
 
-    def _checked(self, settings):
-        for name in ("epochs", "batch_size"):
-            if not isinstance(settings[name], (int, np.integer)) or settings[name] < 1:
-                raise ValueError(f"{name} is a whole number of 1 or more, not {settings[name]!r}")
-        if settings["class_weight"] not in (None, "balanced"):
-            raise ValueError(f"class_weight is 'balanced' or None, not {settings['class_weight']!r}")
-        if settings["optimizer"] not in training.OPTIMIZERS:
-            raise ValueError(
-                f"optimizer is {' or '.join(training.OPTIMIZERS)}, not {settings['optimizer']!r}"
-            )
-        if not 0 <= settings["l2"] < 1:
-            raise ValueError(f"l2 is a weight decay from 0 to below 1, not {settings['l2']}")
-        rates = training.learning_rates(settings["learning_rate"], settings["epochs"])
-        return settings | {"learning_rate": [float(rate) for rate in rates]}
+    def find_learning_rate(self, dataset, progress=True, **settings):
+        """Train a copy for up to 80 steps with a rate that grows, to see which rates learn: a range test.
 
-    def _fine_tune(self, dataset, targets, validation, settings, progress):
+        Parameters
+        ----------
+        dataset : ImageDataset
+        progress : bool
+        **settings
+            As of `fit`; batch size, optimizer and augmentation matter most.
+
+        Returns
+        -------
+        pandas.DataFrame
+            See `training.find_learning_rate`; `plots.learning_rates` draws it.
+        """
+        settings = Settings.of(self._defaults, settings)
+        count = min(len(dataset), training.RAMP_STEPS * settings.batch_size)
+        shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=self.seed))
+        shown, pictures = self._sound(shown, "training")
+        return training.find_learning_rate(
+            self.network,
+            pictures,
+            self._targets(shown, "training"),
+            settings,
+            self._pipeline(dataset),
+            self.seed,
+            progress,
+        )
+
+    def _sound(self, dataset, what):
+        """Set aside what cannot be read; return the rest, and its pictures."""
+        pictures = self._pictures(dataset)
+        if pictures.broken:
+            shown = "\n  ".join([*pictures.broken.values()][:10] + ["…"] * (len(pictures.broken) > 10))
+            warnings.warn(
+                f"{len(pictures.broken)} of {len(pictures)} {what} pictures cannot be read and are set aside:\n  {shown}",
+                stacklevel=4,
+            )
+            dataset = dataset.without(pictures.broken)
+            pictures = self._pictures(dataset)
+        return dataset, pictures
+
+    def _pipeline(self, dataset):
+        augmenters = dataset.augmenters or (self._augmenter and (self._augmenter,))
+        return augmentation.Pipeline(augmenters, self.seed) if augmenters else None
+
+    def _fine_tune(self, dataset, pictures, targets, validation, settings, folder, **options):
         if len(dataset) < 2:
             raise ValueError("training needs two pictures or more")
-        settings = dict(settings)
-        balanced = settings.pop("class_weight") == "balanced"
-        classes = np.arange(len(self.labels))
+        about = {key: self.card[key] for key in ("backbone", "image_size", "dropout", "weights", "labels")}
+        about |= {
+            "pictures": record.manifest(dataset),
+            "augmenters": str(dataset.augmenters or self._augmenter),
+        }
         if validation is not None:
-            validation = (self._pixels(validation), self._targets(validation, "validation"))
+            if validation.augmenters or "augmented_from" in validation.table:
+                raise ValueError("the validation pictures are augmented: only training pictures may be")
+            validation, seen = self._sound(validation, "validation")
+            validation = (seen, self._targets(validation, "validation"))
         return training.train(
             self.network,
-            self._pixels(dataset),
+            pictures,
             targets,
+            settings,
             validation=validation,
-            augment=Pipeline(dataset.augmenters, self.seed) if dataset.augmenters else None,
-            weights=compute_class_weight("balanced", classes=classes, y=targets) if balanced else None,
+            augment=self._pipeline(dataset),
             seed=self.seed,
-            progress=progress,
-            **settings,
+            folder=folder,
+            about=about,
+            **options,
         )
 
     def _fit_classifier(self, dataset, targets):
@@ -239,11 +346,13 @@ class ImageClassifier:
             .to_numpy(np.int64, copy=True)
         )
 
-    def _pixels(self, pictures):
-        return pixels.load(getattr(pictures, "paths", pictures), self.image_size)
+    def _pictures(self, pictures):
+        return cache.Pictures(
+            getattr(pictures, "paths", pictures), self.image_size, self.backbone.interpolation
+        )
 
     def featurize(self, pictures):
-        """Compute the network's features, the input of its last layer.
+        """Compute the network's features, the input of its last layer, or take them from the cache.
 
         Parameters
         ----------
@@ -252,8 +361,19 @@ class ImageClassifier:
         Returns
         -------
         numpy.ndarray of float32, shape (pictures, features)
+
+        Raises
+        ------
+        isicvision.pixels.PictureError
+            If pictures cannot be read; it names all of them.
         """
-        return training.forward(self.network.features, self._pixels(pictures), progress="features")
+        pictures = self._pictures(pictures).require_all()
+        module = _Features(self.network)
+        kind = f"features-{_digest(self.network.body)}-{self.image_size}-{self.backbone.interpolation}"
+        width = self.backbone.features
+        return cache.through(
+            kind, width, pictures, lambda numbers: self._apply(module, pictures, numbers, "features")
+        )
 
     def predict_proba(self, pictures):
         """Predict the probability of each label.
@@ -274,21 +394,51 @@ class ImageClassifier:
         RuntimeError
             If the scikit-learn classifier is not fitted yet.
         """
-        return self._scores(self._pixels(pictures))
+        self._require_fitted()
+        if self.classifier is not None:
+            return self.classifier.predict_proba(self.featurize(pictures)).astype(np.float32)
+        pictures = self._pictures(pictures).require_all()
+        return self._apply(self.scoring_module(), pictures, np.arange(len(pictures)), "predicting")
 
-    def _scores(self, array):
-        if self.classifier is None:
-            logits = training.forward(self.network, array, progress="predicting")
-            return torch.softmax(torch.from_numpy(logits), dim=1).numpy()
-        if self.card["training"] is None:
+    def scoring_module(self):
+        """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
+        return Scores(self.network, self.views) if self.classifier is None else _Features(self.network)
+
+    def _require_fitted(self):
+        if self.classifier is not None and self.card["training"] is None:
             raise RuntimeError("the model is not trained yet: call fit first")
-        features = training.forward(self.network.features, array, progress="predicting")
-        return self.classifier.predict_proba(features).astype(np.float32)
+
+    def _apply(self, module, pictures, numbers, title):
+        """Apply a module to many pictures, by ONNX Runtime where that is faster and installed."""
+        work = len(numbers) * getattr(module, "views", 1) * (self.image_size / 224) ** 2
+        if work >= WORTH_EXPORTING and next(module.parameters()).device.type == "cpu":
+            try:
+                from . import export
+            except ModuleNotFoundError:  # they belong to an extra
+                pass
+            else:
+                module = export.Compiled(module.eval(), self.image_size)
+        return training.forward(module, pictures, numbers, progress=title)
+
+    def scores(self, array):
+        """Predict the probabilities of pictures that are decoded already, see `pixels.decode`.
+
+        Parameters
+        ----------
+        array : array of uint8, shape (pictures, image_size, image_size, 3)
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (pictures, labels)
+        """
+        self._require_fitted()
+        result = training.forward(self.scoring_module(), array)
+        return result if self.classifier is None else self.classifier.predict_proba(result).astype(np.float32)
 
     def save(self, folder):
         """Write network.safetensors, model.json and, if there is one, classifier.skops; return the folder.
 
-        An earlier model in `folder` is replaced as a whole; no file holds a pickle.
+        An earlier model in `folder` is replaced as a whole, and stays if this is interrupted; no file holds a pickle.
 
         Raises
         ------
@@ -304,11 +454,14 @@ class ImageClassifier:
         save_model(self.network, str(new / "network.safetensors"))
         if self.classifier is not None:
             skops.io.dump(self.classifier, new / "classifier.skops")
-        names = ("torch", "torchvision", "timm", "scikit-learn", "imaug", "pillow", "numpy")
-        versions = {name: metadata.version(name) for name in names} | {"python": platform.python_version()}
-        (new / "model.json").write_text(json.dumps(self.card | {"versions": versions}, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
+        card = self.card | {"versions": record.versions()}
+        (new / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        old = _aside(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
         new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         return folder
 
     @classmethod
@@ -323,12 +476,13 @@ class ImageClassifier:
             If classifier.skops holds types that scikit-learn does not define: they might run any code.
         """
         folder = Path(folder)
+        if not folder.exists() and _aside(folder).exists():  # `save` was stopped between two renamings
+            _aside(folder).rename(folder)
         if not (folder / "model.json").exists():
             raise FileNotFoundError(f"{folder} holds no model (no model.json): train one and save it there")
-        card = json.loads((folder / "model.json").read_text())
-        model = cls(
-            card["backbone"], card["labels"], None, card["image_size"], card["dropout"], seed=card["seed"]
-        )
+        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        names = ("backbone", "labels", "image_size", "dropout", "seed")
+        model = cls(**{name: card[name] for name in names}, weights=None, views=card.get("views", 1))
         load_model(model.network, str(folder / "network.safetensors"))
         if card["classifier"] is not None:
             file = folder / "classifier.skops"
@@ -361,3 +515,53 @@ class ImageClassifier:
         from . import export  # onnx takes seconds to import, and belongs to an extra
 
         return export.write_onnx(self, path)
+
+
+class Scores(torch.nn.Module):
+    """A network and the softmax behind it, averaged over the views of each picture."""
+
+    def __init__(self, network, views=1):
+        super().__init__()
+        self.network, self.views = network, views
+
+    def forward(self, pictures):
+        """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
+        scores = []
+        for view in range(self.views):
+            seen = pictures.transpose(1, 2) if view & 4 else pictures
+            turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
+            seen = seen.flip(turned) if turned else seen
+            scores.append(torch.softmax(self.network(seen), dim=1))
+        return torch.stack(scores).mean(0)
+
+
+class _Features(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures):
+        return self.network.features(pictures)
+
+
+def _digest(module):
+    """Hash all weights of a module: str of 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _aside(folder):
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _with_settings(signature):
+    """Let help() and completion show the training settings in place of ``**settings``."""
+    fields = inspect.signature(Settings).parameters.values()
+    shown = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
+    return signature.replace(parameters=[*kept, *shown])
+
+
+ImageClassifier.fit.__signature__ = _with_settings(inspect.signature(ImageClassifier.fit))

@@ -151,7 +151,7 @@ def exclude(dataset, found, problems):
     """Set the pictures aside that have one of `problems`: a smaller `ImageDataset`, with the reasons."""
     chosen = found[found["problem"].isin(problems) & found["path"].isin(dataset.paths)]
     chosen = chosen.drop_duplicates("path")
-    return dataset._without(
+    return dataset.without(
         dict(zip(chosen["path"], chosen["problem"] + ": " + chosen["detail"], strict=True))
     )
 

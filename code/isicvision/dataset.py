@@ -288,7 +288,7 @@ class ImageDataset:
         new = table["path"].map(labels)
         table["label"] = new.where(new.notna(), table["label"])
         excluded = {path: "excluded by hand" for path, label in labels.items() if label is None}
-        return replace(self, table=table)._without(excluded)
+        return replace(self, table=table).without(excluded)
 
     def check(self):
         """Decode and measure every picture; return the dataset of the sound ones, with `quality.MEASURES`.
@@ -308,7 +308,7 @@ class ImageDataset:
         reasons = {
             path: result for path, result in zip(self.paths, results, strict=True) if isinstance(result, str)
         }
-        sound = self._without(reasons)
+        sound = self.without(reasons)
         measures = [result for result in results if not isinstance(result, str)]
         table = sound.table.drop(columns=list(quality.MEASURES), errors="ignore")
         return replace(sound, table=table.join(pd.DataFrame(measures, columns=list(quality.MEASURES))))
@@ -400,7 +400,7 @@ class ImageDataset:
 
         return self if set(MEASURES) <= set(self.table) else self.check()
 
-    def _without(self, reasons):
+    def without(self, reasons):
         """Set aside the pictures of `reasons`, a dict of path to reason."""
         aside = pd.DataFrame({"path": [*reasons], "reason": [*reasons.values()]}, dtype=str)
         keep = ~self.table["path"].isin(reasons.keys())
@@ -521,7 +521,7 @@ class ImageDataset:
 
     def _deal(self, fractions, stratify, group, seed, near_duplicates):
         """Deal out the groups; return the number of the part of each picture: numpy.ndarray of int."""
-        if self.augmenters:
+        if self.augmenters or "augmented_from" in self.table:
             raise ValueError(
                 "split first, then augment the training part: augmented pictures are for training only"
             )

@@ -1,6 +1,7 @@
 """A whole model as one ONNX graph, checked against the model it came from."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,7 @@ def write_onnx(model, path):
     if model.card["training"] is None and model.classifier is not None:
         raise RuntimeError("the model is not trained yet: call fit first")
     name = "scores" if model.classifier is None else "features"
-    graph = _network_graph(
-        _Scores(model.network) if name == "scores" else _Features(model.network), model, name
-    )
+    graph = network_graph(model.scoring_module(), model.image_size, name)
     if model.classifier is not None:
         graph = _append_classifier(graph, model)
     graph.producer_name = "isicvision"
@@ -33,34 +32,39 @@ def write_onnx(model, path):
     return path
 
 
-class _Scores(nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pictures):
-        return torch.softmax(self.network(pictures), dim=1)
-
-
-class _Features(_Scores):
-    def forward(self, pictures):
-        return self.network.features(pictures)
-
-
-def _network_graph(module, model, output):
-    device = next(model.network.parameters()).device
-    example = torch.zeros((2, model.image_size, model.image_size, 3), dtype=torch.uint8, device=device)
-    program = torch.onnx.export(
-        module.eval(),
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("pictures", min=1, max=4096)},),
-        input_names=["pictures"],
-        output_names=[output],
-        opset_version=OPSET,
-        verbose=False,
-    )
+def network_graph(module, size, output):
+    """Translate a module to ONNX: uint8 pictures of shape (n, size, size, 3), called ``pictures``, to `output`."""
+    device = next(module.parameters()).device
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8, device=device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about itself
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("pictures", min=1, max=4096)},),
+            input_names=["pictures"],
+            output_names=[output],
+            opset_version=OPSET,
+            verbose=False,
+        )
     return program.model_proto
+
+
+class Compiled(nn.Module):
+    """A module run by ONNX Runtime on the CPU: the same values to some 1e-6, in a fraction of the time."""
+
+    def __init__(self, module, size):
+        super().__init__()
+        self.module = module
+        graph = network_graph(module, size, "result").SerializeToString()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+
+    def forward(self, pictures):
+        """Map pictures as `module` does."""
+        return torch.from_numpy(self._session.run(["result"], {"pictures": pictures.numpy()})[0])
 
 
 def _append_classifier(graph, model):
@@ -92,7 +96,7 @@ def _compare(model, path):
     """Raise unless ONNX Runtime gives what the model gives, on noise: worse than any picture."""
     noise = np.random.default_rng(0).integers(0, 256, (3, model.image_size, model.image_size, 3), np.uint8)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    difference = np.abs(session.run(["scores"], {"pictures": noise})[0] - model._scores(noise)).max()
+    difference = np.abs(session.run(["scores"], {"pictures": noise})[0] - model.scores(noise)).max()
     if not difference <= TOLERANCE:
         raise RuntimeError(
             f"the ONNX graph's scores differ from the model's by {difference:.2g}: not exported"

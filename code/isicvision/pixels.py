@@ -6,7 +6,6 @@ copy of this very file: one definition of preprocessing, not two.
 
 import io
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +18,6 @@ MAX_PIXELS = 120_000_000
 """Larger pictures are refused before they are decoded: 120 megapixels take 360 MB of memory as RGB."""
 
 ORIENTATION = ExifTags.Base.Orientation
-IN_MEMORY = 2**30
-"""Decoded pixels beyond this many bytes go to a temporary file."""
 
 
 class PictureError(ValueError):
@@ -64,12 +61,12 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def decode(source, size=None):
+def decode(source, size=None, interpolation="bilinear"):
     """Decode one picture to RGB, upright, as an array.
 
-    With `size`, the shorter side is resized to it (bilinear with antialiasing) and the centre square is cut
-    out; JPEGs are then decoded at a reduced scale of at least twice `size`, which costs no visible detail and
-    saves most of the time on camera-size files.
+    With `size`, the shorter side is resized to it (with antialiasing) and the centre square is cut out; JPEGs
+    are then decoded at a reduced scale of at least twice `size`, which costs no visible detail and saves most
+    of the time on camera-size files.
 
     Parameters
     ----------
@@ -77,6 +74,8 @@ def decode(source, size=None):
         JPEG, PNG, TIFF, BMP or WebP.
     size : int, optional
         Side of the square, in pixels; the whole picture at its own size if not given.
+    interpolation : "bilinear" or "bicubic"
+        Of the resizing.
 
     Returns
     -------
@@ -86,12 +85,17 @@ def decode(source, size=None):
     ------
     PictureError
         If it is not a picture, truncated, an animation, or larger than `MAX_PIXELS`.
+    ValueError
+        If there is no such `interpolation`.
     """
+    if interpolation not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolation is 'bilinear' or 'bicubic', not {interpolation!r}")
     image, _ = _load(source, size)
     if size:
         width, height = image.size
         left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)
-        image = image.resize((size, size), Image.BILINEAR, box=(left, top, width - left, height - top))
+        method = Image.Resampling[interpolation.upper()]
+        image = image.resize((size, size), method, box=(left, top, width - left, height - top))
     return np.asarray(image)
 
 
@@ -149,46 +153,3 @@ def map_threads(function, items, progress=None):
 
             results = tqdm(results, total=len(items), desc=progress, unit="picture", leave=False, delay=2)
         return list(results)
-
-
-def load(paths, size, progress="decoding"):
-    """Decode many pictures to one array.
-
-    Parameters
-    ----------
-    paths : sequence of str or pathlib.Path
-    size : int
-        Side of the squares, in pixels.
-    progress : str or None
-        Title of the progress bar.
-
-    Returns
-    -------
-    numpy.ndarray of uint8, shape (len(paths), size, size, 3)
-        Beyond `IN_MEMORY` bytes it lies in a temporary file that goes away with the array, so that memory
-        stays flat however many pictures there are.
-
-    Raises
-    ------
-    PictureError
-        If any picture cannot be read: one error that names all of them.
-    """
-    shape = (len(paths), size, size, 3)
-    if np.prod(shape, dtype=np.int64) <= IN_MEMORY:
-        array = np.empty(shape, np.uint8)
-    else:
-        with tempfile.TemporaryFile() as file:
-            array = np.memmap(file, np.uint8, "w+", shape=shape)
-
-    def fill(index):
-        try:
-            array[index] = decode(paths[index], size)
-        except PictureError as error:
-            return str(error)
-
-    broken = [reason for reason in map_threads(fill, range(len(paths)), progress) if reason]
-    if broken:
-        shown = "\n  ".join(broken[:10] + ["…"] * (len(broken) > 10))
-        advice = "dataset.check() sets such pictures aside"
-        raise PictureError(f"{len(broken)} of {len(paths)} pictures cannot be read; {advice}:\n  {shown}")
-    return array

@@ -301,21 +301,37 @@ def credit(table):
 
 
 def augmented(dataset, pictures=3, views=6, seed=0, size=150):
-    """Draw a few pictures of an augmented dataset, each followed by what its pipelines make of it."""
+    """Draw a few pictures of an augmented dataset, each followed by what its pipelines make of it.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+        As `augment_dataset` returns it without a folder.
+    pictures, views : int
+        Rows, fewer if the dataset is smaller, and augmented pictures in each.
+    seed : int
+    size : int
+        Side of each picture in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
     from .augmentation import Pipeline
 
     shown = dataset.sample(pictures, seed)
     pipeline = Pipeline(dataset.augmenters, seed)
     figure, axes = plt.subplots(
-        pictures,
+        len(shown),
         views + 1,
-        figsize=(1.5 * (views + 1), 1.6 * pictures + 0.3),
+        figsize=(1.5 * (views + 1), 1.6 * len(shown) + 0.3),
         squeeze=False,
         layout="constrained",
     )
     for number, (row, path) in enumerate(zip(axes, shown.paths, strict=True)):
         original = pixels.decode(path, size)
-        copies = pipeline(np.repeat(original[None], views, axis=0), number)
+        keys = range(number * views, (number + 1) * views)
+        copies = pipeline(np.repeat(original[None], views, axis=0), keys)
         for column, (ax, picture) in enumerate(zip(row, [original, *copies], strict=True)):
             ax.imshow(picture)
             ax.set_axis_off()

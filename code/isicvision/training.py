@@ -1,174 +1,658 @@
-"""The training loop: gradient descent over augmented minibatches, one learning rate per epoch."""
+"""The training loop: batches, precision, steps, and how it stops and goes on.
 
+Nothing random depends on what came before: the order of an epoch follows from (seed, epoch), the augmentation of a
+picture from (seed, its place in the epochs), dropout from (seed, step). So the same seed gives the same weights on
+a CPU, however many workers augment, and a run that was killed goes on as if it had not been.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import json
 import math
+import os
 import time
+from collections import deque, namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, pairwise
+from pathlib import Path
 
+import accelerate
+import cv2
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from sklearn.metrics import roc_auc_score
+from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from . import backbones, checkpoint, distributed, tracking
+from .settings import Settings
+
 OPTIMIZERS = {
-    "sgd": lambda parameters, l2: torch.optim.SGD(parameters, momentum=0.9, nesterov=True, weight_decay=l2),
-    "adamw": lambda parameters, l2: torch.optim.AdamW(parameters, weight_decay=l2),
+    "sgd": lambda groups, l2: torch.optim.SGD(groups, lr=1, momentum=0.9, nesterov=True, weight_decay=l2),
+    "adamw": lambda groups, l2: torch.optim.AdamW(groups, lr=1, weight_decay=l2),
 }
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WORTH = 1.3
+"""How many times as fast as fp32 another precision must be for ``"auto"`` to take it: less is not worth new digits."""
+TRIAL_STEPS = 50
+"""Trainings of fewer steps are not worth the trial: ``"auto"`` is fp32."""
+CHECKPOINT_SECONDS = 600
+"""So often within a long epoch, and at the end of each, the checkpoint is written."""
+LOWEST, HIGHEST, RAMP_STEPS = 1e-6, 1.0, 80
+"""Learning rates and steps of the range test."""
+
+_Part = namedtuple("_Part", "numbers keys rows total scale")
 
 
 def default_device():
-    """Return the GPU if there is one, else the CPU: torch.device."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    """Return the GPU of this process if there is one, else the CPU: torch.device."""
+    return accelerate.PartialState(cpu=_on_cpu()).device
 
 
-def learning_rates(learning_rate, epochs):
-    """Return one learning rate per epoch, from a number or a list of them.
+def _on_cpu():
+    """Say whether to stay off GPUs; without being told, Accelerate would see no other processes then."""
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
-    Raises
-    ------
-    ValueError
-        If the list has another length than `epochs`, or a rate is not a positive number.
+
+# Batches ---------------------------------------------------------------------------------------------------------
+
+
+def order_of(targets, settings, seed, epoch):
+    """Return which picture comes when in an epoch: array of int, shape (pictures,)."""
+    random = np.random.default_rng([seed, epoch])
+    if settings.sampling == "shuffle":
+        return random.permutation(len(targets))
+    weights = 1 / np.bincount(targets)[targets]
+    return random.choice(len(targets), len(targets), p=weights / weights.sum())
+
+
+def steps(count, batch_size):
+    """Cut an epoch into steps: list of (first, last); a last step of one picture is left out.
+
+    Batch norm cannot learn from a single picture, and another epoch leaves out another one.
     """
-    rates = [learning_rate] * epochs if np.isscalar(learning_rate) else list(learning_rate)
-    if len(rates) != epochs:
-        raise ValueError(
-            f"learning_rate has {len(rates)} values for {epochs} epochs; give a number or one for each"
-        )
-    if not all(isinstance(rate, (int, float)) and math.isfinite(rate) and rate > 0 for rate in rates):
-        raise ValueError(f"learning_rate must be positive numbers, not {learning_rate}")
-    return rates
+    cuts = [*range(0, count, batch_size), count]
+    found = [*pairwise(cuts)]
+    return found[:-1] if len(found) > 1 and count - cuts[-2] == 1 else found
+
+
+class _Parts(Dataset):
+    """Augmented pictures by (numbers in the set, keys for the augmentation)."""
+
+    def __init__(self, pictures, augment):
+        self.pictures, self.augment = pictures, augment
+
+    def __getitem__(self, part):
+        numbers, keys = part
+        batch = np.asarray(self.pictures[numbers])
+        return torch.from_numpy(self.augment(batch, keys) if self.augment else batch)
+
+
+def load(parts, wanted, device, workers):
+    """Read and augment the next batches while the network learns from this one.
+
+    Parameters
+    ----------
+    parts : _Parts
+    wanted : list of tuple
+        What to ask of `parts`, in order.
+    device : torch.device
+    workers : int or None
+        Processes; default as many as there are cores for a GPU, and 0 for the CPU: one thread, as the network
+        itself needs the cores.
+
+    Yields
+    ------
+    torch.Tensor of uint8, shape (n, height, width, 3), on `device`
+    """
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(os.cpu_count(), 16) - 1
+    if workers:
+        pinned = device.type == "cuda"
+        options = {"num_workers": workers, "prefetch_factor": 4, "worker_init_fn": _single_threaded}
+        for batch in DataLoader(parts, batch_size=None, sampler=wanted, pin_memory=pinned, **options):
+            yield batch.to(device, non_blocking=pinned)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        wanted = iter(wanted)
+        ahead = deque(pool.submit(parts.__getitem__, part) for part in islice(wanted, 2))
+        while ahead:
+            batch = ahead.popleft().result()
+            ahead.extend(pool.submit(parts.__getitem__, part) for part in islice(wanted, 1))
+            yield batch.to(device)
+
+
+def _single_threaded(_):
+    cv2.setNumThreads(0)  # there are as many processes as cores
+
+
+# Precision -------------------------------------------------------------------------------------------------------
+
+
+def time_precisions(network, batch, targets):
+    """Time a few training steps of a copy of the network in each precision that this device has.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    batch : torch.Tensor of uint8, shape (n, height, width, 3)
+    targets : torch.Tensor of int64, shape (n,)
+
+    Returns
+    -------
+    dict of str to float
+        Seconds a step; "fp32" is the first.
+    """
+    device = batch.device
+    names = (
+        ["fp32", "bf16"] if device.type != "cuda" or torch.cuda.is_bf16_supported(False) else ["fp32", "fp16"]
+    )
+    trial = copy.deepcopy(network)
+    optimizer = OPTIMIZERS["sgd"]([{"params": [p for p in trial.parameters() if p.requires_grad]}], 0.0)
+    times = {name: [] for name in names}
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        for number in range(4):  # the first of each only warms up
+            for name in names:
+                started = time.perf_counter()
+                with _autocast(device, name):
+                    loss = functional.cross_entropy(trial(batch), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                for group in optimizer.param_groups:
+                    group["lr"] = 1e-9  # the time counts, not the result
+                optimizer.step()
+                loss.item()  # waits for a GPU
+                times[name] += [time.perf_counter() - started] * (number > 0)
+    return {name: min(values) for name, values in times.items()}
+
+
+def _autocast(device, precision):
+    return torch.autocast(device.type, PRECISIONS.get(precision), enabled=precision in PRECISIONS)
+
+
+# The loop --------------------------------------------------------------------------------------------------------
 
 
 def train(
     network,
     pictures,
     targets,
+    settings,
     *,
-    validation,
-    augment,
-    epochs,
-    batch_size,
-    learning_rate,
-    l2,
-    optimizer,
-    weights,
-    seed,
-    progress,
+    validation=None,
+    augment=None,
+    seed=0,
+    folder=None,
+    about=None,
+    tracker=None,
+    workers=None,
+    progress=True,
+    on_epoch=None,
 ):
     """Fine-tune `network` in place and return its history.
 
-    Minimises cross-entropy by SGD with Nesterov momentum 0.9 (the 2018 sample used SGD with momentum), or by
-    AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019).
-
     Parameters
     ----------
-    network : torch.nn.Module
+    network : backbones.Network
         Maps uint8 pictures (n, height, width, 3) to logits (n, classes).
-    pictures : array of uint8, shape (n, height, width, 3)
-    targets : array of int, shape (n,)
+    pictures : sequence of uint8 pictures, such as `cache.Pictures`
+        ``pictures[numbers]`` is an array of shape (n, height, width, 3).
+    targets : array of int, shape (pictures,)
+    settings : settings.Settings
     validation : (pictures, targets) or None
-        Scored after each epoch; nothing is chosen by it.
+        Scored after each epoch, in the precision of the training.
     augment : callable or None
-        ``augment(pictures, step)``, see `augmentation.Pipeline`.
-    epochs, batch_size : int
-    learning_rate : float or sequence of float
-        One for all epochs, or one for each.
-    l2 : float
-        Weight decay.
-    optimizer : str
-        A key of `OPTIMIZERS`.
-    weights : array of float, shape (classes,), or None
-        Of each class in the loss.
+        ``augment(pictures, keys)``, see `augmentation.Pipeline`.
     seed : int
-        Of the order of the pictures, dropout and augmentation: the same seed gives the same weights on a CPU.
+    folder : pathlib.Path or None
+        Where to keep ``checkpoint.safetensors``. If there is one of the same training, it goes on from there.
+    about : dict or None
+        What makes it the same training, besides the settings; fit for JSON.
+    tracker : "tensorboard", "mlflow" or None
+        See `tracking.start`.
+    workers : int or None
+        See `load`.
     progress : bool
+        Show bars and a line an epoch.
+    on_epoch : callable or None
+        Is given the history so far, a pandas.DataFrame, after each epoch.
 
     Returns
     -------
     pandas.DataFrame
-        A row an epoch: learning_rate, train_loss, train_accuracy, seconds, and, with validation,
-        validation_loss, validation_accuracy and (two classes) validation_roc_auc.
+        A row an epoch: learning_rate (of its last step), train_loss, train_accuracy, seconds, and, with validation,
+        validation_loss, validation_accuracy and validation_roc_auc (with more than two labels the mean of one against
+        the rest; NaN where it is not defined). Its ``attrs`` hold ``step_loss``, a float a step, and ``precision``.
 
     Raises
     ------
     FloatingPointError
-        If the loss is no longer finite.
+        If the loss is no longer finite; the network then has the weights of the last good epoch.
+    MemoryError
+        If a batch does not fit; the message says what to try.
+    ValueError
+        If the checkpoint is damaged or of another training.
     """
-    device = next(network.parameters()).device
-    optimizer = OPTIMIZERS[optimizer](network.parameters(), l2)
-    class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
-    targets = torch.as_tensor(targets)
-    order = np.random.default_rng(seed)
-    history, step = [], 0
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)  # dropout
-        for epoch, rate in enumerate(learning_rates(learning_rate, epochs), start=1):
-            started, losses, right = time.perf_counter(), 0.0, 0
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            network.train()
-            batches = _batches(order.permutation(len(targets)), batch_size)
-            bar = tqdm(batches, desc=f"epoch {epoch}/{epochs}", leave=False, delay=2) if progress else batches
-            for indices in bar:
-                batch = np.asarray(pictures[indices])
-                batch = augment(batch, step) if augment else batch
-                expected = targets[indices].to(device)
-                logits = network(torch.from_numpy(batch).to(device))
-                loss = functional.cross_entropy(logits, expected, class_weights)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss became {loss.item()} in epoch {epoch} at learning rate {rate}: lower the rate"
-                    )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses += loss.item() * len(indices)
-                right += (logits.argmax(1) == expected).sum().item()
-                step += 1
-            row = {
-                "epoch": epoch,
-                "learning_rate": rate,
-                "train_loss": losses / sum(map(len, batches)),
-                "train_accuracy": right / sum(map(len, batches)),
-            }
-            if validation is not None:
-                row |= _validate(network, *validation)
-            history.append(row | {"seconds": time.perf_counter() - started})
-            if progress:
-                print(
-                    f"epoch {epoch}/{epochs}",
-                    *(f"{key} {value:.4g}" for key, value in list(history[-1].items())[1:]),
-                    sep="  ",
+    if validation is None and (settings.keep == "best" or settings.patience):
+        raise ValueError("keep='best' and patience go by the validation pictures: give validation=")
+    training = _Training(network, pictures, targets, settings, validation, augment, seed, workers, progress)
+    training.open(None if folder is None else Path(folder) / "checkpoint.safetensors", about)
+    with training.prepared(tracker) as log:
+        while not training.is_over():
+            training.epoch()
+            log(training.at["history"][-1])
+            if on_epoch:
+                on_epoch(training.history())
+    training.finish()
+    return training.history()
+
+
+class _Training:
+    """A training in progress; `at` is all of its state that is not tensors."""
+
+    def __init__(self, network, pictures, targets, settings, validation, augment, seed, workers, progress):
+        self.settings, self.validation, self.seed, self.workers = settings, validation, seed, workers
+        self.network = network.to(default_device()).train()
+        self.parts, self.targets = _Parts(pictures, augment), torch.as_tensor(np.asarray(targets))
+        self.plan = steps(len(self.targets), settings.batch_size)
+        backbones.set_training(network, settings.frozen_stages)
+        precision, seconds = self._precision()
+        AcceleratorState._reset_state()  # else this process's first training would set the precision for good
+        self.accelerator = accelerate.Accelerator(
+            cpu=_on_cpu(), mixed_precision=precision.replace("fp32", "no")
+        )
+        self.progress = progress and self.accelerator.is_main_process
+        if self.progress and seconds:
+            times = ", ".join(f"{name} takes {value:.2f} s" for name, value in seconds.items())
+            print(f"precision {precision}: a step in {times}")
+        self.device, self.precision = self.accelerator.device, precision
+        groups = [
+            {
+                "params": [p for p in network.body.parameters() if p.requires_grad],
+                "factor": settings.body_rate,
+            },
+            {"params": [*network.head.parameters()], "factor": 1.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        self.optimizer = self.accelerator.prepare_optimizer(
+            OPTIMIZERS[settings.optimizer](groups, settings.l2)
+        )
+        self.weights = torch.ones(network.head[-1].out_features)
+        if settings.class_weight == "balanced":
+            seen = np.unique(self.targets)
+            self.weights[seen] = torch.tensor(
+                compute_class_weight("balanced", classes=seen, y=self.targets.numpy()), dtype=torch.float32
+            )
+        self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
+        self.best, self.good = None, copy.deepcopy(network.state_dict())
+        self.at = {
+            "epoch": 0,
+            "step": 0,
+            "history": [],
+            "step_loss": [],
+            "right": 0,
+            "seconds": 0.0,
+            "waited": 0,
+        }
+        self.file, self.about, self.saved = None, None, time.monotonic()
+
+    def _precision(self):
+        """Find the precision, the same for all processes; return it, and the seconds of each that was timed."""
+        settings = self.settings
+        if settings.precision != "auto":
+            return settings.precision, {}
+        if len(self.plan) * settings.epochs < TRIAL_STEPS:
+            return "fp32", {}
+        device = default_device()
+        numbers = np.arange(max(2, min(len(self.targets), settings.batch_size // settings.accumulate)))
+        batch = torch.from_numpy(np.asarray(self.parts.pictures[numbers])).to(device)
+        with _explained(settings):
+            seconds = time_precisions(self.network, batch, self.targets[numbers].to(device))
+        fp32, *others = seconds
+        worth = [name for name in others if seconds[fp32] / seconds[name] >= WORTH]
+        return broadcast_object_list([worth[0] if worth else fp32])[0], seconds
+
+    def open(self, file, about):
+        """Go on from the checkpoint `file` if there is one, and keep it up to date from now on."""
+        settings = {**dataclasses.asdict(self.settings), "seed": self.seed}
+        self.file, self.about = file, {**(about or {}), **settings}
+        found = None if file is None else checkpoint.load(file)
+        if found is None:
+            return
+        parts, optimizer_state, state = found
+        about = json.loads(json.dumps(self.about))
+        differs = [
+            name for name in {**about, **state["about"]} if about.get(name) != state["about"].get(name)
+        ]
+        if differs:
+            raise ValueError(
+                f"{file} is of another training, with other {', '.join(sorted(differs))}: choose another folder for "
+                "checkpoint=, or delete it"
+            )
+        self.at = state["at"]
+        self.network.load_state_dict(parts["network"])
+        for name in ("average", "best"):
+            if name in parts:
+                setattr(self, name, {key: value.to(self.device) for key, value in parts[name].items()})
+        self.good = copy.deepcopy(self.network.state_dict())
+        checkpoint.restore(self.optimizer, optimizer_state)
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.progress and not self.is_over():
+            print(f"going on from {file}, epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
+
+    def save(self):
+        """Write the checkpoint, if one is kept."""
+        self.saved = time.monotonic()
+        if self.file is None or not self.accelerator.is_main_process:
+            return
+        parts = {"network": self.network.state_dict(), "average": self.average or {}, "best": self.best or {}}
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+        state = {"about": self.about, "at": self.at, "scaler": scaler}
+        checkpoint.save(self.file, parts, self.optimizer, state)
+
+    def is_over(self):
+        """Say whether all epochs are done, or the validation figure has not improved for too long."""
+        patience = self.settings.patience
+        return self.at["epoch"] == self.settings.epochs or (patience and self.at["waited"] >= patience)
+
+    def history(self):
+        """Return the epochs so far as a pandas.DataFrame."""
+        history = pd.DataFrame(self.at["history"])
+        if len(history):
+            history = history.set_index("epoch")
+        history.attrs = {"step_loss": [*self.at["step_loss"]], "precision": self.precision}
+        return history
+
+    @contextlib.contextmanager
+    def prepared(self, tracker):
+        """Share batch norms between processes, leave the caller's random numbers alone, and open the log."""
+        gpus = range(torch.cuda.device_count())
+        with (
+            distributed.shared_batch_norm(self.network, self.accelerator),
+            torch.random.fork_rng(devices=gpus),
+        ):
+            try:
+                if self.accelerator.is_main_process:
+                    with tracking.start(tracker, dataclasses.asdict(self.settings)) as log:
+                        yield log
+                else:
+                    yield lambda row: None
+            finally:
+                backbones.set_rows(self.network)
+                backbones.set_training(self.network)
+                self.network.eval()
+
+    def epoch(self):
+        """Train for one epoch, or the rest of it, then score and save."""
+        at, settings = self.at, self.settings
+        started, before = time.perf_counter(), at["seconds"]
+        self.network.train()
+        backbones.set_training(self.network, settings.frozen_stages, at["epoch"] < settings.freeze_epochs)
+        run, order = self._runner(), order_of(self.targets.numpy(), settings, self.seed, at["epoch"])
+        todo = [self._parts_of(order, *step) for step in self.plan[at["step"] :]]
+        wanted = [(part.numbers, part.keys) for step in todo for part in step]
+        batches = load(self.parts, wanted, self.device, self.workers)
+        title = f"epoch {at['epoch'] + 1}/{settings.epochs}"
+        bar = tqdm(
+            total=len(self.plan),
+            initial=at["step"],
+            desc=title,
+            leave=False,
+            delay=2,
+            disable=not self.progress,
+        )
+        pending = []  # (loss, right) of steps that a GPU may still be at: to ask for them would make it wait
+        with bar, contextlib.closing(batches):
+            for number, step in enumerate(todo):
+                pending.append(self._step(run, step, batches))
+                at["step"] += 1
+                if self.device.type == "cpu" or len(pending) == 20 or number == len(todo) - 1:
+                    self._note(pending)
+                    pending = []
+                    bar.set_postfix_str(f"loss {at['step_loss'][-1]:.3f}", refresh=False)
+                    if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                        at["seconds"] = before + time.perf_counter() - started
+                        self.save()
+                bar.update()
+        self._close_epoch(before, started)
+
+    def _parts_of(self, order, first, last):
+        """List the parts of a step, each with the rows that this process computes."""
+        places, parts = np.arange(first, last), []
+        scale = 1 / self.weights[self.targets[order[places]]].sum().item()
+        for part in np.array_split(places, min(self.settings.accumulate, len(places))):
+            rows = distributed.rows(len(part), self.accelerator)
+            keys = self.at["epoch"] * len(order) + part[rows]
+            parts.append(_Part(order[part[rows]], keys, rows, len(part), scale))
+        return parts
+
+    def _runner(self):
+        """Return what computes logits: the network, compiled if wished, its gradients shared between processes."""
+        run = torch.compile(self.network) if self.settings.compile else self.network
+        if self.accelerator.num_processes == 1:
+            return run
+        devices = None if self.device.type == "cpu" else [self.device.index]
+        return DistributedDataParallel(run, device_ids=devices, broadcast_buffers=False)
+
+    def _step(self, run, step, batches):
+        """Move the weights once; return the loss over the step, and how many of its pictures were right."""
+        at, settings, world = self.at, self.settings, self.accelerator.num_processes
+        number = at["epoch"] * len(self.plan) + at["step"]
+        rate = settings.rate(at["epoch"], (number + 0.5) / (len(self.plan) * settings.epochs))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        result = torch.zeros(2, device=self.device)
+        for n, part in enumerate(step):
+            batch, targets = next(batches), self.targets[part.numbers].to(self.device)
+            backbones.set_rows(self.network, part.rows.start, part.rows.stop, part.total)
+            torch.manual_seed(_seed(self.seed, number, n))  # dropout
+            wait = run.no_sync() if world > 1 and n < len(step) - 1 else contextlib.nullcontext()
+            with wait, _explained(settings):
+                with self.accelerator.autocast():
+                    logits = run(batch).float()
+                loss = part.scale * functional.cross_entropy(
+                    logits,
+                    targets,
+                    self.weights.to(self.device),
+                    reduction="sum",
+                    label_smoothing=settings.label_smoothing,
                 )
-    network.eval()
-    return pd.DataFrame(history).set_index("epoch")
+                self.accelerator.backward(loss * world)  # gradients are averaged over the processes
+            result += torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])
+        if self.device.type == "cpu":
+            self._require_finite(result[0].item())  # before it spoils the weights
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            _move_average(self.average, self.network, min(settings.ema, (1 + number) / (10 + number)))
+        return self.accelerator.reduce(result, "sum")
+
+    def _note(self, results):
+        """Keep losses and right answers of steps, once they are known."""
+        for loss, right in torch.stack(results).tolist():
+            self._require_finite(loss)
+            self.at["step_loss"].append(loss)
+            self.at["right"] += int(right)
+
+    def _require_finite(self, loss):
+        if not math.isfinite(loss):
+            self.network.load_state_dict(self.good)
+            rate = self.optimizer.param_groups[-1]["lr"]
+            epoch = self.at["epoch"]
+            raise FloatingPointError(
+                f"the loss became {loss} in epoch {epoch + 1} at learning rate {rate:g}: lower the rate, to a third, "
+                f"say. The weights are again those {f'after epoch {epoch}' if epoch else 'from the beginning'}."
+            )
+
+    def _close_epoch(self, before, started):
+        at, plan = self.at, self.plan
+        lengths = np.array([last - first for first, last in plan])
+        row = {
+            "epoch": at["epoch"] + 1,
+            "learning_rate": self.optimizer.param_groups[-1]["lr"],
+            "train_loss": float(np.dot(at["step_loss"][-len(plan) :], lengths) / lengths.sum()),
+            "train_accuracy": at["right"] / int(lengths.sum()),
+        }
+        if self.validation is not None:
+            with self._averaged():
+                row |= self._validate(*self.validation)
+                figure = row["validation_roc_auc"]
+                figure = -row["validation_loss"] if math.isnan(figure) else figure
+                if figure > at.get("best", -math.inf):
+                    at["best"], at["waited"] = figure, 0
+                    if self.settings.keep == "best":
+                        self.best = copy.deepcopy(self.network.state_dict())
+                else:
+                    at["waited"] += 1
+        row["seconds"] = before + time.perf_counter() - started
+        at["history"].append(row)
+        at |= {"epoch": at["epoch"] + 1, "step": 0, "right": 0, "seconds": 0.0}
+        self.good = copy.deepcopy(self.network.state_dict())
+        self.save()
+        if self.progress:
+            figures = (f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+            print(f"epoch {row['epoch']}/{self.settings.epochs}", *figures, sep="  ")
+
+    @contextlib.contextmanager
+    def _averaged(self):
+        """Lend the network the moving average of its weights, if there is one."""
+        if self.average is None:
+            yield
+            return
+        own = copy.deepcopy(self.network.state_dict())
+        self.network.load_state_dict(self.average)
+        yield
+        self.network.load_state_dict(own)
+
+    def _validate(self, pictures, targets):
+        rows = distributed.rows(len(pictures), self.accelerator)
+        with self.accelerator.autocast():
+            logits = forward(self.network, pictures, numbers=range(len(pictures))[rows])
+        logits = distributed.gather(torch.from_numpy(logits), self.accelerator)
+        return {
+            "validation_loss": functional.cross_entropy(logits, torch.as_tensor(targets)).item(),
+            "validation_accuracy": float((logits.argmax(1).numpy() == targets).mean()),
+            "validation_roc_auc": _roc_auc(targets, torch.softmax(logits, 1).numpy()),
+        }
+
+    def finish(self):
+        """Give the network the weights that were to be kept."""
+        if self.settings.keep == "best":
+            self.network.load_state_dict(self.best)
+        elif self.average is not None:
+            self.network.load_state_dict(self.average)
+        self.network.eval()
 
 
-def _batches(order, batch_size):
-    batches = np.split(order, range(batch_size, len(order), batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches.pop()  # batch norm cannot learn from a single picture; another order leaves out another one
-    return batches
+def _seed(*numbers):
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _validate(network, pictures, targets):
-    logits = torch.from_numpy(forward(network, pictures))
-    result = {
-        "validation_loss": functional.cross_entropy(logits, torch.as_tensor(targets)).item(),
-        "validation_accuracy": (logits.argmax(1).numpy() == targets).mean(),
-    }
-    if logits.shape[1] == 2 and len(set(targets)) == 2:
-        result["validation_roc_auc"] = roc_auc_score(targets, (logits[:, 1] - logits[:, 0]).numpy())
-    return result
+@torch.no_grad()
+def _move_average(average, network, decay):
+    for name, new in network.state_dict().items():
+        kept = average[name]
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
 
 
-def forward(function, pictures, batch_size=64, progress=None):
+def _roc_auc(targets, scores):
+    """Return the area under the ROC curve; of more than two labels the mean of one against the rest; or NaN."""
+    if len(np.unique(targets)) < scores.shape[1]:
+        return math.nan
+    return float(roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
+
+
+@contextlib.contextmanager
+def _explained(settings):
+    """Say which batch size to try when memory runs out."""
+    try:
+        yield
+    except (
+        RuntimeError,
+        MemoryError,
+    ) as error:  # torch.OutOfMemoryError is a RuntimeError; so is that of the CPU
+        words = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+            raise
+        size, parts = settings.batch_size, settings.accumulate
+        half = max(1, size // parts // 2)
+        advice = (
+            f"batch_size={half}, or accumulate={-(-size // half)}, which takes each batch in parts of {half}"
+        )
+        if size // parts == 1:
+            advice = "a smaller image_size or network"
+        raise MemoryError(
+            f"memory ran out with {size // parts} pictures at a time (batch_size={size}, accumulate={parts}): "
+            f"try {advice}"
+        ) from error
+
+
+class _Ramp(Settings):
+    """Settings whose rate grows from `LOWEST` to `HIGHEST`, by the same factor from step to step."""
+
+    def rate(self, epoch, position):
+        return LOWEST * (HIGHEST / LOWEST) ** position
+
+
+def find_learning_rate(network, pictures, targets, settings, augment=None, seed=0, progress=True):
+    """Train a copy of the network with a rate that grows from step to step, until the loss explodes.
+
+    Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
+
+    Parameters
+    ----------
+    network, pictures, targets, settings, augment, seed, progress
+        As of `train`; rate, schedule and epochs of the settings do not matter.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a step: learning_rate, loss and smooth_loss (an exponential mean). ``attrs["suggestion"]`` is a tenth of
+        the rate where the smooth loss is lowest: near that it still falls fast, and does not explode yet.
+    """
+    epochs = -(-RAMP_STEPS // len(steps(len(targets), settings.batch_size)))
+    given = dataclasses.asdict(settings)
+    given |= {"epochs": epochs, "learning_rate": 1.0, "schedule": "constant", "freeze_epochs": 0, "ema": None}
+    settings = _Ramp(**given | {"keep": "last", "patience": None})
+    training = _Training(
+        copy.deepcopy(network), pictures, targets, settings, None, augment, seed, None, False
+    )
+    training.progress = progress
+    with training.prepared(None), contextlib.suppress(FloatingPointError):
+        while not training.is_over():
+            training.epoch()
+    losses = np.array(training.at["step_loss"])
+    total = epochs * len(training.plan)
+    rates = [settings.rate(0, (number + 0.5) / total) for number in range(len(losses))]
+    table = pd.DataFrame({"learning_rate": rates, "loss": losses})
+    table["smooth_loss"] = table["loss"].ewm(alpha=0.1).mean()
+    lowest = table["smooth_loss"].iloc[min(5, len(table) - 1) :].idxmin()
+    exploded = table.index[(table.index > lowest) & (table["smooth_loss"] > 4 * table["smooth_loss"][lowest])]
+    table = table[: exploded[0] + 1] if len(exploded) else table
+    table.attrs["suggestion"] = float(f"{table['learning_rate'][lowest] / 10:.1g}")
+    return table
+
+
+def forward(function, pictures, numbers=None, batch_size=64, progress=None):
     """Apply a network (or its ``features``) to pictures in batches, without gradients.
 
     Parameters
     ----------
     function : torch.nn.Module or its bound method
-    pictures : array of uint8, shape (n, height, width, 3)
+    pictures : array of uint8, shape (n, height, width, 3), or `cache.Pictures`
+    numbers : sequence of int, optional
+        Which of them; default all.
     batch_size : int
     progress : str or None
         Title of the progress bar.
@@ -180,12 +664,11 @@ def forward(function, pictures, batch_size=64, progress=None):
     network = getattr(function, "__self__", function)
     device = next(network.parameters()).device
     network.eval()
-    starts = range(0, len(pictures), batch_size)
-    if progress:
-        starts = tqdm(starts, desc=progress, unit="batch", leave=False, delay=2)
+    numbers = np.arange(len(pictures)) if numbers is None else np.asarray(numbers)
+    batches = np.split(numbers, range(batch_size, len(numbers), batch_size))
+    loaded = load(_Parts(pictures, None), [(batch, None) for batch in batches], device, 0)
+    loaded = tqdm(
+        loaded, total=len(batches), desc=progress, unit="batch", leave=False, delay=2, disable=not progress
+    )
     with torch.inference_mode():
-        outputs = [
-            function(torch.from_numpy(np.array(pictures[start : start + batch_size])).to(device)).cpu()
-            for start in starts
-        ]
-    return torch.cat(outputs).numpy()
+        return torch.cat([function(batch).float().cpu() for batch in loaded]).numpy()

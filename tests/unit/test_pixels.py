@@ -56,6 +56,18 @@ def test_reduced_decoding_stays_close_to_full_decoding():
     assert np.abs(reduced - np.asarray(full)).mean() < 1
 
 
+def test_pictures_are_resized_bilinearly_or_bicubically_and_in_no_other_way():
+    image = gradient(90, 60)
+    box = (15, 0, 75, 60)
+    for interpolation, method in (("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC)):
+        expected = np.asarray(image.resize((32, 32), method, box=box))
+        assert np.array_equal(pixels.decode(encode(image), 32, interpolation), expected)
+    assert np.array_equal(pixels.decode(encode(image), 32), pixels.decode(encode(image), 32, "bilinear"))
+    assert not np.array_equal(pixels.decode(encode(image), 32), expected)
+    with pytest.raises(ValueError, match="'bilinear' or 'bicubic', not 'nearest'"):
+        pixels.decode(encode(image), 32, "nearest")
+
+
 def test_exif_orientation_is_undone():
     upright = gradient()
     exif = Image.Exif()

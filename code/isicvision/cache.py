@@ -1,0 +1,315 @@
+"""Decoded pictures and features on disk, kept by the content of the picture that they were made from.
+
+One small file an array, named by the hash of the picture's bytes: no index that could disagree with the disk.
+A file appears whole by renaming, so that several runs may build the cache at once; each carries a checksum, and
+what is missing, damaged or cut short is made again. Reading goes straight into the batch, through the system's
+page cache, which all processes share: memory stays flat however many pictures there are. (A memory map reads no
+faster here, counts as the process's memory, and ends the process where a file is cut short.)
+"""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import warnings
+import zlib
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from . import pixels
+
+LIMIT = 20
+"""GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
+
+
+def folder():
+    """Return where the cache lies: ISICVISION_CACHE, else ``isicvision`` in the user's own cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("ISICVISION_CACHE") or Path(home) / "isicvision")
+
+
+class Arrays:
+    """Arrays of one shape and type, by key.
+
+    Parameters
+    ----------
+    kind : str
+        Says how the arrays were made, such as ``pixels-224``: another kind is another folder.
+    shape : tuple of int
+    dtype : numpy dtype
+    """
+
+    def __init__(self, kind, shape, dtype):
+        self.kind, self.shape, self.dtype = kind, tuple(shape), np.dtype(dtype)
+        self.bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self._room = None  # bytes that may still be written, see make_room
+
+    def path(self, key):
+        """Return the file of `key`, a hash in hexadecimal digits."""
+        return folder() / self.kind / key[:2] / key
+
+    def has(self, key):
+        """Say whether there is a file of the right length, and mark it as used."""
+        path = self.path(key)
+        try:
+            if path.stat().st_size != self.bytes + 4:
+                return False
+            os.utime(path)
+        except OSError:
+            return False
+        return True
+
+    def read(self, key, out):
+        """Fill `out` with the array of `key`; return False if it is not there or damaged."""
+        try:
+            with open(self.path(key), "rb", buffering=0) as file:
+                length = file.readinto(memoryview(out).cast("B"))
+                return length == self.bytes and file.read(5) == _checksum(out)
+        except OSError:
+            return False
+
+    def write(self, key, array):
+        """Keep `array` if there is room. If the disk takes no more, warn once and go on without."""
+        if self._room is None:
+            self.make_room(1)
+        if self._room < self.bytes + 4:
+            return
+        path = self.path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=path.parent, prefix=".")
+            try:
+                with open(handle, "wb", buffering=0) as file:
+                    whole = file.write(array.data) == self.bytes and file.write(_checksum(array)) == 4
+                if not whole:
+                    raise OSError(28, "No space left on device")
+                os.replace(part, path)
+                self._room -= self.bytes + 4
+            except BaseException:
+                Path(part).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            self._room = 0
+            warnings.warn(
+                f"the cache {folder()} takes no more ({error.strerror or error}); the rest is made anew each time, "
+                "which is slower. ISICVISION_CACHE names another folder.",
+                stacklevel=2,
+            )
+
+    def make_room(self, count):
+        """Delete the arrays of any kind that were not used for longest, until `count` more fit in the limit."""
+        limit = round(float(os.environ.get("ISICVISION_CACHE_GB") or LIMIT) * 1e9)
+        files = []
+        for entry in _files(folder()):
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # another run made room, too
+                continue
+            files.append((status.st_mtime, status.st_size, entry.path))
+        self._room = limit - sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if self._room >= count * (self.bytes + 4):
+                return
+            Path(path).unlink(missing_ok=True)
+            self._room += size
+        if self._room < count * (self.bytes + 4):
+            warnings.warn(
+                f"{count} pictures take more than the {limit / 1e9:g} GB of the cache, so some are made anew each "
+                "time, which is slower; ISICVISION_CACHE_GB=… allows more",
+                stacklevel=4,
+            )
+
+
+def _checksum(array):
+    return zlib.crc32(array.data).to_bytes(4, "little")
+
+
+def _files(root):
+    """List the arrays below `root`: they lie two folders deep, the index of keys does not."""
+    for kind in _folders(root):
+        for shelf in _folders(kind.path):
+            yield from (entry for entry in os.scandir(shelf.path) if entry.is_file(follow_symlinks=False))
+
+
+def _folders(root):
+    try:
+        return [entry for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def clear():
+    """Delete the whole cache: nothing is lost but time."""
+    shutil.rmtree(folder(), ignore_errors=True)
+
+
+def keys(paths):
+    """Return the key of each picture, the hash of its bytes; None where it cannot be read.
+
+    Files whose name, size and times are known from an earlier call are not read again.
+
+    Parameters
+    ----------
+    paths : sequence of str or pathlib.Path
+
+    Returns
+    -------
+    list of (str or None)
+        32 hexadecimal digits each.
+    """
+    marks = [_mark(path) for path in paths]
+    try:
+        return _known_keys(paths, marks)
+    except sqlite3.DatabaseError:  # damaged, in use for long, or on a disk that is full or takes no locks
+        (folder() / "keys.sqlite").unlink(missing_ok=True)
+    except OSError:
+        pass
+    return pixels.map_threads(_key, paths)
+
+
+def _known_keys(paths, marks):
+    folder().mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(folder() / "keys.sqlite", timeout=60)) as index:
+        index.execute("CREATE TABLE IF NOT EXISTS keys (mark TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
+        found = {}
+        for start in range(0, len(marks), 500):
+            some = [mark for mark in marks[start : start + 500] if mark]
+            query = f"SELECT mark, key FROM keys WHERE mark IN ({','.join('?' * len(some))})"
+            found.update(index.execute(query, some))
+        unknown = [n for n, mark in enumerate(marks) if mark and mark not in found]
+        new = dict(zip(unknown, pixels.map_threads(_key, [paths[n] for n in unknown]), strict=True))
+        with index:
+            rows = [(marks[n], key) for n, key in new.items() if key]
+            index.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?)", rows)
+    return [new.get(n) or found.get(mark) for n, mark in enumerate(marks)]
+
+
+def _mark(path):
+    """Name a file's state: a write changes its size or one of its times, and nobody can set the second of them."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def _key(path):
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return None
+
+
+class Pictures:
+    """Decoded pictures as one large array that is never in memory whole: ``pictures[[3, 5]]`` reads two.
+
+    Making one decodes what the cache does not hold, in as many threads as there are cores.
+
+    Parameters
+    ----------
+    paths : sequence of str or pathlib.Path
+    size : int
+        Side of the squares, in pixels.
+    interpolation : str
+        See `pixels.decode`.
+    progress : str or None
+        Title of the progress bar.
+
+    Attributes
+    ----------
+    broken : dict of str to str
+        Path to reason, of each picture that cannot be read.
+    keys : list of (str or None)
+        See `keys`.
+    shape : tuple of int
+        (pictures, size, size, 3); the type is uint8.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, paths, size, interpolation="bilinear", progress="decoding"):
+        self.paths = [str(path) for path in paths]
+        self.size, self.interpolation = size, interpolation
+        self.shape = (len(self.paths), size, size, 3)
+        self.keys = keys(self.paths)
+        # another Pillow may decode to other values
+        kind = f"pixels-{size}-{interpolation}-pillow-{PIL.__version__}"
+        self._arrays = Arrays(kind, self.shape[1:], np.uint8)
+        missing = [n for n, key in enumerate(self.keys) if key is None or not self._arrays.has(key)]
+        if missing:
+            self._arrays.make_room(len(missing))
+        reasons = pixels.map_threads(self._check, missing, progress)
+        self.broken = {self.paths[n]: why for n, why in zip(missing, reasons, strict=True) if why}
+
+    def _check(self, number):
+        try:
+            self._decode(number)
+        except pixels.PictureError as error:
+            return str(error)
+
+    def _decode(self, number):
+        path, key = self.paths[number], self.keys[number]
+        array = np.ascontiguousarray(pixels.decode(path, self.size, self.interpolation))
+        if key:
+            self._arrays.write(key, array)
+        return array
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, chosen):
+        """Return pictures by a slice or a sequence of numbers: uint8 array of shape (n, size, size, 3)."""
+        numbers = range(len(self))[chosen] if isinstance(chosen, slice) else chosen
+        batch = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for out, number in zip(batch, numbers, strict=True):
+            key = self.keys[number]
+            if key is None or not self._arrays.read(key, out):
+                out[:] = self._decode(number)
+        return batch
+
+    def require_all(self):
+        """Return this object, or raise one pixels.PictureError that names every broken picture."""
+        if self.broken:
+            shown = "\n  ".join([*self.broken.values()][:10] + ["…"] * (len(self.broken) > 10))
+            raise pixels.PictureError(
+                f"{len(self.broken)} of {len(self)} pictures cannot be read; dataset.check() sets such pictures "
+                f"aside:\n  {shown}"
+            )
+        return self
+
+
+def through(kind, width, pictures, compute):
+    """Return one vector a picture, from the cache where it is, else computed and kept.
+
+    Parameters
+    ----------
+    kind : str
+        Must name everything that the vectors depend on but the picture.
+    width : int
+        Length of the vectors.
+    pictures : Pictures
+    compute : callable
+        ``compute(numbers)`` returns float32 of shape (len(numbers), width).
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (pictures, width)
+    """
+    arrays = Arrays(kind, (width,), np.float32)
+    result = np.empty((len(pictures), width), np.float32)
+    missing = [
+        n
+        for n, key in enumerate(pictures.keys)
+        if not (key and arrays.has(key) and arrays.read(key, result[n]))
+    ]
+    if missing:
+        arrays.make_room(len(missing))
+        result[missing] = compute(missing)
+        for n in missing:
+            if pictures.keys[n]:
+                arrays.write(pictures.keys[n], result[n])
+    return result

@@ -1,0 +1,74 @@
+"""One file from which a training goes on as if it had never stopped: tensors as safetensors, the rest as JSON."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+
+def save(path, parts, optimizer, state):
+    """Write a checkpoint, whole or not at all.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    parts : dict of str to dict
+        Name to state dict, such as ``{"network": network.state_dict()}``.
+    optimizer : torch.optim.Optimizer
+    state : dict
+        All else, fit for JSON; floats come back to the last bit.
+    """
+    tensors = {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
+    scalars = {}
+    for number, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            where = tensors if torch.is_tensor(value) else scalars
+            where[f"optimizer/{number}/{name}"] = value
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    new = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, new, {"state": json.dumps({**state, "optimizer": scalars})})
+    with open(new, "rb+") as file:
+        os.fsync(file.fileno())  # the old one goes only when the new one is safe
+    os.replace(new, path)
+
+
+def load(path):
+    """Read a checkpoint.
+
+    Returns
+    -------
+    parts, optimizer_state, state
+        What `save` was given; the second goes to `restore`. None if there is no file.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # no dict: has no items()
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no whole checkpoint ({error}): delete it to begin anew") from error
+    parts, optimizer_state = {}, {}
+    for name, value in {**tensors, **state.pop("optimizer")}.items():
+        part, _, rest = name.partition("/")
+        if part == "optimizer":
+            number, _, rest = rest.partition("/")
+            optimizer_state.setdefault(int(number), {})[rest] = value
+        else:
+            parts.setdefault(part, {})[rest] = value
+    return parts, optimizer_state, state
+
+
+def restore(optimizer, optimizer_state):
+    """Give an optimizer the state that `load` read."""
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})

@@ -1,0 +1,176 @@
+"""The run record: one JSON beside the model with all that is needed to tell, and to repeat, how it was made."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from . import __version__, cache
+from .project import PROJECT_ROOT
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "accelerate",
+    "scikit-learn",
+    "imaug",
+    "opencv-python-headless",
+    "pillow",
+    "numpy",
+)
+FILE = "run.json"
+
+
+def manifest(dataset):
+    """Hash what a dataset holds: the bytes of its pictures, their labels, and which belong together.
+
+    Where the files lie and in which order makes no difference.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    table = dataset.table
+    rows = zip(cache.keys(dataset.paths), table["label"], table["group"], table["path"], strict=True)
+    lines = [f"{key},{label},{'' if group == path else group}" for key, label, group, path in rows]
+    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+
+
+def versions():
+    """Return the versions of Python and the packages that matter: dict of str to str."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def code_version():
+    """Return the version of isicvision and, in a checkout, the commit and whether files differ from it: dict."""
+    found = {"isicvision": __version__, "commit": None, "changed": None}
+    try:
+        ask = ["git", "-C", str(PROJECT_ROOT)]
+        options = {"capture_output": True, "text": True, "check": True, "timeout": 30}
+        found["commit"] = subprocess.run([*ask, "rev-parse", "HEAD"], **options).stdout.strip()
+        status = subprocess.run([*ask, "status", "--porcelain", "--", "code/isicvision"], **options).stdout
+        found["changed"] = bool(status.strip())
+    except (OSError, subprocess.SubprocessError):  # no git, or no checkout
+        pass
+    return found
+
+
+def machine():
+    """Say what the run ran on: dict of system, processor, cores (threads torch uses) and accelerator."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "accelerator": gpu,
+    }
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or None
+
+
+def write(folder, model, parts, parameters=None, evaluation=None):
+    """Write run.json into the folder of a saved model.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Where `ImageClassifier.save` wrote the model.
+    model : ImageClassifier
+        Just trained.
+    parts : dict of str to ImageDataset
+        The split: ``{"train": …, "validation": …, "test": …}``.
+    parameters : dict, optional
+        Of the notebook or job, fit for JSON; ``train.py --rerun`` repeats the run from them.
+    evaluation : Evaluation, optional
+        On the test pictures; `add_metrics` can add it later.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    training = dict(model.card["training"])
+    history = training.pop("history", [])
+    run = {
+        "format": 1,
+        "parameters": parameters or {},
+        "model": {name: value for name, value in model.card.items() if name not in ("training", "format")},
+        "training": training,
+        "seed": model.seed,
+        "split": {name: {"pictures": len(part), "manifest": manifest(part)} for name, part in parts.items()},
+        "code": code_version(),
+        "packages": versions(),
+        "machine": machine(),
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "history": history,
+        "step_loss": model.step_loss,
+        "metrics": None,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    path = Path(folder) / FILE
+    _write(path, run)
+    return path if evaluation is None else add_metrics(folder, evaluation)
+
+
+def add_metrics(folder, evaluation):
+    """Add metrics with their 95 % intervals to run.json, and return its path.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+    evaluation : Evaluation
+    """
+    path = Path(folder) / FILE
+    run = read(path)
+    table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
+    run["metrics"] = {"pictures": len(evaluation.table), **table.to_dict("index")}
+    _write(path, run)
+    return path
+
+
+def read(path):
+    """Read a run record: dict.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is none at `path`, or it is no run record.
+    """
+    path = Path(path)
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such run record; record.write makes one") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no run record: {error}") from error
+    if not isinstance(run, dict) or not {"parameters", "split", "training"} <= set(run):
+        raise ValueError(f"{path} is no run record: it lacks parameters, split or training")
+    return run
+
+
+def _write(path, run):
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    new.replace(path)

@@ -1,0 +1,180 @@
+"""The settings of a training, checked when they are made, and the learning rate that follows from them."""
+
+import dataclasses
+import difflib
+import math
+
+import numpy as np
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "step", "cosine", "one_cycle")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to train; each is an argument of `ImageClassifier.fit`.
+
+    Attributes
+    ----------
+    epochs : int
+        How often each training picture is seen.
+    batch_size : int
+        Pictures per step, of all processes together.
+    learning_rate : float or sequence of float
+        The highest, or one for each epoch. AdamW wants rates about ten times smaller than SGD.
+    schedule : str
+        How a single rate goes on, step by step. ``"constant"``; ``"step"``: a tenth from half way on and a hundredth
+        in the last tenth, as in 2018; ``"cosine"``: down to 0 (Loshchilov and Hutter, SGDR, 2017); ``"one_cycle"``:
+        up during the first quarter, then down to 0 (Smith and Topin, Super-convergence, 2018).
+    optimizer : str
+        ``"sgd"`` with Nesterov momentum 0.9 (2018: SGD with momentum) or ``"adamw"`` (Loshchilov and Hutter,
+        Decoupled Weight Decay Regularization, 2019).
+    l2 : float
+        Weight decay, 0 to below 1.
+    freeze_epochs : int
+        So many epochs at the beginning train the new last layer alone; as many as `epochs`: the body stays as it is.
+    frozen_stages : int
+        So many stages of the body, from the input (`ImageClassifier.summary` lists them), keep their weights and
+        batch statistics. They see edges and colours; not to train them saves much of the time.
+    body_rate : float
+        Factor of the learning rate for the body, 0 to 1: it is pretrained, the last layer is not.
+    label_smoothing : float
+        0 to below 1: share of each target that is spread over all labels (Szegedy et al., Rethinking the Inception
+        Architecture, 2016).
+    class_weight : "balanced" or None
+        Weigh each label in the loss by the inverse of its frequency.
+    sampling : "shuffle" or "balanced"
+        Each picture once an epoch in random order, or drawn so that each label comes equally often.
+    accumulate : int
+        Compute each step in so many parts, one after the other, to need less memory; batch norms see the parts.
+    precision : str
+        ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed: 16 bits where they do no harm, by torch.autocast); ``"auto"`` times
+        a few steps of each on this machine and takes another than fp32 if it is clearly faster (`training.WORTH`).
+    compile : bool
+        torch.compile the network: a minute or more at the start, for faster steps on a GPU. Needs a C++ compiler.
+    ema : float or None
+        Keep a moving average of the weights with this decay (0 to below 1) and take it as the result (Polyak and
+        Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992).
+    keep : "last" or "best"
+        Weights of the last epoch, or of that with the best validation figure: ROC AUC, or the loss where that is
+        not defined.
+    patience : int or None
+        Stop when that figure has not improved for so many epochs.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range; the message names it.
+    """
+
+    epochs: int = 15
+    batch_size: int = 32
+    learning_rate: float | list = 0.01
+    schedule: str = "constant"
+    optimizer: str = "sgd"
+    l2: float = 0.0005
+    freeze_epochs: int = 0
+    frozen_stages: int = 0
+    body_rate: float = 1.0
+    label_smoothing: float = 0.0
+    class_weight: str | None = None
+    sampling: str = "shuffle"
+    accumulate: int = 1
+    precision: str = "auto"
+    compile: bool = False
+    ema: float | None = None
+    keep: str = "last"
+    patience: int | None = None
+
+    def __post_init__(self):
+        def check(right, name, meaning):
+            if not right:
+                raise ValueError(f"{name} is {meaning}, not {getattr(self, name)!r}")
+
+        for name in ("epochs", "batch_size", "accumulate"):
+            check(_is_whole(getattr(self, name), 1), name, "a whole number of 1 or more")
+        for name in ("freeze_epochs", "frozen_stages"):
+            check(_is_whole(getattr(self, name), 0), name, "a whole number of 0 or more")
+        check(self.freeze_epochs <= self.epochs, "freeze_epochs", f"at most epochs ({self.epochs})")
+        check(self.accumulate <= self.batch_size, "accumulate", f"at most batch_size ({self.batch_size})")
+        for name, meaning in (("l2", "a weight decay"), ("label_smoothing", "a share")):
+            check(
+                _is_number(getattr(self, name), 0) and getattr(self, name) < 1,
+                name,
+                f"{meaning} from 0 to below 1",
+            )
+        check(
+            self.ema is None or (_is_number(self.ema, 0) and self.ema < 1),
+            "ema",
+            "None or a decay from 0 to below 1",
+        )
+        check(_is_number(self.body_rate, 0) and self.body_rate <= 1, "body_rate", "a factor from 0 to 1")
+        for name, choices in (
+            ("schedule", SCHEDULES),
+            ("optimizer", OPTIMIZERS),
+            ("class_weight", ("balanced", None)),
+            ("sampling", ("shuffle", "balanced")),
+            ("precision", PRECISIONS),
+            ("compile", (False, True)),
+            ("keep", ("last", "best")),
+        ):
+            check(getattr(self, name) in (*choices,), name, " or ".join(map(repr, choices)))
+        check(
+            self.patience is None or _is_whole(self.patience, 1),
+            "patience",
+            "None or a whole number of 1 or more",
+        )
+        rates = [self.learning_rate] if np.isscalar(self.learning_rate) else list(self.learning_rate)
+        if not np.isscalar(self.learning_rate) and len(rates) != self.epochs:
+            raise ValueError(
+                f"learning_rate has {len(rates)} values for {self.epochs} epochs; give a number or one for each"
+            )
+        check(
+            all(_is_number(rate, 0) and rate > 0 for rate in rates),
+            "learning_rate",
+            "one or more positive numbers",
+        )
+        if not np.isscalar(self.learning_rate) and self.schedule != "constant":
+            raise ValueError(
+                f"schedule {self.schedule!r} has no effect on a list of learning rates: give one of them"
+            )
+
+    @classmethod
+    def of(cls, defaults, given):
+        """Make settings from two dicts, the second of which has precedence; an unknown name raises TypeError."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise TypeError(f"unknown training setting {name!r}{hint} There are: {', '.join(names)}")
+        settings = {**defaults, **given}
+        if "learning_rate" in settings and not np.isscalar(settings["learning_rate"]):
+            settings["learning_rate"] = [*settings["learning_rate"]]
+            if "schedule" not in given:  # a list says it all
+                settings.pop("schedule", None)
+        return cls(**settings)
+
+    def rate(self, epoch, position):
+        """Return the learning rate at `position` (0 to 1) of the whole training, in epoch `epoch` (from 0)."""
+        if not np.isscalar(self.learning_rate):
+            return self.learning_rate[epoch]
+        return (
+            self.learning_rate
+            * {
+                "constant": 1.0,
+                "step": 1.0 if position < 0.5 else 0.1 if position < 0.9 else 0.01,
+                "cosine": (1 + math.cos(math.pi * position)) / 2,
+                "one_cycle": min(position / 0.25, (1 + math.cos(math.pi * (position - 0.25) / 0.75)) / 2),
+            }[self.schedule]
+        )
+
+
+def _is_number(value, least):
+    is_real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value) and value >= least
+
+
+def _is_whole(value, least):
+    return _is_number(value, least) and isinstance(value, (int, np.integer))

@@ -1,0 +1,79 @@
+"""Log a training to TensorBoard or MLflow, in a local folder unless told otherwise."""
+
+import contextlib
+import os
+from pathlib import Path
+
+FOLDER = "outputs/tracking"
+TRACKERS = ("tensorboard", "mlflow", None)
+
+
+@contextlib.contextmanager
+def start(tracker, settings):
+    """Open a log and yield ``log(row)``, which takes a dict of an epoch's figures, ``epoch`` among them.
+
+    Look at them with ``tensorboard --logdir outputs/tracking/tensorboard``, or
+    ``mlflow ui --backend-store-uri sqlite:///outputs/tracking/mlflow.db`` (from the package mlflow). MLflow goes to
+    another server where MLFLOW_TRACKING_URI says so, as it does in Azure ML.
+
+    Parameters
+    ----------
+    tracker : "tensorboard", "mlflow" or None
+    settings : dict
+        Logged once, as the parameters of the run.
+
+    Raises
+    ------
+    ValueError
+        If there is no such tracker.
+    ModuleNotFoundError
+        If it is not installed; the message says how.
+    """
+    if tracker not in TRACKERS:
+        raise ValueError(f"tracker is {', '.join(map(repr, TRACKERS))}, not {tracker!r}")
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = {"tensorboard": _tensorboard, "mlflow": _mlflow, None: _nothing}[tracker](settings)
+            log = stack.enter_context(opened)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f'{tracker} is not installed ({error}): pip install -e ".[tracking]"', name=error.name
+            ) from error
+        yield log
+
+
+@contextlib.contextmanager
+def _nothing(_):
+    yield lambda row: None
+
+
+@contextlib.contextmanager
+def _tensorboard(settings):
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = Path(FOLDER) / "tensorboard"
+    folder.mkdir(parents=True, exist_ok=True)
+    with SummaryWriter(folder / f"run-{len([*folder.iterdir()]) + 1:03d}") as writer:
+        writer.add_text("settings", "\n\n".join(f"{name}: {value}" for name, value in settings.items()))
+
+        def log(row):
+            for name, value in row.items():
+                writer.add_scalar(name, value, row["epoch"])
+
+        yield log
+
+
+@contextlib.contextmanager
+def _mlflow(settings):
+    import mlflow
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        folder = Path(FOLDER).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        if mlflow.get_experiment_by_name("isicvision") is None:
+            mlflow.create_experiment("isicvision", (folder / "mlflow-artifacts").as_uri())
+    mlflow.set_experiment("isicvision")
+    with mlflow.start_run():
+        mlflow.log_params(settings)
+        yield lambda row: mlflow.log_metrics(row, row["epoch"])

@@ -1,0 +1,451 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from imgaug import augmenters as iaa
+
+from isicvision import ImageClassifier, augment_dataset, backbones, checkpoint, training
+from isicvision.settings import SCHEDULES, Settings
+
+LABELS = ["benign", "malignant"]
+QUICK = {"epochs": 3, "batch_size": 5, "learning_rate": 0.01, "precision": "fp32"}
+
+
+def small(name="resnet18", **options):
+    return ImageClassifier(name, LABELS, **{"weights": None, "image_size": 64, "dropout": 0.3} | options)
+
+
+def weights(model):
+    return model.network.state_dict()
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
+
+
+def fit(dataset, validation=None, model=None, **settings):
+    model = model or small()
+    history = model.fit(
+        augment_dataset(dataset, iaa.Fliplr(0.5)), validation, progress=False, **QUICK | settings
+    )
+    return model, history
+
+
+# Settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is a whole number"),
+        ({"epochs": True}, "epochs is a whole number"),
+        ({"batch_size": 2.5}, "batch_size is a whole number"),
+        ({"epochs": 2, "learning_rate": [0.1]}, "1 values for 2 epochs"),
+        ({"learning_rate": float("nan")}, "positive numbers, not nan"),
+        ({"learning_rate": -1}, "positive numbers"),
+        ({"learning_rate": "high"}, "positive numbers"),
+        ({"epochs": 2, "learning_rate": [0.1, 0.1], "schedule": "cosine"}, "no effect on a list"),
+        ({"schedule": "linear"}, "schedule is 'constant' or"),
+        ({"l2": -0.1}, "l2 is a weight decay"),
+        ({"optimizer": "lbfgs"}, "optimizer is 'sgd' or 'adamw'"),
+        ({"class_weight": "heavy"}, "class_weight is 'balanced' or None"),
+        ({"freeze_epochs": 9, "epochs": 3}, "freeze_epochs is at most epochs"),
+        ({"accumulate": 99}, "accumulate is at most batch_size"),
+        ({"ema": 1.0}, "ema is None or a decay"),
+        ({"precision": "int8"}, "precision is 'auto' or"),
+        ({"patience": 0}, "patience is None or"),
+    ],
+)
+def test_impossible_settings_are_named(dataset, settings, message):
+    with pytest.raises(ValueError, match=message):
+        small().fit(dataset, **settings)
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest_name(dataset):
+    with pytest.raises(TypeError, match="'learnrate'; did you mean learning_rate"):
+        small().fit(dataset, learnrate=0.1)
+
+
+def test_help_shows_every_setting():
+    import inspect
+
+    shown = inspect.signature(ImageClassifier.fit).parameters
+    assert {field.name for field in dataclasses.fields(Settings)} < set(shown) and "settings" not in shown
+
+
+@given(st.sampled_from(SCHEDULES), st.floats(1e-6, 10), st.floats(1e-6, 1 - 1e-6))
+def test_a_schedule_never_exceeds_its_rate_nor_reaches_zero(schedule, rate, position):
+    assert 0 < Settings(learning_rate=rate, schedule=schedule).rate(0, position) <= rate * (1 + 1e-9)
+
+
+def test_schedules_are_as_described():
+    def at(schedule, *positions):
+        return [round(Settings(learning_rate=1, schedule=schedule).rate(0, p), 3) for p in positions]
+
+    assert at("constant", 0.1, 0.9) == [1, 1]
+    assert at("step", 0.49, 0.5, 0.89, 0.9) == [1, 0.1, 0.1, 0.01]
+    assert at("cosine", 0, 0.5) == [1, 0.5]
+    assert at("one_cycle", 0.125, 0.25, 0.625) == [0.5, 1, 0.5]
+    assert [Settings(epochs=3, learning_rate=[3, 2, 1]).rate(epoch, 0.5) for epoch in range(3)] == [3, 2, 1]
+
+
+# Batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_last_batch_of_one_picture_is_left_out():
+    assert training.steps(9, 4) == [(0, 4), (4, 8)]
+    assert training.steps(10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert training.steps(3, 32) == [(0, 3)]
+
+
+def test_balanced_sampling_shows_each_label_as_often():
+    targets = np.array([0] * 950 + [1] * 50)
+    drawn = training.order_of(targets, Settings(sampling="balanced"), seed=0, epoch=0)
+    assert len(drawn) == 1000 and 0.4 < targets[drawn].mean() < 0.6
+    shuffled = training.order_of(targets, Settings(), seed=0, epoch=0)
+    assert sorted(shuffled) == list(range(1000))
+    assert not np.array_equal(shuffled, training.order_of(targets, Settings(), seed=0, epoch=1))
+
+
+def test_worker_processes_and_the_thread_give_the_same_weights(dataset):
+    thread, _ = fit(dataset, epochs=1)
+    model = small()
+    augmented = augment_dataset(dataset, iaa.Fliplr(0.5))
+    model.fit(augmented, progress=False, workers=2, **QUICK | {"epochs": 1})
+    assert same(weights(thread), weights(model))
+
+
+# What is trained -------------------------------------------------------------------------------------------------
+
+
+def test_head_only_leaves_the_body_as_it_is(dataset):
+    model = small()
+    before = {name: value.clone() for name, value in weights(model).items()}
+    fit(dataset, model=model, freeze_epochs=3)
+    changed = {name for name, value in weights(model).items() if not torch.equal(value, before[name])}
+    assert changed == {"head.1.weight", "head.1.bias"}
+
+
+def test_head_then_body_trains_both_the_body_more_slowly(dataset):
+    model = small()
+    before = {name: value.clone() for name, value in weights(model).items()}
+    fit(dataset, model=model, freeze_epochs=1, body_rate=1e-12, l2=0, epochs=2)
+    after = weights(model)
+    assert torch.allclose(after["body.conv1.weight"], before["body.conv1.weight"], atol=1e-8)
+    assert not torch.equal(after["body.bn1.running_mean"], before["body.bn1.running_mean"])
+    assert not torch.allclose(after["head.1.weight"], before["head.1.weight"], atol=1e-4)
+
+
+def test_frozen_stages_keep_weights_and_statistics(dataset):
+    model = small()
+    before = {name: value.clone() for name, value in weights(model).items()}
+    fit(dataset, model=model, frozen_stages=2, optimizer="adamw", learning_rate=0.001)
+    frozen = [name for name in before if name.startswith(("body.conv1", "body.bn1", "body.layer1"))]
+    assert len(frozen) > 10 and all(torch.equal(weights(model)[name], before[name]) for name in frozen)
+    assert not torch.equal(weights(model)["body.layer2.0.conv1.weight"], before["body.layer2.0.conv1.weight"])
+    table = model.summary().set_index("stage")
+    assert table.loc[["stem", "layer1"], "trainable"].sum() == 0 and table.loc["layer2", "trainable"] > 0
+    with pytest.raises(ValueError, match="9, but the network has 5 stages"):
+        fit(dataset, frozen_stages=9)
+
+
+def test_accumulated_parts_give_the_step_of_the_whole_batch(dataset):
+    """AlexNet has no batch norm, which would see the parts; dropout is off, as its mask belongs to a part."""
+    runs = [
+        fit(dataset, model=small("alexnet", dropout=0.0), accumulate=parts, batch_size=8, epochs=1, l2=0)
+        for parts in (1, 4)
+    ]
+    one, four = (history.attrs["step_loss"] for _, history in runs)
+    assert np.allclose(one, four, atol=1e-5) and len(one) == 3
+
+
+def test_balanced_class_weights_raise_the_rare_label(dataset):
+    rare = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"][3:]})
+    scores = []
+    for settings in ({}, {"class_weight": "balanced"}, {"sampling": "balanced"}):
+        model = small(dropout=0.0)
+        model.fit(rare, progress=False, **QUICK | {"epochs": 4, "batch_size": 8} | settings)
+        scores.append(model.predict_proba(rare)[:, 1].mean())
+    assert scores[1] > scores[0] and scores[2] > scores[0]
+
+
+def test_label_smoothing_keeps_scores_from_the_ends(dataset):
+    sure, smooth = (
+        fit(dataset, epochs=8, label_smoothing=share)[0].predict_proba(dataset).max() for share in (0.0, 0.4)
+    )
+    assert smooth < sure
+
+
+def test_the_moving_average_of_the_weights_is_what_remains(dataset):
+    plain, averaged = (fit(dataset, ema=decay)[0] for decay in (None, 0.9))
+    assert not same(weights(plain), weights(averaged))
+    still, _ = fit(dataset, ema=0.0)  # a decay of 0 forgets at once
+    assert same(weights(plain), weights(still))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_each_precision_learns_and_is_written_down(dataset, precision):
+    model, history = fit(dataset, precision=precision, epochs=4)
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert model.card["training"]["precision"] == history.attrs["precision"] == precision
+    assert weights(model)["body.conv1.weight"].dtype == torch.float32
+
+
+def test_auto_takes_another_precision_only_where_it_pays(dataset, monkeypatch):
+    monkeypatch.setattr(training, "TRIAL_STEPS", 2)
+    for times, chosen in (({"fp32": 1.0, "bf16": 0.5}, "bf16"), ({"fp32": 1.0, "bf16": 0.9}, "fp32")):
+        monkeypatch.setattr(training, "time_precisions", lambda *_, times=times: times)
+        assert fit(dataset, precision="auto", epochs=1)[1].attrs["precision"] == chosen
+
+
+def test_auto_times_real_steps_and_leaves_the_network_alone(dataset):
+    network = small().network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batch = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    times = training.time_precisions(network, batch, torch.tensor([0, 1, 0, 1]))
+    assert list(times) == ["fp32", "bf16"] and min(times.values()) > 0
+    assert same(before, network.state_dict())
+
+
+# Validation, best, patience --------------------------------------------------------------------------------------
+
+
+def test_best_keeps_the_weights_of_the_best_epoch(dataset):
+    train, test = dataset.split(0.5, 0.5)
+    model, history = fit(train, test, keep="best", epochs=5, learning_rate=0.03)
+    scores = model.predict_proba(test)[:, 1]
+    best = history["validation_roc_auc"].max()
+    truth = (test.table["label"] == "malignant").to_numpy()
+    pairs = scores[truth][:, None] - scores[~truth][None]
+    assert (pairs > 0).mean() + (pairs == 0).mean() / 2 == pytest.approx(best)
+
+
+def test_patience_stops_when_nothing_improves(dataset):
+    train, test = dataset.split(0.5, 0.5)
+    _, history = fit(train, test, patience=2, epochs=9, learning_rate=1e-9, l2=0, model=small(dropout=0))
+    assert len(history) < 9
+    with pytest.raises(ValueError, match="give validation="):
+        fit(train, patience=2)
+
+
+def test_on_epoch_sees_the_history_grow(dataset):
+    seen = []
+    fit(dataset, model=small(), epochs=2)
+    model = small()
+    model.fit(
+        dataset, progress=False, on_epoch=lambda history: seen.append(len(history)), **QUICK | {"epochs": 2}
+    )
+    assert seen == [1, 2]
+
+
+# Stop and go on --------------------------------------------------------------------------------------------------
+
+JOB = """
+import sys, signal, os
+import isicvision.training as training
+from isicvision import ImageClassifier, ImageDataset, augment_dataset
+from imgaug import augmenters as iaa
+dataset, folder, kill_at = ImageDataset.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+train, validation = dataset.split(0.5, 0.5)
+step, count = training._Training._step, 0
+def counted(self, *arguments):
+    global count
+    count += 1
+    if count == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+training._Training._step = counted
+training.CHECKPOINT_SECONDS = 0  # after every step
+model = ImageClassifier("resnet18", ["benign", "malignant"], weights=None, image_size=64, dropout=0.3)
+history = model.fit(
+    augment_dataset(train, iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply((0.8, 1.2))])), validation,
+    checkpoint=folder + "/checkpoint", epochs=3, batch_size=5, learning_rate=0.002, schedule="one_cycle",
+    optimizer="adamw", ema=0.9, keep="best", precision="fp32", accumulate=2)
+model.save(folder + "/model")
+history.drop(columns="seconds").to_csv(folder + "/history.csv")
+"""
+
+
+def job(dataset, folder, kill_at=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    table = dataset.save(folder / "dataset.csv")
+    command = [sys.executable, "-c", JOB, str(table), str(folder), str(kill_at)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(dataset, tmp_path):
+    whole = job(dataset, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = job(dataset, tmp_path / "killed", kill_at=6)  # within the second epoch
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model").exists()
+    resumed = job(dataset, tmp_path / "killed")
+    assert resumed.returncode == 0 and "going on from" in resumed.stdout
+    for name in ("history.csv", "model/network.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+
+
+def test_a_finished_run_is_not_run_again(dataset, tmp_path, monkeypatch):
+    first = small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
+    monkeypatch.setattr(training._Training, "_step", None)
+    model = small()
+    again = model.fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
+    assert again.equals(first)
+
+
+def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
+    small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
+    for other, name in ((dataset, "l2"), (dataset.sample(12), "pictures")):
+        settings = QUICK | ({"l2": 0.1} if name == "l2" else {})
+        with pytest.raises(ValueError, match=rf"of another training, with other {name}.*delete it"):
+            small().fit(other, progress=False, checkpoint=tmp_path, **settings)
+
+
+def test_a_damaged_checkpoint_is_named(dataset, tmp_path):
+    small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
+    file = tmp_path / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is no whole checkpoint"):
+        small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
+
+
+def test_an_interrupted_save_leaves_the_earlier_checkpoint(dataset, tmp_path, monkeypatch):
+    small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
+    file = tmp_path / "checkpoint.safetensors"
+    before = file.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(file, {"network": {}}, torch.optim.SGD([torch.zeros(1)], lr=1), {})
+    assert file.read_bytes() == before
+
+
+def test_a_loss_that_explodes_stops_and_the_last_good_weights_are_back(dataset):
+    model = small()
+    before = {name: value.clone() for name, value in weights(model).items()}
+    with pytest.raises(FloatingPointError, match=r"lower the rate.*from the beginning"):
+        fit(dataset, model=model, learning_rate=1e20)
+    assert same(before, weights(model))
+    first, _ = fit(dataset, epochs=1, learning_rate=0.01)
+    model = small()
+    with pytest.raises(FloatingPointError, match="after epoch 1"):
+        fit(dataset, model=model, epochs=3, learning_rate=[0.01, 1e20, 1e20])
+    assert same(weights(first), weights(model))
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "advice"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried…"),
+            {"batch_size": 32},
+            "batch_size=16, or accumulate=2",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            {"batch_size": 32, "accumulate": 4},
+            "batch_size=4, or accumulate=8",
+        ),
+        (MemoryError(), {"batch_size": 1}, "a smaller image_size"),
+    ],
+)
+def test_out_of_memory_says_which_batch_size_to_try(dataset, monkeypatch, error, settings, advice):
+    def forward(*_):
+        raise error
+
+    monkeypatch.setattr(backbones.Network, "forward", forward)
+    with pytest.raises(MemoryError, match=advice):
+        fit(dataset, **settings)
+
+
+# Several processes -----------------------------------------------------------------------------------------------
+
+SHARED = """
+import sys, json
+from isicvision import ImageClassifier, ImageDataset, augment_dataset
+from imgaug import augmenters as iaa
+from accelerate import PartialState
+dataset, target = ImageDataset.load(sys.argv[1]), sys.argv[2]
+train, validation = dataset.split(0.5, 0.5)
+augmented = augment_dataset(train, iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply((0.8, 1.2))]))
+result = {}
+for name, rate in (("alexnet", 1e-3), ("resnet18", 1e-6), ("efficientnet_lite0", 1e-6)):
+    weights = "imagenet" if "lite" in name else None
+    model = ImageClassifier(name, ["benign", "malignant"], weights=weights, image_size=64, dropout=0.3)
+    history = model.fit(
+        augmented, validation, epochs=2, batch_size=6, accumulate=1, learning_rate=rate, class_weight="balanced",
+        label_smoothing=0.1, precision="fp32", progress=False)
+    result[name] = {"loss": history.attrs["step_loss"], "auc": history["validation_roc_auc"].tolist()}
+state = PartialState()
+if state.is_main_process:
+    json.dump({"processes": state.num_processes, **result}, open(target, "w"))
+"""
+
+
+def test_two_processes_compute_what_one_computes(dataset, tmp_path):
+    """Batch norm, dropout, augmentation, class weights and validation included.
+
+    The rates are low where batch norms are: on six small pictures a single ReLU that rounds to the other side of zero
+    changes gradients by a percent, whatever the number of processes.
+    """
+    script, table = tmp_path / "job.py", dataset.save(tmp_path / "dataset.csv")
+    script.write_text(SHARED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    results = []
+    for processes in (1, 2):
+        target = tmp_path / f"{processes}.json"
+        command = [*launch, str(processes), str(script), str(table), str(target)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(json.loads(target.read_text()))
+    one, two = results
+    assert (one.pop("processes"), two.pop("processes")) == (1, 2)
+    for name in one:
+        assert len(one[name]["loss"]) == 4
+        assert np.abs(np.subtract(one[name]["loss"], two[name]["loss"])).max() < 1e-5, name
+        assert one[name]["auc"] == two[name]["auc"]
+
+
+# Range test, trackers --------------------------------------------------------------------------------------------
+
+
+def test_the_range_test_suggests_a_rate_that_learns_and_leaves_the_model_alone(dataset):
+    model = small()
+    before = {name: value.clone() for name, value in weights(model).items()}
+    table = model.find_learning_rate(dataset, progress=False, batch_size=6)
+    assert same(before, weights(model))
+    assert list(table.columns) == ["learning_rate", "loss", "smooth_loss"]
+    assert table["learning_rate"].is_monotonic_increasing and 1e-6 < table.attrs["suggestion"] < 0.3
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
+def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracker):
+    pytest.importorskip(tracker)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 2})
+    folder = tmp_path / "outputs" / "tracking"
+    if tracker == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(folder / "tensorboard" / "run-001"))
+        events.Reload()
+        assert len(events.Scalars("train_loss")) == 2
+    else:
+        import mlflow
+
+        runs = mlflow.search_runs(experiment_names=["isicvision"], output_format="list")
+        assert runs[0].data.params["batch_size"] == "5" and "train_loss" in runs[0].data.metrics
+    with pytest.raises(ValueError, match="tracker is 'tensorboard', 'mlflow', None, not 'paper'"):
+        small().fit(dataset, tracker="paper", epochs=1)
