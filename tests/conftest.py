@@ -1,4 +1,9 @@
+import os
 from pathlib import Path
+
+# before torch is imported, here and in the processes that tests start: on nets this small several threads mostly wait
+# for one another, many times as long where another program takes a core
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

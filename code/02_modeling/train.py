@@ -1,68 +1,109 @@
-"""The training of 01_train.ipynb as a job: for a machine without a browser, or a queue.
+"""The training of 01_train.ipynb as a job: for a machine without a browser, a queue, or several GPUs.
 
     python code/02_modeling/train.py --parameters code/parameters/ham10000.yaml
+    accelerate launch code/02_modeling/train.py --checkpoint outputs/checkpoint
+    python code/02_modeling/train.py --rerun outputs/model/run.json --outputs outputs/again
 
-reads outputs/dataset.csv, writes outputs/split/ and outputs/model/. A parameter file may hold any of the names
-in PARAMETERS; those that belong to other notebooks are passed over.
+It reads outputs/dataset.csv and writes outputs/split/ and outputs/model/. A parameter file may hold any of the names in
+PARAMETERS; those that belong to other notebooks are passed over. With --checkpoint a job that was killed goes on where
+it was, by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
+says whether the metrics are.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import yaml
-from imgaug import augmenters as iaa
+from accelerate import PartialState
 
-from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset, augment_dataset, require
+from isicvision import (
+    PROJECT_ROOT,
+    ImageClassifier,
+    ImageDataset,
+    augment_dataset,
+    augmentation,
+    evaluate,
+    record,
+    require,
+)
 
 # the notebook's own defaults; a test compares the two
 PARAMETERS = {
     "OUTPUTS": "outputs",
+    "PRESET": None,
     "BACKBONE": "efficientnet_lite0",
     "WEIGHTS": "imagenet",
     "IMAGE_SIZE": 224,
     "DROPOUT": 0.3,
+    "VIEWS": 1,
     "EPOCHS": 12,
     "BATCH_SIZE": 16,
     "LEARNING_RATE": [0.0003] + [0.001] * 5 + [0.0003] * 4 + [0.0001] * 2,
-    "L2": 0.0005,
     "OPTIMIZER": "adamw",
-    "CLASS_WEIGHT": None,
+    "L2": 0.0005,
+    "SETTINGS": {},
     "SEED": 0,
 }
+NOTEBOOK = "code/01_data_acquisition_and_understanding/02_understand_and_correct.ipynb"
 
 
-def train(p):
-    """Split, augment, fine-tune and save, with the parameters `p`; return the model."""
-    made_by = "code/01_data_acquisition_and_understanding/02_understand_and_correct.ipynb"
-    dataset = ImageDataset.load(require(f"{p['OUTPUTS']}/dataset.csv", made_by))
-    parts = dataset.split(0.6, 0.2, 0.2, stratify="label", group="group", seed=p["SEED"])
-    for name, part in zip(("train", "validation", "test"), parts, strict=True):
-        part.save(f"{p['OUTPUTS']}/split/{name}.csv")
-    pipeline = iaa.Sequential(
-        [
-            iaa.Fliplr(0.5),
-            iaa.Flipud(0.5),
-            iaa.Rot90((0, 3)),
-            iaa.Crop(percent=(0, 0.1)),
-            iaa.MultiplyBrightness((0.9, 1.1)),
-        ]
+def train(p, checkpoint=None, expected=None):
+    """Split, augment, fine-tune and save, with the parameters `p`; return the model and the test pictures.
+
+    `checkpoint` is a folder or None, `expected` the split of a run record or None.
+    """
+    dataset = ImageDataset.load(require(f"{p['OUTPUTS']}/dataset.csv", NOTEBOOK))
+    parts = dict(
+        zip(("train", "validation", "test"), dataset.split(0.6, 0.2, 0.2, seed=p["SEED"]), strict=True)
     )
-    model = ImageClassifier(
-        p["BACKBONE"], dataset.labels, p["WEIGHTS"], p["IMAGE_SIZE"], p["DROPOUT"], seed=p["SEED"]
-    )
+    for name, split in (expected or {}).items():
+        if record.manifest(parts[name]) != split["manifest"]:
+            sys.exit(f"The {name} pictures are not those of the record: other pictures, labels or lesions.")
+    if p["PRESET"]:
+        model = ImageClassifier.from_preset(
+            p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], seed=p["SEED"]
+        )
+        settings = {}
+    else:
+        model = ImageClassifier(
+            p["BACKBONE"],
+            dataset.labels,
+            p["WEIGHTS"],
+            p["IMAGE_SIZE"],
+            p["DROPOUT"],
+            views=p["VIEWS"],
+            seed=p["SEED"],
+        )
+        settings = {
+            name.lower(): p[name] for name in ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2")
+        }
     model.fit(
-        augment_dataset(parts[0], [pipeline]),
-        validation=parts[1],
-        epochs=p["EPOCHS"],
-        batch_size=p["BATCH_SIZE"],
-        learning_rate=p["LEARNING_RATE"],
-        l2=p["L2"],
-        optimizer=p["OPTIMIZER"],
-        class_weight=p["CLASS_WEIGHT"],
+        augment_dataset(parts["train"], [augmentation.dermoscopy()]),
+        validation=parts["validation"],
+        checkpoint=checkpoint,
+        **settings | p["SETTINGS"],
     )
-    print("written:", model.save(f"{p['OUTPUTS']}/model"))
-    return model
+    if PartialState().is_main_process:
+        for name, part in parts.items():
+            part.save(f"{p['OUTPUTS']}/split/{name}.csv")
+        folder = model.save(f"{p['OUTPUTS']}/model")
+        kept = {name: value for name, value in p.items() if name != "OUTPUTS"}
+        print("written:", record.write(folder, model, parts, kept))
+    return model, parts["test"]
+
+
+def compare(run, model, test):
+    """Print whether the metrics of a repeated run are those of its record."""
+    evaluation = evaluate(model, test)
+    for name, known in run["metrics"].items():
+        if name != "pictures":
+            value = evaluation.metric(name)
+            print(
+                f"{name}: {value!r}",
+                "as before" if value == known["value"] else f"before: {known['value']!r}",
+            )
 
 
 if __name__ == "__main__":
@@ -71,11 +112,21 @@ if __name__ == "__main__":
     )
     parser.add_argument("--parameters", help="YAML file, as for the notebooks")
     parser.add_argument("--outputs", help="folder of dataset.csv and the results (default: outputs)")
+    parser.add_argument("--checkpoint", help="folder from which a killed job goes on")
+    parser.add_argument("--rerun", help="run.json of the run to repeat")
     arguments = parser.parse_args()
-    given = (
-        yaml.safe_load(Path(arguments.parameters).read_text(encoding="utf-8")) if arguments.parameters else {}
-    )
+    given, run = {}, None
+    if arguments.parameters:
+        given = yaml.safe_load(Path(arguments.parameters).read_text(encoding="utf-8")) or {}
+    if arguments.rerun:
+        run = record.read(arguments.rerun)
+        given |= run["parameters"]
+        given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
     if arguments.outputs:
         given["OUTPUTS"] = str(Path(arguments.outputs).resolve())
+    checkpoint = arguments.checkpoint and Path(arguments.checkpoint).resolve()
     os.chdir(PROJECT_ROOT)
-    train(PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS})
+    parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
+    model, test = train(parameters, checkpoint, run and run["split"])
+    if run and run["metrics"]:
+        compare(run, model, test)

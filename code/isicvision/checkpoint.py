@@ -70,5 +70,10 @@ def load(path):
 
 
 def restore(optimizer, optimizer_state):
-    """Give an optimizer the state that `load` read."""
+    """Give an optimizer the state that `load` read, laid out in memory as its weights are: fused ones count on that."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, values in optimizer_state.items():
+        for name, value in values.items():
+            if torch.is_tensor(value) and value.shape == weights[number].shape:
+                values[name] = torch.empty_like(weights[number]).copy_(value)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})

@@ -87,12 +87,10 @@ class ImageClassifier:
             raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout}")
         image_size = self.backbone.image_size if image_size is None else image_size
         least = max(64, self.backbone.min_size)
+        if self.backbone.fixed_size and image_size != self.backbone.image_size:
+            raise ValueError(f"{backbone} takes pictures of {self.backbone.image_size} px only, not {image_size}")
         if image_size < least:
             raise ValueError(f"image_size is a number of pixels, {least} or more, not {image_size}")
-        if self.backbone.fixed_size and image_size != self.backbone.image_size:
-            raise ValueError(
-                f"{backbone} takes pictures of {self.backbone.image_size} px only, not {image_size}"
-            )
         if views not in VIEWS:
             raise ValueError(f"views is one of {VIEWS}, not {views}")
         if views > 1 and classifier is not None:
@@ -288,7 +286,7 @@ class ImageClassifier:
         if pictures.broken:
             shown = "\n  ".join([*pictures.broken.values()][:10] + ["…"] * (len(pictures.broken) > 10))
             warnings.warn(
-                f"{len(pictures.broken)} of {len(pictures)} {what} pictures cannot be read and are set aside:\n  {shown}",
+                f"{len(pictures.broken)} of {len(pictures)} {what} pictures cannot be read, set aside:\n  {shown}",
                 stacklevel=4,
             )
             dataset = dataset.without(pictures.broken)

@@ -342,20 +342,101 @@ def augmented(dataset, pictures=3, views=6, seed=0, size=150):
 
 
 def history(history):
-    """Draw loss and accuracy by epoch, for training and validation, and the learning rate."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
-    for ax, name in zip(axes, ("loss", "accuracy"), strict=False):
-        for part, style in (("train", "o--"), ("validation", "o-")):
+    """Draw loss, accuracy or ROC AUC, and the learning rate by epoch, for training and validation.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        As `ImageClassifier.fit` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(1, 4, figsize=(13, 2.8), layout="constrained")
+    for ax, name in zip(axes, ("loss", "accuracy", "roc_auc"), strict=False):
+        for part, style, colour in (("train", "o--", COLOURS[0]), ("validation", "o-", COLOURS[1])):
             if f"{part}_{name}" in history:
-                ax.plot(history.index, history[f"{part}_{name}"], style, label=part, markersize=4)
-        ax.set(xlabel="epoch", title=name)
+                values = history[f"{part}_{name}"]
+                ax.plot(history.index, values, style, color=colour, label=part, markersize=4)
+        ax.set(xlabel="epoch", title=name.replace("roc_auc", "ROC AUC"))
         if ax.lines:
             ax.legend(frameon=False)
-    axes[2].step(history.index, history["learning_rate"], where="mid", color="0.3")
-    axes[2].set(xlabel="epoch", title="learning rate", yscale="log")
+    axes[3].step(history.index, history["learning_rate"], where="mid", color="0.3")
+    axes[3].set(xlabel="epoch", title="learning rate", yscale="log")
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def live_history():
+    """Return a function for ``fit(on_epoch=…)`` that draws the history so far in the notebook, anew each epoch."""
+    from IPython.display import display  # notebooks have it; nothing else needs it
+
+    handle = display(display_id=True)
+
+    def draw(so_far):
+        figure = history(so_far)
+        handle.update(figure)
+        plt.close(figure)
+
+    return draw
+
+
+def learning_rates(table, ax=None):
+    """Draw the range test of `ImageClassifier.find_learning_rate`: the loss against the rate, and the suggestion."""
+    ax = ax or plt.subplots(figsize=(5.5, 3), layout="constrained")[1]
+    ax.plot(table["learning_rate"], table["loss"], color="0.8", label="each step")
+    ax.plot(table["learning_rate"], table["smooth_loss"], color=COLOURS[0], label="smoothed")
+    suggestion = table.attrs["suggestion"]
+    ax.axvline(suggestion, linestyle=":", color=COLOURS[1], label=f"suggestion {suggestion:g}")
+    low, high = table["smooth_loss"].min(), table["smooth_loss"].iloc[0]
+    ax.set(xscale="log", ylim=(low - 0.5 * (high - low) - 0.02, high + 1.5 * (high - low) + 0.05))
+    ax.set(xlabel="learning rate", ylabel="loss", title="Learning rate range test")
+    ax.legend(frameon=False)
+    return ax
+
+
+def measured(table, setting, ax=None):
+    """Draw what the values of one setting did to the ROC AUC, and how long each took.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As tests/bench/bench_settings.py writes it: setting, value, pictures, roc_auc, low, high, seconds. The row
+        ``common`` stands for the value that all other settings share.
+    setting : str
+    ax : matplotlib.axes.Axes, optional
+    """
+    rows = table[table["setting"].isin([setting, "common"])].astype({"value": object, "common_value": object})
+    is_common = rows["setting"] == "common"
+    if setting == "pictures":
+        rows["value"] = rows["pictures"]
+    else:
+        rows.loc[is_common, "value"] = rows.loc[~is_common, "common_value"].iloc[0]
+    numbers = pd.to_numeric(rows["value"], errors="coerce")
+    rows = rows.assign(order=numbers).sort_values("order", kind="stable", ignore_index=True)
+    ax = ax or plt.subplots(figsize=(7, 2.8), layout="constrained")[1]
+    shade = {True: COLOURS[1], False: COLOURS[0]}
+    for place, row in rows.iterrows():
+        colour = shade[row["setting"] == "common"]
+        ax.vlines(place, row["low"], row["high"], color=colour, lw=2)
+        ax.plot(place, row["roc_auc"], "o", color=colour)
+        ax.annotate(
+            f"{row['roc_auc']:.3f}", (place, row["roc_auc"]), xytext=(6, -3), textcoords="offset points"
+        )
+    names = [_short(row["value"]) for _, row in rows.iterrows()]
+    labels = [
+        f"{name}\n{row['seconds']:.0f} s" for name, (_, row) in zip(names, rows.iterrows(), strict=True)
+    ]
+    ax.set_xticks(range(len(rows)), labels)
+    ax.set(xlim=(-0.5, len(rows) - 0.3), ylabel="ROC AUC", title=f"{setting} (orange: common to all others)")
+    return ax
+
+
+def _short(value):
+    number = pd.to_numeric(value, errors="coerce")
+    return textwrap.fill(str(value), 18) if pd.isna(number) else f"{number:g}"
 
 
 def roc(evaluation, ax=None):

@@ -14,6 +14,7 @@ import os
 import time
 from collections import deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -35,9 +36,10 @@ from . import backbones, checkpoint, distributed, tracking
 from .settings import Settings
 
 OPTIMIZERS = {
-    "sgd": lambda groups, l2: torch.optim.SGD(groups, lr=1, momentum=0.9, nesterov=True, weight_decay=l2),
-    "adamw": lambda groups, l2: torch.optim.AdamW(groups, lr=1, weight_decay=l2),
+    "sgd": partial(torch.optim.SGD, lr=1, momentum=0.9, nesterov=True, fused=True),
+    "adamw": partial(torch.optim.AdamW, lr=1, fused=True),
 }
+"""Fused: one pass over all weights, where a loop over some hundred tensors takes a quarter of a step's time."""
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.3
 """How many times as fast as fp32 another precision must be for ``"auto"`` to take it: less is not worth new digits."""
@@ -155,7 +157,7 @@ def time_precisions(network, batch, targets):
         ["fp32", "bf16"] if device.type != "cuda" or torch.cuda.is_bf16_supported(False) else ["fp32", "fp16"]
     )
     trial = copy.deepcopy(network)
-    optimizer = OPTIMIZERS["sgd"]([{"params": [p for p in trial.parameters() if p.requires_grad]}], 0.0)
+    optimizer = OPTIMIZERS["sgd"]([p for p in trial.parameters() if p.requires_grad])
     times = {name: [] for name in names}
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         for number in range(4):  # the first of each only warms up
@@ -282,7 +284,7 @@ class _Training:
         ]
         groups = [group for group in groups if group["params"]]
         self.optimizer = self.accelerator.prepare_optimizer(
-            OPTIMIZERS[settings.optimizer](groups, settings.l2)
+            OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
         )
         self.weights = torch.ones(network.head[-1].out_features)
         if settings.class_weight == "balanced":
@@ -558,12 +560,13 @@ def _seed(*numbers):
 
 @torch.no_grad()
 def _move_average(average, network, decay):
-    for name, new in network.state_dict().items():
-        kept = average[name]
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
+    new = network.state_dict()
+    real = [name for name, kept in average.items() if kept.is_floating_point()]
+    torch._foreach_lerp_(
+        [average[name] for name in real], [new[name] for name in real], 1 - decay
+    )  # all at once
+    for name in average.keys() - set(real):  # counts
+        average[name].copy_(new[name])
 
 
 def _roc_auc(targets, scores):

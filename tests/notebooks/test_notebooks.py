@@ -15,7 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"))
-QUICK = {"IMAGE_SIZE": 96, "EPOCHS": 2, "LEARNING_RATE": 0.01}
+QUICK = {"IMAGE_SIZE": 96, "EPOCHS": 2, "LEARNING_RATE": 0.01, "SETTINGS": {"precision": "fp32"}}
 
 pytestmark = pytest.mark.notebooks
 
@@ -131,7 +131,7 @@ def test_a_csv_of_real_pictures_goes_the_same_way(real_data, tmp_path):
         name = row.split(",")[1] + ".jpg"
         os.symlink(source / "images" / name, few / "images" / name)
     parameters = yaml.safe_load((ROOT / "code/parameters/ham10000.yaml").read_text())
-    parameters |= {"SOURCE": str(few), "EPOCHS": 1, "LEARNING_RATE": 0.01, "IMAGE_SIZE": 64}
+    parameters |= {"SOURCE": str(few), "PRESET": "fast", "SETTINGS": {"epochs": 1}}
     for name in NOTEBOOKS[:4]:
         run(name, tmp_path / "outputs", **parameters)
     assert (tmp_path / "outputs" / "evaluation" / "report.html").exists()

@@ -2,15 +2,17 @@ import json
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from imgaug import augmenters as iaa
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from isicvision import ImageClassifier, augment_dataset, evaluate, pixels, training
+from isicvision import ImageClassifier, augment_dataset, augmentation, cache, evaluate, pixels
 
 LABELS = ["benign", "malignant"]
 CLASSIFIERS = {
@@ -20,8 +22,8 @@ CLASSIFIERS = {
 }
 
 
-def small(**options):
-    return ImageClassifier("resnet18", LABELS, **{"weights": None, "image_size": 64} | options)
+def small(name="resnet18", **options):
+    return ImageClassifier(name, LABELS, **{"weights": None, "image_size": 64} | options)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,13 @@ def test_fine_tuning_learns_and_is_the_same_for_the_same_seed(dataset):
         model = ImageClassifier("efficientnet_lite0", LABELS, image_size=64, dropout=0.2)
         torch.rand(3), np.random.rand(3)  # what the caller does with the global generators must not matter
         history = model.fit(
-            augmented, validation=test, epochs=20, batch_size=6, learning_rate=0.003, progress=False
+            augmented,
+            validation=test,
+            epochs=20,
+            batch_size=6,
+            learning_rate=0.003,
+            precision="fp32",
+            progress=False,
         )
         runs.append((history.drop(columns="seconds"), model.predict_proba(test)))
     assert runs[0][0].equals(runs[1][0]) and np.array_equal(runs[0][1], runs[1][1])
@@ -99,26 +107,8 @@ def test_the_onnx_graph_answers_what_the_model_answers(lite0, dataset, tmp_path)
 
 def _same_in_onnx(model, dataset, scores, folder):
     session = onnxruntime.InferenceSession(model.to_onnx(folder / "m.onnx"))
-    answers = session.run(["scores"], {"pictures": pixels.load(dataset.paths, model.image_size)})[0]
+    answers = session.run(["scores"], {"pictures": cache.Pictures(dataset.paths, model.image_size)[:]})[0]
     assert answers.dtype == np.float32 and np.abs(answers - scores).max() < 1e-4
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"epochs": 0}, "epochs is a whole number"),
-        ({"batch_size": 2.5}, "batch_size is a whole number"),
-        ({"epochs": 2, "learning_rate": [0.1]}, "1 values for 2 epochs"),
-        ({"learning_rate": float("nan")}, "positive numbers"),
-        ({"learning_rate": -1}, "positive numbers"),
-        ({"l2": -0.1}, "l2 is a weight decay"),
-        ({"optimizer": "lbfgs"}, "optimizer is sgd or adamw"),
-        ({"class_weight": "heavy"}, "'balanced' or None"),
-    ],
-)
-def test_impossible_settings_are_named(dataset, settings, message):
-    with pytest.raises(ValueError, match=message):
-        small().fit(dataset, **settings)
 
 
 @pytest.mark.parametrize(
@@ -150,34 +140,20 @@ def test_settings_without_effect_on_a_scikit_learn_classifier_are_refused(datase
         small(classifier=LogisticRegression()).fit(dataset, validation=dataset, epochs=3)
 
 
-def test_a_broken_picture_stops_training_before_it_begins_and_is_named(dataset, tmp_path):
-    broken = tmp_path / "broken.jpg"
-    broken.write_text("no picture")
+def test_broken_pictures_are_set_aside_before_training_with_a_report(dataset, tmp_path):
     table = dataset.table.copy()
-    table.loc[3, "path"] = str(broken)
-    with pytest.raises(pixels.PictureError, match=r"1 of 24 .*(?s:.*)broken\.jpg"):
-        small().fit(type(dataset)(table), epochs=1)
-
-
-def test_a_loss_that_explodes_stops_with_a_clear_word(dataset):
-    with pytest.raises(FloatingPointError, match=r"lower the rate"):
-        small().fit(dataset, epochs=3, batch_size=4, learning_rate=1e20, progress=False)
-
-
-def test_a_last_batch_of_one_picture_is_left_out():
-    assert [len(batch) for batch in training._batches(np.arange(9), 4)] == [4, 4]
-    assert [len(batch) for batch in training._batches(np.arange(10), 4)] == [4, 4, 2]
-    assert [len(batch) for batch in training._batches(np.arange(3), 32)] == [3]
-
-
-def test_balanced_class_weights_raise_the_rare_label(dataset):
-    rare = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"][3:]})
-    means = []
-    for weight in (None, "balanced"):
-        model = small()
-        model.fit(rare, epochs=4, batch_size=8, class_weight=weight, progress=False)
-        means.append(model.predict_proba(rare)[:, 1].mean())
-    assert means[1] > means[0]
+    for row in (3, 8):
+        table.loc[row, "path"] = str(tmp_path / f"broken{row}.jpg")
+    (tmp_path / "broken3.jpg").write_text("no picture")
+    model = small()
+    with pytest.warns(
+        UserWarning, match=r"(?s)2 of 24 training pictures.*set aside.*broken3\.jpg.*broken8\.jpg"
+    ):
+        model.fit(type(dataset)(table), epochs=1, progress=False)
+    assert model.card["training"]["set_aside"] == 2
+    assert sum(model.card["training"]["pictures"].values()) == 22
+    with pytest.raises(pixels.PictureError, match=r"2 of 24 .*(?s:.*)broken3\.jpg"):
+        model.predict_proba(type(dataset)(table))
 
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet50"])
@@ -187,3 +163,115 @@ def test_other_networks_train_save_and_export(dataset, tmp_path, name):
     scores = model.predict_proba(dataset)
     assert np.array_equal(ImageClassifier.load(model.save(tmp_path / "m")).predict_proba(dataset), scores)
     _same_in_onnx(model, dataset, scores, tmp_path)
+
+
+def test_presets_bring_settings_views_and_augmentation(dataset, monkeypatch):
+    model = ImageClassifier.from_preset("fast", LABELS)
+    assert model.card["preset"] == "fast" and model.views > 1
+    seen = []
+    monkeypatch.setattr(
+        augmentation.Pipeline, "__call__", lambda self, batch, keys: seen.append(len(keys)) or batch
+    )
+    model.fit(dataset, epochs=1, precision="fp32", progress=False)
+    assert seen == [24]  # although the dataset came without augmenters
+    assert model.card["training"]["ema"] is not None and model.card["training"]["epochs"] == 1
+    with pytest.raises(ValueError, match="preset is one of fast, balanced, accurate, not 'slow'"):
+        ImageClassifier.from_preset("slow", LABELS)
+
+
+@pytest.mark.parametrize("views", [2, 4, 8])
+def test_views_average_flips_and_turns_the_same_way_everywhere(dataset, tmp_path, views):
+    model = small(views=views)
+    array = cache.Pictures(dataset.paths, 64)[:]
+    single = small()
+    ways = [array, array[:, :, ::-1], array[:, ::-1], array[:, ::-1, ::-1]]
+    ways += [way.transpose(0, 2, 1, 3) for way in ways]
+    expected = np.mean([single.scores(np.ascontiguousarray(way)) for way in ways[:views]], axis=0)
+    assert np.allclose(model.predict_proba(dataset), expected, atol=1e-5)
+    loaded = ImageClassifier.load(model.save(tmp_path / "m"))
+    assert loaded.views == views and np.array_equal(
+        loaded.predict_proba(dataset), model.predict_proba(dataset)
+    )
+    if views == 8:
+        _same_in_onnx(model, dataset, expected, tmp_path)
+
+
+def test_many_pictures_go_through_onnx_runtime_with_the_same_result(dataset, monkeypatch):
+    model = small()
+    scores, features = model.predict_proba(dataset), model.featurize(dataset)
+    cache.clear()
+    monkeypatch.setattr("isicvision.classifier.WORTH_EXPORTING", 0)
+    used = []
+    export = pytest.importorskip("isicvision.export")
+    run = export.Compiled.forward
+    monkeypatch.setattr(
+        export.Compiled, "forward", lambda self, batch: used.append(len(batch)) or run(self, batch)
+    )
+    assert np.allclose(model.predict_proba(dataset), scores, atol=1e-5)
+    assert np.allclose(model.featurize(dataset), features, atol=1e-4) and used == [24, 24]
+
+
+def test_features_are_computed_once_for_a_network_and_a_content(dataset, monkeypatch):
+    model = small()
+    first = model.featurize(dataset)
+    monkeypatch.setattr(ImageClassifier, "_apply", None)
+    assert np.array_equal(model.featurize(dataset), first)
+    with pytest.raises(TypeError):  # other weights have other features
+        small(seed=1).featurize(dataset)
+
+
+def test_an_interrupted_save_leaves_the_earlier_model(lite0, dataset, tmp_path, monkeypatch):
+    folder = lite0.save(tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr("isicvision.classifier.save_model", _full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            lite0.save(folder)
+    ImageClassifier.load(folder)
+    folder.rename(tmp_path / ".model.old")  # stopped between the two renamings
+    assert ImageClassifier.load(folder).labels == LABELS
+
+
+def _full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_one_label_only_is_refused_by_name(dataset):
+    one = dataset.relabel(dict.fromkeys(dataset.paths, "benign"))
+    with pytest.raises(ValueError, match="no training picture is labelled malignant"):
+        small().fit(one)
+
+
+def test_a_batch_larger_than_the_set_is_one_step(dataset):
+    history = small().fit(dataset, epochs=2, batch_size=500, learning_rate=0.001, progress=False)
+    assert len(history.attrs["step_loss"]) == 2
+
+
+def test_pictures_of_every_kind_train_together(dataset, tmp_path):
+    """16 bits, CMYK, palette, grey, transparent and turned by EXIF; an animation is set aside."""
+    rng = np.random.default_rng(0)
+    colour = Image.fromarray(rng.integers(0, 255, (80, 96, 3), np.uint8))
+    exif = Image.Exif()
+    exif[pixels.ORIENTATION] = 6
+    kinds = {
+        "sixteen.png": (Image.fromarray(rng.integers(0, 65535, (80, 96)).astype(np.uint16)), {}),
+        "cmyk.jpg": (colour.convert("CMYK"), {}),
+        "palette.png": (colour.convert("P"), {}),
+        "grey.png": (colour.convert("L"), {}),
+        "clear.png": (colour.convert("RGBA"), {}),
+        "turned.jpg": (colour, {"exif": exif}),
+        "moving.webp": (colour, {"save_all": True, "append_images": [colour.rotate(90)]}),
+    }
+    rows = []
+    for name, (image, options) in kinds.items():
+        image.save(tmp_path / name, **options)
+        rows.append({"path": str(tmp_path / name), "label": "malignant", "group": name})
+    mixed = type(dataset)(pd.concat([dataset.table, pd.DataFrame(rows)], ignore_index=True))
+    model = small()
+    with pytest.warns(UserWarning, match=r"(?s)1 of 31 training pictures.*moving\.webp"):
+        model.fit(mixed, epochs=1, progress=False, learning_rate=0.001)
+    assert sum(model.card["training"]["pictures"].values()) == 30
+
+
+def test_vision_transformers_say_which_size_they_take():
+    with pytest.raises(ValueError, match="vit_b_16 takes pictures of 224 px only, not 96"):
+        small("vit_b_16", image_size=96)

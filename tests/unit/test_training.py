@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 
-from isicvision import ImageClassifier, augment_dataset, backbones, checkpoint, training
+from isicvision import (
+    PROJECT_ROOT,
+    ImageClassifier,
+    ImageDataset,
+    augment_dataset,
+    backbones,
+    checkpoint,
+    training,
+)
 from isicvision.settings import SCHEDULES, Settings
 
 LABELS = ["benign", "malignant"]
@@ -381,7 +389,7 @@ augmented = augment_dataset(train, iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply
 result = {}
 for name, rate in (("alexnet", 1e-3), ("resnet18", 1e-6), ("efficientnet_lite0", 1e-6)):
     weights = "imagenet" if "lite" in name else None
-    model = ImageClassifier(name, ["benign", "malignant"], weights=weights, image_size=64, dropout=0.3)
+    model = ImageClassifier(name, dataset.labels, weights=weights, image_size=96, dropout=0.3)
     history = model.fit(
         augmented, validation, epochs=2, batch_size=6, accumulate=1, learning_rate=rate, class_weight="balanced",
         label_smoothing=0.1, precision="fp32", progress=False)
@@ -392,13 +400,15 @@ if state.is_main_process:
 """
 
 
-def test_two_processes_compute_what_one_computes(dataset, tmp_path):
+def test_two_processes_compute_what_one_computes(tmp_path):
     """Batch norm, dropout, augmentation, class weights and validation included.
 
     The rates are low where batch norms are: on six small pictures a single ReLU that rounds to the other side of zero
     changes gradients by a percent, whatever the number of processes.
     """
-    script, table = tmp_path / "job.py", dataset.save(tmp_path / "dataset.csv")
+    csv = PROJECT_ROOT / "sample_data" / "metadata.csv"
+    sample = ImageDataset.from_csv(csv, images=csv.parent / "images", label_column="diagnosis_1").sample(24)
+    script, table = tmp_path / "job.py", sample.save(tmp_path / "dataset.csv")
     script.write_text(SHARED)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     results = []

@@ -1,0 +1,143 @@
+"""What each setting of a training does, on the real pictures: one is changed at a time, all else stays.
+
+    python tests/bench/bench_settings.py            # about half an hour on two cores; goes on where it was stopped
+
+Writes a row a run to docs/measurements/settings.csv, from which 04_what_the_settings_do.ipynb draws: ROC AUC on the
+validation pictures (the test pictures are not looked at) with its interval over lesions, and the seconds of training.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from isicvision import (
+    PROJECT_ROOT,
+    Evaluation,
+    ImageClassifier,
+    ImageDataset,
+    augment_dataset,
+    augmentation,
+)
+
+REAL = PROJECT_ROOT.parent / "shared" / "data" / "ham10000_200x150"
+TARGET = PROJECT_ROOT / "docs" / "measurements" / "settings.csv"
+COMMON = {
+    "network": "efficientnet_lite0",
+    "augmentation": "dermoscopy",
+    "split": "by lesion",
+    "pictures": None,
+    "image_size": 96,
+    "dropout": 0.2,
+    "epochs": 3,
+    "batch_size": 32,
+    "learning_rate": 0.002,
+    "schedule": "one_cycle",
+    "optimizer": "adamw",
+    "l2": 0.01,
+    "frozen_stages": 2,
+    "class_weight": "balanced",
+    "precision": "fp32",
+}
+TRIED = {
+    "common": [None],
+    "learning_rate": [0.0001, 0.0003, 0.001, 0.004, 0.01, 0.03],
+    "batch_size": [8, 16, 64, 128],
+    "dropout": [0.0, 0.5, 0.8],
+    "image_size": [64, 128, 160],
+    "epochs": [1, 2, 6],
+    "frozen_stages": [0, 4, 6, "all but the last layer"],
+    "network": ["efficientnet_lite0, random weights", "resnet18, random weights"],
+    "augmentation": ["none", "original_2018"],
+    "optimizer": ["sgd"],
+    "pictures": [500, 1000, 2000],
+    "split": ["by picture"],
+}
+
+
+def dataset():
+    """Read HAM10000 as the notebooks do."""
+    p = yaml.safe_load((PROJECT_ROOT / "code" / "parameters" / "ham10000.yaml").read_text(encoding="utf-8"))
+    return ImageDataset.from_csv(
+        REAL / "metadata.csv",
+        images=REAL / "images",
+        image_column=p["IMAGE_COLUMN"],
+        label_column=p["LABEL_COLUMN"],
+        group_column=p["GROUP_COLUMN"],
+        label_map=p["LABEL_MAP"],
+    )
+
+
+def run(pictures, name, value):
+    """Train with one choice changed; return a row."""
+    choice = COMMON | ({} if name == "common" else {name: value})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a split by picture warns, rightly
+        parts = pictures.split(0.6, 0.2, 0.2, group="group" if choice["split"] == "by lesion" else None)
+    train, validation = parts[:2]
+    if choice["pictures"]:
+        share = choice["pictures"] / len(train)
+        choice["epochs"] = round(choice["epochs"] / share)  # the same number of steps for all
+        train = train.split(share, 1 - share, seed=1)[0]
+    backbone, _, random = choice["network"].partition(", ")
+    settings = {key: choice[key] for key in list(COMMON)[6:]}
+    if isinstance(settings["frozen_stages"], str):
+        settings |= {"frozen_stages": 0, "freeze_epochs": settings["epochs"]}
+    if settings["optimizer"] == "sgd":
+        settings["learning_rate"] *= 10
+    if random:
+        settings["frozen_stages"] = 0  # nothing worth keeping
+    model = ImageClassifier(
+        backbone,
+        pictures.labels,
+        None if random else "imagenet",
+        choice["image_size"],
+        choice["dropout"],
+    )
+    if choice["augmentation"] != "none":
+        train = augment_dataset(train, getattr(augmentation, choice["augmentation"])())
+    history = model.fit(train, progress=False, **settings)
+    table = validation.table
+    evaluation = Evaluation.from_scores(
+        table["label"], model.predict_proba(validation), groups=table["group"], classes=model.labels
+    )
+    low, high = evaluation.interval("roc_auc")
+    return {
+        "setting": name,
+        "value": value,
+        "common_value": COMMON.get(name),
+        "pictures": len(train),
+        "roc_auc": round(evaluation.metric("roc_auc"), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "train_loss": round(history["train_loss"].iloc[-1], 4),
+        "seconds": round(history["seconds"].sum(), 1),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--target", type=Path, default=TARGET)
+    target = parser.parse_args().target
+    if not REAL.is_dir():
+        raise SystemExit(f"no real pictures: {REAL} is not there")
+    rows = pd.read_csv(target).to_dict("records") if target.exists() else []
+    done = {(row["setting"], str(row["value"])) for row in rows}
+    pictures = dataset()
+    for name, values in TRIED.items():
+        for value in values:
+            if (name, str(value)) not in done and (name, "nan") not in done:
+                started = time.perf_counter()
+                rows.append(run(pictures, name, value))
+                print(*rows[-1].values(), f"{time.perf_counter() - started:.0f} s in all", flush=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                pd.DataFrame(rows).to_csv(target, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+import json
+
+import numpy as np
+import pytest
+
+from isicvision import Evaluation, ImageClassifier, record
+
+LABELS = ["benign", "malignant"]
+
+
+@pytest.fixture(scope="module")
+def made(folder, tmp_path_factory):
+    from isicvision import ImageDataset
+
+    train, test = ImageDataset.from_folder(folder).split(0.5, 0.5)
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    model.fit(train, epochs=2, batch_size=6, learning_rate=0.01, progress=False)
+    target = model.save(tmp_path_factory.mktemp("record") / "model")
+    record.write(target, model, {"train": train, "test": test}, {"EPOCHS": 2})
+    return target, model, test
+
+
+def test_the_record_holds_what_a_rerun_needs(made):
+    run = record.read(made[0] / "run.json")
+    assert run["parameters"] == {"EPOCHS": 2} and run["seed"] == 0
+    assert run["training"]["precision"] == "fp32" and run["training"]["learning_rate"] == 0.01
+    assert len(run["history"]) == 2 and len(run["step_loss"]) == 4 and run["seconds"] > 0
+    assert run["split"]["train"]["pictures"] == 12 and run["packages"]["torch"]
+    assert len(run["code"]["commit"] or "0" * 40) == 40 and run["machine"]["threads"] >= 1
+    assert run["metrics"] is None
+
+
+def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made):
+    scores = np.linspace(0, 1, 12)
+    record.add_metrics(made[0], Evaluation.from_scores(["benign"] * 12, scores, classes=LABELS))
+    text = (made[0] / "run.json").read_text()
+    assert "NaN" not in text  # which is no JSON
+    metrics = json.loads(text)["metrics"]
+    assert metrics["roc_auc"] == {"value": None, "low": None, "high": None}
+    assert metrics["accuracy"]["low"] <= metrics["accuracy"]["value"] <= metrics["accuracy"]["high"]
+
+
+def test_the_manifest_knows_pictures_labels_and_lesions_but_not_their_places(dataset, folder, tmp_path):
+    import shutil
+
+    from isicvision import ImageDataset
+
+    first = record.manifest(dataset)
+    shutil.copytree(folder, tmp_path / "moved")
+    moved = ImageDataset.from_folder(tmp_path / "moved")
+    assert record.manifest(moved) == first
+    shuffled = type(dataset)(dataset.table.sample(frac=1, random_state=1))
+    assert record.manifest(shuffled) == first
+    assert record.manifest(dataset.relabel({dataset.paths[0]: "malignant"})) != first
+    assert record.manifest(dataset.sample(23)) != first
+    other = type(dataset)(dataset.table.assign(group="one"))
+    assert record.manifest(other) != first
+
+
+def test_what_is_no_record_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run\.json: there is no such run record"):
+        record.read(tmp_path / "run.json")
+    for text in ("no json", "[]", "{}"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=r"run\.json is no run record"):
+            record.read(tmp_path / "run.json")
