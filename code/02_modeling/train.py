@@ -7,7 +7,7 @@
 It reads outputs/dataset.csv and writes outputs/split/ and outputs/model/. A parameter file may hold any of the names in
 PARAMETERS; those that belong to other notebooks are passed over. With --checkpoint a job that was killed goes on where
 it was, by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
-says whether the metrics are.
+says whether the metrics are. The pictures are those of the dataset.csv beside the recorded model's folder.
 """
 
 import argparse
@@ -49,12 +49,12 @@ PARAMETERS = {
 NOTEBOOK = "code/01_data_acquisition_and_understanding/02_understand_and_correct.ipynb"
 
 
-def train(p, checkpoint=None, expected=None):
+def train(p, table, checkpoint=None, expected=None):
     """Split, augment, fine-tune and save, with the parameters `p`; return the model and the test pictures.
 
-    `checkpoint` is a folder or None, `expected` the split of a run record or None.
+    `table` is a saved ImageDataset, `checkpoint` a folder or None, `expected` the split of a run record or None.
     """
-    dataset = ImageDataset.load(require(f"{p['OUTPUTS']}/dataset.csv", NOTEBOOK))
+    dataset = ImageDataset.load(require(table, NOTEBOOK))
     parts = dict(
         zip(("train", "validation", "test"), dataset.split(0.6, 0.2, 0.2, seed=p["SEED"]), strict=True)
     )
@@ -119,6 +119,7 @@ if __name__ == "__main__":
     if arguments.parameters:
         given = yaml.safe_load(Path(arguments.parameters).read_text(encoding="utf-8")) or {}
     if arguments.rerun:
+        arguments.rerun = Path(arguments.rerun).resolve()
         run = record.read(arguments.rerun)
         given |= run["parameters"]
         given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
@@ -127,6 +128,7 @@ if __name__ == "__main__":
     checkpoint = arguments.checkpoint and Path(arguments.checkpoint).resolve()
     os.chdir(PROJECT_ROOT)
     parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
-    model, test = train(parameters, checkpoint, run and run["split"])
+    beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
+    model, test = train(parameters, beside / "dataset.csv", checkpoint, run and run["split"])
     if run and run["metrics"]:
         compare(run, model, test)

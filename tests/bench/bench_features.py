@@ -41,7 +41,7 @@ def get_preds(learner, paths):
 
     with learner.no_bar():
         started = time.perf_counter()
-        features, _ = learner.get_preds(dl=learner.dls.test_dl(paths), act=noop)
+        features, _ = learner.get_preds(dl=learner.dls.test_dl(paths, bs=64), act=noop)
         return len(paths) / (time.perf_counter() - started), features.numpy()
 
 
@@ -101,24 +101,16 @@ def again(dataset, cache):
     )
 
 
-def train(cache, pictures, few):
+def train(cache, pictures, few, precision):
     """Train the last layer, then the whole network; return the peak of memory in between, in MiB."""
     os.environ["ISICVISION_CACHE"] = cache
-    torch.set_num_threads(os.cpu_count())
     dataset = augment_dataset(ham10000().sample(pictures), augmentation.dermoscopy())
     model = ImageClassifier("efficientnet_lite0", dataset.labels)
-    settings = {
-        "epochs": 1,
-        "batch_size": 32,
-        "optimizer": "adamw",
-        "learning_rate": 0.001,
-        "progress": False,
-    }
-    model.fit(dataset, freeze_epochs=1, precision="fp32", **settings)
+    settings = {"epochs": 1, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.001}
+    settings |= {"precision": precision, "progress": False}
+    model.fit(dataset, freeze_epochs=1, **settings)
     frozen = peak()
-    model.fit(
-        augment_dataset(ham10000().sample(few), augmentation.dermoscopy()), precision="fp32", **settings
-    )
+    model.fit(augment_dataset(ham10000().sample(few), augmentation.dermoscopy()), **settings)
     return frozen
 
 
@@ -130,6 +122,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--all", action="store_true", help="time a second call instead")
     parser.add_argument("--memory", action="store_true", help="measure the memory of a training instead")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of that training")
     parser.add_argument("--all-pictures", type=int, default=7006, help="how many that are, for a quick look")
     arguments = parser.parse_args()
     require_peers()
@@ -138,10 +131,12 @@ def main():
             compare(name, ham10000().sample(arguments.pictures), arguments.rounds)
     with tempfile.TemporaryDirectory() as cache:
         if arguments.memory:
-            frozen, whole = measured(train, cache, arguments.all_pictures, min(320, arguments.all_pictures))
+            pictures = arguments.all_pictures
+            frozen, whole = measured(train, cache, pictures, min(320, pictures), arguments.precision)
             print(
-                f"peak of memory with {arguments.all_pictures} pictures: {frozen / 1024:.2f} GiB training the last "
-                f"layer, {whole / 1024:.2f} GiB the whole network (goal: 3 or less)"
+                f"peak of memory with {pictures} pictures in {arguments.precision}: "
+                f"{frozen / 1024:.2f} GiB training the last layer, {whole / 1024:.2f} GiB the whole network "
+                "(goal: 3 or less)"
             )
         if arguments.all:
             again(ham10000().sample(arguments.all_pictures), str(Path(cache, "features")))

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"))
 QUICK = {"IMAGE_SIZE": 96, "EPOCHS": 2, "LEARNING_RATE": 0.01, "SETTINGS": {"precision": "fp32"}}
 
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.xdist_group("walk")]  # one process has the walk
 
 
 def run(name, outputs, **parameters):
@@ -62,6 +62,7 @@ def test_the_walk_leaves_pictures_model_report_and_bundle(walk):
         "split/test.csv",
         "model/network.safetensors",
         "model/model.json",
+        "model/run.json",
         "evaluation/predictions.csv",
         "evaluation/report.html",
         "bundle/model.onnx",
@@ -70,6 +71,8 @@ def test_the_walk_leaves_pictures_model_report_and_bundle(walk):
         assert (outputs / name).stat().st_size > 0, name
     card = json.loads((outputs / "model" / "model.json").read_text())
     assert card["training"]["epochs"] == 2 and len(card["training"]["history"]) == 2
+    run = json.loads((outputs / "model" / "run.json").read_text())
+    assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["EPOCHS"] == 2
 
 
 def test_the_service_answers_what_the_notebook_predicts(walk):
@@ -104,14 +107,26 @@ def test_a_notebook_run_too_early_names_the_one_to_run_first(name, tmp_path):
     assert first in NOTEBOOKS[: NOTEBOOKS.index(name)]
 
 
-def test_training_as_a_job_gives_the_notebooks_model(walk, tmp_path):
+def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(walk, tmp_path):
     outputs, _ = walk
+    before = (outputs / "model" / "network.safetensors").read_bytes()
+    job = [sys.executable, "code/02_modeling/train.py"]
     parameters = tmp_path / "quick.yaml"
     parameters.write_text(yaml.safe_dump(QUICK | {"LABEL_COLUMN": "dx"}))
-    before = (outputs / "model" / "network.safetensors").read_bytes()
-    command = [sys.executable, "code/02_modeling/train.py", "--parameters", parameters, "--outputs", outputs]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert (outputs / "model" / "network.safetensors").read_bytes() == before
+    (tmp_path / "dataset.csv").write_text((outputs / "dataset.csv").read_text())
+    for options in (["--parameters", parameters], ["--rerun", outputs / "model" / "run.json"]):
+        command = [*job, *options, "--outputs", tmp_path]
+        printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        assert (tmp_path / "model" / "network.safetensors").read_bytes() == before
+        assert json.loads((tmp_path / "model" / "run.json").read_text())["split"]["test"]["pictures"] == 32
+    assert "roc_auc" in printed and "before:" not in printed  # all metrics are as before
+
+    (tmp_path / "model" / "run.json").write_text((outputs / "model" / "run.json").read_text())
+    table = (tmp_path / "dataset.csv").read_text().splitlines()
+    (tmp_path / "dataset.csv").write_text("\n".join(table[:-1]))
+    command = [*job, "--rerun", tmp_path / "model" / "run.json", "--outputs", tmp_path]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1 and "pictures are not those of the record" in refused.stderr
 
 
 def test_the_jobs_defaults_are_the_notebooks():

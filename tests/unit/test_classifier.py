@@ -181,9 +181,9 @@ def test_presets_bring_settings_views_and_augmentation(dataset, monkeypatch):
 
 @pytest.mark.parametrize("views", [2, 4, 8])
 def test_views_average_flips_and_turns_the_same_way_everywhere(dataset, tmp_path, views):
-    model = small(views=views)
+    model = small("squeezenet1_1", views=views)
     array = cache.Pictures(dataset.paths, 64)[:]
-    single = small()
+    single = small("squeezenet1_1")
     ways = [array, array[:, :, ::-1], array[:, ::-1], array[:, ::-1, ::-1]]
     ways += [way.transpose(0, 2, 1, 3) for way in ways]
     expected = np.mean([single.scores(np.ascontiguousarray(way)) for way in ways[:views]], axis=0)
