@@ -39,7 +39,8 @@ notebooks: install  ## run the notebooks on the bundled sample and save them wit
 	$(BIN)/python code/run.py --in-place
 
 bench: install  ## run the benchmarks in tests/bench (no tests: they print figures)
-	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	for file in tests/bench/bench_*.py; do $(BIN)/python -W ignore $$file || exit 1; done
 
 archive: install  ## serve the bundled sample as an archive on 127.0.0.1:8000, for `make run SOURCE=…`
 	$(BIN)/python tests/double/archive_double.py --folder sample_data --port 8000 --files-port 8001

@@ -46,11 +46,12 @@ class Arrays:
     def __init__(self, kind, shape, dtype):
         self.kind, self.shape, self.dtype = kind, tuple(shape), np.dtype(dtype)
         self.bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self._folder = folder() / kind
         self._room = None  # bytes that may still be written, see make_room
 
     def path(self, key):
         """Return the file of `key`, a hash in hexadecimal digits."""
-        return folder() / self.kind / key[:2] / key
+        return self._folder / key[:2] / key
 
     def has(self, key):
         """Say whether there is a file of the right length, and mark it as used."""

@@ -88,7 +88,9 @@ class ImageClassifier:
         image_size = self.backbone.image_size if image_size is None else image_size
         least = max(64, self.backbone.min_size)
         if self.backbone.fixed_size and image_size != self.backbone.image_size:
-            raise ValueError(f"{backbone} takes pictures of {self.backbone.image_size} px only, not {image_size}")
+            raise ValueError(
+                f"{backbone} takes pictures of {self.backbone.image_size} px only, not {image_size}"
+            )
         if image_size < least:
             raise ValueError(f"image_size is a number of pixels, {least} or more, not {image_size}")
         if views not in VIEWS:

@@ -6,7 +6,7 @@ more epochs and pixels; docs/results.md says which of them has been measured.
 
 _COMMON = {
     "batch_size": 32,
-    "learning_rate": 0.002,
+    "learning_rate": 0.001,
     "schedule": "one_cycle",
     "optimizer": "adamw",
     "l2": 0.01,
