@@ -436,7 +436,7 @@ def measured(table, setting, ax=None):
 
 def _short(value):
     number = pd.to_numeric(value, errors="coerce")
-    return textwrap.fill(str(value), 18) if pd.isna(number) else f"{number:g}"
+    return textwrap.fill(str(value), 20) if pd.isna(number) else f"{number:g}"
 
 
 def roc(evaluation, ax=None):
