@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from isicvision import ImageClassifier, augment_dataset, augmentation, cache, evaluate, pixels
+from isicvision import ImageClassifier, augment_dataset, augmentation, backbones, cache, evaluate, pixels
 
 LABELS = ["benign", "malignant"]
 CLASSIFIERS = {
@@ -275,3 +275,12 @@ def test_pictures_of_every_kind_train_together(dataset, tmp_path):
 def test_vision_transformers_say_which_size_they_take():
     with pytest.raises(ValueError, match="vit_b_16 takes pictures of 224 px only, not 96"):
         small("vit_b_16", image_size=96)
+
+
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_two_epochs_of_each_network(dataset, name):
+    history = small(name).fit(
+        dataset.sample(4), dataset.sample(2), epochs=2, batch_size=4, learning_rate=0.001, progress=False
+    )
+    assert len(history) == 2 and np.isfinite(history["train_loss"]).all()
+    assert np.isfinite(history["validation_loss"]).all()
