@@ -90,7 +90,7 @@ class Arrays:
                     raise OSError(28, "No space left on device")
                 os.replace(part, path)
                 self._room -= self.bytes + 4
-            except BaseException:
+            except BaseException:  # Ctrl-C too must leave no half file behind; it is raised again
                 Path(part).unlink(missing_ok=True)
                 raise
         except OSError as error:

@@ -123,7 +123,7 @@ class ImageClassifier:
 
     @classmethod
     def from_preset(cls, preset, labels, backbone="efficientnet_lite0", weights="imagenet", seed=0):
-        """Make a model whose picture size, views, augmentation and training settings were measured together.
+        """Make a model whose picture size, views, augmentation and training settings were chosen together.
 
         `fit` then needs no further setting, but takes any; training pictures that come without augmenters pass through
         `augmentation.dermoscopy`.

@@ -244,8 +244,15 @@ def train(
     """
     if validation is None and (settings.keep == "best" or settings.patience):
         raise ValueError("keep='best' and patience go by the validation pictures: give validation=")
-    training = _Training(network, pictures, targets, settings, validation, augment, seed, workers, progress)
-    training.open(None if folder is None else Path(folder) / "checkpoint.safetensors", about)
+    file = None if folder is None else Path(folder) / "checkpoint.safetensors"
+    found = None if file is None else checkpoint.load(file)
+    precision = (
+        found[2]["precision"] if found else None
+    )  # not timed anew: another choice would give other digits
+    training = _Training(
+        network, pictures, targets, settings, validation, augment, seed, workers, progress, precision
+    )
+    training.open(file, about, found)
     with training.prepared(tracker) as log:
         while not training.is_over():
             training.epoch()
@@ -259,13 +266,25 @@ def train(
 class _Training:
     """A training in progress; `at` is all of its state that is not tensors."""
 
-    def __init__(self, network, pictures, targets, settings, validation, augment, seed, workers, progress):
+    def __init__(
+        self,
+        network,
+        pictures,
+        targets,
+        settings,
+        validation,
+        augment,
+        seed,
+        workers,
+        progress,
+        precision=None,
+    ):
         self.settings, self.validation, self.seed, self.workers = settings, validation, seed, workers
         self.network = network.to(default_device()).train()
         self.parts, self.targets = _Parts(pictures, augment), torch.as_tensor(np.asarray(targets))
         self.plan = steps(len(self.targets), settings.batch_size)
         backbones.set_training(network, settings.frozen_stages)
-        precision, seconds = self._precision()
+        precision, seconds = (precision, {}) if precision else self._precision()
         AcceleratorState._reset_state()  # else this process's first training would set the precision for good
         self.accelerator = accelerate.Accelerator(
             cpu=_on_cpu(), mixed_precision=precision.replace("fp32", "no")
@@ -321,11 +340,10 @@ class _Training:
         worth = [name for name in others if seconds[fp32] / seconds[name] >= WORTH]
         return broadcast_object_list([worth[0] if worth else fp32])[0], seconds
 
-    def open(self, file, about):
-        """Go on from the checkpoint `file` if there is one, and keep it up to date from now on."""
+    def open(self, file, about, found):
+        """Go on from what was `found` in the checkpoint `file`, if anything, and keep it up to date from now on."""
         settings = {**dataclasses.asdict(self.settings), "seed": self.seed}
         self.file, self.about = file, {**(about or {}), **settings}
-        found = None if file is None else checkpoint.load(file)
         if found is None:
             return
         parts, optimizer_state, state = found
@@ -357,7 +375,7 @@ class _Training:
             return
         parts = {"network": self.network.state_dict(), "average": self.average or {}, "best": self.best or {}}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        state = {"about": self.about, "at": self.at, "scaler": scaler}
+        state = {"about": self.about, "at": self.at, "scaler": scaler, "precision": self.precision}
         checkpoint.save(self.file, parts, self.optimizer, state)
 
     def is_over(self):

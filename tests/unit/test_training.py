@@ -308,6 +308,18 @@ def test_a_finished_run_is_not_run_again(dataset, tmp_path, monkeypatch):
     assert again.equals(first)
 
 
+def test_a_resumed_run_keeps_the_precision_that_auto_took(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "TRIAL_STEPS", 2)
+    auto = QUICK | {"precision": "auto"}
+    for times in (
+        {"fp32": 1.0, "bf16": 0.5},
+        {"fp32": 1.0, "bf16": 0.9},
+    ):  # the second time it is a close thing
+        monkeypatch.setattr(training, "time_precisions", lambda *_, times=times: times)
+        history = small().fit(dataset, progress=False, checkpoint=tmp_path, **auto)
+        assert history.attrs["precision"] == "bf16"
+
+
 def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
     small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
     for other, name in ((dataset, "l2"), (dataset.sample(12), "pictures")):
