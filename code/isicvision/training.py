@@ -246,9 +246,8 @@ def train(
         raise ValueError("keep='best' and patience go by the validation pictures: give validation=")
     file = None if folder is None else Path(folder) / "checkpoint.safetensors"
     found = None if file is None else checkpoint.load(file)
-    precision = (
-        found[2]["precision"] if found else None
-    )  # not timed anew: another choice would give other digits
+    # not timed anew: another choice would give other digits
+    precision = found[2]["precision"] if found else None
     training = _Training(
         network, pictures, targets, settings, validation, augment, seed, workers, progress, precision
     )
