@@ -130,10 +130,9 @@ def _require_sound(paths):
 
     broken = [reason for reason in pixels.map_threads(trouble, paths, progress="checking") if reason]
     if broken:
-        shown = "\n  ".join(broken[:10] + ["…"] * (len(broken) > 10))
         raise pixels.PictureError(
             f"{len(broken)} of {len(paths)} pictures cannot be read, so nothing was augmented; "
-            f"dataset.check() sets such pictures aside:\n  {shown}"
+            f"dataset.check() sets such pictures aside:{pixels.listed(broken)}"
         )
 
 

@@ -275,10 +275,9 @@ class Pictures:
     def require_all(self):
         """Return this object, or raise one pixels.PictureError that names every broken picture."""
         if self.broken:
-            shown = "\n  ".join([*self.broken.values()][:10] + ["…"] * (len(self.broken) > 10))
             raise pixels.PictureError(
                 f"{len(self.broken)} of {len(self)} pictures cannot be read; dataset.check() sets such pictures "
-                f"aside:\n  {shown}"
+                f"aside:{pixels.listed(self.broken.values())}"
             )
         return self
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_model, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 
-from . import augmentation, backbones, cache, record, training
+from . import augmentation, backbones, cache, pixels, record, training
 from .presets import PRESETS
 from .settings import Settings
 
@@ -235,9 +235,10 @@ class ImageClassifier:
                 progress=progress,
                 on_epoch=on_epoch,
             )
+            rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(settings) | {
                 "precision": history.attrs["precision"],
-                "history": history.reset_index().to_dict("records"),
+                "history": rows.where(rows.notna(), None).to_dict("records"),  # JSON knows no NaN
             }
             self.step_loss = history.attrs["step_loss"]
         else:
@@ -286,9 +287,9 @@ class ImageClassifier:
         """Set aside what cannot be read; return the rest, and its pictures."""
         pictures = self._pictures(dataset)
         if pictures.broken:
-            shown = "\n  ".join([*pictures.broken.values()][:10] + ["…"] * (len(pictures.broken) > 10))
+            reasons = pictures.broken.values()
             warnings.warn(
-                f"{len(pictures.broken)} of {len(pictures)} {what} pictures cannot be read, set aside:\n  {shown}",
+                f"{len(reasons)} of {len(pictures)} {what} pictures cannot be read, set aside:{pixels.listed(reasons)}",
                 stacklevel=4,
             )
             dataset = dataset.without(pictures.broken)
@@ -455,7 +456,7 @@ class ImageClassifier:
         if self.classifier is not None:
             skops.io.dump(self.classifier, new / "classifier.skops")
         card = self.card | {"versions": record.versions()}
-        (new / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        (new / "model.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         old = _aside(folder)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():

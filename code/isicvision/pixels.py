@@ -24,6 +24,12 @@ class PictureError(ValueError):
     """A picture that cannot be read; the message says which one and why."""
 
 
+def listed(reasons):
+    """Write out the first ten messages, each on a line of its own: str."""
+    reasons = [*reasons]
+    return "".join(f"\n  {reason}" for reason in reasons[:10] + ["…"] * (len(reasons) > 10))
+
+
 def _open(source):
     """Read the header of `source` (path, bytes or file object); return its name and the lazy Pillow image."""
     name = str(source) if isinstance(source, (str, Path)) else "the picture"

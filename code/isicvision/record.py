@@ -172,5 +172,5 @@ def read(path):
 
 def _write(path, run):
     new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    new.write_text(json.dumps(run, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     new.replace(path)

@@ -40,6 +40,20 @@ def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made
     assert metrics["accuracy"]["low"] <= metrics["accuracy"]["value"] <= metrics["accuracy"]["high"]
 
 
+def test_a_validation_figure_that_is_not_defined_is_null_in_model_and_record(folder, tmp_path):
+    from isicvision import ImageDataset
+
+    dataset = ImageDataset.from_folder(folder)
+    benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    history = model.fit(dataset, benign, epochs=1, batch_size=12, progress=False)
+    assert history["validation_roc_auc"].isna().all()
+    target = model.save(tmp_path / "model")
+    record.write(target, model, {"train": dataset})
+    assert json.loads((target / "model.json").read_text(), parse_constant=pytest.fail)
+    assert json.loads((target / "run.json").read_text())["history"][0]["validation_roc_auc"] is None
+
+
 def test_the_manifest_knows_pictures_labels_and_lesions_but_not_their_places(dataset, folder, tmp_path):
     import shutil
 

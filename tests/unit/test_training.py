@@ -471,3 +471,20 @@ def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracke
         assert runs[0].data.params["batch_size"] == "5" and "train_loss" in runs[0].data.metrics
     with pytest.raises(ValueError, match="tracker is 'tensorboard', 'mlflow', None, not 'paper'"):
         small().fit(dataset, tracker="paper", epochs=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows glibc only")
+def test_memory_of_large_tensors_is_kept_between_steps_and_given_back_at_the_end():
+    import resource
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16, 2**20)  # 64 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    usual = faults()  # every page is cleared anew
+    with training.memory_kept():
+        faults()
+        assert faults() < usual / 10
+    assert faults() > usual / 2
