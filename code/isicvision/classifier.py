@@ -86,13 +86,7 @@ class ImageClassifier:
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout}")
         image_size = self.backbone.image_size if image_size is None else image_size
-        least = max(64, self.backbone.min_size)
-        if self.backbone.fixed_size and image_size != self.backbone.image_size:
-            raise ValueError(
-                f"{backbone} takes pictures of {self.backbone.image_size} px only, not {image_size}"
-            )
-        if image_size < least:
-            raise ValueError(f"image_size is a number of pixels, {least} or more, not {image_size}")
+        self._check_size(image_size, "image_size")
         if views not in VIEWS:
             raise ValueError(f"views is one of {VIEWS}, not {views}")
         if views > 1 and classifier is not None:
@@ -145,6 +139,15 @@ class ImageClassifier:
         model.card["preset"] = preset
         return model
 
+    def _check_size(self, size, name):
+        least = max(64, self.backbone.min_size)
+        if self.backbone.fixed_size and size != self.backbone.image_size:
+            raise ValueError(
+                f"{name}: {self.backbone.name} takes pictures of {self.backbone.image_size} px only, not {size}"
+            )
+        if size < least:
+            raise ValueError(f"{name} is a number of pixels, {least} or more, not {size}")
+
     def summary(self):
         """Say what the network consists of, what of it is trained, and its memory: see `backbones.summary`.
 
@@ -153,9 +156,10 @@ class ImageClassifier:
         pandas.DataFrame
             A row a stage.
         """
-        frozen = (self.card["training"] or self._defaults).get("frozen_stages", 0)
+        settings = self.card["training"] or self._defaults
+        frozen, size = settings.get("frozen_stages", 0), settings.get("train_image_size")
         backbones.set_training(self.network, frozen, head_only=self.classifier is not None)
-        table = backbones.summary(self.network, self.image_size)
+        table = backbones.summary(self.network, size or self.image_size)
         backbones.set_training(self.network)
         return table
 
@@ -186,7 +190,7 @@ class ImageClassifier:
         tracker : "tensorboard" or "mlflow", optional
             Log each epoch there, see `tracking.start`.
         workers : int, optional
-            Processes that augment; default: one thread for the CPU, a process a core for a GPU.
+            Processes that augment; default: none for the CPU, a process a core for a GPU.
         progress : bool
             Show bars and a line an epoch.
         on_epoch : callable, optional
@@ -217,8 +221,9 @@ class ImageClassifier:
                     f"{', '.join(names)}: no effect on features + {self.classifier}; leave it out"
                 )
         else:
-            settings = Settings.of(self._defaults, settings)
-        dataset, pictures = self._sound(dataset, "training")
+            settings = self._settings(settings)
+        size = None if self.classifier is not None else settings.train_image_size
+        dataset, pictures = self._sound(dataset, "training", size)
         targets = self._targets(dataset, "training")
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
             raise ValueError(f"no training picture is labelled {', '.join(missing)}")
@@ -269,10 +274,10 @@ class ImageClassifier:
         pandas.DataFrame
             See `training.find_learning_rate`; `plots.learning_rates` draws it.
         """
-        settings = Settings.of(self._defaults, settings)
+        settings = self._settings(settings)
         count = min(len(dataset), training.RAMP_STEPS * settings.batch_size)
         shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=self.seed))
-        shown, pictures = self._sound(shown, "training")
+        shown, pictures = self._sound(shown, "training", settings.train_image_size)
         return training.find_learning_rate(
             self.network,
             pictures,
@@ -283,9 +288,15 @@ class ImageClassifier:
             progress,
         )
 
-    def _sound(self, dataset, what):
+    def _settings(self, given):
+        settings = Settings.of(self._defaults, given)
+        if settings.train_image_size is not None:
+            self._check_size(settings.train_image_size, "train_image_size")
+        return settings
+
+    def _sound(self, dataset, what, size=None):
         """Set aside what cannot be read; return the rest, and its pictures."""
-        pictures = self._pictures(dataset)
+        pictures = self._pictures(dataset, size)
         if pictures.broken:
             reasons = pictures.broken.values()
             warnings.warn(
@@ -293,7 +304,7 @@ class ImageClassifier:
                 stacklevel=4,
             )
             dataset = dataset.without(pictures.broken)
-            pictures = self._pictures(dataset)
+            pictures = self._pictures(dataset, size)
         return dataset, pictures
 
     def _pipeline(self, dataset):
@@ -347,10 +358,9 @@ class ImageClassifier:
             .to_numpy(np.int64, copy=True)
         )
 
-    def _pictures(self, pictures):
-        return cache.Pictures(
-            getattr(pictures, "paths", pictures), self.image_size, self.backbone.interpolation
-        )
+    def _pictures(self, pictures, size=None):
+        paths = getattr(pictures, "paths", pictures)
+        return cache.Pictures(paths, size or self.image_size, self.backbone.interpolation)
 
     def featurize(self, pictures):
         """Compute the network's features, the input of its last layer, or take them from the cache.

@@ -21,6 +21,11 @@ class Settings:
         How often each training picture is seen.
     batch_size : int
         Pictures per step, of all processes together.
+    train_image_size : int or None
+        Side of the pictures in training, in pixels; None: the model's image_size, at which it predicts. Training at
+        three quarters of it takes half the time and often gives the better model: a network with average pooling gains
+        from seeing more detail than it was trained on (Touvron et al., Fixing the train-test resolution discrepancy,
+        2019).
     learning_rate : float or sequence of float
         The highest, or one for each epoch. AdamW wants rates about ten times smaller than SGD.
     schedule : str
@@ -70,6 +75,7 @@ class Settings:
 
     epochs: int = 15
     batch_size: int = 32
+    train_image_size: int | None = None
     learning_rate: float | list = 0.01
     schedule: str = "constant"
     optimizer: str = "sgd"
@@ -96,6 +102,11 @@ class Settings:
             check(_is_whole(getattr(self, name), 1), name, "a whole number of 1 or more")
         for name in ("freeze_epochs", "frozen_stages"):
             check(_is_whole(getattr(self, name), 0), name, "a whole number of 0 or more")
+        check(
+            self.train_image_size is None or _is_whole(self.train_image_size, 1),
+            "train_image_size",
+            "None or a whole number of pixels",
+        )
         check(self.freeze_epochs <= self.epochs, "freeze_epochs", f"at most epochs ({self.epochs})")
         check(self.accumulate <= self.batch_size, "accumulate", f"at most batch_size ({self.batch_size})")
         for name, meaning in (("l2", "a weight decay"), ("label_smoothing", "a share")):

@@ -13,10 +13,9 @@ import json
 import math
 import os
 import time
-from collections import deque, namedtuple
-from concurrent.futures import ThreadPoolExecutor
+from collections import namedtuple
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import accelerate
@@ -99,7 +98,7 @@ class _Parts(Dataset):
 
 
 def load(parts, wanted, device, workers):
-    """Read and augment the next batches while the network learns from this one.
+    """Read and augment batches: in other processes while the network learns, or in this one between the steps.
 
     Parameters
     ----------
@@ -108,8 +107,8 @@ def load(parts, wanted, device, workers):
         What to ask of `parts`, in order.
     device : torch.device
     workers : int or None
-        Processes; default as many as there are cores for a GPU, and 0 for the CPU: one thread, as the network
-        itself needs the cores.
+        Processes; default as many as there are cores for a GPU, and 0 for the CPU: there the network needs the cores,
+        and its threads wait for one another where another thread takes one of them.
 
     Yields
     ------
@@ -117,19 +116,13 @@ def load(parts, wanted, device, workers):
     """
     if workers is None:
         workers = 0 if device.type == "cpu" else min(os.cpu_count(), 16) - 1
-    if workers:
-        pinned = device.type == "cuda"
-        options = {"num_workers": workers, "prefetch_factor": 4, "worker_init_fn": _single_threaded}
-        for batch in DataLoader(parts, batch_size=None, sampler=wanted, pin_memory=pinned, **options):
-            yield batch.to(device, non_blocking=pinned)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        wanted = iter(wanted)
-        ahead = deque(pool.submit(parts.__getitem__, part) for part in islice(wanted, 2))
-        while ahead:
-            batch = ahead.popleft().result()
-            ahead.extend(pool.submit(parts.__getitem__, part) for part in islice(wanted, 1))
-            yield batch.to(device)
+    pinned = device.type == "cuda"
+    options = {"worker_init_fn": _single_threaded, "prefetch_factor": 4} if workers else {}
+    batches = DataLoader(
+        parts, batch_size=None, sampler=wanted, num_workers=workers, pin_memory=pinned, **options
+    )
+    for batch in batches:
+        yield batch.to(device, non_blocking=pinned)
 
 
 def _single_threaded(_):
@@ -190,7 +183,7 @@ def memory_kept():
     Blocks over 32 MB would go back to the system at once, which must clear every page of the next one: at 192 px half
     the time of EfficientNet-Lite0's steps (https://man7.org/linux/man-pages/man3/mallopt.3.html).
     """
-    trim_threshold, mmap_max = -1, -4
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
         yield
@@ -200,8 +193,9 @@ def memory_kept():
     try:
         yield
     finally:
-        libc.mallopt(mmap_max, 65536)  # the default
-        libc.mallopt(trim_threshold, 2**27)
+        libc.mallopt(mmap_max, 65536)  # the default, and below what glibc adapts its thresholds to by itself
+        libc.mallopt(mmap_threshold, 2**25)
+        libc.mallopt(trim_threshold, 2**26)
         libc.malloc_trim(0)
 
 

@@ -84,6 +84,7 @@ def fastai(dataset):
     return loaders.train.n // BATCH * BATCH / (time.perf_counter() - started)  # it drops the rest
 
 
+@training.memory_kept()  # the same conditions
 def bare(dataset, precision, batches):
     """Make the steps of `ImageClassifier.fit` on batches in memory."""
     network = ImageClassifier("resnet18", dataset.labels, weights=None).network
@@ -110,9 +111,10 @@ def compare(dataset, rounds):
     floats = [((x.permute(0, 3, 1, 2) / 255 - mean) / std).contiguous() for x, _ in in_memory]
     floats = [*zip(floats, targets.split(BATCH), strict=True)]
 
-    seconds = training.time_precisions(
-        ImageClassifier("resnet18", dataset.labels, weights=None).network.train(), *in_memory[0]
-    )
+    with training.memory_kept():
+        seconds = training.time_precisions(
+            ImageClassifier("resnet18", dataset.labels, weights=None).network.train(), *in_memory[0]
+        )
     auto = "bf16" if seconds["fp32"] / seconds["bf16"] >= training.WORTH else "fp32"
     times = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
     print(f"  a step takes {times}: auto is {auto}", flush=True)

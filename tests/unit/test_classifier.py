@@ -275,6 +275,8 @@ def test_pictures_of_every_kind_train_together(dataset, tmp_path):
 def test_vision_transformers_say_which_size_they_take():
     with pytest.raises(ValueError, match="vit_b_16 takes pictures of 224 px only, not 96"):
         small("vit_b_16", image_size=96)
+    with pytest.raises(ValueError, match="train_image_size: vit_b_16 takes pictures of 224 px only, not 160"):
+        small("vit_b_16", image_size=224).fit(None, train_image_size=160)
 
 
 @pytest.mark.parametrize("name", backbones.BACKBONES)
