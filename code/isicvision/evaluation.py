@@ -1,26 +1,20 @@
 """`evaluate` a model, or `Evaluation.from_scores` of any: metrics with intervals from one prediction table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn import metrics
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "specificity",
-    "f1",
-    "roc_auc",
-    "average_precision",
-    "brier",
-)
+from . import metrics
+from .metrics import METRICS
+
 PREFIX = "score_"
 """Of the columns that hold the scores in a prediction table."""
+OTHERS = "others"
+PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
 
 
 def evaluate(model, dataset, positive=None):
@@ -29,7 +23,7 @@ def evaluate(model, dataset, positive=None):
     Parameters
     ----------
     model : ImageClassifier
-        Or anything with ``labels`` and ``predict_proba(dataset)``.
+        Or anything with ``labels`` and ``predict_proba(dataset)``; its ``threshold``, if it has one, decides.
     dataset : ImageDataset
         Pictures that the model was not trained on.
     positive : str, optional
@@ -46,9 +40,13 @@ def evaluate(model, dataset, positive=None):
     """
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
-    scores = model.predict_proba(dataset)
     return Evaluation.from_scores(
-        dataset.table["label"], scores, classes=model.labels, positive=positive, metadata=dataset.table
+        dataset.table["label"],
+        model.predict_proba(dataset),
+        classes=model.labels,
+        positive=positive,
+        metadata=dataset.table,
+        threshold=getattr(model, "threshold", None),
     )
 
 
@@ -59,21 +57,31 @@ class Evaluation:
     Attributes
     ----------
     table : pandas.DataFrame
-        One row a picture: ``path``, ``group``, ``label`` (the true one), ``prediction`` (the label with the
-        highest score), a column ``score_<label>`` for each label, then the metadata of the dataset.
+        One row a picture: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
+        ``score_<label>`` for each label, then the metadata of the dataset.
     classes : list of str
     positive : str
         The label to be found. With more than two classes, precision, recall, F1 and the areas are means
-        over the classes, and `roc` and `precision_recall` take `positive` against all others.
+        over the classes (`per_class` has each), and `roc` and `precision_recall` take `positive` against all others.
+    threshold : float or None
+        Of two classes the positive one is predicted from this score on; None: the class with the highest score.
     """
 
     table: pd.DataFrame
     classes: list
     positive: str
+    threshold: float | None = None
 
     @classmethod
     def from_scores(
-        cls, labels, scores, groups=None, classes=("benign", "malignant"), positive=None, metadata=None
+        cls,
+        labels,
+        scores,
+        groups=None,
+        classes=("benign", "malignant"),
+        positive=None,
+        metadata=None,
+        threshold=None,
     ):
         """Evaluate scores that may come from anywhere.
 
@@ -84,13 +92,16 @@ class Evaluation:
         scores : array of float, shape (pictures, classes) or (pictures,)
             Probabilities, 0 to 1; with two classes the positive one's alone will do.
         groups : sequence of str, optional
-            Which pictures belong together (one lesion): intervals resample groups. Default: each alone.
+            Which pictures belong together (one lesion): intervals resample groups. Default, and where a group is
+            missing (NaN or None): each alone.
         classes : sequence of str
             In the order of the columns of `scores`.
         positive : str, optional
             Default: the last class.
         metadata : pandas.DataFrame, optional
             More columns for `table`, a row a picture: ``path``, ``group`` (unless `groups` is given), any others.
+        threshold : float, optional
+            0 to 1, see the attribute; two classes only.
 
         Raises
         ------
@@ -118,18 +129,27 @@ class Evaluation:
             row = int(np.argmin(((scores >= 0) & (scores <= 1)).all(axis=1)))
             raise ValueError(f"scores must lie from 0 to 1; row {row} has {scores[row]}")
         more = pd.DataFrame(index=range(len(labels))) if metadata is None else metadata.reset_index(drop=True)
-        alone = np.arange(len(labels)).astype(str)
+        alone = pd.Series(np.arange(len(labels)).astype(str))
+        groups = more.get("group", alone) if groups is None else pd.Series([*groups])
+        if len(groups) != len(labels):
+            raise ValueError(f"{len(groups)} groups do not fit {len(labels)} labels")
         table = pd.DataFrame(
             {
                 "path": more.get("path", alone),
-                "group": more.get("group", alone) if groups is None else list(groups),
+                "group": groups.where(groups.notna(), "picture " + alone),
                 "label": labels,
-                "prediction": np.asarray(classes, dtype=object)[scores.argmax(axis=1)],
+                "prediction": _decide(scores, classes, positive, threshold),
             }
         )
         for number, name in enumerate(classes):
             table[PREFIX + name] = scores[:, number]
-        return cls(table.join(more[more.columns.difference(table.columns, sort=False)]), classes, positive)
+        more = more[more.columns.difference(table.columns, sort=False)]
+        return cls(table.join(more), classes, positive, threshold)
+
+    def at(self, threshold):
+        """Return the evaluation of the same scores with the decisions at another threshold, 0 to 1; or None."""
+        prediction = _decide(self.scores, self.classes, self.positive, threshold)
+        return replace(self, table=self.table.assign(prediction=prediction), threshold=threshold)
 
     @property
     def scores(self):
@@ -137,8 +157,12 @@ class Evaluation:
         return self.table[[PREFIX + name for name in self.classes]].to_numpy()
 
     @cached_property
-    def _values(self):
-        return {name: float(value[0]) for name, value in self._compute(np.ones((1, len(self.table)))).items()}
+    def _arrays(self):
+        codes = {name: number for number, name in enumerate(self.classes)}
+        true, predicted = (
+            np.eye(len(codes))[self.table[name].map(codes)] for name in ("label", "prediction")
+        )
+        return true, predicted, self.scores
 
     def metric(self, name):
         """Return one metric as a float, NaN where it is not defined (one class only, say).
@@ -146,96 +170,177 @@ class Evaluation:
         Parameters
         ----------
         name : str
-            One of `METRICS`; all but ``brier`` are better when larger. Definitions: scikit-learn's
-            user guide, https://scikit-learn.org/stable/modules/model_evaluation.html.
+            One of `METRICS`; all but ``brier``, ``log_loss`` and ``ece`` are better when larger. ``recall`` is the
+            sensitivity, ``precision`` and ``npv`` are the positive and negative predictive value at this set's share of
+            positives. Definitions: `metrics`.
         """
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
-        return self._values[name]
+        return float(self._values(name)[0])
 
     def interval(self, name, level=0.95):
         """Return (low, high), the bootstrap interval of one metric over groups, or NaN twice if undefined.
 
-        Lesions, not pictures, are drawn with replacement, 1,000 times with a fixed seed, because pictures of
-        one lesion resemble each other; percentile interval (Efron and Tibshirani, An Introduction to the
-        Bootstrap, 1993, chapter 13).
+        Lesions, not pictures, are drawn with replacement, `metrics.RESAMPLES` times with a fixed seed, because pictures
+        of one lesion resemble each other; percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap,
+        1993, chapter 13).
         """
-        self.metric(name)
-        draws = self._bootstrap[name]
-        draws = draws[~np.isnan(draws)]
-        if not len(draws) or np.isnan(self.metric(name)):
-            return float("nan"), float("nan")
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return interval(self.metric(name), self.draws(name), level)
+
+    def text(self, name):
+        """Return one metric with its 95 % interval in words, such as ``0.871 [0.840, 0.902]`` or ``undefined``."""
+        value, (low, high) = self.metric(name), self.interval(name)
+        return "undefined" if np.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+    def draws(self, name):
+        """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
+
+        Evaluations of the same pictures share their draws: the difference of two such arrays is that of pairs.
+        """
+        family = _family(name)
+        if family not in self._drawn:
+            codes = pd.factorize(self.table["group"])[0]
+            parts = [self._compute(family, weights) for weights in metrics.draws(codes)]
+            self._drawn[family] = {
+                each: np.concatenate([part[each] for part in parts]) for each in metrics.FAMILIES[family]
+            }
+        return self._mean(name, self._drawn[family][name])
 
     @cached_property
-    def _bootstrap(self):
-        codes, names = pd.factorize(self.table["group"])
-        random = np.random.default_rng(0)
-        parts = []
-        for _ in range(10):  # by hundreds: the weights of 1,000 draws of 100,000 pictures would take 800 MB
-            draws = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=100)
-            parts.append(self._compute(draws[:, codes].astype(float)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
+    def _drawn(self):
+        return {}
+
+    def _values(self, name):
+        return self._mean(name, self._compute(_family(name), np.ones((1, len(self.table))))[name])
+
+    def _compute(self, family, weights):
+        true, predicted, scores = self._arrays
+        if len(self.classes) == 2 and family in (
+            metrics.roc_auc,
+            metrics.curves,
+        ):  # the other side is not asked for
+            column = [self.classes.index(self.positive)]
+            true, predicted, scores = true[:, column], predicted[:, column], scores[:, column]
+        return family(true, predicted, scores, weights)
+
+    def _mean(self, name, values):
+        """Return the positive one of two classes, the mean of more."""
+        if values.shape[1] == 2 and len(self.classes) == 2:
+            return values[:, self.classes.index(self.positive)]
+        return values.mean(axis=1)
 
     def metrics(self):
         """Return every metric with its 95 % interval: pandas.DataFrame with value, low and high."""
         rows = {name: (self.metric(name), *self.interval(name)) for name in METRICS}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
-    def _compute(self, weights):
-        """Compute every metric for each row of `weights`: how often each picture counts, shape (draws, pictures).
+    def per_class(self):
+        """Return what each class reaches against the others.
 
-        Ours rather than scikit-learn's, which takes one set of weights at a time: a loop over 1,000 draws is
-        many times slower (tests/bench/bench_intervals.py). The tests hold it against scikit-learn.
+        Returns
+        -------
+        pandas.DataFrame
+            Rows by label and metric; value, low and high (95 %), and the number of pictures with that label.
         """
-        codes = {name: number for number, name in enumerate(self.classes)}
-        true, predicted = (
-            np.eye(len(codes))[self.table[name].map(codes)] for name in ("label", "prediction")
-        )
-        scores, total = self.scores, weights.sum(axis=1)
-        right, count, called = weights @ (true * predicted), weights @ true, weights @ predicted
-        with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 is NaN: not defined
-            recall, precision, f1 = right / count, right / called, 2 * right / (count + called)
-            specificity = (total[:, None] - count - called + right) / (total[:, None] - count)
-            areas = [_areas(true[:, n], scores[:, n], weights) for n in range(len(codes))]
-            roc_auc, average_precision = (np.stack(area, axis=1) for area in zip(*areas, strict=True))
+        rows = []
+        for label in self.classes:
+            against = replace(self, classes=[OTHERS, label], positive=label, table=self._against(label))
+            for name in PER_CLASS:
+                value, (low, high) = against.metric(name), against.interval(name)
+                rows.append((label, name, value, low, high, int((self.table["label"] == label).sum())))
+        columns = ["label", "metric", "value", "low", "high", "pictures"]
+        return pd.DataFrame(rows, columns=columns).set_index(["label", "metric"])
 
-        def pick(values):
-            return values[:, codes[self.positive]] if len(codes) == 2 else values.mean(axis=1)
-
-        return {
-            "accuracy": right.sum(axis=1) / total,
-            "balanced_accuracy": recall.mean(axis=1),
-            "precision": pick(precision),
-            "recall": pick(recall),
-            "specificity": pick(specificity),
-            "f1": pick(f1),
-            "roc_auc": pick(roc_auc),
-            "average_precision": pick(average_precision),
-            "brier": weights @ ((scores - true) ** 2).sum(axis=1) / total / (2 if len(codes) == 2 else 1),
+    def _against(self, label):
+        one = {
+            name: self.table[name].where(self.table[name] == label, OTHERS)
+            for name in ("label", "prediction")
         }
+        score = self.table[PREFIX + label]
+        return self.table.assign(**one, **{PREFIX + OTHERS: 1 - score, PREFIX + label: score})
 
     def confusion_matrix(self):
         """Count pictures by true label (rows) and predicted label (columns): pandas.DataFrame."""
-        counts = metrics.confusion_matrix(self.table["label"], self.table["prediction"], labels=self.classes)
+        counts = confusion_matrix(self.table["label"], self.table["prediction"], labels=self.classes)
         return pd.DataFrame(
             counts, pd.Index(self.classes, name="label"), pd.Index(self.classes, name="prediction")
         )
 
     def roc(self):
         """Return the ROC curve of the positive label: DataFrame with false_positive_rate, recall, threshold."""
-        rate, recall, threshold = metrics.roc_curve(self._is_positive(), self.table[PREFIX + self.positive])
+        rate, recall, threshold = roc_curve(
+            self._is_positive(), self.table[PREFIX + self.positive], drop_intermediate=False
+        )
         return pd.DataFrame({"false_positive_rate": rate, "recall": recall, "threshold": threshold})
 
     def precision_recall(self):
         """Return the precision-recall curve of the positive label: DataFrame with recall, precision, threshold."""
-        precision, recall, threshold = metrics.precision_recall_curve(
+        precision, recall, threshold = precision_recall_curve(
             self._is_positive(), self.table[PREFIX + self.positive]
         )
         return pd.DataFrame(
             {"recall": recall, "precision": precision, "threshold": np.append(threshold, np.inf)}
         )
+
+    def bands(self, places=101):
+        """Return the 95 % bands of both curves of the positive label, point by point over the bootstrap draws.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``place``, from 0 to 1; ``recall_low`` and ``recall_high`` at this false positive rate, ``precision_low``
+            and ``precision_high`` at this recall.
+        """
+        positive, scores = self._is_positive().to_numpy(), self.table[PREFIX + self.positive].to_numpy()
+        grid, codes = np.linspace(0, 1, places), pd.factorize(self.table["group"])[0]
+        drawn = [metrics.on_grid(positive, scores, weights, grid) for weights in metrics.draws(codes)]
+        table = {"place": grid}
+        for name, parts in zip(("recall", "precision"), zip(*drawn, strict=True), strict=True):
+            values = np.nanquantile(np.concatenate(parts), [0.025, 0.975], axis=0)
+            table |= {f"{name}_low": values[0], f"{name}_high": values[1]}
+        return pd.DataFrame(table)
+
+    def choose_threshold(self, sensitivity=None, cost=None):
+        """Choose the score from which on a picture counts as positive. Do so on validation, never on test pictures.
+
+        Parameters
+        ----------
+        sensitivity : float, optional
+            0 to 1: the highest threshold at which at least this share of the positive pictures is found.
+        cost : float, optional
+            Of a missed positive picture, where a false alarm costs 1: the threshold at which these pictures cost
+            least. Without either: the largest sum of sensitivity and specificity (Youden, Index for rating diagnostic
+            tests, 1950).
+
+        Returns
+        -------
+        float
+            Midway between two scores, so that rounding moves no picture to the other side. For `at`, and for
+            `ImageClassifier.decide_at`.
+
+        Raises
+        ------
+        ValueError
+            If both are given, one is out of range, there are more than two classes, or one class only.
+        """
+        if len(self.classes) != 2:
+            raise ValueError(f"a threshold decides between two classes, not {len(self.classes)}")
+        if sensitivity is not None and cost is not None:
+            raise ValueError("give sensitivity or cost, not both")
+        if sensitivity is not None and not 0 < sensitivity <= 1:
+            raise ValueError(f"sensitivity is a share above 0, at most 1, not {sensitivity}")
+        if cost is not None and not 0 < cost < float("inf"):
+            raise ValueError(f"cost is a positive number, not {cost}")
+        curve = self.roc()
+        recall, alarms = curve["recall"].to_numpy(), curve["false_positive_rate"].to_numpy()
+        if sensitivity is not None:
+            best = int(np.argmax(recall >= sensitivity - 1e-12))
+        else:
+            share = self._is_positive().mean()
+            of_miss, of_alarm = (1, 1) if cost is None else (cost * share, 1 - share)
+            best = int(np.argmin(of_miss * (1 - recall) + of_alarm * alarms))
+        scores = np.unique(np.append(self.table[PREFIX + self.positive], [0.0, 1.0]))
+        at = min(curve["threshold"][best], 1.0)  # scikit-learn begins with infinity: nothing is positive
+        lower = scores[scores < at]
+        return float((at + lower[-1]) / 2) if len(lower) else float(at)
 
     def _is_positive(self):
         positive = self.table["label"] == self.positive
@@ -246,7 +351,8 @@ class Evaluation:
     def errors(self):
         """Return the wrongly predicted rows of the table, the most confident mistake first."""
         wrong = self.table[self.table["label"] != self.table["prediction"]]
-        return wrong.assign(confidence=self.scores.max(axis=1)[wrong.index]).sort_values(
+        columns = [self.classes.index(label) for label in wrong["prediction"]]
+        return wrong.assign(confidence=self.scores[wrong.index, columns]).sort_values(
             "confidence", ascending=False, kind="stable"
         )
 
@@ -258,8 +364,8 @@ class Evaluation:
         return csv
 
     @classmethod
-    def load(cls, csv, positive=None):
-        """Read a prediction table that `save` wrote.
+    def load(cls, csv, positive=None, threshold=None):
+        """Read a prediction table that `save` wrote, and decide at `threshold`.
 
         Raises
         ------
@@ -271,30 +377,35 @@ class Evaluation:
         if len(classes) < 2 or not {"path", "group", "label"} <= set(table):
             raise ValueError(f"{csv} is no prediction table: it has the columns {', '.join(table.columns)}")
         scores = table[[PREFIX + name for name in classes]].to_numpy()
-        return cls.from_scores(table["label"], scores, classes=classes, positive=positive, metadata=table)
+        return cls.from_scores(
+            table["label"], scores, classes=classes, positive=positive, metadata=table, threshold=threshold
+        )
 
 
-def _areas(true, scores, weights):
-    """Compute the areas under the ROC curve and (as average precision) under the precision-recall curve.
+def _decide(scores, classes, positive, threshold):
+    """Return the predicted label of each row of scores: array of object."""
+    names = np.asarray(classes, dtype=object)
+    if threshold is None:
+        return names[scores.argmax(axis=1)]
+    if len(classes) != 2:
+        raise ValueError(f"a threshold decides between two classes, not {len(classes)}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
+    column = classes.index(positive)
+    return np.where(scores[:, column] >= threshold, positive, names[1 - column])
 
-    Parameters
-    ----------
-    true : array of 0 and 1, shape (pictures,)
-    scores : array of float, shape (pictures,)
-    weights : array of float, shape (draws, pictures)
 
-    Returns
-    -------
-    tuple of two arrays of float, shape (draws,)
-        NaN where a draw has one class only. Definitions as in scikit-learn: ties share a step.
-    """
-    order = np.argsort(-scores, kind="stable")
-    steps = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # where a lower score begins
-    positives = np.add.reduceat((weights * true)[:, order], steps, axis=1)
-    negatives = np.add.reduceat((weights * (1 - true))[:, order], steps, axis=1)
-    hits, alarms = positives.cumsum(axis=1), negatives.cumsum(axis=1)
-    defined = np.where((hits[:, -1] > 0) & (alarms[:, -1] > 0), 1.0, np.nan)
-    roc_auc = (negatives * (hits - positives / 2)).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
-    seen = np.maximum(hits + alarms, 1)  # nothing seen yet: nothing is added either
-    average_precision = (positives * hits / seen).sum(axis=1) / hits[:, -1]
-    return roc_auc * defined, average_precision * defined
+def _family(name):
+    for family, names in metrics.FAMILIES.items():
+        if name in names:
+            return family
+    raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
+
+
+def interval(value, draws, level=0.95):
+    """Return the percentile interval of a value from its bootstrap draws: (low, high), NaN twice where undefined."""
+    draws = draws[~np.isnan(draws)]
+    if not len(draws) or np.isnan(value):
+        return float("nan"), float("nan")
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

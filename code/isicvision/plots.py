@@ -440,12 +440,23 @@ def _short(value):
 
 
 def roc(evaluation, ax=None):
-    """Draw the ROC curve of the positive label, with the area and its interval."""
+    """Draw the ROC curve of the positive label with its 95 % band, the area and its interval, and the threshold."""
     ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
-    curve = evaluation.roc()
+    curve, bands = evaluation.roc(), evaluation.bands()
+    ax.fill_between(
+        bands["place"], bands["recall_low"], bands["recall_high"], color=COLOURS[1], alpha=0.2, lw=0
+    )
     ax.plot(
         curve["false_positive_rate"], curve["recall"], color=COLOURS[1], label=_area(evaluation, "roc_auc")
     )
+    if len(evaluation.classes) == 2:
+        ax.plot(
+            1 - evaluation.metric("specificity"),
+            evaluation.metric("recall"),
+            "o",
+            color="black",
+            label=_at(evaluation),
+        )
     ax.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
     ax.set(xlabel="false positive rate (1 - specificity)", ylabel="recall (sensitivity)", aspect="equal")
     ax.set_title(f"ROC, {evaluation.positive} (n = {len(evaluation.table)})")
@@ -454,25 +465,39 @@ def roc(evaluation, ax=None):
 
 
 def precision_recall(evaluation, ax=None):
-    """Draw the precision-recall curve of the positive label, with the average precision and its interval."""
+    """Draw the precision-recall curve of the positive label: its 95 % band, average precision, and the threshold."""
     ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
-    curve = evaluation.precision_recall()
+    curve, bands = evaluation.precision_recall(), evaluation.bands()
+    ax.fill_between(
+        bands["place"], bands["precision_low"], bands["precision_high"], color=COLOURS[1], alpha=0.2, lw=0
+    )
     label = _area(evaluation, "average_precision")
     ax.plot(curve["recall"], curve["precision"], drawstyle="steps-post", color=COLOURS[1], label=label)
+    if len(evaluation.classes) == 2:
+        ax.plot(
+            evaluation.metric("recall"),
+            evaluation.metric("precision"),
+            "o",
+            color="black",
+            label=_at(evaluation),
+        )
     share = (evaluation.table["label"] == evaluation.positive).mean()
     ax.axhline(share, linestyle=":", color="0.5", label=f"chance ({share:.2f})")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    ax.set_title(f"Precision and recall, {evaluation.positive}")
+    ax.set_title(f"Precision and recall, {evaluation.positive} (n = {len(evaluation.table)})")
     ax.legend(loc="lower left", frameon=False)
     return ax
+
+
+def _at(evaluation):
+    return f"at threshold {0.5 if evaluation.threshold is None else evaluation.threshold:.3f}"
 
 
 def _area(evaluation, name):
     if len(evaluation.classes) > 2:  # the area of METRICS is then the mean over the classes, not this curve's
         return f"{evaluation.positive} against the others"
-    low, high = evaluation.interval(name)
     title = {"roc_auc": "area", "average_precision": "average precision"}[name]
-    return f"{title} {evaluation.metric(name):.3f} [{low:.3f}, {high:.3f}]"
+    return f"{title} {evaluation.text(name)}"
 
 
 def confusion(evaluation, ax=None):
@@ -487,7 +512,7 @@ def confusion(evaluation, ax=None):
         ax.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
     ax.set_xticks(range(len(counts)), counts.columns)
     ax.set_yticks(range(len(counts)), counts.index, rotation=90, va="center")
-    ax.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    ax.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix (n = {len(evaluation.table)})")
     return ax
 
 
@@ -509,6 +534,69 @@ def scores(evaluation, ax=None):
     return ax
 
 
+def reliability(evaluation, ax=None, bins=10):
+    """Draw how often the positive label is true where its score is so high: see `decisions.reliability`."""
+    from .decisions import reliability
+
+    table = reliability(evaluation, bins)
+    ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
+    ax.plot([0, 1], [0, 1], ":", color="0.5", label="scores that are probabilities")
+    ax.vlines(table["score"], table["low"], table["high"], color=COLOURS[1], lw=2)
+    ax.plot(table["score"], table["share"], "o-", color=COLOURS[1], label=f"ECE {evaluation.text('ece')}")
+    ax.set(
+        xlabel=f"score for {evaluation.positive}",
+        ylabel=f"share that is {evaluation.positive}",
+        aspect="equal",
+    )
+    ax.set_title(f"Reliability (n = {len(evaluation.table)})")
+    ax.legend(loc="upper left", frameon=False)
+    return ax
+
+
+def net_benefit(table, ax=None):
+    """Draw a decision curve, as `decisions.net_benefit` gives it: the model against referring all and none."""
+    ax = ax or plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
+    for name, style, colour in (("model", "-", COLOURS[1]), ("all", "--", "0.4"), ("none", ":", "0.4")):
+        ax.plot(
+            table["threshold"],
+            table[name],
+            style,
+            color=colour,
+            label={"model": name}.get(name, f"refer {name}"),
+        )
+    top = max(table["model"].max(), table["all"].max())
+    ax.set(
+        xlabel="threshold: risk from which on one refers", ylabel="net benefit", ylim=(-0.2 * top, 1.1 * top)
+    )
+    ax.set_title("Net benefit per picture")
+    ax.legend(frameon=False)
+    return ax
+
+
+def slices(table, metric="roc_auc", ax=None):
+    """Draw the metric of each value of a column with its interval, as `comparison.slices` gives it."""
+    ax = ax or plt.subplots(figsize=(7, 1.3 + 0.32 * len(table)), layout="constrained")[1]
+    styles = {
+        "differs": (COLOURS[1], "o"),
+        "no difference seen": (COLOURS[0], "o"),
+        "too few to say": ("0.6", "x"),
+    }
+    for place, (_, row) in enumerate(table.iterrows()):
+        colour, marker = styles[row["verdict"]]
+        ax.hlines(place, row["low"], row["high"], color=colour, lw=2)
+        ax.plot(row["value"], place, marker, color=colour, label=row["verdict"])
+    names = [
+        f"{value}\n{row['pictures']} pictures, {row['positive']} of {row['lesions']} lesions"
+        for value, row in table.iterrows()
+    ]
+    ax.set_yticks(range(len(table)), names, fontsize=8)
+    ax.set(xlabel=metric.replace("roc_auc", "ROC AUC").replace("_", " "), title=f"By {table.index.name}")
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(handles.values(), handles, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    ax.invert_yaxis()
+    return ax
+
+
 def report(evaluation, path, title, notes=()):
     """Write one HTML page with the metrics, their intervals and the plots, all in the file; return its path.
 
@@ -525,7 +613,7 @@ def report(evaluation, path, title, notes=()):
     precision_recall(evaluation, axes[0, 1])
     confusion(evaluation, axes[1, 0])
     scores(evaluation, axes[1, 1])
-    table = evaluation.metrics().map("{:.3f}".format).to_html(border=0)
+    table = evaluation.metrics().map("{:.3f}".format).replace("nan", "undefined").to_html(border=0)
     paragraphs = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>

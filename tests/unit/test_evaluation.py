@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from isicvision import Evaluation, evaluate
-from isicvision.evaluation import METRICS, _areas
+from isicvision import metrics as ours
+from isicvision.evaluation import METRICS
 
 CLASSES = ["benign", "malignant"]
 
@@ -24,16 +25,31 @@ two_classes = st.lists(
 )
 
 
+def sensitive_part(true, scores, weights):
+    """The mean specificity over sensitivities from 0.8 on, by a fine grid: slow, and independent of ours."""
+    rate, recall, _ = metrics.roc_curve(true, scores, sample_weight=weights, drop_intermediate=False)
+    heights = np.linspace(0.8, 1, 4001)[:-1] + 0.2 / 8000
+    right = np.searchsorted(recall, heights)  # the first point at least as high
+    before = np.maximum(right - 1, 0)
+    rise = recall[right] - recall[before]
+    part = np.divide(heights - recall[before], rise, out=np.zeros_like(heights), where=rise > 0)
+    return np.mean(1 - (rate[before] + part * (rate[right] - rate[before])))
+
+
 @given(two_classes)
 @settings(max_examples=100, deadline=None)
 def test_areas_equal_scikit_learns_with_ties_and_weights(rows):
     true, scores, weights = (np.array(column) for column in zip(*rows, strict=True))
     assume(0 < (weights * true).sum() < weights.sum())
-    roc_auc, average_precision = _areas(true.astype(float), scores / 20, weights[None].astype(float))
-    assert roc_auc[0] == pytest.approx(metrics.roc_auc_score(true, scores, sample_weight=weights))
-    assert average_precision[0] == pytest.approx(
+    arrays = true[:, None].astype(float), None, scores[:, None] / 20, weights[None].astype(float)
+    found = {
+        name: float(value[0, 0]) for name, value in (ours.roc_auc(*arrays) | ours.curves(*arrays)).items()
+    }
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(true, scores, sample_weight=weights))
+    assert found["average_precision"] == pytest.approx(
         metrics.average_precision_score(true, scores, sample_weight=weights)
     )
+    assert found["partial_roc_auc"] == pytest.approx(sensitive_part(true, scores / 20, weights), abs=1e-3)
 
 
 def test_every_metric_equals_scikit_learns():
@@ -50,10 +66,19 @@ def test_every_metric_equals_scikit_learns():
         "roc_auc": metrics.roc_auc_score(true, scores),
         "average_precision": metrics.average_precision_score(true, scores),
         "brier": metrics.brier_score_loss(true, scores),
+        "npv": metrics.precision_score(~true, ~called),
+        "partial_roc_auc": sensitive_part(true, scores, None),
+        "log_loss": metrics.log_loss(true, scores),
+        "ece": sum(
+            abs(true[inside].sum() - scores[inside].sum())
+            for inside in (np.clip(np.floor(scores * 10), 0, 9) == number for number in range(10))
+        )
+        / len(true),
     }
     assert set(expected) == set(METRICS)
     for name, value in expected.items():
-        assert evaluation.metric(name) == pytest.approx(value), name
+        within = 1e-4 if name == "partial_roc_auc" else 1e-9
+        assert evaluation.metric(name) == pytest.approx(value, abs=within), name
 
 
 def test_more_than_two_classes_are_averaged_as_scikit_learn_does():
@@ -148,3 +173,115 @@ def test_evaluate_takes_scores_in_the_models_order(dataset):
     assert evaluation.table["path"].tolist() == dataset.paths
     assert evaluation.table["group"].equals(dataset.table["group"])
     assert evaluation.table["attribution"].equals(dataset.table["attribution"])
+
+
+def test_per_class_takes_each_class_against_the_others():
+    random = np.random.default_rng(1)
+    classes = ["a", "b", "c", "never"]
+    labels = random.choice(classes[:3], 120)
+    scores = random.dirichlet([1] * 4, 120) + 0.7 * np.eye(4)[[classes.index(label) for label in labels]]
+    evaluation = Evaluation.from_scores(labels, scores / scores.sum(axis=1, keepdims=True), classes=classes)
+    table = evaluation.per_class()
+    for name in classes[:3]:
+        true, called = labels == name, evaluation.table["prediction"] == name
+        expected = {
+            "recall": metrics.recall_score(true, called),
+            "precision": metrics.precision_score(true, called),
+            "roc_auc": metrics.roc_auc_score(true, evaluation.table[f"score_{name}"]),
+        }
+        for metric, value in expected.items():
+            row = table.loc[(name, metric)]
+            assert row["value"] == pytest.approx(value) and row["low"] <= value <= row["high"]
+    assert (
+        np.isnan(table.loc[("never", "recall"), "value"]) and table.loc[("never", "roc_auc"), "pictures"] == 0
+    )
+    # a mean over classes one of which has no picture is not defined either
+    assert np.isnan(evaluation.metric("roc_auc")) and evaluation.text("roc_auc") == "undefined"
+    assert evaluation.text("accuracy").startswith(f"{evaluation.metric('accuracy'):.3f} [")
+
+
+def test_pictures_without_a_group_stand_alone():
+    evaluation = Evaluation.from_scores(
+        ["benign", "malignant", "benign"], [0.1, 0.9, 0.2], groups=["L", None, float("nan")]
+    )
+    assert evaluation.table["group"].nunique() == 3 and evaluation.table["group"][0] == "L"
+    with pytest.raises(ValueError, match="2 groups do not fit 3 labels"):
+        Evaluation.from_scores(["benign"] * 3, [0.1] * 3, groups=["a", "b"])
+
+
+def test_equal_scores_and_a_single_picture_have_figures_or_say_undefined():
+    equal = Evaluation.from_scores(["benign", "malignant"] * 5, [0.5] * 10)
+    assert equal.metric("roc_auc") == 0.5 and equal.interval("roc_auc") == (0.5, 0.5)
+    one = Evaluation.from_scores(["malignant"], [0.7])
+    assert one.metric("accuracy") == 1 and one.text("roc_auc") == "undefined"
+    assert one.metrics().loc["specificity"].isna().all()
+
+
+# Thresholds ------------------------------------------------------------------------------------------------------
+
+
+def test_decisions_follow_the_threshold_and_survive_saving(tmp_path):
+    labels, scores, groups = example()
+    evaluation = Evaluation.from_scores(labels, scores, groups)
+    lower = evaluation.at(0.3)
+    assert lower.metric("recall") == metrics.recall_score(labels == "malignant", scores >= 0.3)
+    assert lower.metric("roc_auc") == evaluation.metric("roc_auc")
+    assert Evaluation.load(lower.save(tmp_path / "p.csv"), threshold=0.3).metrics().equals(lower.metrics())
+    swapped = Evaluation.from_scores(labels, scores, groups, CLASSES[::-1], "malignant", threshold=0.3)
+    assert swapped.metric("recall") == lower.metric("recall")
+    assert evaluation.at(0.3).at(None).metrics().equals(evaluation.metrics())
+    with pytest.raises(ValueError, match="from 0 to 1, not 1.5"):
+        evaluation.at(1.5)
+
+
+@given(two_classes, st.floats(0.05, 1))
+@settings(max_examples=100, deadline=None)
+def test_the_chosen_threshold_is_the_highest_that_finds_enough(rows, target):
+    true, scores, _ = (np.array(column) for column in zip(*rows, strict=True))
+    assume(0 < true.sum() < len(true))
+    scores = scores / 20
+    evaluation = Evaluation.from_scores(np.where(true, "malignant", "benign"), scores)
+    threshold = evaluation.choose_threshold(sensitivity=target)
+    recall = (scores[true] >= threshold).mean()
+    assert recall >= target - 1e-9 and evaluation.at(threshold).metric("recall") == pytest.approx(recall)
+    higher = scores[scores > scores[scores >= threshold].min()]
+    if len(higher):
+        assert (scores[true] >= higher.min()).mean() < target
+
+
+@given(two_classes, st.floats(0.1, 50))
+@settings(max_examples=100, deadline=None)
+def test_the_threshold_of_a_cost_costs_least(rows, cost):
+    true, scores, _ = (np.array(column) for column in zip(*rows, strict=True))
+    assume(0 < true.sum() < len(true))
+    scores = scores / 20.5  # below 1, so that a threshold can lie above all of them
+
+    def total(threshold):
+        called = scores >= threshold
+        return cost * (true & ~called).sum() + (~true & called).sum()
+
+    evaluation = Evaluation.from_scores(np.where(true, "malignant", "benign"), scores)
+    found = total(evaluation.choose_threshold(cost=cost))
+    assert found == pytest.approx(min(total(each) for each in [*scores, 1.0]))
+
+
+def test_youdens_threshold_and_impossible_wishes():
+    labels, scores, _ = example()
+    evaluation = Evaluation.from_scores(labels, scores)
+    best = max(evaluation.at(each).metric("balanced_accuracy") for each in scores)
+    assert evaluation.at(evaluation.choose_threshold()).metric("balanced_accuracy") == pytest.approx(best)
+    for wish in ({"sensitivity": 1.2}, {"cost": -1}, {"sensitivity": 0.9, "cost": 3}):
+        with pytest.raises(ValueError, match="sensitivity|cost"):
+            evaluation.choose_threshold(**wish)
+    with pytest.raises(ValueError, match="with and without"):
+        Evaluation.from_scores(["benign"] * 3, [0.1, 0.2, 0.3]).choose_threshold()
+
+
+def test_bands_enclose_the_curves():
+    labels, scores, groups = example()
+    evaluation = Evaluation.from_scores(labels, scores, groups)
+    bands, curve = evaluation.bands(), evaluation.roc()
+    recall = np.interp(bands["place"], curve["false_positive_rate"], curve["recall"])
+    inside = (bands["recall_low"] <= recall + 1e-9) & (recall <= bands["recall_high"] + 1e-9)
+    assert inside.mean() > 0.95
+    assert (bands["precision_low"] <= bands["precision_high"]).all()

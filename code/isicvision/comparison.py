@@ -1,0 +1,180 @@
+"""Find out whether one model is better than another, and whether one is worse for some of the pictures."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .evaluation import PREFIX, Evaluation, interval
+
+FEWEST = 10
+"""Positive lesions, and others, below which nothing is said of a slice."""
+RATE = 0.05
+"""How often, at most, any slice of a column is flagged by chance alone."""
+BANDS = 4
+"""Into so many bands of as many pictures a column of numbers is cut."""
+
+
+def compare(first, second, metric="roc_auc"):
+    """Compare two models by their scores of the same pictures: a paired bootstrap over lesions.
+
+    Parameters
+    ----------
+    first, second : Evaluation
+    metric : str
+        One of `evaluation.METRICS`.
+
+    Returns
+    -------
+    pandas.Series
+        ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``;
+        ``p_delong``, of ROC AUC where each picture is its own group, by DeLong, DeLong and Clarke-Pearson (Comparing
+        the areas under two or more correlated ROC curves, 1988), else NaN; and a ``sentence``.
+
+    Raises
+    ------
+    ValueError
+        If the pictures, their labels or groups, or the positive label differ.
+    """
+    columns = ["path", "label", "group"]
+    tables = [each.table.set_index("path", drop=False) for each in (first, second)]
+    if set(tables[0].index) != set(tables[1].index) or first.positive != second.positive:
+        raise ValueError("compare takes two evaluations of the same pictures, with the same positive label")
+    second = Evaluation(
+        tables[1].loc[tables[0].index].reset_index(drop=True),
+        second.classes,
+        second.positive,
+        second.threshold,
+    )
+    if not first.table[columns].equals(second.table[columns]):
+        raise ValueError("the two evaluations have other labels or groups for the same pictures")
+    values = [each.metric(metric) for each in (first, second)]
+    difference = values[0] - values[1]
+    low, high = interval(difference, first.draws(metric) - second.draws(metric))
+    alone = first.table["group"].is_unique and len(first.classes) == 2
+    p_value = _delong(first, second) if metric == "roc_auc" and alone else float("nan")
+    name = metric.replace("roc_auc", "ROC AUC").replace("_", " ")
+    if np.isnan(difference):
+        sentence = f"The {name} of these pictures is not defined."
+    elif low <= 0 <= high:
+        sentence = (
+            f"The {name} of the first is {difference:+.3f} from the second's; from {low:+.3f} to {high:+.3f} is "
+            "compatible with these pictures, so they do not say which is better."
+        )
+    else:
+        better, worse = ("first", "second") if difference > 0 else ("second", "first")
+        least, most = sorted((abs(low), abs(high)))
+        sentence = (
+            f"The {name} of the {better} is higher by {abs(difference):.3f} (95 % interval {least:.3f} to {most:.3f}) "
+            f"than that of the {worse}."
+        )
+    return pd.Series(
+        {
+            "first": values[0],
+            "second": values[1],
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "p_delong": p_value,
+            "sentence": sentence,
+        }
+    )
+
+
+def _delong(first, second):
+    """Test whether two areas under the ROC curve differ; return the two-sided p-value, NaN where undefined."""
+    positive = (first.table["label"] == first.positive).to_numpy()
+    if positive.sum() < 2 or (~positive).sum() < 2:
+        return float("nan")
+    of_positive, of_negative = [], []
+    for each in (first, second):
+        scores = each.table[PREFIX + each.positive].to_numpy()
+        among_all = stats.rankdata(scores)
+        higher = among_all[positive] - stats.rankdata(
+            scores[positive]
+        )  # negatives below each positive picture
+        lower = among_all[~positive] - stats.rankdata(scores[~positive])
+        of_positive.append(higher / (~positive).sum())
+        of_negative.append(1 - lower / positive.sum())
+    variance = sum(
+        np.var(np.subtract(*parts), ddof=1) / len(parts[0]) for parts in (of_positive, of_negative)
+    )
+    difference = np.mean(of_positive[0]) - np.mean(of_positive[1])
+    if variance == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * stats.norm.sf(abs(difference) / np.sqrt(variance)))
+
+
+def slices(evaluation, column, metric="roc_auc"):
+    """Evaluate each value of a metadata column by itself, against all other pictures.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    column : str
+        Of its table, such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into
+        `BANDS` bands.
+    metric : str
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a value (missing ones too): ``pictures``, ``lesions``, ``positive`` (lesions), the metric as ``value``
+        with its 95 % interval, the ``difference`` to all other pictures, and ``p_value``: of that difference, by its
+        bootstrap variance, after Holm's allowance for the number of values (A simple sequentially rejective multiple
+        test procedure, 1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to
+        say"`` with fewer than `FEWEST` positive or other lesions.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    table = evaluation.table
+    if column not in table:
+        raise ValueError(f"no column {column!r}; there are: {', '.join(table.columns)}")
+    values = table[column]
+    if values.dtype.kind in "if" and values.nunique() > 10:
+        values = pd.qcut(values, BANDS, duplicates="drop")
+    values = values.astype(str).where(values.notna(), "missing")
+    rows = []
+    for value, part in table.groupby(values, sort=True):
+        inside = values == value
+        ours, theirs = (
+            Evaluation(
+                each.reset_index(drop=True), evaluation.classes, evaluation.positive, evaluation.threshold
+            )
+            for each in (part, table[~inside])
+        )
+        lesions = part.groupby("group")["label"].agg(lambda labels: (labels == evaluation.positive).any())
+        row = {
+            "value_of": value,
+            "pictures": len(part),
+            "lesions": len(lesions),
+            "positive": int(lesions.sum()),
+        }
+        enough = min(lesions.sum(), len(lesions) - lesions.sum()) >= FEWEST and len(theirs.table)
+        row |= {
+            "value": ours.metric(metric),
+            "low": np.nan,
+            "high": np.nan,
+            "difference": np.nan,
+            "p": np.nan,
+        }
+        if enough and not np.isnan(row["value"]):
+            row["low"], row["high"] = ours.interval(metric)
+            row["difference"] = row["value"] - theirs.metric(metric)
+            spread = np.sqrt(np.nanvar(ours.draws(metric)) + np.nanvar(theirs.draws(metric)))
+            row["p"] = 2 * stats.norm.sf(abs(row["difference"]) / max(spread, 1e-12))
+        rows.append(row)
+    found = pd.DataFrame(rows).set_index("value_of").rename_axis(column)
+    found["p_value"] = _holm(found.pop("p"))
+    found["verdict"] = np.where(found["p_value"] < RATE, "differs", "no difference seen")
+    found.loc[found["p_value"].isna(), "verdict"] = "too few to say"
+    return found
+
+
+def _holm(p_values):
+    """Adjust p-values for being several, the missing ones left out."""
+    ordered = p_values.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    return (ordered * factors).cummax().clip(upper=1).reindex(p_values.index)

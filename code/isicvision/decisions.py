@@ -1,0 +1,242 @@
+"""From scores to decisions: calibrate them, move them to another prevalence, and count what a threshold leads to."""
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+
+from . import metrics
+from .evaluation import PREFIX, interval
+
+
+class _Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose predictions are its input, for scikit-learn's calibration."""
+
+    def fit(self, scores, labels):
+        """Learn which classes there are."""
+        self.classes_ = np.arange(scores.shape[1])
+        return self
+
+    def predict_proba(self, scores):
+        """Return `scores`."""
+        return scores
+
+    def predict(self, scores):
+        """Return the class with the highest score."""
+        return scores.argmax(axis=1)
+
+
+def temperature(labels, scores):
+    """Fit the temperature that makes scores fit for probabilities, on validation pictures.
+
+    scikit-learn's `CalibratedClassifierCV(method="temperature")` (Guo et al., On Calibration of Modern Neural Networks,
+    2017). It changes no order of two classes, so neither ROC AUC.
+
+    Parameters
+    ----------
+    labels : array of int, shape (pictures,)
+        Number of the true class.
+    scores : array of float, shape (pictures, classes)
+        Probabilities.
+
+    Returns
+    -------
+    float
+        Above 1 if the scores are too sure of themselves. For `at_temperature`.
+
+    Raises
+    ------
+    ValueError
+        If a class has no picture.
+    """
+    classes = np.arange(scores.shape[1])
+    if missing := [number for number in classes if number not in labels]:
+        raise ValueError(f"calibration needs pictures of every class; there is none of number {missing[0]}")
+    given = FrozenEstimator(_Given().fit(scores, labels))
+    fitted = CalibratedClassifierCV(given, method="temperature").fit(scores, labels)
+    # it is what one pair of scores, nine to one, becomes
+    ratio = np.append([0.9, 0.1], np.zeros(len(classes) - 2))[None]
+    low, high = fitted.predict_proba(ratio)[0, [1, 0]]
+    return float(np.log(9) / np.log(high / low))
+
+
+def at_temperature(scores, value):
+    """Apply a temperature to probabilities: softmax(log(scores) / value), array of float, shape (pictures, classes)."""
+    logits = np.log(np.clip(scores, np.finfo(float).tiny, 1)) / value
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def at_prevalence(scores, trained, expected):
+    """Move probabilities to where the classes are more or less frequent.
+
+    Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, 2002.
+
+    Parameters
+    ----------
+    scores : array of float, shape (pictures, classes)
+    trained, expected : sequence of float, length classes
+        Shares of the classes in training (all the same for ``class_weight="balanced"``), and where the model is used.
+
+    Returns
+    -------
+    numpy.ndarray of float, shape (pictures, classes)
+    """
+    trained, expected = (np.asarray(shares, dtype=float) / np.sum(shares) for shares in (trained, expected))
+    if (trained <= 0).any() or (expected < 0).any():
+        raise ValueError("shares must be positive (those expected may be 0)")
+    moved = scores * expected / trained
+    return moved / moved.sum(axis=1, keepdims=True)
+
+
+def at_sensitivity(validation, test, sensitivity):
+    """Choose a threshold on validation pictures, and say what it reaches on test pictures.
+
+    The interval holds the chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
+    applies it to drawn test lesions. That of ``test.at(threshold)`` takes the threshold for given, and is too narrow to
+    say whether the model keeps what was asked of it.
+
+    Parameters
+    ----------
+    validation, test : Evaluation
+        Of the same model and two classes.
+    sensitivity : float
+        Wanted, above 0, at most 1.
+
+    Returns
+    -------
+    threshold : float
+        As `Evaluation.choose_threshold` gives it.
+    table : pandas.DataFrame
+        Rows ``recall`` (sensitivity) and ``specificity`` on the test pictures; value, low and high (95 %).
+    """
+    threshold = validation.choose_threshold(sensitivity=sensitivity)
+    positive, scores, draws = _drawn(validation, seed=1)
+    order = np.flatnonzero(positive)[np.argsort(-scores[positive], kind="stable")]
+    found = draws[:, order].cumsum(axis=1)
+    thresholds = scores[order][(found >= sensitivity * found[:, -1:] - 1e-9).argmax(axis=1)]
+    positive, scores, draws = _drawn(test, seed=0)
+    called = scores >= thresholds[:, None]
+    with np.errstate(invalid="ignore"):
+        recall = (draws * (called & positive)).sum(axis=1) / (draws * positive).sum(axis=1)
+        specificity = (draws * (~called & ~positive)).sum(axis=1) / (draws * ~positive).sum(axis=1)
+    at = test.at(threshold)
+    rows = {
+        name: (at.metric(name), *interval(at.metric(name), each))
+        for name, each in (("recall", recall), ("specificity", specificity))
+    }
+    return threshold, pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def _drawn(evaluation, seed):
+    """Return what is positive, its scores, and how often each picture counts in each draw."""
+    table = evaluation.table
+    codes = pd.factorize(table["group"])[0]
+    weights = [part.astype(np.float32) for part in metrics.draws(codes, seed=seed)]
+    positive = (table["label"] == evaluation.positive).to_numpy()
+    return positive, table[PREFIX + evaluation.positive].to_numpy(), np.concatenate(weights)
+
+
+def per_thousand(evaluation, prevalence):
+    """Count what the decisions of an evaluation would mean for 1,000 people's lesions.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Of two classes, at its threshold.
+    prevalence : float
+        Share of positive lesions among those that will be shown to the model, above 0 and below 1. That of the test
+        pictures is rarely that of a clinic.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows: ``referred`` (predicted positive), ``found`` and ``missed`` positive lesions, ``false_alarms``; columns:
+        value, low and high of the 95 % interval.
+    """
+    if not 0 < prevalence < 1:
+        raise ValueError(f"prevalence is a share above 0 and below 1, not {prevalence}")
+    sick, well = 1000 * prevalence, 1000 * (1 - prevalence)
+
+    def count(recall, specificity):
+        found, alarms = sick * recall, well * (1 - specificity)
+        return {
+            "referred": found + alarms,
+            "found": found,
+            "missed": sick - found,
+            "false_alarms": alarms,
+        }
+
+    names = ("recall", "specificity")
+    values = count(*(evaluation.metric(name) for name in names))
+    draws = count(*(evaluation.draws(name) for name in names))
+    rows = {name: (value, *interval(value, draws[name])) for name, value in values.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def net_benefit(evaluation, prevalence=None, thresholds=None):
+    """Weigh found positive lesions against false alarms at each threshold: a decision curve.
+
+    At the threshold p a false alarm counts p / (1 - p) as much as a found lesion: who refers at 5 % accepts 19 false
+    alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). The scores must be calibrated.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Of two classes.
+    prevalence : float, optional
+        As of `per_thousand`; default: the share of the pictures. Scores move with it, see `at_prevalence`.
+    thresholds : array of float, optional
+        Above 0 and below 1; default: 0.01 to 0.5.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``threshold``, and the net benefit per picture of the ``model``, of referring ``all``, and of ``none`` (0).
+    """
+    thresholds = np.linspace(0.01, 0.5, 50) if thresholds is None else np.asarray(thresholds, dtype=float)
+    positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
+    share = positive.mean()
+    prevalence = share if prevalence is None else prevalence
+    column = evaluation.classes.index(evaluation.positive)
+    shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
+    scores = np.sort(at_prevalence(evaluation.scores, *shares)[:, column][positive])
+    alarms = np.sort(at_prevalence(evaluation.scores, *shares)[:, column][~positive])
+    recall = 1 - np.searchsorted(scores, thresholds) / len(scores)
+    rate = 1 - np.searchsorted(alarms, thresholds) / len(alarms)
+    odds = thresholds / (1 - thresholds)
+    return pd.DataFrame(
+        {
+            "threshold": thresholds,
+            "model": prevalence * recall - (1 - prevalence) * rate * odds,
+            "all": prevalence - (1 - prevalence) * odds,
+            "none": 0.0,
+        }
+    )
+
+
+def reliability(evaluation, bins=10):
+    """Compare the scores of the positive class with how often it is true, in bins of as many pictures.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    bins : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a bin: mean ``score``, ``share`` of positive pictures, its 95 % Wilson interval ``low`` and ``high``
+        (which takes each picture for one of its own), and ``pictures``.
+    """
+    scores = evaluation.table[PREFIX + evaluation.positive].to_numpy()
+    positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
+    order = np.argsort(scores, kind="stable")
+    rows = []
+    for part in np.array_split(order, min(bins, len(order))):
+        share, n, z = positive[part].mean(), len(part), 1.96
+        middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+        rows.append((scores[part].mean(), share, middle - half, middle + half, n))
+    return pd.DataFrame(rows, columns=["score", "share", "low", "high", "pictures"])

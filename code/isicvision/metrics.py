@@ -1,0 +1,200 @@
+"""Metrics of many bootstrap draws at once.
+
+scikit-learn defines them (https://scikit-learn.org/stable/modules/model_evaluation.html), but takes one set of weights
+at a time: a loop over the draws is many times slower (tests/bench/bench_intervals.py). The tests hold these against it.
+"""
+
+import numpy as np
+
+RESAMPLES = 2000
+SENSITIVITY = 0.8
+"""The part of the ROC curve from this sensitivity on is what `partial_roc_auc` measures."""
+BINS = 10
+"""Of the expected calibration error."""
+BLOCK = 50
+"""Draws that are computed at once, to bound the memory."""
+
+
+def draws(groups, resamples=RESAMPLES, seed=0):
+    """Draw groups with replacement, and count how often each picture comes.
+
+    Lesions, not pictures, are drawn, because pictures of one lesion resemble each other (Davison and Hinkley, Bootstrap
+    Methods and their Application, 1997, section 3.8).
+
+    Parameters
+    ----------
+    groups : array of int, shape (pictures,)
+        The group of each picture, numbered from 0 without gaps.
+    resamples : int
+    seed : int
+
+    Yields
+    ------
+    array of float, shape (up to `BLOCK`, pictures)
+    """
+    random = np.random.default_rng(seed)
+    count = int(groups.max()) + 1
+    for start in range(0, resamples, BLOCK):
+        rows = min(BLOCK, resamples - start)
+        drawn = random.integers(0, count, (rows, count)) + np.arange(rows)[:, None] * count
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        yield times[:, groups].astype(float)
+
+
+def counts(true, predicted, scores, weights):
+    """Compute what follows from the confusion matrix.
+
+    Parameters
+    ----------
+    true, predicted : array of 0 and 1, shape (pictures, classes)
+    scores : array of float, shape (pictures, classes)
+    weights : array of float, shape (draws, pictures)
+        How often each picture counts.
+
+    Returns
+    -------
+    dict of str to array of float, shape (draws, classes), each class against the others; accuracy (draws, 1)
+        NaN where a metric is not defined.
+    """
+    right, actual, called = weights @ (true * predicted), weights @ true, weights @ predicted
+    total = weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 is NaN: not defined
+        recall = right / actual
+        return {
+            "accuracy": right.sum(axis=1, keepdims=True) / total,
+            "balanced_accuracy": recall.mean(axis=1, keepdims=True),
+            "recall": recall,
+            "specificity": (total - actual - called + right) / (total - actual),
+            "precision": right / called,
+            "npv": (total - actual - called + right) / (total - called),
+            "f1": 2 * right / (actual + called),
+        }
+
+
+def roc_auc(true, predicted, scores, weights):
+    """Compute the area under the ROC curve: see `counts`."""
+    return {"roc_auc": _by_class(_roc_auc, true, scores, weights)}
+
+
+def _roc_auc(positive, scores, weights):
+    """Count for each negative picture how many positive ones have a higher score; equal ones count half."""
+    order = np.flatnonzero(positive)[np.argsort(scores[positive], kind="stable")]
+    negative = np.flatnonzero(~positive)
+    below = np.zeros((len(weights), len(order) + 1))
+    np.cumsum(weights[:, order], axis=1, out=below[:, 1:])
+    first, last = (np.searchsorted(scores[order], scores[negative], side) for side in ("left", "right"))
+    weights = weights[:, negative]
+    lost = (weights * below[:, first]).sum(axis=1)
+    lost = (lost + (weights * below[:, last]).sum(axis=1) if (first != last).any() else 2 * lost) / 2
+    pairs = weights.sum(axis=1) * below[:, -1]
+    with np.errstate(invalid="ignore"):  # 0/0 is NaN: not defined
+        return 1 - lost / pairs
+
+
+def curves(true, predicted, scores, weights):
+    """Compute average precision, and the part of the ROC curve's area from `SENSITIVITY` on: see `counts`.
+
+    The partial area is divided by 1 - `SENSITIVITY`: the mean specificity over these sensitivities (Jiang, Metz and
+    Nishikawa, A receiver operating characteristic partial area index for highly sensitive diagnostic tests, 1996).
+    """
+    return {
+        "partial_roc_auc": _by_class(_partial_roc_auc, true, scores, weights),
+        "average_precision": _by_class(_average_precision, true, scores, weights),
+    }
+
+
+def _steps(positive, scores, weights):
+    """Return how many positive and negative pictures each lower score adds: two arrays, shape (draws, scores)."""
+    order = np.argsort(-scores, kind="stable")
+    # pictures with the same score share a step
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
+    weights = weights[:, order]
+    hits = np.add.reduceat(weights * positive[order], starts, axis=1)
+    return hits, np.add.reduceat(weights * ~positive[order], starts, axis=1)
+
+
+def _average_precision(positive, scores, weights):
+    more_hits, more_alarms = _steps(positive, scores, weights)
+    hits = more_hits.cumsum(axis=1)
+    seen = hits + more_alarms.cumsum(axis=1)
+    with np.errstate(invalid="ignore"):
+        area = (more_hits * hits / np.maximum(seen, 1)).sum(axis=1) / hits[:, -1]
+        return np.where(more_alarms.any(axis=1), area, np.nan)
+
+
+def _partial_roc_auc(positive, scores, weights):
+    more_hits, more_alarms = _steps(positive, scores, weights)
+    hits, alarms = more_hits.cumsum(axis=1), more_alarms.cumsum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # of each step's rise the part above SENSITIVITY, times the mean specificity on that part
+        start, stop = (np.maximum(each / hits[:, -1:], SENSITIVITY) for each in (hits - more_hits, hits))
+        middle = ((start + stop) / 2 - (hits - more_hits) / hits[:, -1:]) * hits[:, -1:] / more_hits
+        middle = np.where(more_hits > 0, middle, 0)
+        specificity = 1 - (alarms - more_alarms + middle * more_alarms) / alarms[:, -1:]
+        return ((stop - start) * specificity).sum(axis=1) / (1 - SENSITIVITY)
+
+
+def _by_class(area, true, scores, weights):
+    return np.stack([area(true[:, n] > 0, scores[:, n], weights) for n in range(true.shape[1])], axis=1)
+
+
+def on_grid(positive, scores, weights, grid):
+    """Read the curves off at the same places for every draw, for a band around them.
+
+    Parameters
+    ----------
+    positive : array of bool, shape (pictures,)
+    scores : array of float, shape (pictures,)
+    weights : array of float, shape (draws, pictures)
+    grid : array of float, shape (places,)
+        From 0 to 1.
+
+    Returns
+    -------
+    recall : array of float, shape (draws, places)
+        At these false positive rates.
+    precision : array of float, shape (draws, places)
+        At these recalls, the highest at this recall or more.
+    """
+    hits, alarms = (each.cumsum(axis=1) for each in _steps(positive, scores, weights))
+    with np.errstate(invalid="ignore"):
+        recall, rate = hits / hits[:, -1:], alarms / alarms[:, -1:]
+    precision = hits / np.maximum(hits + alarms, 1)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    found = [np.interp(grid, [0, *x], [0, *y]) for x, y in zip(rate, recall, strict=True)]
+    last = recall.shape[1] - 1
+    places = [np.minimum(np.searchsorted(x, grid), last) for x in recall]
+    return np.stack(found), np.stack([y[place] for y, place in zip(best, places, strict=True)])
+
+
+def probabilities(true, predicted, scores, weights):
+    """Compute what takes the scores for probabilities, over all classes: see `counts`; arrays of shape (draws, 1).
+
+    The Brier score of two classes is that of one of them, as in scikit-learn. The expected calibration error (Guo et
+    al., On Calibration of Modern Neural Networks, 2017) takes the score of the second of two classes, of more than two
+    the highest, in `BINS` bins of the same width.
+    """
+    total = weights.sum(axis=1, keepdims=True)
+    two = true.shape[1] == 2
+    squares = ((scores - true) ** 2).sum(axis=1, keepdims=True) / (2 if two else 1)
+    tiny = np.finfo(scores.dtype).eps
+    logs = -np.log(np.clip((scores * true).sum(axis=1, keepdims=True), tiny, 1))
+    sure, right = (scores[:, 1], true[:, 1]) if two else (scores.max(axis=1), (true * predicted).sum(axis=1))
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    distance = np.zeros((len(bins), BINS))
+    distance[np.arange(len(bins)), bins] = right - sure
+    return {
+        "brier": weights @ squares / total,
+        "log_loss": weights @ logs / total,
+        "ece": np.abs(weights @ distance).sum(axis=1, keepdims=True) / total,
+    }
+
+
+FAMILIES = {
+    counts: ("accuracy", "balanced_accuracy", "recall", "specificity", "precision", "npv", "f1"),
+    roc_auc: ("roc_auc",),
+    curves: ("partial_roc_auc", "average_precision"),
+    probabilities: ("brier", "log_loss", "ece"),
+}
+"""Which function computes what: an interval of one metric needs the draws of its family only."""
+METRICS = tuple(name for names in FAMILIES.values() for name in names)

@@ -1,0 +1,100 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from isicvision import Evaluation, comparison
+
+
+def made(n=600, seed=0, strength=1.2, noise=1.0, sites=None):
+    """Scores of pictures of which one to four show the same lesion."""
+    random = np.random.default_rng(seed)
+    lesions = np.repeat(np.arange(n), random.integers(1, 5, n))[:n]
+    positive = (random.random(n) < 0.3)[lesions]
+    signal = strength * positive + random.normal(0, 1, n)[lesions] + random.normal(0, 0.5, len(lesions))
+    scores = 1 / (1 + np.exp(-(signal + noise * random.normal(0, 1, len(lesions)))))
+    metadata = pd.DataFrame(
+        {"path": [f"{row}.jpg" for row in range(len(lesions))], "group": lesions.astype(str)}
+    )
+    if sites is not None:
+        metadata["site"] = random.choice(sites, n)[lesions]
+    return np.where(positive, "malignant", "benign"), scores, metadata
+
+
+def test_a_better_model_is_called_better_and_its_twin_is_not():
+    labels, scores, metadata = made()
+    good = Evaluation.from_scores(labels, scores, metadata=metadata)
+    random = np.random.default_rng(1)
+    worse = Evaluation.from_scores(labels, (scores + 2 * random.random(len(scores))) / 3, metadata=metadata)
+    found = comparison.compare(good, worse)
+    assert found["low"] > 0 and "of the first is higher by" in found["sentence"]
+    assert comparison.compare(worse, good)["difference"] == -found["difference"]
+    assert "of the second is higher by" in comparison.compare(worse, good)["sentence"]
+    twin = Evaluation.from_scores(
+        labels, np.clip(scores + 1e-3 * random.normal(size=len(scores)), 0, 1), metadata=metadata
+    )
+    assert "do not say which is better" in comparison.compare(good, twin)["sentence"]
+    assert np.isnan(found["p_delong"])  # pictures share lesions
+
+
+def test_the_order_of_the_pictures_makes_no_difference():
+    labels, scores, metadata = made()
+    first = Evaluation.from_scores(labels, scores, metadata=metadata)
+    order = np.random.default_rng(2).permutation(len(labels))
+    other = Evaluation.from_scores(labels[order], 1 - scores[order], metadata=metadata.iloc[order])
+    straight = Evaluation.from_scores(labels, 1 - scores, metadata=metadata)
+    assert comparison.compare(first, other).equals(comparison.compare(first, straight))
+    with pytest.raises(ValueError, match="same pictures"):
+        comparison.compare(first, Evaluation.from_scores(labels[1:], scores[1:], metadata=metadata[1:]))
+    with pytest.raises(ValueError, match="other labels"):
+        comparison.compare(first, Evaluation.from_scores(labels[::-1], scores, metadata=metadata))
+
+
+def test_delong_agrees_with_the_bootstrap_and_with_permutation():
+    random = np.random.default_rng(3)
+    positive = random.random(300) < 0.4
+    base = random.normal(size=300) + positive
+    one, two = (1 / (1 + np.exp(-(base + random.normal(size=300) * s))) for s in (0.5, 1.0))
+    labels = np.where(positive, "malignant", "benign")
+    found = comparison.compare(Evaluation.from_scores(labels, one), Evaluation.from_scores(labels, two))
+    ranks = [pd.Series(each).rank().to_numpy() for each in (one, two)]
+    differences = []
+    for _ in range(600):
+        swapped = random.random(300) < 0.5
+        pair = np.where(swapped, ranks[0], ranks[1]), np.where(swapped, ranks[1], ranks[0])
+        differences.append(np.subtract(*(roc_auc_score(positive, each) for each in pair)))
+    by_permutation = np.mean(np.abs(differences) >= abs(found["difference"]))
+    assert found["p_delong"] == pytest.approx(by_permutation, abs=0.06)
+
+
+def test_a_slice_that_is_worse_is_found_and_a_small_one_is_not_judged():
+    labels, scores, metadata = made(1500, sites=["arm", "back", "leg", "face"])
+    metadata.loc[metadata.index[:12], "site"] = "toe"
+    random = np.random.default_rng(4)
+    bad = (metadata["site"] == "face").to_numpy()
+    scores[bad] = random.random(bad.sum())
+    found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "site")
+    assert found.loc["face", "verdict"] == "differs" and found.loc["face", "difference"] < 0
+    assert found.loc["toe", "verdict"] == "too few to say" and found.loc["toe", "pictures"] == 12
+    assert found["pictures"].sum() == len(labels)
+
+
+def test_random_slices_are_rarely_flagged():
+    labels, scores, metadata = made(800)
+    flagged = 0
+    for seed in range(30):
+        parts = np.random.default_rng(seed).integers(0, 4, 800).astype(str)
+        metadata["part"] = parts[metadata["group"].astype(int)]
+        found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "part")
+        flagged += (found["verdict"] == "differs").any()
+    assert flagged <= 5  # of 30; at a rate of 5 % more come once in some hundred tries
+
+
+def test_numbers_are_cut_into_bands_and_missing_ones_are_a_slice():
+    labels, scores, metadata = made(600)
+    metadata["age"] = np.random.default_rng(5).integers(20, 90, len(labels)).astype(float)
+    metadata.loc[:99, "age"] = np.nan
+    found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "age")
+    assert len(found) == 5 and found.loc["missing", "pictures"] == 100
+    with pytest.raises(ValueError, match="no column 'mood'"):
+        comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "mood")

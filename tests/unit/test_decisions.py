@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from isicvision import Evaluation, decisions
+
+
+def calibrated(n=4000, seed=0, sharpness=2.0):
+    """Labels that are true as often as their scores say."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(-1, sharpness, n)
+    scores = 1 / (1 + np.exp(-logits))
+    return random.random(n) < scores, np.column_stack([1 - scores, scores]), logits
+
+
+def test_the_temperature_of_logits_scaled_by_three_is_three():
+    positive, _, logits = calibrated(20000)
+    sure = 1 / (1 + np.exp(-3 * logits))
+    scores = np.column_stack([1 - sure, sure])
+    value = decisions.temperature(positive.astype(int), scores)
+    assert value == pytest.approx(3, rel=0.05)
+    cooled = decisions.at_temperature(scores, value)
+    assert cooled.sum(axis=1) == pytest.approx(1)
+    assert metrics.roc_auc_score(positive, cooled[:, 1]) == metrics.roc_auc_score(positive, scores[:, 1])
+    labels = np.where(positive, "malignant", "benign")
+    before, after = (Evaluation.from_scores(labels, each) for each in (scores, cooled))
+    assert after.metric("ece") < 0.02 < before.metric("ece")
+    assert after.metric("log_loss") < before.metric("log_loss")
+
+
+def test_the_temperature_of_three_classes():
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 1.5, (20000, 3))
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (chances.cumsum(axis=1) > random.random((20000, 1))).argmax(axis=1)
+    flat = decisions.at_temperature(chances, 2)
+    assert decisions.temperature(labels, flat) == pytest.approx(0.5, rel=0.05)
+
+
+def test_another_prevalence_moves_the_scores_to_what_bayes_says():
+    positive, scores, _ = calibrated(200000)
+    share = positive.mean()
+    random = np.random.default_rng(1)
+    kept = ~positive | (random.random(len(positive)) < 0.1)  # a tenth of the positive ones
+    rare = positive[kept].mean()
+    moved = decisions.at_prevalence(scores[kept], [1 - share, share], [1 - rare, rare])
+    assert moved[:, 1].mean() == pytest.approx(rare, rel=0.02)
+    assert np.allclose(decisions.at_prevalence(moved, [1 - rare, rare], [1 - share, share]), scores[kept])
+    with pytest.raises(ValueError, match="must be positive"):
+        decisions.at_prevalence(scores, [0, 1], [0.5, 0.5])
+
+
+def test_a_thousand_people_by_hand():
+    labels = ["malignant"] * 10 + ["benign"] * 90
+    scores = [0.9] * 8 + [0.1] * 2 + [0.9] * 9 + [0.1] * 81  # sensitivity 0.8, specificity 0.9
+    table = decisions.per_thousand(Evaluation.from_scores(labels, scores), prevalence=0.05)
+    assert table["value"].round(6).to_dict() == {
+        "referred": 135,
+        "found": 40,
+        "missed": 10,
+        "false_alarms": 95,
+    }
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    with pytest.raises(ValueError, match="prevalence is a share"):
+        decisions.per_thousand(Evaluation.from_scores(labels, scores), prevalence=5)
+
+
+def test_net_benefit_by_hand():
+    labels = ["malignant"] * 10 + ["benign"] * 90
+    scores = [0.9] * 8 + [0.1] * 2 + [0.9] * 9 + [0.1] * 81
+    table = decisions.net_benefit(Evaluation.from_scores(labels, scores), thresholds=[0.2])
+    assert table["model"][0] == pytest.approx(8 / 100 - 9 / 100 * 0.25)
+    assert table["all"][0] == pytest.approx(10 / 100 - 90 / 100 * 0.25) and table["none"][0] == 0
+
+
+def test_reliability_of_calibrated_scores_lies_on_the_diagonal():
+    positive, scores, _ = calibrated(20000)
+    table = decisions.reliability(Evaluation.from_scores(np.where(positive, "malignant", "benign"), scores))
+    assert table["pictures"].sum() == 20000 and len(table) == 10
+    inside = (table["low"] <= table["score"]) & (table["score"] <= table["high"])
+    assert inside.sum() >= 8
+
+
+def test_the_interval_of_a_chosen_threshold_holds_the_chance_in_both_sets():
+    held, alone = 0, 0
+    for seed in range(60):
+        parts = []
+        for part in (0, 1):
+            positive, scores, _ = calibrated(300, seed=2 * seed + part)
+            parts.append(Evaluation.from_scores(np.where(positive, "malignant", "benign"), scores))
+        threshold, table = decisions.at_sensitivity(*parts, sensitivity=0.9)
+        assert parts[1].at(threshold).metric("recall") == table.loc["recall", "value"]
+        held += table.loc["recall", "low"] <= 0.9 <= table.loc["recall", "high"]
+        low, high = parts[1].at(threshold).interval("recall")
+        alone += low <= 0.9 <= high
+    assert held >= 52 and held > alone  # of 60, where 57 are expected
