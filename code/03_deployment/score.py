@@ -166,7 +166,13 @@ def _predict(pictures):
 
 def _prediction(scores):
     by_label = dict(zip(card["labels"], map(float, scores), strict=True))
-    return {"label": max(by_label, key=by_label.get), "scores": by_label}
+    decision = card.get("decision")
+    if decision is None:
+        return {"label": max(by_label, key=by_label.get), "scores": by_label}
+    positive, threshold = decision["positive"], decision["threshold"]
+    other = next(label for label in by_label if label != positive)
+    label = positive if by_label[positive] >= threshold else other
+    return {"label": label, "scores": by_label, "threshold": threshold}
 
 
 def _decode(picture):

@@ -17,7 +17,7 @@ from safetensors.torch import load_model, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 
-from . import augmentation, backbones, cache, pixels, record, training
+from . import augmentation, backbones, cache, decisions, pixels, record, training
 from .presets import PRESETS
 from .settings import Settings
 
@@ -111,6 +111,8 @@ class ImageClassifier:
             "weights_source": self.backbone.source if weights == "imagenet" else None,
             "weights_licence": self.backbone.licence if weights == "imagenet" else None,
             "classifier": None if classifier is None else str(classifier),
+            "temperature": 1.0,
+            "decision": None,
             "training": None,
             "caveat": CAVEAT,
         }
@@ -249,6 +251,7 @@ class ImageClassifier:
         else:
             history, trained = None, {}
             self._fit_classifier(dataset, targets)
+        self.card |= {"temperature": 1.0, "decision": None}  # those of an earlier training
         counts = dataset.table["label"].value_counts()
         self.card["training"] = trained | {
             "pictures": {label: int(counts[label]) for label in self.labels},
@@ -411,9 +414,67 @@ class ImageClassifier:
         pictures = self._pictures(pictures).require_all()
         return self._apply(self.scoring_module(), pictures, np.arange(len(pictures)), "predicting")
 
+    def calibrate(self, validation):
+        """Make the scores fit for probabilities: fit a temperature on validation pictures; see `decisions.temperature`.
+
+        It stays with the model when it is saved, and goes with it into the service. Which pictures have the higher
+        scores does not change; a threshold must be chosen after it.
+
+        Parameters
+        ----------
+        validation : ImageDataset
+            Pictures that the model was not trained on, with each label.
+
+        Returns
+        -------
+        float
+            The temperature: above 1 if the scores were too sure of themselves.
+
+        Raises
+        ------
+        ValueError
+            If the model is a scikit-learn classifier, or a label has no picture.
+        """
+        if self.classifier is not None:
+            raise ValueError(
+                "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
+            )
+        self.card |= {"temperature": 1.0, "decision": None}
+        scores = self.predict_proba(validation)
+        self.card["temperature"] = decisions.temperature(self._targets(validation, "validation"), scores)
+        return self.card["temperature"]
+
+    def decide_at(self, threshold, positive=None, rule=None):
+        """Call pictures positive from this score on, from now on; saved with the model, and used by the service.
+
+        Parameters
+        ----------
+        threshold : float
+            0 to 1, from `Evaluation.choose_threshold` on validation pictures.
+        positive : str, optional
+            One of two labels; default: the last.
+        rule : str, optional
+            How it was chosen, in words, for whoever reads model.json.
+
+        Raises
+        ------
+        ValueError
+            If there are more than two labels, or a value is out of range.
+        """
+        positive = self.labels[-1] if positive is None else positive
+        if len(self.labels) != 2 or positive not in self.labels:
+            raise ValueError(
+                f"a threshold decides between two labels for one of them, not {', '.join(self.labels)} for {positive}"
+            )
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
+        self.card["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
+
     def scoring_module(self):
         """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
-        return Scores(self.network, self.views) if self.classifier is None else _Features(self.network)
+        if self.classifier is not None:
+            return _Features(self.network)
+        return Scores(self.network, self.views, self.card["temperature"])
 
     def _require_fitted(self):
         if self.classifier is not None and self.card["training"] is None:
@@ -504,7 +565,7 @@ class ImageClassifier:
             if unknown:
                 raise ValueError(f"{file} holds types that are not known to be safe: {', '.join(unknown)}")
             model.classifier = skops.io.load(file, trusted=types)
-        model.card = card
+        model.card |= card
         return model
 
     def to_onnx(self, path):
@@ -529,11 +590,11 @@ class ImageClassifier:
 
 
 class Scores(torch.nn.Module):
-    """A network and the softmax behind it, averaged over the views of each picture."""
+    """A network and the softmax behind it, averaged over the views of each picture, at a temperature."""
 
-    def __init__(self, network, views=1):
+    def __init__(self, network, views=1, temperature=1.0):
         super().__init__()
-        self.network, self.views = network, views
+        self.network, self.views, self.temperature = network, views, temperature
 
     def forward(self, pictures):
         """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
@@ -543,7 +604,11 @@ class Scores(torch.nn.Module):
             turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
             seen = seen.flip(turned) if turned else seen
             scores.append(torch.softmax(self.network(seen), dim=1))
-        return torch.stack(scores).mean(0)
+        scores = torch.stack(scores).mean(0)
+        if self.temperature == 1:
+            return scores
+        tiny = torch.finfo(scores.dtype).tiny
+        return torch.softmax(scores.clamp(min=tiny).log() / self.temperature, dim=1)
 
 
 class _Features(torch.nn.Module):

@@ -23,11 +23,12 @@ def evaluate(model, dataset, positive=None):
     Parameters
     ----------
     model : ImageClassifier
-        Or anything with ``labels`` and ``predict_proba(dataset)``; its ``threshold``, if it has one, decides.
+        Or anything with ``labels`` and ``predict_proba(dataset)``. Its decision (`ImageClassifier.decide_at`) is taken.
     dataset : ImageDataset
         Pictures that the model was not trained on.
     positive : str, optional
-        The label to be found, for precision, recall and curves. Default: the last of ``model.labels``.
+        The label to be found, for precision, recall and curves. Default: that of the model's decision, or the last of
+        ``model.labels``.
 
     Returns
     -------
@@ -40,13 +41,15 @@ def evaluate(model, dataset, positive=None):
     """
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
+    decision = getattr(model, "card", {}).get("decision") or {}
+    positive = positive or decision.get("positive")
     return Evaluation.from_scores(
         dataset.table["label"],
         model.predict_proba(dataset),
         classes=model.labels,
         positive=positive,
         metadata=dataset.table,
-        threshold=getattr(model, "threshold", None),
+        threshold=decision.get("threshold") if positive == decision.get("positive") else None,
     )
 
 

@@ -12,7 +12,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from isicvision import ImageClassifier, augment_dataset, augmentation, backbones, cache, evaluate, pixels
+from isicvision import (
+    ImageClassifier,
+    augment_dataset,
+    augmentation,
+    backbones,
+    cache,
+    decisions,
+    evaluate,
+    pixels,
+)
 
 LABELS = ["benign", "malignant"]
 CLASSIFIERS = {
@@ -194,6 +203,42 @@ def test_views_average_flips_and_turns_the_same_way_everywhere(dataset, tmp_path
     )
     if views == 8:
         _same_in_onnx(model, dataset, expected, tmp_path)
+
+
+def test_calibration_and_decision_stay_with_the_model_and_its_graph(dataset, tmp_path):
+    model = small(seed=1)
+    model.fit(dataset, epochs=2, batch_size=6, learning_rate=0.01, progress=False)
+    before = evaluate(model, dataset)
+    temperature = model.calibrate(dataset)
+    after = evaluate(model, dataset)
+    assert temperature != 1 and after.metric("log_loss") < before.metric("log_loss")
+    assert after.metric("roc_auc") == before.metric("roc_auc")
+    assert np.allclose(after.scores, decisions.at_temperature(before.scores, temperature), atol=1e-5)
+    threshold = after.choose_threshold(sensitivity=1.0)
+    model.decide_at(threshold, rule="sensitivity 1 on validation")
+    assert evaluate(model, dataset).metric("recall") == 1 and evaluate(model, dataset).threshold == threshold
+    assert evaluate(model, dataset, positive="benign").threshold is None
+    loaded = ImageClassifier.load(model.save(tmp_path / "m"))
+    assert loaded.card["decision"]["rule"] == "sensitivity 1 on validation"
+    assert np.array_equal(loaded.predict_proba(dataset), model.predict_proba(dataset))
+    _same_in_onnx(loaded, dataset, model.predict_proba(dataset), tmp_path)
+    loaded.fit(dataset, epochs=1, batch_size=6, learning_rate=0.01, progress=False)
+    assert loaded.card["temperature"] == 1 and loaded.card["decision"] is None  # of another training
+
+
+def test_impossible_calibrations_and_decisions_are_refused(dataset):
+    model = small()
+    benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
+    with pytest.raises(ValueError, match="needs pictures of every class"):
+        model.calibrate(benign)
+    with pytest.raises(ValueError, match="calibrates fine-tuned networks"):
+        small(classifier=LogisticRegression()).calibrate(dataset)
+    with pytest.raises(ValueError, match="from 0 to 1, not 2"):
+        model.decide_at(2)
+    with pytest.raises(ValueError, match="for wart"):
+        model.decide_at(0.5, positive="wart")
+    with pytest.raises(ValueError, match="between two labels"):
+        ImageClassifier("resnet18", ["a", "b", "c"], weights=None, image_size=64).decide_at(0.5)
 
 
 def test_many_pictures_go_through_onnx_runtime_with_the_same_result(dataset, monkeypatch):

@@ -217,6 +217,17 @@ def test_run_scores_the_list_of_images(score, text):
     assert status == 200 and answer["predictions"] == [one, one]
 
 
+def test_run_decides_at_the_threshold_of_the_model(expected, tmp_path):
+    model = StandIn()
+    score_of_benign = float(expected(GOOD)[0])
+    for threshold, label in ((score_of_benign - 1e-3, "benign"), (score_of_benign + 1e-3, "malignant")):
+        model.card = StandIn.card | {"decision": {"positive": "benign", "threshold": threshold, "rule": None}}
+        module = load_score(build_bundle(model, tmp_path / "bundle"))
+        module.init()
+        [prediction] = run_json(module, {"images": [b64(GOOD)]})[1]["predictions"]
+        assert prediction["label"] == label and prediction["threshold"] == threshold
+
+
 def test_run_keeps_the_order_of_a_long_mixed_batch(score, expected):
     files = [picture(seed) for seed in range(20)]
     texts = [b64(file) for file in files]
