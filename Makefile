@@ -19,7 +19,7 @@ install: .venv/installed  ## make .venv and install everything into it, once
 		echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); say PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks,serving,tracking,azure,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks,serving,analysis,tracking,azure,dev]"
 	@# imaug brings two builds of OpenCV; where the one for desktops cannot load (no libGL), the other takes its place
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
 		-c constraints.txt opencv-python-headless

@@ -44,13 +44,14 @@ PARAMETERS = {
     "OPTIMIZER": "adamw",
     "L2": 0.0005,
     "SETTINGS": {},
+    "SENSITIVITY": 0.9,
     "SEED": 0,
 }
 NOTEBOOK = "code/01_data_acquisition_and_understanding/02_understand_and_correct.ipynb"
 
 
 def train(p, table, checkpoint=None, expected=None):
-    """Split, augment, fine-tune and save, with the parameters `p`; return the model and the test pictures.
+    """Split, augment, fine-tune, calibrate and save, with the parameters `p`; return the model and the test pictures.
 
     `table` is a saved ImageDataset, `checkpoint` a folder or None, `expected` the split of a run record or None.
     """
@@ -86,6 +87,12 @@ def train(p, table, checkpoint=None, expected=None):
         **settings | p["SETTINGS"],
     )
     if PartialState().is_main_process:
+        validation = parts["validation"]
+        model.calibrate(validation)
+        if len(model.labels) == 2:
+            threshold = evaluate(model, validation).choose_threshold(sensitivity=p["SENSITIVITY"])
+            rule = f"sensitivity {p['SENSITIVITY']} on {len(validation)} validation pictures"
+            model.decide_at(threshold, rule=rule)
         for name, part in parts.items():
             part.save(f"{p['OUTPUTS']}/split/{name}.csv")
         folder = model.save(f"{p['OUTPUTS']}/model")

@@ -24,8 +24,10 @@ _HOMES = {
     "comparison": None,
     "datareport": None,
     "decisions": None,
+    "labelissues": None,
     "plots": None,
     "record": None,
+    "saliency": None,
     "widgets": None,
 }
 __all__ = [*_HOMES]

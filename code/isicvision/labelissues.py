@@ -1,0 +1,97 @@
+"""Find labels that may be wrong: scores of a model that has not seen the lesion, ranked by cleanlab."""
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+from .classifier import ImageClassifier
+
+FOLDS = 5
+
+
+def out_of_fold(dataset, backbone="efficientnet_lite0", image_size=None, classifier=None, seed=0):
+    """Score each picture by a classifier that was fitted without any picture of its lesion.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+    backbone : str
+        Whose features the classifier sees.
+    image_size : int, optional
+    classifier : scikit-learn classifier, optional
+        Default: a logistic regression, not balanced: its scores should be as rare as the labels are.
+    seed : int
+        Of the folds.
+
+    Returns
+    -------
+    numpy.ndarray of float, shape (pictures, labels)
+        Columns in the order of ``dataset.labels``.
+
+    Raises
+    ------
+    ValueError
+        If a label has fewer lesions than there are folds.
+    """
+    lesions = dataset.table.groupby("label")["group"].nunique()
+    if lesions.min() < FOLDS:
+        raise ValueError(
+            f"label {lesions.idxmin()!r} has {lesions.min()} lesions or groups; {FOLDS} folds need as many at least"
+        )
+    model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=LogisticRegression())
+    features = model.featurize(dataset)
+    classifier = classifier or LogisticRegression(C=0.003, max_iter=1000)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    table = dataset.table
+    return cross_val_predict(
+        classifier, features, table["label"], groups=table["group"], cv=folds, method="predict_proba"
+    )
+
+
+def find(dataset, scores=None, **options):
+    """Rank the pictures by how much their label looks like a mistake (cleanlab's confident learning).
+
+    Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A low rank is no
+    verdict: rare kinds of a label are suspicious too. Someone who knows must look, see `widgets.AnnotationUI`.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+    scores : array of float, shape (pictures, labels), optional
+        Out-of-fold, columns in the order of ``dataset.labels``. Default: `out_of_fold`, which takes `options`.
+    **options
+        Of `out_of_fold`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The most suspicious first: ``path``, ``label``, ``suggested`` (the label with the highest score), ``quality`` (0
+        to 1, low if the label is doubtful: its score), and ``issue``, whether cleanlab counts it among the wrong ones.
+
+    Raises
+    ------
+    ValueError
+        If scores do not fit the dataset.
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    scores = out_of_fold(dataset, **options) if scores is None else np.asarray(scores, dtype=float)
+    labels = dataset.labels
+    if scores.shape != (len(dataset), len(labels)) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores of shape {scores.shape} do not fit {len(dataset)} pictures with {len(labels)} labels, or are not "
+            "finite"
+        )
+    given = dataset.table["label"].map({label: number for number, label in enumerate(labels)}).to_numpy()
+    found = pd.DataFrame(
+        {
+            "path": dataset.paths,
+            "label": dataset.table["label"].to_numpy(),
+            "suggested": np.asarray(labels, dtype=object)[scores.argmax(axis=1)],
+            "quality": get_label_quality_scores(given, scores),
+            "issue": find_label_issues(given, scores, n_jobs=1),
+        }
+    )
+    return found.sort_values("quality", kind="stable", ignore_index=True)

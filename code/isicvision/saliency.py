@@ -1,0 +1,83 @@
+"""Where a fine-tuned network looks: Grad-CAM."""
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+
+def grad_cam(model, pictures, label=None):
+    """Say which parts of each picture speak for a label, by Captum's LayerGradCam.
+
+    Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017, at the
+    last layer that still knows where things are. The map is coarse, and no proof: it shows what moved the score, not
+    why.
+
+    Parameters
+    ----------
+    model : ImageClassifier
+        Fine-tuned; a scikit-learn classifier has no gradient.
+    pictures : array of uint8, shape (n, image_size, image_size, 3)
+        As `pixels.decode` gives them.
+    label : str, optional
+        Default: the last of ``model.labels``.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (n, image_size, image_size)
+        0 to 1; all 0 where nothing speaks for the label.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such label, is a scikit-learn classifier, or its network keeps no places (a transformer).
+    """
+    from captum.attr import LayerGradCam  # takes a second to load, and belongs to an extra
+
+    label = model.labels[-1] if label is None else label
+    if label not in model.labels:
+        raise ValueError(f"unknown label {label!r}; there are: {', '.join(model.labels)}")
+    if model.classifier is not None:
+        raise ValueError("a scikit-learn classifier has no gradient: saliency is of fine-tuned networks")
+    batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(next(model.network.parameters()).device)
+    layer = _last_with_places(model.network, batch[:1])
+    maps = LayerGradCam(model.network, layer).attribute(
+        batch, target=model.labels.index(label), relu_attributions=True
+    )
+    maps = maps[:, 0].detach().cpu().numpy()
+    maps = maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
+    side = pictures.shape[1:3][::-1]
+    return np.stack([cv2.resize(each, side, interpolation=cv2.INTER_LINEAR) for each in maps]).astype(
+        np.float32
+    )
+
+
+def _last_with_places(network, batch):
+    """Return the last module with convolutions in it whose output has channels, and more than one row and column."""
+    modules, found = [*network.body.modules()], []
+
+    def note(module, _, output):
+        layers = [each for each in module.modules() if isinstance(each, (nn.Conv2d, nn.BatchNorm2d))]
+        widths = [getattr(each, "out_channels", None) or each.num_features for each in layers[-2:]]
+        is_map = isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
+        if is_map and output.shape[1] in widths:  # else channels come last, as in transformers
+            found.append(module)
+
+    hooks = [module.register_forward_hook(note) for module in modules]
+    try:
+        with torch.no_grad():
+            network(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # transformers begin with a convolution, too; what follows of them has no places
+    if not found or modules.index(found[-1]) + len([*found[-1].modules()]) < len(modules) / 2:
+        raise ValueError("this network keeps no places that Grad-CAM could show; take a convolutional one")
+    return found[-1]
+
+
+def overlay(picture, saliency, strength=0.5):
+    """Lay a map over its picture: uint8 array of shape (height, width, 3), red where the map is high."""
+    heat = cv2.applyColorMap((255 * saliency).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    weight = strength * saliency[..., None]
+    return (picture * (1 - weight) + heat * weight).round().astype(np.uint8)
