@@ -223,6 +223,7 @@ def reliability(evaluation, bins=10):
     ----------
     evaluation : Evaluation
     bins : int
+        Fewer where there are not 10 pictures for each.
 
     Returns
     -------
@@ -234,7 +235,7 @@ def reliability(evaluation, bins=10):
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
     order = np.argsort(scores, kind="stable")
     rows = []
-    for part in np.array_split(order, min(bins, len(order))):
+    for part in np.array_split(order, max(1, min(bins, len(order) // 10))):
         share, n, z = positive[part].mean(), len(part), 1.96
         middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

@@ -360,15 +360,21 @@ class Evaluation:
         )
 
     def save(self, csv):
-        """Write the prediction table as CSV and return its path; `load` reads it back."""
+        """Write the prediction table as CSV, with the decision in two columns of its own, and return its path."""
         csv = Path(csv)
         csv.parent.mkdir(parents=True, exist_ok=True)
-        self.table.to_csv(csv, index=False)
+        self.table.assign(positive=self.positive, threshold=self.threshold).to_csv(csv, index=False)
         return csv
 
     @classmethod
-    def load(cls, csv, positive=None, threshold=None):
-        """Read a prediction table that `save` wrote, and decide at `threshold`.
+    def load(cls, csv, positive=None):
+        """Read a prediction table that `save` wrote.
+
+        Parameters
+        ----------
+        csv : str or pathlib.Path
+        positive : str, optional
+            Another label to be found than when it was saved; a threshold is then left out.
 
         Raises
         ------
@@ -380,8 +386,17 @@ class Evaluation:
         if len(classes) < 2 or not {"path", "group", "label"} <= set(table):
             raise ValueError(f"{csv} is no prediction table: it has the columns {', '.join(table.columns)}")
         scores = table[[PREFIX + name for name in classes]].to_numpy()
+        decision = table.reindex(columns=["positive", "threshold"]).iloc[0]
+        if positive is None and pd.notna(decision["positive"]):
+            positive = str(decision["positive"])
+        known = pd.notna(decision["threshold"]) and positive == decision["positive"]
         return cls.from_scores(
-            table["label"], scores, classes=classes, positive=positive, metadata=table, threshold=threshold
+            table["label"],
+            scores,
+            classes=classes,
+            positive=positive,
+            metadata=table.drop(columns=["positive", "threshold"], errors="ignore"),
+            threshold=float(decision["threshold"]) if known else None,
         )
 
 

@@ -549,7 +549,7 @@ def reliability(evaluation, ax=None, bins=10):
         aspect="equal",
     )
     ax.set_title(f"Reliability (n = {len(evaluation.table)})")
-    ax.legend(loc="upper left", frameon=False)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), frameon=False)
     return ax
 
 
@@ -593,7 +593,8 @@ def slices(table, metric="roc_auc", ax=None):
     ax.set(xlabel=metric.replace("roc_auc", "ROC AUC").replace("_", " "), title=f"By {table.index.name}")
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(handles.values(), handles, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
-    ax.invert_yaxis()
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.margins(x=0.1)
     return ax
 
 

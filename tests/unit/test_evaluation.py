@@ -226,7 +226,10 @@ def test_decisions_follow_the_threshold_and_survive_saving(tmp_path):
     lower = evaluation.at(0.3)
     assert lower.metric("recall") == metrics.recall_score(labels == "malignant", scores >= 0.3)
     assert lower.metric("roc_auc") == evaluation.metric("roc_auc")
-    assert Evaluation.load(lower.save(tmp_path / "p.csv"), threshold=0.3).metrics().equals(lower.metrics())
+    loaded = Evaluation.load(lower.save(tmp_path / "p.csv"))
+    assert loaded.metrics().equals(lower.metrics()) and loaded.threshold == 0.3
+    assert loaded.table.columns.equals(lower.table.columns)
+    assert Evaluation.load(tmp_path / "p.csv", positive="benign").threshold is None
     swapped = Evaluation.from_scores(labels, scores, groups, CLASSES[::-1], "malignant", threshold=0.3)
     assert swapped.metric("recall") == lower.metric("recall")
     assert evaluation.at(0.3).at(None).metrics().equals(evaluation.metrics())
