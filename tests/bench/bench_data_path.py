@@ -100,14 +100,14 @@ def torchvision_loader(dataset, workers):
     return DataLoader(Files(dataset), BATCH, shuffle=True, num_workers=workers)
 
 
-def isicvision_batches(pictures, augmenter):
+def isicvision_batches(pictures, augmenter, workers):
     """Yield the batches of an epoch as the training loop reads them, normalised as its network does."""
     parts = training._Parts(pictures, augmentation.Pipeline(augmenter, 0))
     order = training.order_of(range(len(pictures)), Settings(), 0, 0)
     wanted = [(order[first:last], order[first:last]) for first, last in training.steps(len(pictures), BATCH)]
     network = backbones.get("resnet18")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.mean, network.std))
-    for batch in training.load(parts, wanted, torch.device("cpu"), None):
+    for batch in training.load(parts, wanted, torch.device("cpu"), workers):
         yield (batch.permute(0, 3, 1, 2).float() - mean) / std, None
 
 
@@ -156,8 +156,15 @@ def main():
         filled = len(dataset) / (time.perf_counter() - started)
         loaders = fastai_loaders(dataset)
         variants = {
-            "isicvision, flip and crop": lambda: isicvision_batches(pictures, augmentation.original_2018()),
-            "isicvision, dermoscopy": lambda: isicvision_batches(pictures, augmentation.dermoscopy()),
+            f"isicvision, {name}, {workers} workers": lambda make=make, workers=workers: isicvision_batches(
+                pictures, make(), workers
+            )
+            for name, make in (
+                ("flip and crop", augmentation.original_2018),
+                ("dermoscopy", augmentation.dermoscopy),
+            )
+            for workers in (0, 2)
+        } | {
             f"fastai, {loaders.train.fake_l.num_workers} workers": lambda: loaders.train,
             "torchvision, 0 workers": lambda: torchvision_loader(dataset, 0),
             "torchvision, 2 workers": lambda: torchvision_loader(dataset, 2),
@@ -167,8 +174,11 @@ def main():
         )
     print(f"{len(dataset)} pictures of 1022x767, the cache filled once at {filled:.0f} pictures/s")
     show(rates)
-    crop, dermoscopy, fastai, *torchvision = rates.values()
-    best = [max(pair) for pair in zip(*torchvision, strict=True)]
+    *ours, fastai, plain, with_workers = rates.values()
+    crop, dermoscopy, best = (
+        [max(pair) for pair in zip(*pairs, strict=True)]
+        for pairs in (ours[:2], ours[2:], (plain, with_workers))
+    )
     show_ratio("flip and crop, times fastai", crop, fastai, "10 or more")
     show_ratio("flip and crop, times torchvision's better", crop, best, "3 or more")
     show_ratio("dermoscopy, times torchvision's better", dermoscopy, best, "1.5 or more")
