@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
@@ -63,9 +65,7 @@ def temperature(labels, scores):
 
 def at_temperature(scores, value):
     """Apply a temperature to probabilities: softmax(log(scores) / value), array of float, shape (pictures, classes)."""
-    logits = np.log(np.clip(scores, np.finfo(float).tiny, 1)) / value
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.clip(scores, np.finfo(float).tiny, 1)) / value, axis=1)
 
 
 def at_prevalence(scores, trained, expected):
@@ -201,10 +201,11 @@ def net_benefit(evaluation, prevalence=None, thresholds=None):
     prevalence = share if prevalence is None else prevalence
     column = evaluation.classes.index(evaluation.positive)
     shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
-    scores = np.sort(at_prevalence(evaluation.scores, *shares)[:, column][positive])
-    alarms = np.sort(at_prevalence(evaluation.scores, *shares)[:, column][~positive])
-    recall = 1 - np.searchsorted(scores, thresholds) / len(scores)
-    rate = 1 - np.searchsorted(alarms, thresholds) / len(alarms)
+    moved = at_prevalence(evaluation.scores, *shares)[:, column]
+    recall, rate = (
+        1 - np.searchsorted(np.sort(part), thresholds) / len(part)
+        for part in (moved[positive], moved[~positive])
+    )
     odds = thresholds / (1 - thresholds)
     return pd.DataFrame(
         {
@@ -236,8 +237,7 @@ def reliability(evaluation, bins=10):
     order = np.argsort(scores, kind="stable")
     rows = []
     for part in np.array_split(order, max(1, min(bins, len(order) // 10))):
-        share, n, z = positive[part].mean(), len(part), 1.96
-        middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-        rows.append((scores[part].mean(), share, middle - half, middle + half, n))
+        count = int(positive[part].sum())
+        low, high = binomtest(count, len(part)).proportion_ci(method="wilson")
+        rows.append((scores[part].mean(), count / len(part), low, high, len(part)))
     return pd.DataFrame(rows, columns=["score", "share", "low", "high", "pictures"])

@@ -13,7 +13,7 @@ from .metrics import METRICS
 
 PREFIX = "score_"
 """Of the columns that hold the scores in a prediction table."""
-OTHERS = "others"
+OTHERS = "(all others)"
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
 
 
@@ -283,7 +283,18 @@ class Evaluation:
             {"recall": recall, "precision": precision, "threshold": np.append(threshold, np.inf)}
         )
 
-    def bands(self, places=101):
+    @cached_property
+    def _bands(self):
+        positive, scores = self._is_positive().to_numpy(), self.table[PREFIX + self.positive].to_numpy()
+        grid, codes = np.linspace(0, 1, 101), pd.factorize(self.table["group"])[0]
+        drawn = [metrics.on_grid(positive, scores, weights, grid) for weights in metrics.draws(codes)]
+        table = {"place": grid}
+        for name, parts in zip(("recall", "precision"), zip(*drawn, strict=True), strict=True):
+            values = np.nanquantile(np.concatenate(parts), [0.025, 0.975], axis=0)
+            table |= {f"{name}_low": values[0], f"{name}_high": values[1]}
+        return pd.DataFrame(table)
+
+    def bands(self):
         """Return the 95 % bands of both curves of the positive label, point by point over the bootstrap draws.
 
         Returns
@@ -292,14 +303,7 @@ class Evaluation:
             ``place``, from 0 to 1; ``recall_low`` and ``recall_high`` at this false positive rate, ``precision_low``
             and ``precision_high`` at this recall.
         """
-        positive, scores = self._is_positive().to_numpy(), self.table[PREFIX + self.positive].to_numpy()
-        grid, codes = np.linspace(0, 1, places), pd.factorize(self.table["group"])[0]
-        drawn = [metrics.on_grid(positive, scores, weights, grid) for weights in metrics.draws(codes)]
-        table = {"place": grid}
-        for name, parts in zip(("recall", "precision"), zip(*drawn, strict=True), strict=True):
-            values = np.nanquantile(np.concatenate(parts), [0.025, 0.975], axis=0)
-            table |= {f"{name}_low": values[0], f"{name}_high": values[1]}
-        return pd.DataFrame(table)
+        return self._bands.copy()
 
     def choose_threshold(self, sensitivity=None, cost=None):
         """Choose the score from which on a picture counts as positive. Do so on validation, never on test pictures.
