@@ -112,30 +112,30 @@ def at_sensitivity(validation, test, sensitivity):
         Rows ``recall`` (sensitivity) and ``specificity`` on the test pictures; value, low and high (95 %).
     """
     threshold = validation.choose_threshold(sensitivity=sensitivity)
-    positive, scores, draws = _drawn(validation, seed=1)
-    order = np.flatnonzero(positive)[np.argsort(-scores[positive], kind="stable")]
-    found = draws[:, order].cumsum(axis=1)
-    thresholds = scores[order][(found >= sensitivity * found[:, -1:] - 1e-9).argmax(axis=1)]
-    positive, scores, draws = _drawn(test, seed=0)
-    called = scores >= thresholds[:, None]
-    with np.errstate(invalid="ignore"):
-        recall = (draws * (called & positive)).sum(axis=1) / (draws * positive).sum(axis=1)
-        specificity = (draws * (~called & ~positive)).sum(axis=1) / (draws * ~positive).sum(axis=1)
+    chosen_on, chosen_scores, chosen_groups = _arrays(validation)
+    order = np.flatnonzero(chosen_on)[np.argsort(-chosen_scores[chosen_on], kind="stable")]
+    positive, scores, groups = _arrays(test)
+    recall, specificity = [], []
+    for weights, draws in zip(metrics.draws(chosen_groups, seed=1), metrics.draws(groups), strict=True):
+        found = weights[:, order].cumsum(axis=1)
+        thresholds = chosen_scores[order][(found >= sensitivity * found[:, -1:] - 1e-9).argmax(axis=1)]
+        called = scores >= thresholds[:, None]
+        with np.errstate(invalid="ignore"):
+            recall.append((draws * (called & positive)).sum(axis=1) / (draws @ positive))
+            specificity.append((draws * (~called & ~positive)).sum(axis=1) / (draws @ ~positive))
     at = test.at(threshold)
     rows = {
-        name: (at.metric(name), *interval(at.metric(name), each))
+        name: (at.metric(name), *interval(at.metric(name), np.concatenate(each)))
         for name, each in (("recall", recall), ("specificity", specificity))
     }
     return threshold, pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
-def _drawn(evaluation, seed):
-    """Return what is positive, its scores, and how often each picture counts in each draw."""
+def _arrays(evaluation):
+    """Return what is positive, its scores, and the number of each picture's group: three arrays, shape (pictures,)."""
     table = evaluation.table
-    codes = pd.factorize(table["group"])[0]
-    weights = [part.astype(np.float32) for part in metrics.draws(codes, seed=seed)]
     positive = (table["label"] == evaluation.positive).to_numpy()
-    return positive, table[PREFIX + evaluation.positive].to_numpy(), np.concatenate(weights)
+    return positive, table[PREFIX + evaluation.positive].to_numpy(), pd.factorize(table["group"])[0]
 
 
 def per_thousand(evaluation, prevalence):
