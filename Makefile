@@ -5,7 +5,7 @@ PARAMETERS ?=
 BIN = .venv/bin
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test lint notebooks bench archive clean
+.PHONY: help install browser run test lint notebooks bench archive clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -25,10 +25,17 @@ install: .venv/installed  ## make .venv and install everything into it, once
 		-c constraints.txt opencv-python-headless
 	@touch $@
 
+browser:  ## install Debian's Chromium for the browser tests, if there is no Chromium and we may (root)
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null; \
+	fi || echo "Chromium could not be installed: the browser tests will be skipped"
+
 run: install  ## run all notebooks in order; results go to outputs/
 	$(BIN)/python code/run.py --source "$(SOURCE)" $(if $(PARAMETERS),--parameters "$(PARAMETERS)")
 
-test: install  ## run the tests: units, then the notebooks
+test: install browser  ## run the tests: units, the notebooks, widgets in JupyterLab
 	$(BIN)/python -m pytest
 
 lint: install  ## check style and format of code and notebooks

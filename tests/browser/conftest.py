@@ -1,0 +1,280 @@
+"""A real JupyterLab and a real browser: what happens when a person clicks in a notebook.
+
+    def test_a_click_counts(notebook):
+        lab = notebook(["...", "..."])         # the cells of a notebook, opened in JupyterLab and run
+        lab.page.get_by_role("button", name="Next").click()
+        assert lab.wait_for("counter", 1)      # an expression in the notebook's kernel
+        lab.reload()                           # or lab.restart(): a new kernel, all cells again
+
+A test that fails leaves a picture of the page in outputs/browser/.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from ast import literal_eval
+from pathlib import Path
+
+import nbformat
+import pytest
+import requests
+from ipykernel.kernelspec import write_kernel_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNEL = "under-test"
+PATIENCE = 60  # seconds for a page, a kernel or all cells of a notebook; a busy machine needs some of them
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.xdist_group("browser"))  # one process has the server
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+class Server:
+    """JupyterLab of this interpreter, on loopback, with settings and kernels of its own."""
+
+    def __init__(self, folder):
+        self.root = folder / "notebooks"
+        self.root.mkdir()
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.headers = {"Authorization": f"token {(token := secrets.token_hex(16))}"}
+        write_kernel_spec(folder / "data" / "kernels" / KERNEL)
+        own = {
+            "JUPYTER_PATH": folder / "data",  # comes before all other places
+            "JUPYTER_DATA_DIR": folder / "data",
+            "JUPYTER_CONFIG_DIR": folder / "config",
+            "JUPYTER_RUNTIME_DIR": folder / "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
+            "IPYTHONDIR": folder / "ipython",
+            "JUPYTER_TOKEN": token,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # kernels import what the tests import
+        }
+        news = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+        news.parent.mkdir(parents=True)
+        news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+        command = [
+            *[sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"],
+            *["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.url.rpartition(':')[2]}"],
+            *["--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.root}"],
+            *["--LabApp.extension_manager=readonly", "--LabApp.news_url=None"],
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        ]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            command.append("--allow-root")
+        self.log = folder / "jupyter.log"
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=os.environ | {name: str(value) for name, value in own.items()},
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                if requests.get(f"{self.url}/api/status", headers=self.headers, timeout=5).ok:
+                    return
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-3000:]}")
+
+    def stop(self):
+        """End the server; at SIGTERM it ends its kernels first."""
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self._process.pid, kind)
+                self._process.wait(15)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+            return
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("jupyter"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+# Not for the session: while Playwright is there its event loop runs in this thread, and no other test that has one, as
+# those that execute notebooks, could run in this process.
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
+    with api.sync_playwright() as playwright:
+        installed = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+        path = next(filter(None, [*installed, playwright.chromium.executable_path]))
+        if not Path(path).exists():
+            pytest.skip("no Chromium (apt install chromium, or: playwright install chromium)")
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+# what the page is asked: `panel` is the notebook on the screen
+PANEL = """const panel = [...jupyterapp.shell.widgets("main")].find(widget => widget.sessionContext && widget.context);
+    const kernel = panel?.sessionContext.session?.kernel;"""
+READY = f"""() => {{
+    {PANEL}
+    return panel?.context.isReady && kernel?.connectionStatus === "connected" && kernel.status === "idle";
+}}"""
+CELLS = f"() => {{ {PANEL} return panel.content.model.toJSON().cells }}"
+COMMAND = f"""async name => {{
+    {PANEL}
+    jupyterapp.shell.activateById(panel.id);
+    await jupyterapp.commands.execute(name);
+}}"""
+EXECUTE = f"""async code => {{
+    {PANEL}
+    let printed = "";
+    const future = kernel.requestExecute({{ code, store_history: false }});
+    future.onIOPub = ({{ header, content }}) => {{
+        if (header.msg_type === "stream") printed += content.text;
+        if (header.msg_type === "execute_result") printed += content.data["text/plain"];
+        if (header.msg_type === "error") printed += content.traceback.join("\\n");
+    }};
+    const reply = await future.done;
+    return [reply.content.status, printed];
+}}"""
+
+
+class Notebook:
+    """A notebook open in JupyterLab. `page` is Playwright's page, `folder` the kernel's working directory."""
+
+    def __init__(self, page, server, name):
+        self.page = page
+        self.folder = server.root / name
+        self._address = f"{server.url}/lab/workspaces/{name}/tree/{name}/{name}.ipynb"
+        self._server = server
+        page.set_default_timeout(PATIENCE * 1000 / 4)
+
+    def open(self):
+        token = self._server.headers["Authorization"].split()[1]
+        self.page.goto(f"{self._address}?token={token}", wait_until="domcontentloaded")
+        self._ready()
+
+    def _ready(self):
+        self.page.wait_for_function("() => window.jupyterapp", timeout=PATIENCE * 1000)
+        self.page.wait_for_function(READY, timeout=PATIENCE * 1000)
+
+    def command(self, name):
+        """Carry out a command of JupyterLab, as its menus do, and wait until it has finished."""
+        self._ask(COMMAND, name)
+
+    def _ask(self, function, argument):
+        hurry = f"new Promise((_, no) => setTimeout(() => no(new Error('not done in {PATIENCE} s')), {PATIENCE}000))"
+        return self.page.evaluate(f"argument => Promise.race([({function})(argument), {hurry}])", argument)
+
+    def run_all(self):
+        """Run all cells and wait; a cell that raises fails the test with its traceback."""
+        self.command("notebook:run-all-cells")
+        self._check()
+
+    def _check(self):
+        outputs = [output for cell in self.page.evaluate(CELLS) for output in cell.get("outputs", [])]
+        for output in outputs:
+            if output["output_type"] == "error":
+                pytest.fail("a cell raised:\n" + "\n".join(output["traceback"]), pytrace=False)
+
+    def execute(self, code):
+        """Run code in the notebook's kernel, beside its cells; return what it printed and its value's repr."""
+        status, printed = self._ask(EXECUTE, code)
+        if status != "ok":
+            pytest.fail(f"{code} raised:\n{printed}", pytrace=False)
+        return printed
+
+    def value(self, expression):
+        """Return the value of an expression (of plain Python types) in the notebook's kernel."""
+        return literal_eval(self.execute(expression) or "None")
+
+    def wait_for(self, expression, value=True, seconds=10):
+        """Wait until the expression in the notebook's kernel has this value."""
+        end = time.monotonic() + seconds
+        while (found := self.value(expression)) != value:
+            if time.monotonic() > end:
+                pytest.fail(f"after {seconds} s {expression} is {found!r}, not {value!r}")
+            self.page.wait_for_timeout(50)
+
+    def reload(self):
+        """Save the notebook and load the page anew; the kernel lives on."""
+        self.command("docmanager:save")
+        self.page.reload(wait_until="domcontentloaded")
+        self._ready()
+
+    def restart(self):
+        """Restart the kernel and run all cells, confirming as a person would."""
+        self.page.evaluate("() => { window.again = jupyterapp.commands.execute('notebook:restart-run-all') }")
+        self.page.locator(".jp-Dialog button.jp-mod-accept").click()
+        self._ask("() => window.again", None)
+        self._check()
+
+    def close(self):
+        self.page.context.close()
+        sessions = requests.get(f"{self._server.url}/api/sessions", headers=self._server.headers, timeout=30)
+        for session in sessions.json():
+            if session["path"].startswith(f"{self.folder.name}/"):
+                address = f"{self._server.url}/api/sessions/{session['id']}"
+                requests.delete(address, headers=self._server.headers, timeout=30)
+
+
+@pytest.fixture
+def notebook(jupyter, browser, request):
+    """A function that makes a notebook of code cells, opens it in JupyterLab and runs it: see `Notebook`."""
+    opened = request.node.opened = []
+
+    def show(cells):
+        name = f"notebook{len(list(jupyter.root.iterdir()))}"
+        (jupyter.root / name).mkdir()
+        written = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        written.metadata["kernelspec"] = {"name": KERNEL, "display_name": KERNEL, "language": "python"}
+        nbformat.write(written, jupyter.root / name / f"{name}.ipynb")
+        page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
+        opened.append(Notebook(page, jupyter, name))
+        opened[-1].open()
+        opened[-1].run_all()
+        return opened[-1]
+
+    yield show
+    for one in opened:
+        one.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call" and report.failed:
+        for number, one in enumerate(getattr(item, "opened", [])):
+            path = ROOT / "outputs" / "browser" / f"{item.name}-{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            one.page.screenshot(path=path)
+            report.sections.append(("the page", str(path)))
+    return report

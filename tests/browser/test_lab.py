@@ -1,0 +1,101 @@
+"""What the other tests here stand on: clicks and keys in JupyterLab reach the kernel, and decisions outlive it."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from isicvision import ImageDataset
+
+KEYS = """
+class Keys(anywidget.AnyWidget):
+    _esm = '''export default { render({ model, el }) {
+        const box = document.createElement("div");
+        box.tabIndex = 0;
+        box.ariaLabel = model.get("name");
+        if (model.get("name") === "guarded") box.dataset.lmSuppressShortcuts = "true";
+        box.textContent = "press a key";
+        box.addEventListener("keydown", event => model.send({ key: event.key }));
+        el.append(box);
+    } }'''
+    name = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, name):
+        super().__init__(name=name)
+        self.keys = []
+        self.on_msg(lambda widget, content, buffers: self.keys.append(content["key"]))
+"""
+
+
+def test_a_button_reaches_the_kernel(notebook):
+    lab = notebook(
+        [
+            "from pathlib import Path\nimport ipywidgets",
+            "button = ipywidgets.Button(description='Press me')\n"
+            "button.on_click(lambda _: Path('pressed.txt').write_text('yes'))\nbutton",
+        ]
+    )
+    assert not (lab.folder / "pressed.txt").exists()
+    lab.page.get_by_role("button", name="Press me").click()
+    lab.wait_for("Path('pressed.txt').exists()")
+    assert (lab.folder / "pressed.txt").read_text() == "yes"
+
+
+def test_a_figure_says_where_it_was_clicked(notebook):
+    lab = notebook(
+        [
+            "%matplotlib widget\nimport json\nfrom pathlib import Path\nimport matplotlib.pyplot as plt",
+            "figure = plt.figure(figsize=(4, 3))\naxes = figure.add_axes((0, 0, 1, 1), xlim=(0, 4), ylim=(0, 3))\n"
+            "write = lambda event: Path('click.json').write_text(json.dumps([event.xdata, event.ydata]))\n"
+            "figure.canvas.mpl_connect('button_press_event', write)\nplt.show()",
+        ]
+    )
+    lab.page.locator(".jupyter-matplotlib-canvas-div").click(position={"x": 300, "y": 100})
+    lab.wait_for("Path('click.json').exists()")
+    assert json.loads((lab.folder / "click.json").read_text()) == pytest.approx([3, 2], abs=0.02)
+
+
+def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(notebook):
+    lab = notebook(
+        [
+            "import anywidget, traitlets" + KEYS,
+            "guarded = Keys('guarded')\nguarded",
+            "bare = Keys('bare')\nbare",
+        ]
+    )
+    cells = lab.page.locator(".jp-Notebook .jp-Cell")
+    pressed = ["x", "d", "d", "a", "0", "0", "ArrowDown", "Enter", " "]
+    lab.page.get_by_label("guarded").click()
+    for key in pressed:
+        lab.page.keyboard.press(key)
+    lab.wait_for("guarded.keys", pressed)
+    assert cells.count() == 3
+    # so it is the attribute that does it, on the very element that has the focus
+    lab.page.get_by_label("bare").click()
+    lab.page.keyboard.press("x")
+    lab.page.get_by_label("bare").wait_for(state="detached")
+    assert cells.count() == 2
+
+
+def test_a_corrected_label_is_written_down_and_outlives_page_and_kernel(notebook, folder):
+    lab = notebook(
+        [
+            "from isicvision import ImageDataset, widgets",
+            f"dataset = ImageDataset.from_folder({str(folder)!r})",
+            "annotation = widgets.AnnotationUI(dataset, 'decisions.csv')\nannotation",
+        ]
+    )
+    path = ImageDataset.from_folder(folder).paths[0]
+    control = lab.page.locator(".jp-OutputArea select").nth(1)  # the first one is the filter
+    assert control.input_value() == "benign"
+    assert (
+        lab.page.locator(".jp-OutputArea img").count() == 12
+    )  # thumbnails, and not the picture for nbconvert
+    control.select_option("malignant")
+    lab.wait_for(f"annotation.dataset.table.set_index('path').label[{path!r}]", "malignant")
+    lab.reload()
+    assert control.input_value() == "malignant"
+    lab.restart()
+    assert control.input_value() == "malignant"
+    decisions = pd.read_csv(lab.folder / "decisions.csv")
+    assert decisions[["path", "label", "previous"]].values.tolist() == [[path, "malignant", "benign"]]
