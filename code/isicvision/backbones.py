@@ -399,15 +399,38 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
         self.body = backbone.build(weights, dropout)
         self.head = nn.Sequential(SharedDropout(dropout), nn.Linear(backbone.features, classes))
+        self.label_of = [*range(classes)]
         self.to(memory_format=torch.channels_last)
+
+    def set_outputs(self, label_of):
+        """Give the network a new last layer, some of whose outputs belong to the same label.
+
+        Parameters
+        ----------
+        label_of : list of int
+            The label of each output, numbered from 0.
+        """
+        old = self.head[-1]
+        self.head[-1] = nn.Linear(old.in_features, len(label_of)).to(old.weight.device)
+        self.label_of = [*label_of]
 
     def features(self, pictures):
         """Map uint8 pictures of shape (n, height, width, 3) to features of shape (n, features)."""
         return self.body((pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std)
 
-    def forward(self, pictures):
-        """Map uint8 pictures of shape (n, height, width, 3) to logits of shape (n, classes)."""
-        return self.head(self.features(pictures))
+    def forward(self, pictures, merged=True):
+        """Map uint8 pictures of shape (n, height, width, 3) to logits of shape (n, labels), or (n, outputs)."""
+        logits = self.head(self.features(pictures))
+        return self.merge(logits) if merged else logits
+
+    def merge(self, logits):
+        """Map logits of shape (n, outputs) to (n, labels), so that a softmax adds up what belongs to one label."""
+        if len(set(self.label_of)) == len(self.label_of):
+            return logits
+        parts = [
+            [n for n, label in enumerate(self.label_of) if label == each] for each in sorted({*self.label_of})
+        ]
+        return torch.stack([logits[:, part].logsumexp(1) for part in parts], 1)
 
 
 def stages(body):

@@ -1,5 +1,6 @@
 """`ImageClassifier`: fine-tune a pretrained network, or put any scikit-learn classifier on its features."""
 
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -110,6 +111,7 @@ class ImageClassifier:
             "weights": None if weights is None else str(weights),
             "weights_source": self.backbone.source if weights == "imagenet" else None,
             "weights_licence": self.backbone.licence if weights == "imagenet" else None,
+            "sublabels": None,
             "classifier": None if classifier is None else str(classifier),
             "temperature": 1.0,
             "decision": None,
@@ -230,6 +232,8 @@ class ImageClassifier:
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
             raise ValueError(f"no training picture is labelled {', '.join(missing)}")
         if self.classifier is None:
+            self.card["sublabels"], targets = self._outputs(dataset, targets, settings)
+            self._fit_head(self.network, self.card["sublabels"])
             history = self._fine_tune(
                 dataset,
                 pictures,
@@ -281,10 +285,13 @@ class ImageClassifier:
         count = min(len(dataset), training.RAMP_STEPS * settings.batch_size)
         shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=self.seed))
         shown, pictures = self._sound(shown, "training", settings.train_image_size)
+        sublabels, targets = self._outputs(shown, self._targets(shown, "training"), settings)
+        network = copy.deepcopy(self.network)
+        self._fit_head(network, sublabels)
         return training.find_learning_rate(
-            self.network,
+            network,
             pictures,
-            self._targets(shown, "training"),
+            targets,
             settings,
             self._pipeline(dataset),
             self.seed,
@@ -317,7 +324,8 @@ class ImageClassifier:
     def _fine_tune(self, dataset, pictures, targets, validation, settings, folder, **options):
         if len(dataset) < 2:
             raise ValueError("training needs two pictures or more")
-        about = {key: self.card[key] for key in ("backbone", "image_size", "dropout", "weights", "labels")}
+        names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
+        about = {key: self.card[key] for key in names}
         about |= {
             "pictures": record.manifest(dataset),
             "augmenters": str(dataset.augmenters or self._augmenter),
@@ -360,6 +368,25 @@ class ImageClassifier:
             .map({label: n for n, label in enumerate(self.labels)})
             .to_numpy(np.int64, copy=True)
         )
+
+    def _outputs(self, dataset, targets, settings):
+        """Return which sublabels get an output each (None: the labels), and which output is right for each picture."""
+        table = dataset.table
+        if not settings.sublabels or "sublabel" not in table:
+            return None, targets
+        finer = table["sublabel"].where(table["sublabel"].notna(), table["label"]).astype(str)
+        pairs = [*zip(table["label"], finer, strict=True)]
+        outputs = sorted({*pairs}, key=lambda pair: (self.labels.index(pair[0]), pair[1]))
+        return [[*pair] for pair in outputs], np.array([outputs.index(pair) for pair in pairs])
+
+    def _fit_head(self, network, sublabels):
+        """Give a network one output for each sublabel, or for each label if there are none."""
+        of_labels = self.labels if sublabels is None else [label for label, _ in sublabels]
+        label_of = [self.labels.index(label) for label in of_labels]
+        if label_of != network.label_of:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                network.set_outputs(label_of)
 
     def _pictures(self, pictures, size=None):
         paths = getattr(pictures, "paths", pictures)
@@ -555,6 +582,7 @@ class ImageClassifier:
         card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         names = ("backbone", "labels", "image_size", "dropout", "seed")
         model = cls(**{name: card[name] for name in names}, weights=None, views=card.get("views", 1))
+        model._fit_head(model.network, card.get("sublabels"))
         load_model(model.network, str(folder / "network.safetensors"))
         if card["classifier"] is not None:
             file = folder / "classifier.skops"

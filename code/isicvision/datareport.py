@@ -42,6 +42,7 @@ FIELDS = {  # name: unit or kind of values, meaning, role
     "tbp_tile_type": ("", "lighting of a tile of total body photography", "source"),
     "pixels_x": ("pixels", "width in the archive", "source"),
     "pixels_y": ("pixels", "height in the archive", "source"),
+    "sublabel": ("", "the label before label_map merged it", "diagnosis"),
     "dx": ("", "diagnosis, abbreviated", "diagnosis"),
     "dx_type": ("", "how the diagnosis was confirmed", "diagnosis"),
     "diagnosis": ("", "diagnosis", "diagnosis"),

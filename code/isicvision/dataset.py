@@ -125,7 +125,8 @@ class ImageDataset:
             Column that says which pictures belong together. Default: ``lesion_id``, else ``patient_id``,
             else each picture stands alone.
         label_map : dict, optional
-            Label in the file to label in the dataset. Rows with another label are set aside.
+            Label in the file to label in the dataset. Rows with another label are set aside. Where it merges labels,
+            the column ``sublabel`` keeps those of the file, see `settings.Settings`.
         metadata : str or pathlib.Path, optional
             Second CSV file, whose further columns are joined by the picture's name (as it stands in `csv`).
 
@@ -166,6 +167,8 @@ class ImageDataset:
             mapped = labels.map({str(name): str(label) for name, label in label_map.items()})
             unknown = mapped.isna() & reasons.isna()
             reasons[unknown] = "label " + labels[unknown].map(repr) + " is not in label_map"
+            if len(set(label_map.values())) < len(label_map):
+                rows = rows.assign(sublabel=labels)
             labels = mapped
         reasons[found == NO_PICTURE] = f"no such picture below {images}"
         reasons[found == SEVERAL] = (
@@ -274,7 +277,7 @@ class ImageDataset:
         Parameters
         ----------
         labels : dict of str to (str or None)
-            Path to its right label; None sets the picture aside.
+            Path to its right label, which then has no ``sublabel``; None sets the picture aside.
 
         Raises
         ------
@@ -286,6 +289,8 @@ class ImageDataset:
             raise KeyError(f"not in this dataset: {', '.join(sorted(unknown)[:5])}")
         table = self.table.copy()
         new = table["path"].map(labels)
+        if "sublabel" in table:  # nobody has said which one of the new label it is
+            table["sublabel"] = table["sublabel"].where(new.isna() | (new == table["label"]))
         table["label"] = new.where(new.notna(), table["label"])
         excluded = {path: "excluded by hand" for path, label in labels.items() if label is None}
         return replace(self, table=table).without(excluded)

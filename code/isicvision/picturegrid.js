@@ -85,6 +85,7 @@ function render({ model, el }) {
     event.stopPropagation();
   };
   large.onclick = () => model.send({ key: "z" });
+  model.on("msg:custom", () => root.focus({ preventScroll: true }));
   model.on("change:pictures", draw);
   model.on("change:captions", draw);
   model.on("change:side", draw);

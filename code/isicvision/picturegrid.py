@@ -42,3 +42,7 @@ class PictureGrid(anywidget.AnyWidget):
     def on_key(self, function):
         """Have ``function(key)`` called for each of `hotkeys` that is pressed; a double click counts as ``z``."""
         self.on_msg(lambda _, message, __: function(message["key"]))
+
+    def focus(self):
+        """Have the next key come here: a button that keeps it would leave ``x`` to JupyterLab, which cuts the cell."""
+        self.send({"focus": True})

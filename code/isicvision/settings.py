@@ -49,6 +49,11 @@ class Settings:
         Architecture, 2016).
     class_weight : "balanced" or None
         Weigh each label in the loss by the inverse of its frequency.
+    sublabels : bool
+        Train to tell apart the finer labels in the dataset's column ``sublabel``, where it has one (`from_csv` keeps
+        there what its label_map merges), and add up their scores: what makes a melanoma and what makes a basal cell
+        carcinoma is learnt better one by one (Ha, Liu and Liu, Identifying Melanoma Images using EfficientNet Ensemble,
+        2020). The model still answers with its labels, and `class_weight` and `sampling` go by these.
     sampling : "shuffle" or "balanced"
         Each picture once an epoch in random order, or drawn so that each label comes equally often.
     accumulate : int
@@ -85,6 +90,7 @@ class Settings:
     body_rate: float = 1.0
     label_smoothing: float = 0.0
     class_weight: str | None = None
+    sublabels: bool = False
     sampling: str = "shuffle"
     accumulate: int = 1
     precision: str = "auto"
@@ -128,6 +134,7 @@ class Settings:
             ("sampling", ("shuffle", "balanced")),
             ("precision", PRECISIONS),
             ("compile", (False, True)),
+            ("sublabels", (False, True)),
             ("keep", ("last", "best")),
         ):
             check(getattr(self, name) in (*choices,), name, " or ".join(map(repr, choices)))

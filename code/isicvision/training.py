@@ -158,7 +158,7 @@ def time_precisions(network, batch, targets):
             for name in names:
                 started = time.perf_counter()
                 with _autocast(device, name):
-                    loss = functional.cross_entropy(trial(batch), targets)
+                    loss = functional.cross_entropy(trial(batch, merged=False), targets)
                 optimizer.zero_grad()
                 loss.backward()
                 for group in optimizer.param_groups:
@@ -228,9 +228,10 @@ def train(
     pictures : sequence of uint8 pictures, such as `cache.Pictures`
         ``pictures[numbers]`` is an array of shape (n, height, width, 3).
     targets : array of int, shape (pictures,)
+        Numbers of the network's outputs, see `backbones.Network.set_outputs`.
     settings : settings.Settings
     validation : (pictures, targets) or None
-        Scored after each epoch, in the precision of the training.
+        Scored after each epoch, in the precision of the training; these targets are numbers of labels.
     augment : callable or None
         ``augment(pictures, keys)``, see `augmentation.Pipeline`.
     seed : int
@@ -325,12 +326,15 @@ class _Training:
         self.optimizer = self.accelerator.prepare_optimizer(
             OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
         )
-        self.weights = torch.ones(network.head[-1].out_features)
+        label_of = torch.tensor(network.label_of)
+        self.labels, self.weights = label_of[self.targets], torch.ones(len(label_of))
         if settings.class_weight == "balanced":
-            seen = np.unique(self.targets)
-            self.weights[seen] = torch.tensor(
-                compute_class_weight("balanced", classes=seen, y=self.targets.numpy()), dtype=torch.float32
+            seen, labels = np.unique(self.labels), self.labels.numpy()
+            weights = torch.ones(int(label_of.max()) + 1)
+            weights[seen] = torch.tensor(
+                compute_class_weight("balanced", classes=seen, y=labels), dtype=torch.float32
             )
+            self.weights = weights[label_of]
         self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
         self.best, self.good = None, copy.deepcopy(network.state_dict())
         self.at = {
@@ -436,7 +440,7 @@ class _Training:
         started, before = time.perf_counter(), at["seconds"]
         self.network.train()
         backbones.set_training(self.network, settings.frozen_stages, at["epoch"] < settings.freeze_epochs)
-        run, order = self._runner(), order_of(self.targets.numpy(), settings, self.seed, at["epoch"])
+        run, order = self._runner(), order_of(self.labels.numpy(), settings, self.seed, at["epoch"])
         todo = [self._parts_of(order, *step) for step in self.plan[at["step"] :]]
         wanted = [(part.numbers, part.keys) for step in todo for part in step]
         batches = load(self.parts, wanted, self.device, self.workers)
@@ -492,12 +496,13 @@ class _Training:
         result = torch.zeros(2, device=self.device)
         for n, part in enumerate(step):
             batch, targets = next(batches), self.targets[part.numbers].to(self.device)
+            labels = self.labels[part.numbers].to(self.device)
             backbones.set_rows(self.network, part.rows.start, part.rows.stop, part.total)
             torch.manual_seed(_seed(self.seed, number, n))  # dropout
             wait = run.no_sync() if world > 1 and n < len(step) - 1 else contextlib.nullcontext()
             with wait, _explained(settings):
                 with self.accelerator.autocast():
-                    logits = run(batch).float()
+                    logits = run(batch, merged=False).float()
                 loss = part.scale * functional.cross_entropy(
                     logits,
                     targets,
@@ -506,7 +511,8 @@ class _Training:
                     label_smoothing=settings.label_smoothing,
                 )
                 self.accelerator.backward(loss * world)  # gradients are averaged over the processes
-            result += torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])
+            right = self.network.merge(logits.detach()).argmax(1) == labels
+            result += torch.stack([loss.detach(), right.sum()])
         if self.device.type == "cpu":
             self._require_finite(result[0].item())  # before it spoils the weights
         self.optimizer.step()

@@ -56,8 +56,8 @@ class _Pages(_Widget):
         self._position = ipywidgets.Label()
         self._credit = ipywidgets.Label()
         back, forward = (_button(name, width="80px") for name in ("Back", "Next"))
-        back.on_click(lambda _: self.turn(-1))
-        forward.on_click(lambda _: self.turn(1))
+        back.on_click(lambda _: (self.turn(-1), self.grid.focus()))
+        forward.on_click(lambda _: (self.turn(1), self.grid.focus()))
         for control in controls:
             control.observe(lambda _: self.refresh(), "value")
         bar = ipywidgets.HBox([*controls, back, forward, self._position], layout={"flex_flow": "row wrap"})
@@ -155,6 +155,7 @@ class AnnotationUI(_Pages):
         choices = ["all", *labels, EXCLUDE, "undecided", "decided", "relabelled"]
         choices += ["suspicious"] if suspicion is not None else []
         self.filter = ipywidgets.Dropdown(options=choices, description="Show", layout={"width": "200px"})
+        self.filter.observe(lambda _: self.grid.focus(), "value")
         self._progress = ipywidgets.IntProgress(max=len(dataset), layout={"width": "120px"})
         self._count = ipywidgets.Label()
         self._keys = {str(number): label for number, label in enumerate(labels[:9], 1)}
@@ -163,7 +164,7 @@ class AnnotationUI(_Pages):
         for key, name in [*self._keys.items(), *KEYS.items()][: len(self._keys) + 4]:
             button = _button(f"{name} [{key}]", width="auto")
             button.style.text_color = colours.get(name, "#444444")
-            button.on_click(lambda _, key=key: self.press(key))
+            button.on_click(lambda _, key=key: (self.press(key), self.grid.focus()))
             buttons.append(button)
         row = ipywidgets.HBox([*buttons, self._progress, self._count], layout={"flex_flow": "row wrap"})
         self.view.children = (self.view.children[0], row, *self.view.children[1:])
@@ -368,7 +369,7 @@ class PrecisionRecallUI(_Widget):
             continuous_update=False,
             layout={"width": "480px"},
         )
-        figure = Figure(figsize=(9, 4.4), layout="constrained")
+        figure = Figure(figsize=(7.8, 3.8), layout="constrained")
         canvas = Canvas(figure)
         FigureManager(canvas, 0)
         canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
@@ -419,12 +420,19 @@ class PrecisionRecallUI(_Widget):
         self._marks[1].set_data([recall], [now.metric("precision")])
         self._canvas.draw_idle()
         names = ("recall", "specificity", "precision", "npv", "accuracy")
-        cells = "".join(f"<tr><td>{name}</td><td>{now.text(name)}</td></tr>" for name in names)
-        matrix = now.confusion_matrix().to_html(border=0, notebook=True)
+        lines = "".join(f"<tr><td>{name}</td><td>{now.text(name)}</td></tr>" for name in names)
+        counts = now.confusion_matrix()
+        heads = "".join(f"<th>seen as {escape(name)}</th>" for name in counts)
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th>{''.join(f'<td>{count}</td>' for count in row)}</tr>"
+            for name, row in zip(counts.index, counts.to_numpy(), strict=True)
+        )
         self._figures.value = (
-            f"<div style='display:flex;gap:3em'><table>{cells}</table>{matrix}</div>"
-            f"<p>{self._changes().sum()} of {len(now.table)} pictures change sides on the way from "
-            f"{self._start.threshold:.3f}:</p>"
+            f"<style>.isic-figures :is(td, th) {{padding: 0 1em 0 0; text-align: right}}</style>"
+            f"<div class='isic-figures' style='display: flex; gap: 4em'><table>{lines}</table>"
+            f"<table><tr><th></th>{heads}</tr>{rows}</table></div>"
+            f"{self._changes().sum()} of {len(now.table)} pictures change sides on the way from "
+            f"{self._start.threshold:.3f}:"
         )
         changed = now.table[self._changes()].reset_index(drop=True)
         self.changed.evaluation = dataclasses.replace(now, table=changed)
@@ -435,7 +443,7 @@ class PrecisionRecallUI(_Widget):
         return self.evaluation.table["prediction"] != self._start.table["prediction"]
 
     def _figure(self):
-        figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(7.8, 3.8), layout="constrained")
         for mark, now in zip(self._plot(axes), self._marks, strict=True):
             mark.set_data(*now.get_data())
         return figure

@@ -396,7 +396,7 @@ def test_a_loss_that_explodes_stops_and_the_last_good_weights_are_back(dataset):
     ],
 )
 def test_out_of_memory_says_which_batch_size_to_try(dataset, monkeypatch, error, settings, advice):
-    def forward(*_):
+    def forward(*_, **__):
         raise error
 
     monkeypatch.setattr(backbones.Network, "forward", forward)

@@ -1,0 +1,188 @@
+"""Each widget clicked through in JupyterLab: what is on the screen and on the disk afterwards.
+
+With ISICVISION_SCREENSHOTS=docs/images the tests also write the pictures of the documentation.
+"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from isicvision import PROJECT_ROOT
+
+SAMPLE = """
+import numpy as np
+import pandas as pd
+from isicvision import Evaluation, ImageDataset, widgets
+dataset = ImageDataset.from_csv(
+    "{root}/sample_data/metadata.csv", images="{root}/sample_data/images", label_column="diagnosis_1",
+    label_map=dict(Benign="benign", Malignant="malignant"),
+)
+"""
+SCORED = """
+random = np.random.default_rng(0)
+malignant = dataset.table["label"] == "malignant"
+scores = 1 / (1 + np.exp(-random.normal(np.where(malignant, 0.9, -0.9), 1)))
+evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
+"""
+
+
+@pytest.fixture
+def show(notebook):
+    """A function that shows a widget of the bundled sample's pictures; with `scored` there is an `evaluation`."""
+
+    def open_with(code, scored=False):
+        return notebook([SAMPLE.format(root=PROJECT_ROOT) + SCORED * scored, code + "\nui"])
+
+    return open_with
+
+
+def shoot(lab, name):
+    """Write a picture of the widget for the documentation, if asked to."""
+    folder = os.environ.get("ISICVISION_SCREENSHOTS")
+    if folder:
+        lab.page.wait_for_timeout(300)
+        lab.page.locator(
+            ".jp-OutputArea-output.jupyter-widgets-output-area, .jp-OutputArea-output"
+        ).last.screenshot(path=Path(PROJECT_ROOT, folder, f"{name}.jpg"), type="jpeg", quality=80)
+
+
+def cells(lab):
+    return lab.page.locator(".isic-cell:visible")
+
+
+def test_annotation_by_keys_and_undo_outlives_page_and_kernel(show):
+    lab = show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
+    paths = lab.value("dataset.paths")
+    given = lab.value("dataset.table['label'].tolist()")
+    other = {"benign": ("2", "malignant"), "malignant": ("1", "benign")}
+    cells(lab).nth(1).click()
+    lab.page.keyboard.press(other[given[1]][0])
+    lab.page.keyboard.press("x")
+    lab.page.keyboard.press("Enter")
+    lab.page.keyboard.press("x")
+    lab.page.keyboard.press("u")
+    lab.wait_for("ui.annotations.progress().to_dict()['decided']", 3)
+    title = cells(lab).nth(1).locator(".isic-title")
+    expected = f"{other[given[1]][1]} (was {given[1]}) ✓"
+    assert title.inner_text() == expected
+    assert "isic-dim" in cells(lab).nth(2).get_attribute("class")
+    assert cells(lab).nth(4).get_attribute("aria-selected") == "true"
+    assert lab.page.get_by_text("3 of 159 decided: 1 relabelled, 1 excluded").is_visible()
+    shoot(lab, "annotation")
+    rows = pd.read_csv(lab.folder / "decisions.csv")
+    assert rows["label"].tolist() == [other[given[1]][1], "(exclude)", given[3], "(exclude)", "(undo)"]
+    assert rows["path"].tolist() == [paths[1], paths[2], paths[3], paths[4], paths[4]]
+    lab.reload()
+    assert title.inner_text() == expected
+    lab.restart()
+    assert title.inner_text() == expected
+    lab.wait_for("len(ui.dataset)", 158)
+    assert len(pd.read_csv(lab.folder / "decisions.csv")) == 5  # opening it decides nothing
+
+
+def test_annotation_by_mouse_zoom_pages_and_filter(show):
+    lab = show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
+    large = lab.page.locator(".isic-large")
+    cells(lab).nth(3).dblclick()
+    large.wait_for(state="visible")
+    assert lab.value("dataset.paths[3]") in large.inner_text()
+    large.click()
+    large.wait_for(state="hidden")
+    cells(lab).nth(3).click()
+    lab.page.keyboard.press("ArrowRight")
+    lab.page.keyboard.press("z")
+    large.wait_for(state="visible")
+    assert lab.value("dataset.paths[4]") in large.inner_text()
+    lab.page.keyboard.press("ArrowLeft")  # moving on closes it
+    large.wait_for(state="hidden")
+    lab.page.get_by_role("button", name="malignant [2]").click()
+    lab.wait_for("ui.annotations.label(dataset.paths[3])", "malignant")
+    lab.page.wait_for_function("() => document.activeElement.className === 'isic-grid'")
+    lab.page.keyboard.press("x")  # goes to the pictures, not to JupyterLab, which would cut the cell
+    lab.wait_for("ui.annotations.label(dataset.paths[4])", "(exclude)")
+    assert lab.page.locator(".jp-Notebook .jp-Cell").count() == 2
+    lab.page.get_by_role("button", name="Next").click()
+    lab.page.get_by_text("13 to 24 of 159").wait_for()
+    lab.page.locator(".jp-OutputArea select").first.select_option("decided")
+    lab.page.get_by_text("1 to 2 of 2", exact=True).wait_for()
+    assert cells(lab).count() == 2
+
+
+def test_results_are_filtered_and_show_saliency(show):
+    lab = show(
+        "from isicvision import ImageClassifier\n"
+        "model = ImageClassifier('efficientnet_lite0', dataset.labels, image_size=96)\n"
+        "ui = widgets.ResultsUI(evaluation, model, per_page=6)",
+        scored=True,
+    )
+    assert " seen as " in cells(lab).first.locator(".isic-title").inner_text()
+    assert cells(lab).first.locator(".isic-bar").count() == 2
+    before = cells(lab).first.locator("img").get_attribute("src")
+    lab.page.get_by_role("button", name="saliency").click()
+    lab.page.wait_for_function(
+        "before => document.querySelector('.isic-cell img').src !== before", arg=before
+    )
+    shoot(lab, "results")
+    lab.page.locator(".jp-OutputArea select").first.select_option("right")
+    lab.page.wait_for_function(
+        "() => [...document.querySelectorAll('.isic-title')].every(each => each.textContent.endsWith('✓'))"
+    )
+    wrong = lab.value("len(evaluation.errors())")
+    lab.page.get_by_text(f"1 to 6 of {159 - wrong}").wait_for()
+
+
+def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(show):
+    lab = show("ui = widgets.PrecisionRecallUI(evaluation, per_page=6)", scored=True)
+    canvas = lab.page.locator(".jupyter-matplotlib-canvas-div")
+    lab.page.get_by_text("0 of 159 pictures change sides").wait_for()
+    x, y = lab.value("[*map(float, ui._axes[0].transData.transform((0.5, 0.95)))]")
+    height = lab.value("float(ui._canvas.figure.bbox.height)")
+    canvas.click(position={"x": x, "y": height - y})
+    lab.page.get_by_text("0 of 159 pictures change sides").wait_for(state="detached")
+    assert lab.value("0.4 < 1 - ui.evaluation.metric('specificity') < 0.6")
+    assert lab.value("ui.threshold.value < 0.5")
+    changed = lab.value("int((evaluation.table['prediction'] != ui.evaluation.table['prediction']).sum())")
+    lab.page.get_by_text(f"{changed} of 159 pictures change sides").wait_for()
+    lab.page.get_by_text(f"1 to 6 of {changed}").wait_for()
+    shoot(lab, "threshold")
+
+
+def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_pictures(show):
+    lab = show("ui = widgets.ConfusionMatrixUI(evaluation, per_page=6)", scored=True)
+    counts = lab.value("evaluation.confusion_matrix().to_numpy().tolist()")
+    for row, true in enumerate(("benign", "malignant")):
+        for column, predicted in enumerate(("benign", "malignant")):
+            lab.page.get_by_role("button", name=f"{counts[row][column]} (").first.click()
+            lab.page.get_by_text(f"{counts[row][column]} pictures: {true}, predicted {predicted}").wait_for()
+    lab.page.get_by_text(f"1 to 6 of {counts[1][1]}", exact=True).wait_for()
+    assert cells(lab).first.locator(".isic-title").inner_text() == "malignant ✓"
+    shoot(lab, "confusion_matrix")
+
+
+def test_a_slider_moves_the_augmentation(show):
+    lab = show("ui = widgets.AugmentationUI(dataset)")
+    picture = lab.page.locator(".jp-OutputArea img").last
+    before = picture.get_attribute("src")
+    slider = lab.page.locator(".widget-slider", has_text="hair").locator(".noUi-handle")
+    slider.focus()
+    for _ in range(5):
+        lab.page.keyboard.press("ArrowRight")
+    lab.page.get_by_text("dermoscopy(hair=").wait_for()
+    assert lab.value("ui.parameters['hair'] > 0.1")
+    lab.page.wait_for_function(
+        "before => [...document.querySelectorAll('.jp-OutputArea img')].at(-1).src !== before", arg=before
+    )
+    shoot(lab, "augmentation")
+
+
+def test_training_parameters_become_code(show):
+    lab = show("ui = widgets.ParamsUI('fast')")
+    lab.page.locator(".widget-text", has_text="epochs").first.locator("input").fill("3")
+    lab.page.keyboard.press("Enter")
+    lab.page.get_by_text("epochs=3").wait_for()
+    lab.page.locator(".jp-OutputArea select").first.select_option("balanced")
+    lab.page.get_by_text("views=8").wait_for()
+    assert lab.value("ui.training['epochs'] > 3")
+    shoot(lab, "parameters")
