@@ -237,36 +237,40 @@ def original_2018():
     return iaa.Sequential([iaa.Fliplr(0.5), iaa.Crop(percent=(0, 0.1))])
 
 
-def dermoscopy():
+def dermoscopy(
+    scale=(0.9, 1.15), shift=0.05, brightness=0.1, tint=0.016, saturation=0.15, hair=0.1, cutout=0.2
+):
     """Return an augmentation for dermoscopic pictures: imgaug.augmenters.Sequential.
 
     * **Mirrored and turned by quarters**, each of the eight ways as often: a lesion on the skin has no up and no left.
       Turned by quarters only, no corner of a square is left empty.
-    * **Scaled and shifted** a little (0.9 to 1.15 times, 5 % of the side): the distance and the aim of the
+    * **Scaled and shifted** a little (`scale`, from and to; `shift`, of the side): the distance and the aim of the
       dermatoscope vary. What comes into view is the skin, mirrored at the border. One warp does this and the turn,
       so the picture is interpolated once, and one that is no square is not distorted.
-    * **Brightness, white balance and saturation** changed a little (10 %, 4 of 255, 15 %), as lamps and cameras do.
-      Only a little, because colour is diagnostic: a blue veil or a second brown must stay what it is.
-    * **Hair** over one picture of ten (`Hair`): it is frequent over real lesions, of either class.
-    * **Cut-out**: on one picture of five a grey square of a fifth of the side, so that no single spot decides
-      (DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017,
+    * **Brightness, white balance and saturation** changed a little (`brightness`, `tint` and `saturation`, 0 to 1: the
+      largest changes either way), as lamps and cameras do. Only a little, because colour is diagnostic: a blue veil or
+      a second brown must stay what it is.
+    * **Hair** over some pictures (`hair`, their share; class `Hair`): it is frequent over lesions, of either class.
+    * **Cut-out**: on some pictures (`cutout`, their share) a grey square of a fifth of the side, so that no single spot
+      decides (DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017,
       arXiv:1708.04552). Small, because what it hides may be the one sign of malignancy.
     """
     return iaa.Sequential(
         [
             iaa.Fliplr(0.5),
             iaa.Affine(
-                scale=(0.9, 1.15),
-                translate_percent={"x": (-0.05, 0.05), "y": (-0.05, 0.05)},
+                scale=tuple(scale),
+                translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
                 rotate=[0, 90, 180, 270],
                 mode="reflect",
                 backend="cv2",
             ),
-            iaa.pillike.EnhanceBrightness((0.9, 1.1)),  # the same as iaa.Multiply, in a sixth of the time
-            iaa.Add((-4, 4), per_channel=True),
-            iaa.pillike.EnhanceColor((0.85, 1.15)),
-            iaa.Sometimes(0.1, Hair()),
-            iaa.Sometimes(0.2, iaa.Cutout(nb_iterations=1, size=0.2, squared=True, cval=127)),
+            # the same as iaa.Multiply, in a sixth of the time
+            iaa.pillike.EnhanceBrightness((1 - brightness, 1 + brightness)),
+            iaa.Add((-round(255 * tint), round(255 * tint)), per_channel=True),
+            iaa.pillike.EnhanceColor((1 - saturation, 1 + saturation)),
+            iaa.Sometimes(hair, Hair()),
+            iaa.Sometimes(cutout, iaa.Cutout(nb_iterations=1, size=0.2, squared=True, cval=127)),
         ]
     )
 

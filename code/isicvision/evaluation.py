@@ -245,20 +245,24 @@ class Evaluation:
         """
         rows = []
         for label in self.classes:
-            against = replace(self, classes=[OTHERS, label], positive=label, table=self._against(label))
+            against = self.against(label)
             for name in PER_CLASS:
                 value, (low, high) = against.metric(name), against.interval(name)
                 rows.append((label, name, value, low, high, int((self.table["label"] == label).sum())))
         columns = ["label", "metric", "value", "low", "high", "pictures"]
         return pd.DataFrame(rows, columns=columns).set_index(["label", "metric"])
 
-    def _against(self, label):
+    def against(self, label):
+        """Return the evaluation of one label against all others, as two classes; the decisions stay as they are."""
+        if label not in self.classes:
+            raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
         one = {
             name: self.table[name].where(self.table[name] == label, OTHERS)
             for name in ("label", "prediction")
         }
         score = self.table[PREFIX + label]
-        return self.table.assign(**one, **{PREFIX + OTHERS: 1 - score, PREFIX + label: score})
+        table = self.table.assign(**one, **{PREFIX + OTHERS: 1 - score, PREFIX + label: score})
+        return replace(self, table=table, classes=[OTHERS, label], positive=label)
 
     def confusion_matrix(self):
         """Count pictures by true label (rows) and predicted label (columns): pandas.DataFrame."""

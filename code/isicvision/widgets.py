@@ -1,154 +1,259 @@
-"""Controls to click in a notebook: look at pictures and correct labels, look at right and wrong predictions.
+"""Controls to click in a notebook: correct labels, look into results, choose thresholds, try settings.
 
-Where widgets are not rendered (a saved notebook on the web, nbconvert) the first page shows as a picture.
+Each shows as a picture where widgets are not rendered (a saved notebook on the web, nbconvert). What a control decides
+can be had without it: its methods do what its buttons do.
 """
 
+import base64
+import contextlib
+import dataclasses
+import functools
+import inspect
 import io
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from pathlib import Path
 
 import ipywidgets
-import pandas as pd
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from . import pixels, plots
+from .annotation import EXCLUDE, Annotations
+from .picturegrid import PictureGrid
+from .presets import PRESETS
+from .settings import OPTIMIZERS, SCHEDULES, Settings
 
-EXCLUDE = "(exclude)"
+SIDE, LARGE = 150, 640
+"""Pixels of a thumbnail, and of the longer side of a picture shown large."""
+KEYS = {"Enter": "right", "x": "exclude", "u": "undo", "z": "large", "n": "next page", "p": "page before"}
+_ahead = ThreadPoolExecutor(1)
 
 
-class _Pages:
-    """A grid of pictures with page buttons and a filter.
+class _Widget:
+    """Something with a ``view`` (an ipywidgets.Widget) and ``_figure()``, which shows where there are no widgets."""
 
-    A subclass has ``rows()``, the rows to show as a pandas.DataFrame, and ``_cell(row)``, the widget of one.
+    def _repr_mimebundle_(self, **_):
+        return self.view._repr_mimebundle_() | {"image/jpeg": plots._encode(self._figure(), "jpeg")}
+
+
+class _Pages(_Widget):
+    """A grid of pictures, page by page.
+
+    A subclass has ``_rows()``, the pictures to show as a pandas.DataFrame, and ``_caption(row)``, a dict for
+    `PictureGrid`. `rows` are found anew when a filter is moved, not when a picture changes, which therefore stays
+    where it is until then.
     """
 
-    def __init__(self, choices, per_page):
+    def __init__(self, controls, per_page, keys=("z", "n", "p")):
         self.per_page = per_page
         self.page = 0
-        self._choice = ipywidgets.Dropdown(options=choices, description="Show")
+        self.grid = PictureGrid(side=SIDE, hotkeys=[*keys])
+        self.grid.on_key(self.press)
+        self.grid.observe(lambda _: self._close(), "selected")
         self._position = ipywidgets.Label()
-        self._grid = ipywidgets.GridBox(layout={"grid_template_columns": "repeat(auto-fill, 190px)"})
-        back, forward = (
-            ipywidgets.Button(description=name, layout={"width": "90px"}) for name in ("Back", "Next")
-        )
+        self._credit = ipywidgets.Label()
+        back, forward = (_button(name, width="80px") for name in ("Back", "Next"))
         back.on_click(lambda _: self.turn(-1))
         forward.on_click(lambda _: self.turn(1))
-        self._choice.observe(lambda _: self._first(), "value")
-        self._bar = ipywidgets.HBox([self._choice, back, forward, self._position])
-        self._credit = ipywidgets.Label()
-        self.view = ipywidgets.VBox([self._bar, self._grid, self._credit])
+        for control in controls:
+            control.observe(lambda _: self.refresh(), "value")
+        bar = ipywidgets.HBox([*controls, back, forward, self._position], layout={"flex_flow": "row wrap"})
+        self.view = ipywidgets.VBox([bar, self.grid, self._credit])
+        self.refresh()
+
+    def refresh(self):
+        """Apply the filters anew and show the first page."""
+        self.rows, self.page = self._rows(), 0
         self._draw()
 
     def turn(self, pages):
         """Go forward by `pages`, or back if negative."""
-        last = max(0, (len(self.rows()) - 1) // self.per_page)
-        self.page = min(max(self.page + pages, 0), last)
-        self._draw()
+        last = max(0, (len(self.rows) - 1) // self.per_page)
+        page = min(max(self.page + pages, 0), last)
+        if page != self.page:
+            self.page = page
+            self._draw()
 
-    def _first(self):
-        self.page = 0
-        self._draw()
+    def press(self, key):
+        """Do what a key does: ``z`` shows the selected picture large and back, ``n`` and ``p`` turn the page."""
+        if key == "z":
+            if self.grid.large:
+                self._close()
+            elif len(self.shown):
+                row = self.shown.iloc[self.grid.selected]
+                try:
+                    self.grid.large = {"picture": self._large(row), "text": self._details(row)}
+                except pixels.PictureError as error:
+                    self.grid.large = {"picture": _thumbnail(row["path"]), "text": str(error)}
+        elif key in ("n", "p"):
+            self.turn(1 if key == "n" else -1)
+
+    @property
+    def shown(self):
+        """The rows of this page."""
+        return self.rows.iloc[self.page * self.per_page :][: self.per_page]
+
+    def _close(self):
+        self.grid.large = {}
 
     def _draw(self):
-        rows = self.rows()
-        start = self.page * self.per_page
-        shown = rows.iloc[start : start + self.per_page]
-        self._position.value = f"{min(start + 1, len(rows))} to {start + len(shown)} of {len(rows)}"
+        start, shown = self.page * self.per_page, self.shown
+        self._position.value = f"{min(start + 1, len(self.rows))} to {start + len(shown)} of {len(self.rows)}"
         self._credit.value = plots.credit(shown)
-        self._grid.children = [self._cell(row) for _, row in shown.iterrows()]
+        with self.grid.hold_sync():
+            self.grid.selected, self.grid.large = 0, {}
+            self.grid.pictures = self._thumbnails(shown)
+            self._write_captions()
+        following = self.rows["path"].iloc[start + self.per_page :][: self.per_page]
+        _ahead.map(_thumbnail, following)  # so that the next page is there when it is asked for
 
-    def _repr_mimebundle_(self, **_):
-        figure = plots.grid(self.rows().head(self.per_page))
-        return self.view._repr_mimebundle_() | {"image/jpeg": plots._encode(figure, "jpeg")}
+    def _write_captions(self):
+        self.grid.captions = [self._caption(row) for _, row in self.shown.iterrows()]
 
+    def _thumbnails(self, rows):
+        return pixels.map_threads(_thumbnail, [*rows["path"]])
 
-def _thumbnail(path, size=180):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.decode(path, size)).save(buffer, "JPEG")
-    return ipywidgets.Image(value=buffer.getvalue(), format="jpg", width=size, height=size)
+    def _large(self, row):
+        return _url(pixels.frame(row["path"], LARGE)[0])
+
+    def _details(self, row):
+        return f"{row['path']}   {row['label']}   group {row['group']}"
+
+    def _figure(self):
+        return plots.grid(self.rows.head(self.per_page))
 
 
 class AnnotationUI(_Pages):
-    """Look at pictures and correct their labels, or exclude them.
+    """Look at pictures and correct their labels, or exclude them, by mouse or by keys.
 
-    Each decision is written at once to a CSV file of decisions and applied again when the notebook is run
-    anew; pictures and metadata on disk never change.
+    Click a picture, then the number of its label: the next one is selected. ``Enter`` says that the label is right,
+    ``x`` excludes, ``u`` takes back, ``z`` shows the picture large, arrows move, ``n`` and ``p`` turn the page. Each
+    decision is written at once and applied again when the notebook is run anew: `annotation.Annotations`.
 
     Parameters
     ----------
     dataset : ImageDataset
     decisions : str or pathlib.Path
-        CSV file with path, label ("(exclude)" to leave a picture out), previous and time.
+        The log, a CSV file.
+    suspicion : pandas.DataFrame, optional
+        As `labelissues.find` returns it: the most doubtful labels come first, and can be had alone.
     per_page : int
 
     Attributes
     ----------
+    annotations : annotation.Annotations
     view : ipywidgets.VBox
     """
 
-    def __init__(self, dataset, decisions, per_page=12):
-        self._original = dataset
-        self._file = Path(decisions)
-        self._decisions = {}
-        if self._file.exists():
-            known = set(dataset.paths)
-            rows = pd.read_csv(self._file, dtype=str)
-            self._decisions = {row.path: row.label for row in rows.itertuples() if row.path in known}
-        self._labels = dataset.labels
-        super().__init__(["all", *self._labels, "corrected"], per_page)
+    def __init__(self, dataset, decisions, suspicion=None, per_page=24):
+        self.annotations = Annotations(dataset, decisions)
+        self._suspicion = None if suspicion is None else suspicion.set_index("path")
+        labels = self.annotations.labels
+        choices = ["all", *labels, EXCLUDE, "undecided", "decided", "relabelled"]
+        choices += ["suspicious"] if suspicion is not None else []
+        self.filter = ipywidgets.Dropdown(options=choices, description="Show", layout={"width": "200px"})
+        self._progress = ipywidgets.IntProgress(max=len(dataset), layout={"width": "120px"})
+        self._count = ipywidgets.Label()
+        self._keys = {str(number): label for number, label in enumerate(labels[:9], 1)}
+        super().__init__([self.filter], per_page, [*self._keys, *KEYS])
+        colours, buttons = plots.colours(labels), []
+        for key, name in [*self._keys.items(), *KEYS.items()][: len(self._keys) + 4]:
+            button = _button(f"{name} [{key}]", width="auto")
+            button.style.text_color = colours.get(name, "#444444")
+            button.on_click(lambda _, key=key: self.press(key))
+            buttons.append(button)
+        row = ipywidgets.HBox([*buttons, self._progress, self._count], layout={"flex_flow": "row wrap"})
+        self.view.children = (self.view.children[0], row, *self.view.children[1:])
 
     @property
     def dataset(self):
         """The dataset with all decisions applied: a new `ImageDataset`."""
-        labels = {path: None if label == EXCLUDE else label for path, label in self._decisions.items()}
-        return self._original.relabel(labels)
+        return self.annotations.dataset
 
     def decide(self, path, label):
-        """Give the picture at `path` the label `label`, or `EXCLUDE` it, and write that down."""
-        if label not in (*self._labels, EXCLUDE):
-            raise ValueError(f"unknown label {label!r}; there are: {', '.join(self._labels)} and {EXCLUDE}")
-        previous = self._label(path)
-        if label == previous:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        time = datetime.now(UTC).isoformat(timespec="seconds")
-        row = pd.DataFrame([{"path": path, "label": label, "previous": previous, "time": time}])
-        row.to_csv(self._file, mode="a", index=False, header=not self._file.exists())
-        self._decisions[path] = label
+        """Give the picture at `path` the label `label`, or exclude it with ``"(exclude)"``, and write that down."""
+        self.annotations.decide(path, label)
+        self._write_captions()
 
-    def _label(self, path):
-        table = self._original.table
-        return self._decisions.get(path) or table.loc[table["path"] == path, "label"].item()
+    def press(self, key):
+        """Do what a key does, see above, with the selected picture."""
+        if key == "u":
+            self._undo()
+        elif key in self._keys or key in ("x", "Enter"):
+            if len(self.shown):
+                path = self.shown["path"].iloc[self.grid.selected]
+                label = {"x": EXCLUDE, "Enter": self.annotations.label(path)} | self._keys
+                self.decide(path, label[key])
+                self.grid.selected = min(self.grid.selected + 1, len(self.shown) - 1)
+        else:
+            super().press(key)
 
-    def rows(self):
-        """Return the rows to show, by the filter, with their present labels."""
-        table = self._original.table
-        table = table.assign(
-            label=[
-                self._decisions.get(path, label)
-                for path, label in zip(table["path"], table["label"], strict=True)
-            ]
+    def _undo(self):
+        path = self.annotations.undo()
+        places = np.flatnonzero(self.rows["path"] == path)
+        if len(places):  # else another filter hides it
+            page, place = divmod(int(places[0]), self.per_page)
+            self.turn(page - self.page)
+            self.grid.selected = place
+        self._write_captions()
+
+    def _rows(self):
+        table, choice = self.annotations.table, self.filter.value
+        if self._suspicion is not None:
+            found = self._suspicion.reindex(table["path"])
+            table = table.assign(
+                quality=found["quality"].to_numpy(),
+                suggested=found["suggested"].to_numpy(),
+                issue=found["issue"].eq(True).to_numpy(),
+            ).sort_values("quality", kind="stable")
+        conditions = {
+            "all": slice(None),
+            "undecided": ~table["decided"],
+            "decided": table["decided"],
+            "relabelled": (table["label"] != table["given"]) & (table["label"] != EXCLUDE),
+        }
+        if choice == "suspicious":
+            return table[table["issue"] & ~table["decided"]]
+        return table[conditions.get(choice, table["label"] == choice)]
+
+    def _write_captions(self):
+        super()._write_captions()
+        progress = self.annotations.progress()
+        self._progress.value = int(progress["decided"])
+        self._count.value = (
+            f"{progress['decided']} of {progress['pictures']} decided: {progress['relabelled']} relabelled, "
+            f"{progress['excluded']} excluded"
         )
-        choice = self._choice.value
-        if choice == "corrected":
-            return table[table["path"].isin(self._decisions)]
-        return table if choice == "all" else table[table["label"] == choice]
 
-    def _cell(self, row):
-        control = ipywidgets.Dropdown(
-            options=[*self._labels, EXCLUDE], value=row["label"], layout={"width": "180px"}
-        )
-        control.observe(lambda change: self.decide(row["path"], change["new"]), "value")
-        name = ipywidgets.Label(Path(row["path"]).stem)
-        return ipywidgets.VBox([_thumbnail(row["path"]), name, control])
+    def _caption(self, row):
+        label = self.annotations.label(row["path"])
+        changed = "" if label == row["given"] else f" (was {row['given']})"
+        note = Path(row["path"]).stem
+        if self._suspicion is not None and row["quality"] == row["quality"]:
+            note += f", {row['quality']:.0%} for {row['given']}"
+        return {
+            "title": label + changed + " ✓" * self.annotations.is_decided(row["path"]),
+            "colour": plots.colours(self.annotations.labels).get(label, "#9e9e9e"),
+            "note": note,
+            "hint": row["path"],
+            "dim": label == EXCLUDE,
+        }
+
+    def _details(self, row):
+        return super()._details({**row, "label": self.annotations.label(row["path"])})
 
 
 class ResultsUI(_Pages):
-    """Look at predictions: the wrong ones (the most confident first), the right ones, or one label's.
+    """Look at predictions: right or wrong, by label, by score, and where the network looked.
 
     Parameters
     ----------
     evaluation : Evaluation
+    model : ImageClassifier, optional
+        Fine-tuned; with it, ``saliency`` lays Grad-CAM over the pictures (`saliency.grad_cam`).
     per_page : int
 
     Attributes
@@ -156,25 +261,456 @@ class ResultsUI(_Pages):
     view : ipywidgets.VBox
     """
 
+    def __init__(self, evaluation, model=None, per_page=12):
+        self.evaluation, self._model = evaluation, model
+        choices = ["wrong", "right", "all"]
+        self.filter = ipywidgets.Dropdown(options=choices, description="Show", layout={"width": "170px"})
+        self.label = ipywidgets.Dropdown(
+            options=["any label", *evaluation.classes], layout={"width": "130px"}, tooltip="the true label"
+        )
+        self.range = ipywidgets.FloatRangeSlider(
+            value=(0, 1),
+            max=1,
+            step=0.01,
+            description=f"score {evaluation.positive}",
+            continuous_update=False,
+            style={"description_width": "initial"},
+        )
+        self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=model is None)
+        self.saliency.tooltip = "what speaks for the predicted label" if model else "needs model=…"
+        self.saliency.observe(lambda _: self._draw(), "value")
+        super().__init__([self.filter, self.label, self.range], per_page)
+        bar = self.view.children[0]
+        bar.children = (*bar.children, self.saliency)
+
+    def _rows(self):
+        table, choice = self.evaluation.table, self.filter.value
+        table = table.assign(confidence=self.evaluation.scores.max(axis=1))
+        if choice != "all":
+            table = table[(table["label"] == table["prediction"]) == (choice == "right")]
+        if self.label.value != "any label":
+            table = table[table["label"] == self.label.value]
+        low, high = self.range.value
+        table = table[table[f"score_{self.evaluation.positive}"].between(low, high)]
+        return table.sort_values("confidence", ascending=choice == "right", kind="stable")
+
+    def _caption(self, row):
+        colours = plots.colours(self.evaluation.classes)
+        right = row["label"] == row["prediction"]
+        return {
+            "title": f"{row['label']} ✓" if right else f"{row['label']}, seen as {row['prediction']}",
+            "colour": colours[row["label"]],
+            "note": Path(row["path"]).stem,
+            "hint": row["path"],
+            "bars": [
+                {"name": name, "value": float(row[f"score_{name}"]), "colour": colour}
+                for name, colour in colours.items()
+            ],
+        }
+
+    def _thumbnails(self, rows):
+        if not self.saliency.value:
+            return super()._thumbnails(rows)
+        return [_url(Image.fromarray(picture)) for picture in self._salient(rows)]
+
+    def _large(self, row):
+        if not self.saliency.value:
+            return super()._large(row)
+        return _url(Image.fromarray(self._salient(row.to_frame().T)[0]))
+
+    def _salient(self, rows):
+        from . import saliency  # Captum and torch load when first used
+
+        pictures = np.stack([pixels.decode(path, self._model.image_size) for path in rows["path"]])
+        shown = [None] * len(rows)
+        for label in rows["prediction"].unique():
+            places = np.flatnonzero(rows["prediction"] == label)
+            maps = saliency.grad_cam(self._model, pictures[places], label)
+            for place, each in zip(places, maps, strict=True):
+                shown[place] = saliency.overlay(pictures[place], each)
+        return shown
+
+
+class PrecisionRecallUI(_Widget):
+    """Choose a threshold by clicking on the ROC or the precision-recall curve, or by the slider, and see what follows.
+
+    Below the curves stand the confusion matrix and the figures at the threshold, and the pictures whose prediction
+    changes on the way from the evaluation's own threshold.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Of validation pictures, if the threshold shall be used. With more than two classes its ``positive`` one stands
+        against all others.
+    per_page : int
+
+    Attributes
+    ----------
+    threshold : ipywidgets.FloatSlider
+        Its ``value`` is one for `ImageClassifier.decide_at`.
+    changed : ResultsUI
+        The pictures that change sides.
+    view : ipywidgets.VBox
+    """
+
     def __init__(self, evaluation, per_page=12):
-        self._evaluation = evaluation
-        super().__init__(["wrong", "right", *evaluation.classes, "all"], per_page)
+        from ipympl.backend_nbagg import Canvas, FigureManager  # its toolbar pulls in a good part of Jupyter
 
-    def rows(self):
-        """Return the rows of the prediction table to show, by the filter."""
-        choice, table = self._choice.value, self._evaluation.table
-        if choice == "wrong":
-            return self._evaluation.errors()
-        if choice == "right":
-            return table[table["label"] == table["prediction"]]
-        return table if choice == "all" else table[table["label"] == choice]
-
-    def _cell(self, row):
-        bars = [
-            ipywidgets.FloatProgress(
-                value=row[f"score_{name}"], max=1, description=name, layout={"width": "180px"}
+        if len(evaluation.classes) > 2:
+            evaluation = evaluation.against(evaluation.positive)
+        self._start = evaluation.at(0.5) if evaluation.threshold is None else evaluation
+        self.threshold = ipywidgets.FloatSlider(
+            value=self._start.threshold,
+            max=1,
+            step=0.001,
+            readout_format=".3f",
+            description="threshold",
+            continuous_update=False,
+            layout={"width": "480px"},
+        )
+        figure = Figure(figsize=(9, 4.4), layout="constrained")
+        canvas = Canvas(figure)
+        FigureManager(canvas, 0)
+        canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
+        self._axes = figure.subplots(1, 2)
+        # no score is infinite: the ends of the curves, where nothing is called positive, cannot be chosen
+        self._curves = {
+            name: curve[np.isfinite(curve["threshold"])]
+            for name, curve in (
+                ("roc", self._start.roc()),
+                ("precision_recall", self._start.precision_recall()),
             )
-            for name in self._evaluation.classes
-        ]
-        caption = ipywidgets.Label(f"{row['label']}, seen as {row['prediction']}")
-        return ipywidgets.VBox([_thumbnail(row["path"]), caption, *bars])
+        }
+        self._marks = self._plot(self._axes)
+        canvas.mpl_connect("button_press_event", self._clicked)
+        self._canvas = canvas
+        self._figures = ipywidgets.HTML()
+        self.changed = ResultsUI(self._start, per_page=per_page)
+        self.threshold.observe(lambda _: self._draw(), "value")
+        self.view = ipywidgets.VBox([self.threshold, canvas, self._figures, self.changed.view])
+        self._draw()
+
+    @property
+    def evaluation(self):
+        """The evaluation at the present threshold."""
+        return self._start.at(self.threshold.value)
+
+    def click(self, curve, x, y):
+        """Take the threshold of the point nearest to (x, y), each 0 to 1, of ``"roc"`` or ``"precision_recall"``."""
+        table = self._curves[curve]
+        nearest = ((table.to_numpy()[:, :2] - (x, y)) ** 2).sum(axis=1).argmin()
+        self.threshold.value = float(table["threshold"].iloc[nearest])
+
+    def _clicked(self, event):
+        if event.inaxes in self._axes:
+            self.click(
+                "roc" if event.inaxes is self._axes[0] else "precision_recall", event.xdata, event.ydata
+            )
+
+    def _plot(self, axes):
+        plots.roc(self._start, axes[0])
+        plots.precision_recall(self._start, axes[1])
+        return [ax.plot([], [], "D", color=plots.COLOURS[4], markersize=9, mec="black")[0] for ax in axes]
+
+    def _draw(self):
+        now = self.evaluation
+        recall = now.metric("recall")
+        self._marks[0].set_data([1 - now.metric("specificity")], [recall])
+        self._marks[1].set_data([recall], [now.metric("precision")])
+        self._canvas.draw_idle()
+        names = ("recall", "specificity", "precision", "npv", "accuracy")
+        cells = "".join(f"<tr><td>{name}</td><td>{now.text(name)}</td></tr>" for name in names)
+        matrix = now.confusion_matrix().to_html(border=0, notebook=True)
+        self._figures.value = (
+            f"<div style='display:flex;gap:3em'><table>{cells}</table>{matrix}</div>"
+            f"<p>{self._changes().sum()} of {len(now.table)} pictures change sides on the way from "
+            f"{self._start.threshold:.3f}:</p>"
+        )
+        changed = now.table[self._changes()].reset_index(drop=True)
+        self.changed.evaluation = dataclasses.replace(now, table=changed)
+        self.changed.filter.value = "all"
+        self.changed.refresh()
+
+    def _changes(self):
+        return self.evaluation.table["prediction"] != self._start.table["prediction"]
+
+    def _figure(self):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
+        for mark, now in zip(self._plot(axes), self._marks, strict=True):
+            mark.set_data(*now.get_data())
+        return figure
+
+
+class ConfusionMatrixUI(_Widget):
+    """Click a cell of the confusion matrix and see its pictures, the most confident first.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    model : ImageClassifier, optional
+        For saliency, as of `ResultsUI`.
+    per_page : int
+
+    Attributes
+    ----------
+    cell : tuple of str
+        True and predicted label of the cell whose pictures are shown; at first that of the commonest mistake.
+    pictures : ResultsUI
+    view : ipywidgets.VBox
+    """
+
+    def __init__(self, evaluation, model=None, per_page=12):
+        self._evaluation = evaluation
+        counts = evaluation.confusion_matrix()
+        shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+        size = len(counts) + 1
+        layout = ipywidgets.GridspecLayout(size, size, width=f"{130 * size}px", grid_gap="2px")
+        layout[0, 0] = ipywidgets.Label("true ↓   predicted →")
+        self.buttons = {}
+        for row, true in enumerate(counts.index, 1):
+            layout[row, 0], layout[0, row] = ipywidgets.Label(true), ipywidgets.Label(true)
+            for column, predicted in enumerate(counts.columns, 1):
+                share = shares.loc[true, predicted]
+                button = _button(f"{counts.loc[true, predicted]} ({share:.0%})", width="auto", height="44px")
+                shade = [
+                    round(255 - share * (255 - end)) for end in (0, 114, 178)
+                ]  # white to the palette's blue
+                button.style.button_color = f"rgb({shade[0]}, {shade[1]}, {shade[2]})"
+                button.style.text_color = "white" if share > 0.6 else "black"
+                button.on_click(lambda _, cell=(true, predicted): self.show(*cell))
+                layout[row, column] = self.buttons[true, predicted] = button
+        self.pictures = ResultsUI(evaluation, model, per_page)
+        self._title = ipywidgets.HTML()
+        self.view = ipywidgets.VBox([layout, self._title, self.pictures.view])
+        wrong = counts.stack().drop([(name, name) for name in counts.index])
+        self.show(*wrong.idxmax())
+
+    def show(self, true, predicted):
+        """Show the pictures of one cell."""
+        if (true, predicted) not in self.buttons:
+            raise ValueError(
+                f"no cell {true!r}, {predicted!r}; labels are {', '.join(self._evaluation.classes)}"
+            )
+        self.cell = true, predicted
+        table = self._evaluation.table.query("label == @true and prediction == @predicted")
+        self._title.value = f"<b>{len(table)} pictures: {escape(true)}, predicted {escape(predicted)}</b>"
+        for cell, button in self.buttons.items():
+            button.layout.border = "3px solid #D55E00" if cell == self.cell else None
+        pictures = self.pictures
+        pictures.evaluation = dataclasses.replace(self._evaluation, table=table.reset_index(drop=True))
+        pictures.filter.value, pictures.label.value = "all", "any label"
+        pictures.refresh()
+
+    def _figure(self):
+        return plots.confusion(self._evaluation).figure
+
+
+class AugmentationUI(_Widget):
+    """Move the parameters of an augmentation and see at once what it makes of some pictures.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+    pipeline : callable, optional
+        Returns an imgaug augmenter; each of its parameters has a number (0 to 1) or a pair of numbers (0 to 2) as its
+        default, and gets a slider. Default: `augmentation.dermoscopy`.
+    pictures, views : int
+        As of `plots.augmented`.
+
+    Attributes
+    ----------
+    sliders : dict of str to ipywidgets.Widget
+    view : ipywidgets.VBox
+    """
+
+    def __init__(self, dataset, pipeline=None, pictures=2, views=6):
+        from . import augmentation  # imgaug takes a second to load
+
+        self._augment = augmentation.augment_dataset
+        self._dataset, self._pipeline, self._shape = (
+            dataset,
+            pipeline or augmentation.dermoscopy,
+            (pictures, views),
+        )
+        parameters = inspect.signature(self._pipeline).parameters.values()
+        self._defaults = {parameter.name: parameter.default for parameter in parameters}
+        self.sliders = {name: _slider(name, default) for name, default in self._defaults.items()}
+        self._image = ipywidgets.Image(format="jpg")
+        self._code = ipywidgets.HTML()
+        for slider in self.sliders.values():
+            slider.observe(lambda _: self._draw(), "value")
+        sliders = ipywidgets.Box([*self.sliders.values()], layout={"flex_flow": "row wrap"})
+        self.view = ipywidgets.VBox([sliders, self._image, self._code])
+        self._draw()
+
+    @property
+    def parameters(self):
+        """The parameters that were moved away from their defaults."""
+        values = {name: slider.value for name, slider in self.sliders.items()}
+        return {name: value for name, value in values.items() if value != self._defaults[name]}
+
+    @property
+    def augmenter(self):
+        """The imgaug augmenter with these parameters, for `augment_dataset`."""
+        return self._pipeline(**self.parameters)
+
+    def _figure(self):
+        return plots.augmented(self._augment(self._dataset, self.augmenter), *self._shape)
+
+    def _draw(self):
+        self._image.value = base64.b64decode(plots._encode(self._figure(), "jpeg"))
+        self._code.value = _code(_call(self._pipeline.__name__, self.parameters))
+
+
+class ParamsUI(_Widget):
+    """Choose how to train, see the learning rate that follows, and take the line of code with you.
+
+    Parameters
+    ----------
+    preset : str
+        Where to begin, one of `presets.PRESETS`.
+
+    Attributes
+    ----------
+    controls : dict of str to ipywidgets.Widget
+    view : ipywidgets.VBox
+    """
+
+    MODEL = ("backbone", "image_size", "dropout", "views")
+
+    def __init__(self, preset="balanced"):
+        from . import backbones  # torch takes a second to load
+        from .classifier import VIEWS
+
+        self.preset = ipywidgets.Dropdown(options=[*PRESETS], value=preset, description="preset")
+        number, choice = ipywidgets.BoundedIntText, ipywidgets.Dropdown
+        self.controls = {
+            "backbone": choice(options=backbones.BACKBONES),
+            "image_size": number(min=32, max=1024),
+            "dropout": ipywidgets.FloatSlider(max=0.9, step=0.05),
+            "views": choice(options=VIEWS),
+            "epochs": number(min=1, max=200),
+            "batch_size": number(min=1, max=1024),
+            "train_image_size": number(min=32, max=1024),
+            "learning_rate": ipywidgets.FloatLogSlider(min=-5, max=0, step=0.1, readout_format=".2g"),
+            "schedule": choice(options=SCHEDULES),
+            "optimizer": choice(options=OPTIMIZERS),
+            "l2": ipywidgets.FloatLogSlider(min=-6, max=-0.5, step=0.25, readout_format=".2g"),
+            "body_rate": ipywidgets.FloatSlider(max=1, step=0.05),
+            "frozen_stages": ipywidgets.IntSlider(max=8),
+            "freeze_epochs": number(max=200),
+            "label_smoothing": ipywidgets.FloatSlider(max=0.5, step=0.01),
+            "class_weight": choice(options=["balanced", None]),
+        }
+        for name, control in self.controls.items():
+            control.description, control.style.description_width = name, "120px"
+            control.observe(lambda _: self._draw(), "value")
+        self._image, self._code = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        self.preset.observe(lambda _: self._take_preset(), "value")
+        box = ipywidgets.Box([*self.controls.values()], layout={"flex_flow": "row wrap"})
+        self.view = ipywidgets.VBox([self.preset, box, self._image, self._code])
+        self._take_preset()
+
+    @property
+    def model(self):
+        """Arguments for `ImageClassifier`, but for the labels: dict."""
+        return {name: self.controls[name].value for name in self.MODEL}
+
+    @property
+    def training(self):
+        """Settings for `ImageClassifier.fit`: dict."""
+        shown = {name: control.value for name, control in self.controls.items() if name not in self.MODEL}
+        return PRESETS[self.preset.value]["training"] | shown
+
+    @property
+    def code(self):
+        """The lines that make and train such a model."""
+        model = self.model
+        made = _call("ImageClassifier", model, repr(model.pop("backbone")), "dataset.labels")
+        return f"model = {made}\n{_call('model.fit', self.training, 'train')}"
+
+    def _take_preset(self):
+        preset = PRESETS[self.preset.value]
+        values = {field.name: field.default for field in dataclasses.fields(Settings)}
+        values |= {"backbone": "efficientnet_lite0"} | preset["model"] | preset["training"]
+        with self.hold():
+            for name, control in self.controls.items():
+                control.value = values[name]
+        self._draw()
+
+    @contextlib.contextmanager
+    def hold(self):
+        """Draw nothing within the block, for changes of several controls at once."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+
+    def _figure(self):
+        settings = Settings(**self.training)
+        figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
+        places = np.linspace(0, 1, 60 * settings.epochs, endpoint=False)
+        rates = [settings.rate(int(place * settings.epochs), place) for place in places]
+        ax.plot(places * settings.epochs, rates, color=plots.COLOURS[0], label="last layer")
+        if settings.freeze_epochs < settings.epochs:
+            body = places * settings.epochs >= settings.freeze_epochs
+            ax.plot(
+                (places * settings.epochs)[body],
+                settings.body_rate * np.asarray(rates)[body],
+                "--",
+                color=plots.COLOURS[1],
+                label="body",
+            )
+        ax.set(xlabel="epoch", title=f"learning rate, {settings.schedule}")
+        ax.legend(frameon=False)
+        return figure
+
+    def _draw(self):
+        if getattr(self, "_is_held", False):
+            return
+        try:
+            self._image.value = base64.b64decode(plots._encode(self._figure()))
+            self._code.value = _code(self.code)
+        except ValueError as error:  # of Settings: the control to change is named
+            self._code.value = f"<p style='color:#D55E00'>{escape(str(error))}</p>"
+
+
+def _button(name, **layout):
+    return ipywidgets.Button(description=name, layout=layout)
+
+
+def _slider(name, default):
+    """Return a slider for a parameter whose default is a number from 0 to 1, or a pair of numbers."""
+    options = {"description": name, "step": 0.01, "continuous_update": False, "value": default}
+    if isinstance(default, tuple):
+        return ipywidgets.FloatRangeSlider(max=max(2, *default), **options)
+    if isinstance(default, (int, float)):
+        return ipywidgets.FloatSlider(max=max(1, default), **options)
+    raise TypeError(
+        f"parameter {name!r} has the default {default!r}, no number and no pair of numbers to slide"
+    )
+
+
+def _call(name, arguments, *before):
+    """Write a call as Python code."""
+    return f"{name}({', '.join([*before, *(f'{key}={value!r}' for key, value in arguments.items())])})"
+
+
+def _code(text):
+    return f"<pre style='white-space:pre-wrap'>{escape(text)}</pre>"
+
+
+@functools.lru_cache(4096)
+def _thumbnail(path):
+    """Return a picture as a data URL of some kilobytes; one that cannot be read as a grey square."""
+    try:
+        return _url(Image.fromarray(pixels.decode(path, SIDE)))
+    except pixels.PictureError:
+        return _url(Image.new("RGB", (SIDE, SIDE), "#888888"))
+
+
+def _url(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

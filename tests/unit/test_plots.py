@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from imgaug import augmenters as iaa
 
-from isicvision import Evaluation, ImageDataset, augment_dataset, datareport, plots, widgets
+from isicvision import Evaluation, augment_dataset, datareport, plots
 
 
 @pytest.fixture(autouse=True)
@@ -128,56 +128,3 @@ def test_the_report_is_one_page_that_holds_everything(evaluation, tmp_path):
     page = plots.report(evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]).read_text()
     assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
     assert "A &lt;b&gt;note" in page and "http" not in page
-
-
-def test_annotations_are_written_at_once_and_replayed(dataset, tmp_path):
-    decisions = tmp_path / "decisions.csv"
-    ui = widgets.AnnotationUI(dataset, decisions)
-    first, second = dataset.paths[:2]
-    ui.decide(first, "malignant")
-    ui.decide(second, widgets.EXCLUDE)
-    ui.decide(second, widgets.EXCLUDE)  # no news
-    rows = pd.read_csv(decisions)
-    assert rows[["path", "label", "previous"]].to_numpy().tolist() == [
-        [first, "malignant", "benign"],
-        [second, widgets.EXCLUDE, "benign"],
-    ]
-    again = widgets.AnnotationUI(dataset, decisions).dataset
-    assert len(again) == 23 and again.table.set_index("path").loc[first, "label"] == "malignant"
-    assert (
-        ImageDataset.from_folder(tmp_path.parent / dataset.paths[0].rsplit("/", 2)[0]).labels
-        == dataset.labels
-    )
-    with pytest.raises(ValueError, match="unknown label 'wart'"):
-        ui.decide(first, "wart")
-
-
-def test_clicking_a_cells_dropdown_decides(dataset, tmp_path):
-    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=5)
-    cell = ui._grid.children[0]
-    cell.children[-1].value = "malignant"
-    assert ui.dataset.table.loc[0, "label"] == "malignant"
-
-
-def test_pages_turn_and_stop_at_both_ends(dataset, tmp_path):
-    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=10)
-    ui.turn(1)
-    assert ui._position.value == "11 to 20 of 24" and ui._credit.value == "Synthetic test picture"
-    ui.turn(5)
-    assert ui._position.value == "21 to 24 of 24" and len(ui._grid.children) == 4
-    ui.turn(-9)
-    ui._choice.value = "malignant"
-    assert ui._position.value == "1 to 10 of 12"
-
-
-def test_results_show_the_wrong_ones_first(evaluation):
-    ui = widgets.ResultsUI(evaluation)
-    assert (ui.rows()["label"] != ui.rows()["prediction"]).tolist() == [True, True]
-    assert plots.grid(ui.rows()).get_supxlabel() == "Synthetic test picture"
-    ui._choice.value = "right"
-    assert (ui.rows()["label"] == ui.rows()["prediction"]).all()
-
-
-def test_widgets_carry_a_picture_for_pages_without_a_kernel(dataset, tmp_path):
-    bundle = widgets.AnnotationUI(dataset, tmp_path / "d.csv")._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle and len(bundle["image/jpeg"]) > 1000

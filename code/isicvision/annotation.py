@@ -1,0 +1,151 @@
+"""Decisions about labels: a log on disk that is only ever added to, and a dataset with the decisions applied."""
+
+import csv
+import warnings
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+EXCLUDE = "(exclude)"
+UNDO = "(undo)"
+COLUMNS = ["path", "label", "previous", "time"]
+
+
+class Annotations:
+    """Labels of a dataset as someone corrects them.
+
+    Each decision is at once a line of the log, and all are applied again when the log is opened anew. Pictures and
+    metadata on disk never change; `dataset` has the labels as decided.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+    log : str or pathlib.Path
+        CSV file, made with the first decision: ``path``; ``label``, or `EXCLUDE` to leave the picture out, or `UNDO` to
+        take back the decision before; ``previous``, the label until then; ``time``, in UTC. Decisions about pictures
+        that the dataset lacks stay in it.
+
+    Raises
+    ------
+    ValueError
+        If the log is no such file, or decides for a label that the dataset does not have; the message names the line.
+    """
+
+    def __init__(self, dataset, log):
+        self._original = dataset
+        self.log = Path(log)
+        self.labels = dataset.labels
+        self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
+        self._decided = defaultdict(list)  # path to all decisions about it, the last one counts
+        self._undoable = []
+        self._is_cut = False
+        if self.log.exists() and self.log.stat().st_size:
+            self._is_cut = not self.log.read_bytes().endswith(
+                b"\n"
+            )  # the machine went down in the middle of a line
+            self._replay()
+
+    def _replay(self):
+        with open(self.log, newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            if next(rows, None) != COLUMNS:
+                raise ValueError(
+                    f"{self.log} is no log of decisions: its first line is not {','.join(COLUMNS)}"
+                )
+            for row in rows:
+                where = f"{self.log}, line {rows.line_num}"
+                if len(row) != len(COLUMNS):  # as above
+                    warnings.warn(f"{where}: left out, it was cut short", stacklevel=3)
+                elif row[0] in self._given:
+                    path, label = row[:2]
+                    if label == UNDO:
+                        self._decided[path] = self._decided[path][:-1]
+                    elif label in (*self.labels, EXCLUDE):
+                        self._decided[path].append(label)
+                    else:
+                        raise ValueError(
+                            f"{where}: the label {label!r} is none of this dataset's ({', '.join(self.labels)}) nor "
+                            f"{EXCLUDE}; correct the line or take another file"
+                        )
+
+    def label(self, path):
+        """Return the present label of a picture, or `EXCLUDE`."""
+        decided = self._decided.get(path)
+        return decided[-1] if decided else self._given[path]
+
+    def is_decided(self, path):
+        """Say whether someone has decided about a picture, if only that its label is right."""
+        return bool(self._decided.get(path))
+
+    def decide(self, path, label):
+        """Give a picture a label, or `EXCLUDE` it; the label that it has already confirms it.
+
+        Raises
+        ------
+        ValueError
+            If the dataset has no such label.
+        KeyError
+            If it has no such picture.
+        """
+        if label not in (*self.labels, EXCLUDE):
+            raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.labels)} and {EXCLUDE}")
+        if path not in self._given:
+            raise KeyError(f"not in this dataset: {path}")
+        if self.is_decided(path) and label == self.label(path):
+            return
+        self._write(path, label)
+        self._decided[path].append(label)
+        self._undoable.append(path)
+
+    def undo(self):
+        """Take back the last decision since the log was opened; return its picture's path, or None if there is none."""
+        if not self._undoable:
+            return None
+        self._write(self._undoable[-1], UNDO)
+        path = self._undoable.pop()
+        self._decided[path].pop()
+        return path
+
+    def _write(self, path, label):
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "a", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            if not file.tell():
+                rows.writerow(COLUMNS)
+            elif self._is_cut:
+                file.write("\n")
+                self._is_cut = False
+            rows.writerow([path, label, self.label(path), datetime.now(UTC).isoformat(timespec="seconds")])
+
+    @property
+    def dataset(self):
+        """The dataset with all decisions applied: a new `ImageDataset`."""
+        labels = {path: self.label(path) for path in self._decided if self.is_decided(path)}
+        return self._original.relabel(
+            {path: None if label == EXCLUDE else label for path, label in labels.items()}
+        )
+
+    @property
+    def table(self):
+        """All pictures as they stand: the dataset's table with the present ``label``, ``given`` and ``decided``."""
+        table = self._original.table
+        return table.assign(
+            given=table["label"],
+            label=[self.label(path) for path in table["path"]],
+            decided=[self.is_decided(path) for path in table["path"]],
+        )
+
+    def progress(self):
+        """Count the pictures: pandas.Series with ``pictures``, ``decided``, ``relabelled`` and ``excluded``."""
+        table = self.table
+        excluded = table["label"] == EXCLUDE
+        return pd.Series(
+            {
+                "pictures": len(table),
+                "decided": int(table["decided"].sum()),
+                "relabelled": int(((table["label"] != table["given"]) & ~excluded).sum()),
+                "excluded": int(excluded.sum()),
+            }
+        )

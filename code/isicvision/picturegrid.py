@@ -1,0 +1,44 @@
+"""A grid of pictures in a notebook that can be clicked and worked by keys; what they mean is the caller's matter."""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+HERE = Path(__file__).parent
+
+
+class PictureGrid(anywidget.AnyWidget):
+    """Pictures with captions, one of them selected (by click or arrow keys), and one shown large over the others.
+
+    Written by hand, as thumbnails made of ipywidgets' own parts know no keys, and take a message each.
+
+    Attributes
+    ----------
+    pictures : list of str
+        Data URLs.
+    captions : list of dict
+        One a picture: ``title`` (str) and, if wanted, ``colour`` of its mark, ``note``, ``hint`` (shown under the
+        mouse), ``dim`` (bool), ``bars`` (a list of dicts with ``name``, ``value`` from 0 to 1, and ``colour``).
+    selected : int
+        Number of the selected picture, from 0.
+    side : int
+        Of a thumbnail, in pixels.
+    large : dict
+        ``picture`` (data URL) and ``text``, or empty.
+    hotkeys : list of str
+        Names of keys (those of JavaScript, such as ``Enter``) that are passed on to `on_key`.
+    """
+
+    _esm = HERE / "picturegrid.js"
+    _css = HERE / "picturegrid.css"
+    pictures = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    captions = traitlets.List(traitlets.Dict()).tag(sync=True)
+    selected = traitlets.Int(0).tag(sync=True)
+    side = traitlets.Int(150).tag(sync=True)
+    large = traitlets.Dict().tag(sync=True)
+    hotkeys = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    def on_key(self, function):
+        """Have ``function(key)`` called for each of `hotkeys` that is pressed; a double click counts as ``z``."""
+        self.on_msg(lambda _, message, __: function(message["key"]))
