@@ -27,10 +27,9 @@ install: .venv/installed  ## make .venv and install everything into it, once
 
 browser:  ## install Debian's Chromium for the browser tests, if there is no Chromium and we may (root)
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		export DEBIAN_FRONTEND=noninteractive; \
-		apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null; \
-	fi || echo "Chromium could not be installed: the browser tests will be skipped"
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
+	apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null || \
+	echo "No Chromium: unless Playwright has one, tests in a browser will be skipped (see tests/browser/conftest.py)"
 
 run: install  ## run all notebooks in order; results go to outputs/
 	$(BIN)/python code/run.py --source "$(SOURCE)" $(if $(PARAMETERS),--parameters "$(PARAMETERS)")

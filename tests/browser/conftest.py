@@ -3,7 +3,7 @@
     def test_a_click_counts(notebook):
         lab = notebook(["...", "..."])         # the cells of a notebook, opened in JupyterLab and run
         lab.page.get_by_role("button", name="Next").click()
-        assert lab.wait_for("counter", 1)      # an expression in the notebook's kernel
+        lab.wait_for("counter", 1)      # an expression in the notebook's kernel
         lab.reload()                           # or lab.restart(): a new kernel, all cells again
 
 A test that fails leaves a picture of the page in outputs/browser/.
@@ -25,6 +25,8 @@ import pytest
 import requests
 from ipykernel.kernelspec import write_kernel_spec
 
+import isicvision
+
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "under-test"
 PATIENCE = 60  # seconds for a page, a kernel or all cells of a notebook; a busy machine needs some of them
@@ -38,6 +40,7 @@ FLAGS = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before the choice by -m, and before xdist looks for groups
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
@@ -69,7 +72,10 @@ class Server:
             "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
             "IPYTHONDIR": folder / "ipython",
             "JUPYTER_TOKEN": token,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # kernels import what the tests import
+            # kernels import what the tests import
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(isicvision.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+            ),
         }
         news = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
         news.parent.mkdir(parents=True)
@@ -126,8 +132,8 @@ def jupyter(tmp_path_factory):
 
 
 # Not for the session: while Playwright is there its event loop runs in this thread, and no other test that has one, as
-# those that execute notebooks, could run in this process.
-@pytest.fixture(scope="module")
+# those that execute notebooks, could run in this process. (The scope needs the package's __init__.py.)
+@pytest.fixture(scope="package")
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
     with api.sync_playwright() as playwright:
@@ -136,7 +142,8 @@ def browser():
         if not Path(path).exists():
             pytest.skip("no Chromium (apt install chromium, or: playwright install chromium)")
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
+        # one context, so one cache: JupyterLab loads faster
+        yield chromium.new_context(viewport={"width": 1280, "height": 1000})
         chromium.close()
 
 
@@ -214,7 +221,7 @@ class Notebook:
 
     def value(self, expression):
         """Return the value of an expression (of plain Python types) in the notebook's kernel."""
-        return literal_eval(self.execute(expression) or "None")
+        return literal_eval(self.execute(f"print(repr({expression}))"))
 
     def wait_for(self, expression, value=True, seconds=10):
         """Wait until the expression in the notebook's kernel has this value."""
@@ -238,7 +245,7 @@ class Notebook:
         self._check()
 
     def close(self):
-        self.page.context.close()
+        self.page.close()
         sessions = requests.get(f"{self._server.url}/api/sessions", headers=self._server.headers, timeout=30)
         for session in sessions.json():
             if session["path"].startswith(f"{self.folder.name}/"):
@@ -247,7 +254,7 @@ class Notebook:
 
 
 @pytest.fixture
-def notebook(jupyter, browser, request):
+def notebook(browser, jupyter, request):
     """A function that makes a notebook of code cells, opens it in JupyterLab and runs it: see `Notebook`."""
     opened = request.node.opened = []
 
@@ -257,8 +264,7 @@ def notebook(jupyter, browser, request):
         written = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         written.metadata["kernelspec"] = {"name": KERNEL, "display_name": KERNEL, "language": "python"}
         nbformat.write(written, jupyter.root / name / f"{name}.ipynb")
-        page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
-        opened.append(Notebook(page, jupyter, name))
+        opened.append(Notebook(browser.new_page(), jupyter, name))
         opened[-1].open()
         opened[-1].run_all()
         return opened[-1]

@@ -1,11 +1,8 @@
-"""What the other tests here stand on: clicks and keys in JupyterLab reach the kernel, and decisions outlive it."""
+"""What the other tests here stand on: clicks and keys in JupyterLab reach the kernel, and widgets outlive the page."""
 
 import json
 
-import pandas as pd
 import pytest
-
-from isicvision import ImageDataset
 
 KEYS = """
 class Keys(anywidget.AnyWidget):
@@ -77,25 +74,21 @@ def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(notebook):
     assert cells.count() == 2
 
 
-def test_a_corrected_label_is_written_down_and_outlives_page_and_kernel(notebook, folder):
+def test_a_widget_shows_rather_than_its_picture_and_outlives_page_and_kernel(notebook):
     lab = notebook(
         [
-            "from isicvision import ImageDataset, widgets",
-            f"dataset = ImageDataset.from_folder({str(folder)!r})",
-            "annotation = widgets.AnnotationUI(dataset, 'decisions.csv')\nannotation",
+            "import ipywidgets\nfrom IPython.display import display\nfrom isicvision import plots, widgets",
+            "slider = ipywidgets.IntSlider(3)\npicture = plots._encode(plots.plt.figure(), 'jpeg')\n"
+            "display(slider._repr_mimebundle_() | {'image/jpeg': picture}, raw=True)",
         ]
     )
-    path = ImageDataset.from_folder(folder).paths[0]
-    control = lab.page.locator(".jp-OutputArea select").nth(1)  # the first one is the filter
-    assert control.input_value() == "benign"
+    handle = lab.page.get_by_role("slider")
     assert (
-        lab.page.locator(".jp-OutputArea img").count() == 12
-    )  # thumbnails, and not the picture for nbconvert
-    control.select_option("malignant")
-    lab.wait_for(f"annotation.dataset.table.set_index('path').label[{path!r}]", "malignant")
+        handle.get_attribute("aria-valuenow") == "3.0" and lab.page.locator(".jp-OutputArea img").count() == 0
+    )
+    handle.press("ArrowRight")
+    lab.wait_for("slider.value", 4)
     lab.reload()
-    assert control.input_value() == "malignant"
+    assert handle.get_attribute("aria-valuenow") == "4.0"
     lab.restart()
-    assert control.input_value() == "malignant"
-    decisions = pd.read_csv(lab.folder / "decisions.csv")
-    assert decisions[["path", "label", "previous"]].values.tolist() == [[path, "malignant", "benign"]]
+    assert handle.get_attribute("aria-valuenow") == "3.0"
