@@ -42,10 +42,13 @@ def shoot(lab, name):
     """Write a picture of the widget for the documentation, if asked to."""
     folder = os.environ.get("ISICVISION_SCREENSHOTS")
     if folder:
-        lab.page.wait_for_timeout(300)
-        lab.page.locator(
-            ".jp-OutputArea-output.jupyter-widgets-output-area, .jp-OutputArea-output"
-        ).last.screenshot(path=Path(PROJECT_ROOT, folder, f"{name}.jpg"), type="jpeg", quality=80)
+        lab.page.set_viewport_size(
+            {"width": 1280, "height": 1700}
+        )  # else what is below the window is cut off
+        lab.page.mouse.move(0, 0)
+        lab.page.wait_for_timeout(1000)
+        widget = lab.page.locator(".jp-OutputArea-output > .lm-Widget").last
+        widget.screenshot(path=Path(PROJECT_ROOT, folder, f"{name}.jpg"), type="jpeg", quality=80)
 
 
 def cells(lab):
@@ -117,7 +120,7 @@ def test_results_are_filtered_and_show_saliency(show):
         "ui = widgets.ResultsUI(evaluation, model, per_page=6)",
         scored=True,
     )
-    assert " seen as " in cells(lab).first.locator(".isic-title").inner_text()
+    cells(lab).first.get_by_text(", seen as ").wait_for()
     assert cells(lab).first.locator(".isic-bar").count() == 2
     before = cells(lab).first.locator("img").get_attribute("src")
     lab.page.get_by_role("button", name="saliency").click()
@@ -157,7 +160,7 @@ def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_pictures(show):
             lab.page.get_by_role("button", name=f"{counts[row][column]} (").first.click()
             lab.page.get_by_text(f"{counts[row][column]} pictures: {true}, predicted {predicted}").wait_for()
     lab.page.get_by_text(f"1 to 6 of {counts[1][1]}", exact=True).wait_for()
-    assert cells(lab).first.locator(".isic-title").inner_text() == "malignant ✓"
+    cells(lab).first.get_by_text("malignant ✓", exact=True).wait_for()
     shoot(lab, "confusion_matrix")
 
 
@@ -165,14 +168,12 @@ def test_a_slider_moves_the_augmentation(show):
     lab = show("ui = widgets.AugmentationUI(dataset)")
     picture = lab.page.locator(".jp-OutputArea img").last
     before = picture.get_attribute("src")
-    slider = lab.page.locator(".widget-slider", has_text="hair").locator(".noUi-handle")
-    slider.focus()
-    for _ in range(5):
-        lab.page.keyboard.press("ArrowRight")
-    lab.page.get_by_text("dermoscopy(hair=").wait_for()
-    assert lab.value("ui.parameters['hair'] > 0.1")
+    lab.page.locator(".widget-slider", has_text="hair").locator(".noUi-handle").press("End")
+    lab.page.get_by_text("dermoscopy(hair=1.0)").wait_for()
+    assert lab.value("ui.parameters == {'hair': 1}")
+    drawn = "before => (image => image.src !== before && image.complete && image.naturalWidth)"
     lab.page.wait_for_function(
-        "before => [...document.querySelectorAll('.jp-OutputArea img')].at(-1).src !== before", arg=before
+        drawn + "([...document.querySelectorAll('.jp-OutputArea img')].at(-1))", arg=before
     )
     shoot(lab, "augmentation")
 
