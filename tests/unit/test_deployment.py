@@ -29,8 +29,8 @@ from PIL import Image
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from isicvision import deployment, pixels
-from isicvision.deployment import ServiceClient, ServiceError, build_bundle, deploy_local
+from isicvision import ServiceClient, azure, build_bundle, deploy_local, pixels
+from isicvision.client import ServiceError
 
 SIZE = 32
 
@@ -632,7 +632,7 @@ def test_client_reports_other_answers(answers, answer, word):
 
 def test_azure_plan_and_deployment(bundle):
     model_module = pytest.importorskip("azureml.core.model")
-    environment, inference, container = deployment.azure_plan(bundle)
+    environment, inference, container = azure.azure_plan(bundle)
     conda = environment.python.conda_dependencies
     assert "python=3.11" in list(conda.conda_packages)
     assert set((bundle / "requirements.txt").read_text().split()) <= set(conda.pip_packages)
@@ -644,7 +644,7 @@ def test_azure_plan_and_deployment(bundle):
     with mock.patch.multiple(
         model_module.Model, register=mock.DEFAULT, deploy=mock.DEFAULT, autospec=True
     ) as calls:
-        service = deployment.deploy_azure(bundle, "workspace", "lesions", overwrite=True)
+        service = azure.deploy_azure(bundle, "workspace", "lesions", overwrite=True)
     version = json.loads((bundle / "model.json").read_text())["version"]
     arguments = calls["register"].call_args
     assert arguments.args == ("workspace", str(bundle), "isicvision-stand-in")
@@ -657,4 +657,4 @@ def test_azure_plan_and_deployment(bundle):
 def test_azure_says_what_is_missing(bundle):
     with mock.patch.dict(sys.modules, {"azureml.core": None}):
         with pytest.raises(ImportError, match=r'pip install -e "\.\[azure\]"'):
-            deployment.azure_plan(bundle)
+            azure.azure_plan(bundle)

@@ -1,0 +1,106 @@
+"""The bundle: a folder with all that a web service needs and no training code.
+
+The network as ONNX, the entry script, the preprocessing, pinned requirements, a Dockerfile. It runs on this machine
+(`deployment.deploy_local`), in a container, or in Azure (`azure`).
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from . import pixels
+from .project import PROJECT_ROOT
+
+# config.json, logging.json and swagger.json are missing here for a reason: Azure's server takes them for its own
+_FILES = "model.onnx model.onnx.data model.json score.py pixels.py requirements.txt conda.yml Dockerfile"
+_REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
+
+_CONDA = """\
+name: isicvision-service
+channels: [conda-forge]
+dependencies:
+- python=3.11
+- pip
+- pip:
+"""
+
+_DOCKERFILE = """\
+# docker build --tag isicvision . && docker run --rm --publish 127.0.0.1:5001:5001 isicvision
+FROM python:3.11-slim
+WORKDIR /service
+COPY requirements.txt .
+RUN pip install --no-cache-dir --requirement requirements.txt && useradd --create-home service
+COPY . .
+USER service
+EXPOSE 5001
+CMD ["azmlinfsrv", "--entry_script", "score.py"]
+"""
+
+
+def build_bundle(model, folder):
+    """Write everything that a service of `model` needs into one folder.
+
+    It is complete or absent: an interrupted build leaves what was there before.
+
+    Parameters
+    ----------
+    model : ImageClassifier
+    folder : str or pathlib.Path
+        New, empty, or an earlier bundle, which is replaced. Anything else raises ValueError.
+
+    Returns
+    -------
+    pathlib.Path
+        `folder`, with model.onnx (uint8 pictures in, probabilities out), model.json (the model's card, labels,
+        image size, id, version, checksums), score.py, pixels.py, requirements.txt, conda.yml and Dockerfile.
+    """
+    script = PROJECT_ROOT / "code" / "03_deployment" / "score.py"
+    if not script.exists():
+        raise FileNotFoundError(
+            f"{script} is missing: install isicvision from its repository, pip install -e ."
+        )
+    target = Path(folder).resolve()
+    strange = {path.name for path in target.glob("*")} - {*_FILES.split(), "__pycache__"}
+    if strange or target.is_file():
+        raise ValueError(f"{folder} holds {min(strange, default='a file')}, no bundle: choose another folder")
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        model.to_onnx(new / "model.onnx")
+        shutil.copyfile(pixels.__file__, new / "pixels.py")
+        # of what makes the scores; the other files are the user's to change
+        checksums = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(new.iterdir())
+        }
+        card = {
+            "licence": "MIT",
+            **model.card,
+            "id": f"isicvision-{model.card.get('backbone', 'model')}".replace("_", "-"),
+            "version": checksums["model.onnx"][:12],
+            "labels": list(model.labels),
+            "image_size": model.image_size,
+            "sha256": checksums,
+        }
+        (new / "model.json").write_text(json.dumps(card, indent=2) + "\n")
+        shutil.copyfile(script, new / "score.py")
+        pins = [f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS]
+        (new / "requirements.txt").write_text("\n".join(pins) + "\n")
+        (new / "conda.yml").write_text(_CONDA + "".join(f"  - {pin}\n" for pin in pins))
+        (new / "Dockerfile").write_text(_DOCKERFILE)
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        new.rename(target)
+    return Path(folder)
+
+
+def read_card(bundle):
+    """Return the content of the bundle's model.json: dict; raise FileNotFoundError if it is no bundle."""
+    try:
+        return json.loads(Path(bundle, "model.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{bundle} is no bundle: build_bundle(model, folder) makes one") from None
