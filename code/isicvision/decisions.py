@@ -171,7 +171,11 @@ def per_thousand(evaluation, prevalence):
     names = ("recall", "specificity")
     values = count(*(evaluation.metric(name) for name in names))
     draws = count(*(evaluation.draws(name) for name in names))
-    rows = {name: (value, *interval(value, draws[name])) for name, value in values.items()}
+    without = count(*(evaluation.jackknife(name) for name in names))
+    rows = {
+        name: (value, *interval(value, draws[name], jackknife=without[name]))
+        for name, value in values.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
