@@ -472,7 +472,7 @@ def interval(value, draws, level=0.95, jackknife=None, folded=False):
     reach = stdtrit(freedom, (1 + level) / 2) * np.sqrt(1 + 1 / freedom) * np.array([-1, 1])
     if folded:
         mean, rest = draws.mean(), np.sqrt(max(2 * value**2 - (draws**2).mean(), 0))
-        low, high = np.quantile(draws, ndtr(reach)) - [mean - rest, mean - value]
+        low, high = np.quantile(draws, ndtr(reach)) - np.maximum([mean - rest, mean - value], 0)
     else:
         same = 1e-9 * (1 + abs(value))  # sums in another order; equal draws count half
         below = ((draws < value - same).mean() + (draws <= value + same).mean()) / 2
