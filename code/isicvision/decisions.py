@@ -94,8 +94,9 @@ def at_sensitivity(validation, test, sensitivity):
     """Choose a threshold on validation pictures, and say what it reaches on test pictures.
 
     The interval holds the chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
-    applies it to drawn test lesions. That of ``test.at(threshold)`` takes the threshold for given, and is too narrow to
-    say whether the model keeps what was asked of it.
+    applies it to drawn test lesions (percentile interval: a threshold jumps too much for a jackknife). That of
+    ``test.at(threshold)`` takes the threshold for given, and is too narrow to say whether the model keeps what was
+    asked of it.
 
     Parameters
     ----------
