@@ -49,7 +49,9 @@ def compare(first, second, metric="roc_auc"):
         raise ValueError("the two evaluations have other labels or groups for the same pictures")
     values = [each.metric(metric) for each in (first, second)]
     difference = values[0] - values[1]
-    low, high = interval(difference, first.draws(metric) - second.draws(metric))
+    drawn = first.draws(metric) - second.draws(metric)
+    without = first.jackknife(metric) - second.jackknife(metric)
+    low, high = interval(difference, drawn, jackknife=without)
     alone = first.table["group"].is_unique and len(first.classes) == 2
     p_value = _delong(first, second) if metric == "roc_auc" and alone else float("nan")
     name = metric.replace("roc_auc", "ROC AUC").replace("_", " ")

@@ -94,8 +94,9 @@ def at_sensitivity(validation, test, sensitivity):
     """Choose a threshold on validation pictures, and say what it reaches on test pictures.
 
     The interval holds the chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
-    applies it to drawn test lesions. That of ``test.at(threshold)`` takes the threshold for given, and is too narrow to
-    say whether the model keeps what was asked of it.
+    applies it to drawn test lesions (percentile interval: a threshold jumps too much for a jackknife). That of
+    ``test.at(threshold)`` takes the threshold for given, and is too narrow to say whether the model keeps what was
+    asked of it.
 
     Parameters
     ----------
@@ -171,7 +172,11 @@ def per_thousand(evaluation, prevalence):
     names = ("recall", "specificity")
     values = count(*(evaluation.metric(name) for name in names))
     draws = count(*(evaluation.draws(name) for name in names))
-    rows = {name: (value, *interval(value, draws[name])) for name, value in values.items()}
+    without = count(*(evaluation.jackknife(name) for name in names))
+    rows = {
+        name: (value, *interval(value, draws[name], jackknife=without[name]))
+        for name, value in values.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 

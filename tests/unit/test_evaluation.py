@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics
 
 from isicvision import Evaluation, evaluate
 from isicvision import metrics as ours
-from isicvision.evaluation import METRICS
+from isicvision.evaluation import METRICS, interval
 
 CLASSES = ["benign", "malignant"]
 
@@ -121,6 +122,68 @@ def test_intervals_enclose_the_value_repeat_themselves_and_widen_with_few_lesion
     assert fourfold.interval("roc_auc") == pytest.approx((low, high), abs=0.02)
     alone = Evaluation.from_scores(np.tile(labels, 4), np.tile(scores, 4)).interval("roc_auc")
     assert alone[1] - alone[0] < 0.7 * (high - low)
+
+
+def test_intervals_hold_the_truth_over_lesions_and_too_seldom_over_pictures():
+    # the pictures of a lesion, one to four, are right or wrong together, four times in five
+    held, alone, repeats = 0, 0, 100
+    for seed in range(repeats):
+        random = np.random.default_rng(seed)
+        lesion = np.repeat(np.arange(60), random.integers(1, 5, 60))
+        sick, right = random.random(60) < 0.4, random.random(60) < 0.8
+        labels = np.where(sick, "malignant", "benign")[lesion]
+        scores = np.where(sick == right, 0.9, 0.1)[lesion]
+        intervals = [
+            Evaluation.from_scores(labels, scores, groups).interval(name)
+            for groups in (lesion, None)
+            for name in ("accuracy", "recall")
+        ]
+        inside = [low <= 0.8 <= high for low, high in intervals]
+        held, alone = held + np.array(inside[:2]), alone + np.array(inside[2:])
+    assert (held / repeats >= 0.92).all() and (held / repeats <= 0.99).all(), held / repeats
+    assert (alone / repeats < 0.85).all(), alone / repeats
+
+
+def test_the_interval_is_scipys_bca_where_it_reaches_as_far():
+    values = np.random.default_rng(0).exponential(size=40) ** 1.5
+    without = np.array([np.delete(values, row).mean() for row in range(40)])
+    freedom = min(2 * 40 / (stats.kurtosis(values, fisher=False) - 1), 39)
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(1 + 1 / freedom)
+    theirs = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=2000,
+        confidence_level=2 * stats.norm.cdf(reach) - 1,
+        method="BCa",
+        rng=np.random.default_rng(1),
+    )
+    found = interval(values.mean(), theirs.bootstrap_distribution, jackknife=without)
+    assert found == pytest.approx(tuple(theirs.confidence_interval), rel=1e-6)
+
+
+@given(two_classes)
+@settings(max_examples=20, deadline=None)
+def test_intervals_enclose_the_value_and_stay_in_range_whatever_the_pictures(rows):
+    true, scores, groups = (np.array(column) for column in zip(*rows, strict=True))
+    evaluation = Evaluation.from_scores(np.where(true, "malignant", "benign"), scores / 20, groups)
+    for name in METRICS:
+        with np.errstate(invalid="raise", divide="raise"):
+            value, (low, high) = evaluation.metric(name), evaluation.interval(name)
+        if np.isnan(value):
+            assert np.isnan(low) and np.isnan(high), name
+        else:
+            assert 0 <= low <= value <= high, name
+            assert high <= 1 + 1e-9 or name == "log_loss", name
+
+
+def test_the_interval_of_the_calibration_error_reaches_below_what_chance_adds():
+    random = np.random.default_rng(0)
+    scores = random.random(200)  # calibrated: the error of many pictures is 0
+    labels = np.where(random.random(200) < scores, "malignant", "benign")
+    evaluation = Evaluation.from_scores(labels, scores)
+    low, high = evaluation.interval("ece")
+    assert low < 0.01 < evaluation.metric("ece") < high
+    assert np.quantile(evaluation.draws("ece"), 0.025) > evaluation.metric("ece") / 2
 
 
 def test_the_positive_label_can_be_chosen():
