@@ -153,7 +153,13 @@ class Evaluation:
     def at(self, threshold):
         """Return the evaluation of the same scores with the decisions at another threshold, 0 to 1; or None."""
         prediction = _decide(self.scores, self.classes, self.positive, threshold)
-        return replace(self, table=self.table.assign(prediction=prediction), threshold=threshold)
+        other = replace(self, table=self.table.assign(prediction=prediction), threshold=threshold)
+        if len(self.classes) == 2:  # what the scores alone decide need not be drawn anew
+            kept = {key: drawn for key, drawn in self._drawn.items() if key[1] is not metrics.counts}
+            other.__dict__["_drawn"] = kept
+            if "_bands" in self.__dict__:
+                other.__dict__["_bands"] = self._bands
+        return other
 
     @property
     def scores(self):
@@ -232,7 +238,8 @@ class Evaluation:
         true, predicted, scores = self._arrays
         if len(self.classes) == 2 and family in (
             metrics.roc_auc,
-            metrics.curves,
+            metrics.partial_roc_auc,
+            metrics.average_precision,
         ):  # the other side is not asked for
             column = [self.classes.index(self.positive)]
             true, predicted, scores = true[:, column], predicted[:, column], scores[:, column]
@@ -305,7 +312,8 @@ class Evaluation:
     def _bands(self):
         positive, scores = self._is_positive().to_numpy(), self.table[PREFIX + self.positive].to_numpy()
         grid, codes = np.linspace(0, 1, 101), pd.factorize(self.table["group"])[0]
-        drawn = [metrics.on_grid(positive, scores, weights, grid) for weights in metrics.draws(codes)]
+        weights = metrics.draws(codes, metrics.BAND_RESAMPLES)
+        drawn = [metrics.on_grid(positive, scores, each, grid) for each in weights]
         table = {"place": grid}
         for name, parts in zip(("recall", "precision"), zip(*drawn, strict=True), strict=True):
             values = np.nanquantile(np.concatenate(parts), [0.025, 0.975], axis=0)

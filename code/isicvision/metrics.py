@@ -6,7 +6,8 @@ at a time: a loop over the draws is many times slower (tests/bench/bench_interva
 
 import numpy as np
 
-RESAMPLES = 2000
+RESAMPLES, BAND_RESAMPLES = 2000, 500
+"""Draws for an interval, and for the bands around a curve, where each place stands for its neighbours too."""
 SENSITIVITY = 0.8
 """The part of the ROC curve from this sensitivity on is what `partial_roc_auc` measures."""
 BINS = 10
@@ -120,16 +121,22 @@ def _roc_auc(positive, scores, weights):
         return 1 - lost / pairs
 
 
-def curves(true, predicted, scores, weights):
-    """Compute average precision, and the part of the ROC curve's area from `SENSITIVITY` on: see `counts`.
+def average_precision(true, predicted, scores, weights):
+    """Compute the average precision: see `counts`."""
+    return {"average_precision": _by_class(_average_precision, true, scores, weights)}
 
-    The partial area is divided by 1 - `SENSITIVITY`: the mean specificity over these sensitivities (Jiang, Metz and
-    Nishikawa, A receiver operating characteristic partial area index for highly sensitive diagnostic tests, 1996).
+
+def partial_roc_auc(true, predicted, scores, weights):
+    """Compute the part of the ROC curve's area from `SENSITIVITY` on: see `counts`.
+
+    The area is divided by 1 - `SENSITIVITY`: the mean specificity over these sensitivities (Jiang, Metz and Nishikawa,
+    A receiver operating characteristic partial area index for highly sensitive diagnostic tests, 1996).
     """
-    return {
-        "partial_roc_auc": _by_class(_partial_roc_auc, true, scores, weights),
-        "average_precision": _by_class(_average_precision, true, scores, weights),
-    }
+    return {"partial_roc_auc": _by_class(_partial_roc_auc, true, scores, weights)}
+
+
+def _by_class(area, true, scores, weights):
+    return np.stack([area(true[:, n] > 0, scores[:, n], weights) for n in range(true.shape[1])], axis=1)
 
 
 def _steps(positive, scores, weights):
@@ -143,12 +150,23 @@ def _steps(positive, scores, weights):
 
 
 def _average_precision(positive, scores, weights):
-    more_hits, more_alarms = _steps(positive, scores, weights)
-    hits = more_hits.cumsum(axis=1)
-    seen = hits + more_alarms.cumsum(axis=1)
-    with np.errstate(invalid="ignore"):
-        area = (more_hits * hits / np.maximum(seen, 1)).sum(axis=1) / hits[:, -1]
-        return np.where(more_alarms.any(axis=1), area, np.nan)
+    """Average over the positive pictures the precision among the pictures with their score or a higher one."""
+    hits, alarms = (
+        group[np.argsort(-scores[group], kind="stable")]
+        for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
+    )
+    last = (
+        np.searchsorted(-scores[hits], -scores[hits], "right") - 1
+    )  # pictures with the same score share a step
+    above = np.searchsorted(-scores[alarms], -scores[hits], "right")
+    alarm = np.zeros((len(weights), len(alarms) + 1))
+    np.cumsum(weights[:, alarms], axis=1, out=alarm[:, 1:])
+    weights = weights[:, hits]
+    hit = weights.cumsum(axis=1)
+    precision = hit[:, last] / np.maximum(hit[:, last] + alarm[:, above], 1)
+    with np.errstate(invalid="ignore"):  # 0/0 is NaN: not defined
+        area = np.einsum("ij,ij->i", weights, precision) / hit[:, -1:].sum(axis=1)
+    return np.where(alarm[:, -1] > 0, area, np.nan)
 
 
 def _partial_roc_auc(positive, scores, weights):
@@ -161,10 +179,6 @@ def _partial_roc_auc(positive, scores, weights):
         middle = np.where(more_hits > 0, middle, 0)
         specificity = 1 - (alarms - more_alarms + middle * more_alarms) / alarms[:, -1:]
         return ((stop - start) * specificity).sum(axis=1) / (1 - SENSITIVITY)
-
-
-def _by_class(area, true, scores, weights):
-    return np.stack([area(true[:, n] > 0, scores[:, n], weights) for n in range(true.shape[1])], axis=1)
 
 
 def on_grid(positive, scores, weights, grid):
@@ -223,7 +237,8 @@ def probabilities(true, predicted, scores, weights):
 FAMILIES = {
     counts: ("accuracy", "balanced_accuracy", "recall", "specificity", "precision", "npv", "f1"),
     roc_auc: ("roc_auc",),
-    curves: ("partial_roc_auc", "average_precision"),
+    partial_roc_auc: ("partial_roc_auc",),
+    average_precision: ("average_precision",),
     probabilities: ("brier", "log_loss", "ece"),
 }
 """Which function computes what: an interval of one metric needs the draws of its family only."""
