@@ -1,7 +1,8 @@
 """Sets of choices for EfficientNet-Lite0 on dermoscopic pictures: how much time for how good a model.
 
 They were chosen by validation figures on HAM10000; docs/results.md says what each reached on test pictures, in which
-time. All train on smaller pictures than they predict at, keep the first stages as they are, and average their weights.
+time. All train on smaller pictures than they predict at, keep the first stages as they are, average their weights, and
+learn finer labels where there are some.
 """
 
 _COMMON = {
@@ -11,7 +12,7 @@ _COMMON = {
     "optimizer": "adamw",
     "l2": 0.01,
     "body_rate": 0.5,
-    "class_weight": "balanced",
+    "sublabels": True,
     "ema": 0.99,
 }
 

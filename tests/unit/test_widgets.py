@@ -165,9 +165,9 @@ def test_seven_thousand_pictures_open_at_once_and_are_read_page_by_page(folder, 
     ui = widgets.AnnotationUI(ImageDataset(table), tmp_path / "d.csv", per_page=24)
     ui.turn(1)
     deadline = time.monotonic() + 20
-    while len(read) < 72 and time.monotonic() < deadline:  # the page after is fetched ahead
+    while len({*read}) < 72 and time.monotonic() < deadline:  # the page after is fetched ahead
         time.sleep(0.01)
-    assert sorted(read) == sorted(paths[:72])
+    assert {*read} == {*paths[:72]}
 
 
 def test_results_show_the_wrong_ones_first_the_most_confident_before_the_others(evaluation):
@@ -347,3 +347,31 @@ def test_labels_are_shown_as_text_not_as_html(tmp_path):
 
 def test_credit_stands_below_the_page(ui):
     assert plots.credit(ui.shown) == ui._credit.value
+
+
+@pytest.mark.parametrize("scores", [np.full(24, 0.5), np.zeros(24), np.ones(24)])
+def test_scores_that_are_all_the_same_are_shown(dataset, scores):
+    evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
+    ui = widgets.PrecisionRecallUI(evaluation)
+    ui.click("roc", 0, 1)
+    ui.click("precision_recall", 0, 1)
+    assert "undefined" in ui._figures.value
+    widgets.ConfusionMatrixUI(evaluation)
+    assert widgets.ResultsUI(evaluation)._repr_mimebundle_()["image/jpeg"]
+
+
+def test_a_single_picture_and_a_single_label_are_shown_but_have_no_curve(dataset):
+    one = dataset.table.head(1)
+    evaluation = Evaluation.from_scores(one["label"], [0.3], metadata=one)
+    assert len(widgets.ResultsUI(evaluation).rows) == 0  # none is wrong
+    assert widgets.ConfusionMatrixUI(evaluation).buttons["benign", "benign"].description == "1 (100%)"
+    with pytest.raises(ValueError, match="with and without the label 'malignant'"):
+        widgets.PrecisionRecallUI(evaluation)
+
+
+def test_an_empty_page_shows_nothing_and_has_a_picture_all_the_same(dataset, tmp_path):
+    ui = widgets.AnnotationUI(ImageDataset(dataset.table.head(0)), tmp_path / "d.csv")
+    press(ui, "n")
+    press(ui, "x")
+    press(ui, "u")
+    assert ui._position.value == "0 to 0 of 0" and ui._repr_mimebundle_()["image/jpeg"]
