@@ -47,7 +47,7 @@ class ImageDataset:
     augmenters: tuple = ()
 
     @classmethod
-    def from_folder(cls, root, group_column=None):
+    def from_folder(cls, root, group_column=None, sublabel_column=None):
         """Index a folder that has one subfolder a label; a ``metadata.csv`` in it is joined by file name.
 
         Parameters
@@ -56,13 +56,16 @@ class ImageDataset:
         group_column : str, optional
             Column of metadata.csv that says which pictures belong together. Default: ``lesion_id``, else
             ``patient_id``, else each picture stands alone.
+        sublabel_column : str, optional
+            Column of metadata.csv with finer labels, such as the archive's ``diagnosis_3``: it becomes ``sublabel``, see
+            `settings.Settings`.
 
         Raises
         ------
         FileNotFoundError
             If `root` is no folder or holds no picture in a subfolder.
         ValueError
-            If all pictures have one label, or `group_column` is not in metadata.csv.
+            If all pictures have one label, or a column is not in metadata.csv.
         """
         root = Path(root)
         if not root.is_dir():
@@ -95,6 +98,9 @@ class ImageDataset:
                 metadata = metadata.drop(columns=["path", "label"], errors="ignore")
                 metadata = metadata.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
                 table = table.join(metadata)
+        if sublabel_column:
+            _require_columns(table, f"the metadata of {root}", sublabel_column)
+            table = table.assign(sublabel=table[sublabel_column])
         return cls._checked(table, _no_rows(), group_column, root)
 
     @classmethod

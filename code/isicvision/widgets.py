@@ -277,8 +277,11 @@ class ResultsUI(_Pages):
             continuous_update=False,
             style={"description_width": "initial"},
         )
-        self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=model is None)
-        self.saliency.tooltip = "what speaks for the predicted label" if model else "needs model=…"
+        has_gradient = model is not None and model.classifier is None
+        self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=not has_gradient)
+        self.saliency.tooltip = (
+            "what speaks for the predicted label" if has_gradient else "needs a fine-tuned model"
+        )
         self.saliency.observe(lambda _: self._draw(), "value")
         super().__init__([self.filter, self.label, self.range], per_page)
         bar = self.view.children[0]

@@ -136,3 +136,10 @@ def test_a_label_map_that_merges_keeps_the_finer_labels_and_a_correction_drops_t
     read = ImageDataset.from_csv(folder / "kinds.csv", folder, label_column="dx", label_map=renaming)
     assert "sublabel" not in read.table
     (folder / "kinds.csv").unlink()
+
+
+def test_a_column_of_the_metadata_may_hold_the_finer_labels(folder):
+    dataset = ImageDataset.from_folder(folder, sublabel_column="sex")
+    assert dataset.table["sublabel"].equals(dataset.table["sex"])
+    with pytest.raises(ValueError, match="diagnosis_3"):
+        ImageDataset.from_folder(folder, sublabel_column="diagnosis_3")
