@@ -57,7 +57,7 @@ class ImageDataset:
             Column of metadata.csv that says which pictures belong together. Default: ``lesion_id``, else
             ``patient_id``, else each picture stands alone.
         sublabel_column : str, optional
-            Column of metadata.csv with finer labels, such as the archive's ``diagnosis_3``: it becomes ``sublabel``, see
+            Column of metadata.csv with finer labels, the archive's ``diagnosis_3`` say: it becomes ``sublabel``, see
             `settings.Settings`.
 
         Raises
