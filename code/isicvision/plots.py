@@ -278,7 +278,10 @@ def grid(pictures, columns=6, titles=None, size=150):
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (number, row) in zip(axes.flat, table.iterrows(), strict=False):
-        ax.imshow(pixels.decode(row["path"], size))
+        try:
+            ax.imshow(pixels.decode(row["path"], size))
+        except pixels.PictureError:
+            ax.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8, color="0.4")
         title = titles[number] if titles is not None else row["label"]
         if "prediction" in table:
             wrong = row["prediction"] != row["label"]

@@ -149,6 +149,7 @@ def test_a_broken_picture_is_grey_and_hinders_nothing(dataset, tmp_path):
     ui.grid.selected = 0
     press(ui, "z")
     assert "broken.jpg: not a picture" in ui.grid.large["text"]
+    assert ui._repr_mimebundle_()["image/jpeg"]
 
 
 def test_seven_thousand_pictures_open_at_once_and_are_read_page_by_page(folder, tmp_path, monkeypatch):
