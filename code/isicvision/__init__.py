@@ -20,6 +20,7 @@ _HOMES = {
     "ServiceClient": "deployment",
     "PROJECT_ROOT": "project",
     "require": "project",
+    "audit": None,
     "augmentation": None,
     "comparison": None,
     "datareport": None,
@@ -28,6 +29,7 @@ _HOMES = {
     "plots": None,
     "record": None,
     "saliency": None,
+    "skintone": None,
     "widgets": None,
 }
 __all__ = [*_HOMES]
