@@ -20,6 +20,7 @@ _HOMES = {
     "ServiceClient": "client",
     "PROJECT_ROOT": "project",
     "require": "project",
+    "audit": None,
     "augmentation": None,
     "azure": None,
     "comparison": None,
@@ -29,6 +30,7 @@ _HOMES = {
     "plots": None,
     "record": None,
     "saliency": None,
+    "skintone": None,
     "widgets": None,
 }
 __all__ = [*_HOMES]

@@ -114,7 +114,7 @@ def slices(evaluation, column, metric="roc_auc"):
     evaluation : Evaluation
     column : str
         Of its table, such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into
-        `BANDS` bands.
+        `BANDS` bands. Bands and ordered categories (`skintone.estimate`) keep their order, other values are sorted.
     metric : str
 
     Returns
@@ -137,9 +137,9 @@ def slices(evaluation, column, metric="roc_auc"):
     values = table[column]
     if values.dtype.kind in "if" and values.nunique() > 10:
         values = pd.qcut(values, BANDS, duplicates="drop")
-    values = values.astype(str).where(values.notna(), "missing")
+    values = _named(values)
     rows = []
-    for value, part in table.groupby(values, sort=True):
+    for value, part in table.groupby(values, observed=True):
         inside = values == value
         ours, theirs = (
             Evaluation(
@@ -173,6 +173,17 @@ def slices(evaluation, column, metric="roc_auc"):
     found["verdict"] = np.where(found["p_value"] < RATE, "differs", "no difference seen")
     found.loc[found["p_value"].isna(), "verdict"] = "too few to say"
     return found
+
+
+def _named(values):
+    """Turn values into strings in their order, the missing ones last: categorical Series."""
+    missing = values.isna()
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        names = values.cat.categories.astype(str)
+    else:
+        names = sorted(values[~missing].astype(str).unique())
+    values = values.astype(object).astype(str).where(~missing, "missing")
+    return values.astype(pd.CategoricalDtype([*dict.fromkeys([*names, "missing"])]))
 
 
 def _holm(p_values):

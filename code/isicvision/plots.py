@@ -601,6 +601,97 @@ def slices(table, metric="roc_auc", ax=None):
     return ax
 
 
+def changed(dataset, names=None, size=128):
+    """Draw what `audit.shortcuts` shows the model: a row a picture, a column a change.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+        A few pictures.
+    names : sequence of str, optional
+        Of `audit.CHANGES`; default: all, and the border of the next picture.
+    size : int
+        Side of each picture in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from . import audit  # SciPy loads when first used
+
+    pictures = np.stack([pixels.decode(path, size) for path in dataset.paths])
+    columns = {"unchanged": pictures}
+    columns |= {name: audit.changed(pictures, name) for name in (audit.CHANGES if names is None else names)}
+    if names is None:
+        columns[audit.SWAPPED] = audit.with_borders(pictures, np.roll(pictures, 1, axis=0))
+    figure, axes = plt.subplots(
+        len(pictures),
+        len(columns),
+        figsize=(1.05 * len(columns), 1.05 * len(pictures) + 0.7),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, (name, shown) in zip(axes.T, columns.items(), strict=True):
+        line[0].set_title(textwrap.fill(name, 11), fontsize=8)
+        for ax, picture in zip(line, shown, strict=True):
+            ax.imshow(picture)
+            ax.set_axis_off()
+    caption = credit(dataset.table)
+    if caption:
+        figure.supxlabel(caption, fontsize=8, color="0.4")
+    return figure
+
+
+def audit(table):
+    """Draw the result of `audit.shortcuts`: each figure with its interval, and the bounds as dashed lines.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from .audit import JUDGED_BY
+
+    of_area = table[(table.index == "unchanged") | table.index.isin(list(JUDGED_BY))].copy()
+    moved = table.drop(of_area.index)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.27 * len(moved)), layout="constrained")
+    lost = [name for name, figure in JUDGED_BY.items() if figure == "lost" and name in table.index]
+    ends = {"roc_auc_low": "lost_high", "roc_auc_high": "lost_low", "bound": "bound"}
+    for (
+        shown,
+        taken,
+    ) in ends.items():  # what is lost counts from the unchanged pictures, with its own interval
+        of_area.loc[lost, shown] = of_area.loc["unchanged", "roc_auc"] - of_area.loc[lost, taken]
+    _intervals(axes[0], of_area, "roc_auc")
+    for place, bound in enumerate(of_area["bound"]):
+        axes[0].vlines(bound, place - 0.4, place + 0.4, color="0.3", linestyle="--")
+    axes[0].axvline(0.5, linestyle=":", color="0.5")
+    axes[0].set(xlabel="ROC AUC (dotted: chance)", title="With a part hidden")
+    _intervals(axes[1], moved, "moved")
+    for place, bound in enumerate(moved["bound"]):
+        axes[1].vlines([-bound, bound], place - 0.4, place + 0.4, color="0.3", linestyle="--")
+    axes[1].axvline(0, linestyle=":", color="0.5")
+    axes[1].set(xlabel="past which share of the pictures the average one moves", title="With something added")
+    handles, names = axes[1].get_legend_handles_labels()
+    shown = dict(zip(names, handles, strict=True))
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _intervals(ax, table, figure):
+    styles = {"flagged": COLOURS[1], "not flagged": COLOURS[0], "too few to say": "0.6", "": "0.2"}
+    for place, (_, row) in enumerate(table.iterrows()):
+        colour = styles[row["verdict"]]
+        ax.barh(place, row[figure], 0.6, color=colour, alpha=0.35)
+        ax.hlines(place, row[f"{figure}_low"], row[f"{figure}_high"], color=colour, lw=2)
+        ax.plot(row[figure], place, "o", color=colour, label=row["verdict"])
+    ax.set_yticks(range(len(table)), table.index)
+    ax.set_ylim(len(table) - 0.5, -0.5)
+
+
 def report(evaluation, path, title, notes=()):
     """Write one HTML page with the metrics, their intervals and the plots, all in the file; return its path.
 

@@ -98,3 +98,17 @@ def test_numbers_are_cut_into_bands_and_missing_ones_are_a_slice():
     assert len(found) == 5 and found.loc["missing", "pictures"] == 100
     with pytest.raises(ValueError, match="no column 'mood'"):
         comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "mood")
+
+
+def test_bands_and_ordered_values_keep_their_order():
+    labels, scores, metadata = made(600)
+    metadata["thickness"] = (np.arange(len(labels)) % 120) ** 2 / 100  # as text "(8.85" comes after "(35.4"
+    metadata["size"] = pd.Categorical(
+        ["large", "small", None] * 200, ["small", "middle", "large"], ordered=True
+    )
+    evaluation = Evaluation.from_scores(labels, scores, metadata=metadata)
+    lower = [
+        float(name.strip("(").split(",")[0]) for name in comparison.slices(evaluation, "thickness").index
+    ]
+    assert lower == sorted(lower)
+    assert [*comparison.slices(evaluation, "size").index] == ["small", "large", "missing"]
