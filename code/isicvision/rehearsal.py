@@ -1,5 +1,8 @@
 """A dry run: stand-ins that print the calls made to them."""
 
+import os
+from pathlib import Path
+
 
 class Rehearsal:
     """Stands in for what needs an account: prints each call, makes none, and answers with another stand-in.
@@ -36,6 +39,8 @@ def _describe(value):
     """Write an argument so that a person can read it: of azureml's objects their type and plain settings."""
     if isinstance(value, list):
         return f"[{', '.join(map(_describe, value))}]"
+    if isinstance(value, Path):
+        return repr(os.path.relpath(value))
     if not type(value).__module__.startswith("azureml."):
         return repr(value)
     settings = [

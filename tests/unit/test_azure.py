@@ -1,14 +1,19 @@
 """Azure, as far as it needs no account: the real libraries' objects and signatures, with nothing behind them."""
 
 import json
+import os
+import pty
+import re
+import subprocess
 import sys
 from contextlib import contextmanager
 from unittest import mock
 
 import pytest
+import yaml
 from test_deployment import StandIn
 
-from isicvision import azure, build_bundle
+from isicvision import PROJECT_ROOT, azure, build_bundle
 
 pytest.importorskip("azureml.core")
 from azureml.core import Environment, Workspace
@@ -19,6 +24,7 @@ from azureml.exceptions import WebserviceException
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # azureml's own YAML
 
+FILES = PROJECT_ROOT / "code" / "03_deployment" / "azure"
 CONFIG = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
 
 
@@ -260,3 +266,243 @@ def test_azure_says_what_is_missing(bundle, workspace, tmp_path):
                 call()
     with pytest.raises(FileNotFoundError, match="build_bundle"):
         azure.azure_plan(tmp_path)
+
+
+# azure-ai-ml (v2), which needs an environment of its own
+
+
+def managed(*arguments, python=sys.executable, **options):
+    """Run managed.py; return its status and all it prints."""
+    options = {"capture_output": True, "text": True, "timeout": 100} | options
+    done = subprocess.run([python, FILES / "managed.py", *arguments], **options)
+    return done.returncode, (done.stdout or "") + (done.stderr or "")
+
+
+@pytest.fixture(scope="module")
+def own_python(tmp_path_factory):
+    """A fresh environment with azure-ai-ml in it: about 20 seconds."""
+    folder = tmp_path_factory.mktemp("azure-ai-ml")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
+    done = subprocess.run([*pip, "-r", FILES / "requirements.txt"], capture_output=True, text=True)
+    if done.returncode and re.search("connection|timed out|resolve host|Max retries", done.stderr, re.I):
+        pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+# the calls that need an account: the operations of the real library, with nothing behind them
+CALLS = """
+import sys
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
+from azure.ai.ml import load_online_deployment, load_online_endpoint
+from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint
+from azure.ai.ml.operations import OnlineDeploymentOperations, OnlineEndpointOperations
+from azure.mgmt.monitor.models import AutoscaleSettingResource
+from azure.mgmt.monitor.operations import AutoscaleSettingsOperations
+
+sys.path.insert(0, sys.argv[1])
+import managed
+
+endpoints = create_autospec(OnlineEndpointOperations, instance=True)
+deployments = create_autospec(OnlineDeploymentOperations, instance=True)
+rules = create_autospec(AutoscaleSettingsOperations, instance=True)
+azure = SimpleNamespace(
+    workspace=SimpleNamespace(
+        online_endpoints=endpoints, online_deployments=deployments, resource_group_name="group"
+    ),
+    monitor=SimpleNamespace(autoscale_settings=rules),
+    load_online_endpoint=load_online_endpoint,
+    load_online_deployment=load_online_deployment,
+    to_settings=AutoscaleSettingResource.from_dict,
+)
+endpoints.list.return_value = []
+managed.deploy(azure, "lesions", "blue", sys.argv[2])
+created = endpoints.begin_create_or_update.call_args.args[0]
+assert (type(created), created.name, created.auth_mode) == (ManagedOnlineEndpoint, "lesions", "key")
+deployed = deployments.begin_create_or_update.call_args.args[0]
+assert (type(deployed), deployed.name, deployed.endpoint_name) == (ManagedOnlineDeployment, "blue", "lesions")
+assert str(deployed.model.path) == sys.argv[2]
+
+endpoints.list.return_value = [created]  # a second deployment leaves the endpoint and its traffic alone
+managed.deploy(azure, "lesions", "green", sys.argv[2])
+assert endpoints.begin_create_or_update.call_count == 1
+assert deployments.begin_create_or_update.call_args.args[0].name == "green"
+
+endpoints.get.return_value = created
+managed.traffic(azure, "lesions", {"blue": 90, "green": 10})
+assert endpoints.begin_create_or_update.call_args.args[0].traffic == {"blue": 90, "green": 10}
+
+created.location = "westeurope"
+deployed._id = "/subscriptions/s/blue"
+deployments.get.return_value = deployed
+managed.autoscale(azure, "lesions", "blue")
+group, name, settings = rules.create_or_update.call_args.args
+settings = settings.serialize()
+assert (group, name, settings["location"]) == ("group", "lesions-blue", "westeurope")
+properties = settings["properties"]
+assert properties["targetResourceUri"] == "/subscriptions/s/blue"
+triggers = [rule["metricTrigger"] for rule in properties["profiles"][0]["rules"]]
+assert {trigger["metricResourceUri"] for trigger in triggers} == {"/subscriptions/s/blue"}
+
+deployments.get_logs.return_value = "the end of the log"
+managed.logs(azure, "lesions", "blue")
+managed.list_endpoints(azure)
+endpoints.get_keys.return_value = SimpleNamespace(primary_key="the-key")
+managed.key(azure, "lesions")
+managed.renew_keys(azure, "lesions")
+assert [call.kwargs["key_type"] for call in endpoints.begin_regenerate_keys.call_args_list] == [
+    *("primary", "secondary")
+]
+managed.delete(azure, "lesions", "green")
+deployments.begin_delete.assert_called_once_with("green", "lesions")
+rules.delete.assert_called_once_with("group", "lesions-green")
+endpoints.begin_delete.assert_not_called()
+managed.delete(azure, "lesions")
+endpoints.begin_delete.assert_called_once_with("lesions")
+"""
+
+
+@pytest.mark.xdist_group("azure-ai-ml")  # the environment is made once
+def test_the_yaml_files_are_valid(own_python, bundle):
+    status, said = managed("--bundle", bundle, "check", python=own_python)
+    assert status == 0, said
+    assert said.splitlines()[-3:] == [
+        "deployment-blue.yml: 1 x Standard_DS3_v2, 2 workers each",
+        "deployment-green.yml: 1 x Standard_DS3_v2, 2 workers each",
+        "endpoint.yml, autoscale.yml: fine",
+    ]
+    status, said = managed("--bundle", bundle / "absent", "check", python=own_python)
+    assert status == 1 and "absent" in said
+
+
+# the file, what is in it, what takes its place, what check says then
+FAULTS = [
+    ("endpoint.yml", "auth_mode: key", "auth_mode: aml_token", "auth_mode must be key"),
+    ("endpoint.yml", "auth_mode: key", "auth: key", "Unknown field"),
+    ("endpoint.yml", "name: isicvision", "name: 1-x", "name"),
+    ("deployment-green.yml", "name: green", "name: blue", "its name is blue, not green"),
+    ("deployment-green.yml", "instance_count: 1", "instances: 1", "Unknown field"),
+    (
+        "deployment-green.yml",
+        'WORKER_COUNT: "2"',
+        'WORKER_COUNT: "3"',
+        "WORKER_COUNT is 3, not max_concurrent",
+    ),
+    ("deployment-green.yml", "timeout_ms: 30000", "timeout_ms: 300000", "at most 180000"),
+    ("deployment-green.yml", "script: score.py", "script: pixels.py", "has no init"),
+    ("deployment-green.yml", "script: score.py", "script: absent.py", "absent.py"),
+    ("autoscale.yml", "metricName", "metric", "understands only"),
+]
+
+CHECK_FAULTS = """
+import json
+import shutil
+import sys
+from pathlib import Path
+
+files, copy, bundle, faults = sys.argv[1:]
+sys.path.insert(0, files)
+import managed
+
+managed.HERE = Path(shutil.copytree(files, copy))
+managed.check(bundle)
+for name, old, new, words in json.loads(faults):
+    path = Path(copy, name)
+    text = path.read_text()
+    assert old in text, (name, old)
+    path.write_text(text.replace(old, new))
+    try:
+        managed.check(bundle)
+    except Exception as error:
+        assert words in str(error), (name, new, error)
+    else:
+        raise AssertionError((name, new))
+    path.write_text(text)
+"""
+
+
+@pytest.mark.xdist_group("azure-ai-ml")
+def test_a_fault_in_a_yaml_file_is_found(own_python, bundle, tmp_path):
+    arguments = (FILES, tmp_path / "copy", bundle, json.dumps(FAULTS))
+    done = subprocess.run([own_python, "-c", CHECK_FAULTS, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.xdist_group("azure-ai-ml")
+def test_the_managed_calls_fit_the_library(own_python, bundle):
+    done = subprocess.run([own_python, "-c", CALLS, FILES, bundle], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-4:] == [
+        "the end of the log",
+        "lesions None {'blue': 90, 'green': 10}",
+        "the-key",
+        "",
+    ]
+
+
+def test_the_yaml_files_name_the_bundle():
+    blue, green = (
+        yaml.safe_load((FILES / f"deployment-{name}.yml").read_text()) for name in ("blue", "green")
+    )
+    assert blue | {"name": "green"} == green
+    paths = (green["model"]["path"], green["code_configuration"]["code"])
+    assert {(FILES / path).resolve() for path in paths} == {PROJECT_ROOT / "outputs" / "bundle"}
+    assert (FILES / green["environment"]["conda_file"]).resolve() == PROJECT_ROOT / "outputs/bundle/conda.yml"
+    assert blue["endpoint_name"] == yaml.safe_load((FILES / "endpoint.yml").read_text())["name"]
+
+
+@pytest.mark.parametrize(
+    ("command", "calls"),
+    [
+        (
+            "--endpoint lesions deploy blue",
+            [".list()", "load_online_deployment(", "'endpoint_name': 'lesions'"],
+        ),
+        ("traffic blue=90 green=10", [".traffic = {'blue': 90, 'green': 10}", "begin_create_or_update("]),
+        ("autoscale green", ["autoscale_settings.create_or_update(", "'isicvision-green'"]),
+        ("list", ["workspace.online_endpoints.list()"]),
+        ("logs blue", ["get_logs('blue', 'isicvision', 200)"]),
+        ("key", ["get_keys('isicvision')"]),
+        ("renew-keys", ["key_type='secondary'"]),
+        ("delete green", ["begin_delete('green', 'isicvision')", "'isicvision-green'"]),
+        ("delete", ["online_endpoints.begin_delete('isicvision')"]),
+    ],
+)
+def test_a_managed_dry_run_prints_the_calls(command, calls):
+    status, said = managed("--dry-run", *command.split())
+    assert status == 0, said
+    assert [call for call in calls if call not in said] == []
+
+
+def test_managed_says_what_is_wrong(tmp_path):
+    config = tmp_path / "config.json"
+    for command, words in (
+        (["traffic", "blue=90"], "must sum to 100"),
+        (["traffic", "red=100"], "'red=100' is not like blue=90"),
+        (["deploy", "red"], "invalid choice: 'red'"),
+        (["--config", config, "list"], "config.json is missing: get it from Azure portal"),
+    ):
+        status, said = managed(*command)
+        assert status and words in said
+    config.write_text(json.dumps(CONFIG))
+    for command in ("check", "list"):  # azure-ai-ml is not in this environment
+        status, said = managed("--config", config, command)
+        assert status == 2 and "say how to install it" in said
+
+
+def test_the_key_is_not_printed_to_a_person():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import managed; from unittest import mock; "
+    code += "managed.key(mock.Mock(**{'workspace.online_endpoints.get_keys.return_value.primary_key': 'a-key'}), 'x')"
+    command = [sys.executable, "-c", code, str(FILES)]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "a-key\n"
+    master, terminal = pty.openpty()
+    done = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, text=True)
+    os.close(terminal)
+    assert done.returncode == 1 and "export ISICVISION_KEY" in done.stderr
+    with pytest.raises(OSError):  # nothing to read
+        os.read(master, 100)
+    os.close(master)
