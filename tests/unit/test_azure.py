@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -286,7 +285,7 @@ def own_python(tmp_path_factory):
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
     done = subprocess.run([*pip, "-r", FILES / "requirements.txt"], capture_output=True, text=True)
-    if done.returncode and re.search("connection|timed out|resolve host|Max retries", done.stderr, re.I):
+    if done.returncode and "from versions: none" in done.stderr:
         pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     return python
