@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -265,6 +266,18 @@ def test_azure_says_what_is_missing(bundle, workspace, tmp_path):
                 call()
     with pytest.raises(FileNotFoundError, match="build_bundle"):
         azure.azure_plan(tmp_path)
+
+
+# the bundle as a container
+
+
+def test_the_dockerfile_is_sound(bundle):
+    hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    command = [hadolint, "--no-color", "--failure-threshold", "warning", bundle / "Dockerfile"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 # azure-ai-ml (v2), which needs an environment of its own
