@@ -39,12 +39,12 @@ def _describe(value):
     """Write an argument so that a person can read it: of azureml's objects their type and plain settings."""
     if isinstance(value, list):
         return f"[{', '.join(map(_describe, value))}]"
-    if isinstance(value, Path):
-        return repr(os.path.relpath(value))
+    if isinstance(value, (str, Path)):
+        return repr(os.path.relpath(value) if os.path.isabs(value) else str(value))
     if not type(value).__module__.startswith("azureml."):
         return repr(value)
     settings = [
-        f"{name}={each!r}"
+        f"{name}={_describe(each)}"
         for name, each in vars(value).items()
         if isinstance(each, (str, int, float)) and not name.startswith("_") and "key" not in name
     ]

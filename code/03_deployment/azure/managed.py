@@ -21,6 +21,7 @@ Who you are comes from the environment (AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_
 
 import argparse
 import ast
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,11 +165,11 @@ def _instead(endpoint, bundle):
     """Return what replaces the files' own endpoint and bundle, as azure-ai-ml takes it."""
     changes = [{"endpoint_name": endpoint}]
     if bundle:
-        bundle = Path(bundle).resolve()
+        bundle = os.path.relpath(bundle, HERE)  # as seen from the files
         changes += [
-            {"model.path": str(bundle)},
-            {"code_configuration.code": str(bundle)},
-            {"environment.conda_file": str(bundle / "conda.yml")},
+            {"model.path": bundle},
+            {"code_configuration.code": bundle},
+            {"environment.conda_file": f"{bundle}/conda.yml"},
         ]
     return changes
 
