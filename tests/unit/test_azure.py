@@ -506,6 +506,11 @@ def test_managed_says_what_is_wrong(tmp_path):
         assert status == 2 and "say how to install it" in said
 
 
+def test_git_ignores_the_workspace_and_the_environment():
+    ignored = (PROJECT_ROOT / ".gitignore").read_text().split()
+    assert {".azureml/", ".venv-azure/"} <= {*ignored}
+
+
 def test_the_key_is_not_printed_to_a_person():
     code = "import sys; sys.path.insert(0, sys.argv[1]); import managed; from unittest import mock; "
     code += "managed.key(mock.Mock(**{'workspace.online_endpoints.get_keys.return_value.primary_key': 'a-key'}), 'x')"
