@@ -226,7 +226,9 @@ def test_open_workspace(tmp_path, monkeypatch):
         for name in login:
             monkeypatch.delenv(name, raising=False)
         azure.open_workspace(config)
-        from_config.assert_called_once_with(str(config), auth=None)
+        with mock.patch.dict("os.environ", {"AZURE_TENANT_ID": "of something else"}):
+            azure.open_workspace(config)
+        assert from_config.call_args_list == [mock.call(str(config), auth=None)] * 2
         with mock.patch.dict("os.environ", login):
             workspace = azure.open_workspace(config)
     principal.assert_called_once_with("a-secret", "a-secret", "a-secret")
@@ -481,7 +483,10 @@ def test_the_yaml_files_name_the_bundle():
         ("key", ["get_keys('isicvision')"]),
         ("renew-keys", ["key_type='secondary'"]),
         ("delete green", ["begin_delete('green', 'isicvision')", "'isicvision-green'"]),
-        ("delete", ["online_endpoints.begin_delete('isicvision')"]),
+        (
+            "delete",
+            ["online_endpoints.begin_delete('isicvision')", "'isicvision-blue'", "'isicvision-green'"],
+        ),
     ],
 )
 def test_a_managed_dry_run_prints_the_calls(command, calls):
