@@ -1,46 +1,209 @@
-"""The web service in Azure, by azureml-core (SDK v1)."""
+"""The web service in Azure, by azureml-core (SDK v1).
 
+Each function takes ``dry_run=True``: it then prints the calls to Azure that it would make, with their arguments, and
+makes none. That needs azureml-core, but no account, no network and no workspace (None will do).
+The current SDK, azure-ai-ml, is in code/03_deployment/azure.
+"""
+
+import json
+import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 from .bundle import read_card
+from .client import ServiceClient
+from .rehearsal import Rehearsal
+
+_LOGIN = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
-def azure_plan(bundle):
+def _azureml(dry_run=False):
+    """Return the parts of azureml-core that call Azure, or what prints these calls."""
+    names = ("Model", "Webservice", "AksCompute")
+    if dry_run:
+        return SimpleNamespace(**{name: Rehearsal(name) for name in names})
+    _require_azureml()
+    from azureml.core.compute import AksCompute
+    from azureml.core.model import Model
+    from azureml.core.webservice import Webservice
+
+    return SimpleNamespace(Model=Model, Webservice=Webservice, AksCompute=AksCompute)
+
+
+def _require_azureml():
+    try:
+        import azureml.core  # noqa: F401
+    except ImportError as error:
+        raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
+
+
+def open_workspace(config=".azureml/config.json"):
+    """Open the workspace that a config.json names, and return the `azureml.core.Workspace`.
+
+    It logs in as a service principal if the environment variables AZURE_TENANT_ID, AZURE_CLIENT_ID and
+    AZURE_CLIENT_SECRET are set, else as azureml-core does by itself: in a browser.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If `config` is missing; if it is no workspace's config.json. The message says what to do.
+    ImportError
+        If azureml-core is not installed.
+    """
+    where = "Azure portal > your workspace > Download config.json"
+    try:
+        settings = json.loads(Path(config).read_text(encoding="utf-8"))
+        wanted = ("resource_group", "subscription_id", "workspace_name")
+        missing = [name for name in wanted if not settings.get(name)]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{config} is missing: get it from {where}") from None
+    except (ValueError, AttributeError):
+        raise ValueError(f"{config} is no JSON object: get it again from {where}") from None
+    if missing:
+        raise ValueError(f"{config} has no {', '.join(missing)}: get it again from {where}")
+    _require_azureml()
+    from azureml.core import Workspace
+    from azureml.core.authentication import ServicePrincipalAuthentication
+
+    login = [os.environ.get(name) for name in _LOGIN]
+    return Workspace.from_config(
+        str(config), auth=ServicePrincipalAuthentication(*login) if all(login) else None
+    )
+
+
+def azure_plan(bundle, cluster=None):
     """Build what describes a service in Azure, as objects of azureml-core; needs no account and no network.
 
     Returns
     -------
-    tuple of (Environment, InferenceConfig, AciServiceDeploymentConfiguration)
-        The last is a container instance with one core and 2 GB that asks for a key.
+    tuple of (Environment, InferenceConfig, deployment configuration)
+        The last is a container instance (ACI) with one core and 2 GB; or, with the name of a Kubernetes
+        `cluster` (AKS), one to three such replicas. Both ask for a key.
     """
-    try:
-        from azureml.core import Environment
-        from azureml.core.model import InferenceConfig
-        from azureml.core.webservice import AciWebservice
-    except ImportError as error:
-        raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
+    _require_azureml()
+    from azureml.core import Environment
+    from azureml.core.model import InferenceConfig
+    from azureml.core.webservice import AciWebservice, AksWebservice
+
     read_card(bundle)
     environment = Environment.from_conda_specification("isicvision-service", str(Path(bundle, "conda.yml")))
-    environment.python.conda_dependencies.add_pip_package(
-        "azureml-defaults"
-    )  # asked for by Azure's own hosts
+    # asked for by Azure's own hosts
+    environment.python.conda_dependencies.add_pip_package("azureml-defaults")
     inference = InferenceConfig("score.py", source_directory=str(bundle), environment=environment)
-    container = AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=2, auth_enabled=True)
-    return environment, inference, container
+    size = {"cpu_cores": 1, "memory_gb": 2, "auth_enabled": True}
+    if cluster:
+        scale = {"autoscale_enabled": True, "autoscale_min_replicas": 1, "autoscale_max_replicas": 3}
+        return environment, inference, AksWebservice.deploy_configuration(**size, **scale)
+    return environment, inference, AciWebservice.deploy_configuration(**size)
 
 
-def deploy_azure(bundle, workspace, name, overwrite=False):
-    """Register the bundle's model in an `azureml.core.Workspace` and run it there as a container instance.
-
-    `name` is the service's: 3 to 32 letters, digits and dashes; `overwrite` replaces a service of that name.
-    Returns the running `AciWebservice`, which costs money until its ``delete()``; talk to it with
-    ``ServiceClient(service.scoring_uri, key=service.get_keys()[0])``.
-    """
-    _, inference, container = azure_plan(bundle)
-    from azureml.core.model import Model
-
+def register_bundle(bundle, workspace, dry_run=False):
+    """Register the bundle's model and environment in a workspace; return the `azureml.core.Model`."""
+    environment, _, _ = azure_plan(bundle)
     card = read_card(bundle)
-    model = Model.register(workspace, str(bundle), card["id"], tags={"version": card["version"]})
-    service = Model.deploy(workspace, name, [model], inference, container, overwrite=overwrite)
+    (Rehearsal(f"Environment({environment.name!r})") if dry_run else environment).register(workspace)
+    return _azureml(dry_run).Model.register(
+        workspace, str(bundle), card["id"], tags={"version": card["version"]}, description=card.get("caveat")
+    )
+
+
+def deploy_azure(bundle, workspace, name, cluster=None, overwrite=False, dry_run=False):
+    """Register the bundle's model in an `azureml.core.Workspace` and run it there as a web service.
+
+    Parameters
+    ----------
+    bundle : str or pathlib.Path
+        Folder made by `build_bundle`.
+    workspace : azureml.core.Workspace
+    name : str
+        The service's: 3 to 32 lower-case letters, digits and dashes, first a letter.
+    cluster : str, optional
+        Name of a Kubernetes cluster that is attached to the workspace; without it, a container instance.
+    overwrite : bool
+        Replace a service of that name.
+
+    Returns
+    -------
+    azureml.core.Webservice
+        It costs money until its ``delete()``; `azure_client` talks to it.
+    """
+    if not re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", name):  # else known only after the upload
+        raise ValueError(
+            f"{name!r} cannot be a service's name: 3 to 32 lower-case letters, digits and dashes, first a letter"
+        )
+    azureml = _azureml(dry_run)
+    _, inference, configuration = azure_plan(bundle, cluster)
+    target = azureml.AksCompute(workspace, cluster) if cluster else None
+    model = register_bundle(bundle, workspace, dry_run)
+    service = azureml.Model.deploy(
+        workspace, name, [model], inference, configuration, deployment_target=target, overwrite=overwrite
+    )
     service.wait_for_deployment(show_output=True)
     return service
+
+
+def update_service(bundle, workspace, name, dry_run=False):
+    """Let a running service go on with another bundle, at the same address and with the same keys; return it."""
+    _, inference, _ = azure_plan(bundle)
+    service = _azureml(dry_run).Webservice(workspace, name)
+    service.update(models=[register_bundle(bundle, workspace, dry_run)], inference_config=inference)
+    service.wait_for_deployment(show_output=True)
+    return service
+
+
+def list_services(workspace, dry_run=False):
+    """Return the workspace's services: list of dict with name, compute (ACI or AKS), state and uri."""
+    return [
+        {"name": each.name, "compute": each.compute_type, "state": each.state, "uri": each.scoring_uri}
+        for each in _azureml(dry_run).Webservice.list(workspace)
+    ]
+
+
+def service_exists(workspace, name, dry_run=False):
+    """Tell whether the workspace has a service of that name, in whatever state."""
+    return any(service["name"] == name for service in list_services(workspace, dry_run))
+
+
+def azure_client(workspace, name, dry_run=False):
+    """Return a `ServiceClient` for a service. It holds the service's key, which it shows nowhere."""
+    service = _azureml(dry_run).Webservice(workspace, name)
+    keys = service.get_keys()
+    return None if dry_run else ServiceClient(service.scoring_uri, key=keys[0])
+
+
+def renew_keys(workspace, name, dry_run=False):
+    """Make both keys of a service invalid and let Azure make new ones; `azure_client` gets them."""
+    service = _azureml(dry_run).Webservice(workspace, name)
+    for key in ("Primary", "Secondary"):
+        service.regen_key(key)
+
+
+def delete_service(workspace, name, missing_ok=False, dry_run=False):
+    """Delete a service, which ends its costs. Without such a service nothing happens if `missing_ok`."""
+    if missing_ok and not service_exists(workspace, name, dry_run) and not dry_run:
+        return
+    _azureml(dry_run).Webservice(workspace, name).delete()
+
+
+def build_image(bundle, workspace, folder=None, dry_run=False):
+    """Let Azure build the service's container image, for a host of your own.
+
+    With `folder`, Azure only writes a Dockerfile and what belongs to it, and they are saved there.
+    Returns the `azureml.core.model.ModelPackage`; its `location` is the image's address in the workspace's registry.
+    """
+    _, inference, _ = azure_plan(bundle)
+    card = read_card(bundle)
+    model = register_bundle(bundle, workspace, dry_run)
+    package = _azureml(dry_run).Model.package(
+        workspace,
+        [model],
+        inference,
+        generate_dockerfile=folder is not None,
+        image_name=card["id"],
+        image_label=card["version"],
+    )
+    package.wait_for_creation(show_output=True)
+    if folder is not None:
+        package.save(str(folder))
+    return package

@@ -84,7 +84,9 @@ def test_the_service_answers_what_the_notebook_predicts(walk):
 
 def test_the_azure_notebook_skips_without_a_workspace_and_says_so(walk):
     printed = walk[1]["code/03_deployment/02_deploy_to_azure.ipynb"]
-    assert printed.count("Skipped:") == 3 and "entry script: score.py" in printed
+    assert printed.count("Skipped:") == 3 and "there is no .azureml/config.json" in printed
+    assert "entry script: score.py" in printed and "Model.deploy(workspace, 'isicvision'" in printed
+    assert "load_online_deployment('code/03_deployment/azure/deployment-blue.yml'" in printed
 
 
 def test_the_same_seed_gives_the_same_split_and_metrics(walk, tmp_path):

@@ -29,7 +29,7 @@ from PIL import Image
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from isicvision import ServiceClient, azure, build_bundle, deploy_local, pixels
+from isicvision import ServiceClient, build_bundle, deploy_local, pixels
 from isicvision.client import ServiceError
 
 SIZE = 32
@@ -625,36 +625,3 @@ def test_client_reports_other_answers(answers, answer, word):
     answers.answers = [answer]
     with pytest.raises(ServiceError, match=word):
         ServiceClient(answers.uri).score_many([GOOD])
-
-
-# Azure, as far as it needs no account
-
-
-def test_azure_plan_and_deployment(bundle):
-    model_module = pytest.importorskip("azureml.core.model")
-    environment, inference, container = azure.azure_plan(bundle)
-    conda = environment.python.conda_dependencies
-    assert "python=3.11" in list(conda.conda_packages)
-    assert set((bundle / "requirements.txt").read_text().split()) <= set(conda.pip_packages)
-    inference.validate_configuration()
-    container.validate_configuration()
-    assert (container.cpu_cores, container.memory_gb, container.auth_enabled) == (1, 2, True)
-
-    # the calls that need an account: their real signatures, nothing behind them
-    with mock.patch.multiple(
-        model_module.Model, register=mock.DEFAULT, deploy=mock.DEFAULT, autospec=True
-    ) as calls:
-        service = azure.deploy_azure(bundle, "workspace", "lesions", overwrite=True)
-    version = json.loads((bundle / "model.json").read_text())["version"]
-    arguments = calls["register"].call_args
-    assert arguments.args == ("workspace", str(bundle), "isicvision-stand-in")
-    assert arguments.kwargs == {"tags": {"version": version}}
-    assert calls["deploy"].call_args.args[:3] == ("workspace", "lesions", [calls["register"].return_value])
-    assert calls["deploy"].call_args.kwargs == {"overwrite": True}
-    assert service is calls["deploy"].return_value
-
-
-def test_azure_says_what_is_missing(bundle):
-    with mock.patch.dict(sys.modules, {"azureml.core": None}):
-        with pytest.raises(ImportError, match=r'pip install -e "\.\[azure\]"'):
-            azure.azure_plan(bundle)

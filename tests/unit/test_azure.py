@@ -1,0 +1,530 @@
+"""Azure, as far as it needs no account: the real libraries' objects and signatures, with nothing behind them."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import yaml
+from test_deployment import StandIn
+
+from isicvision import PROJECT_ROOT, azure, build_bundle
+
+pytest.importorskip("azureml.core")
+from azureml.core import Environment, Workspace
+from azureml.core.compute import AksCompute
+from azureml.core.model import Model, ModelPackage
+from azureml.core.webservice import AciWebservice, Webservice
+from azureml.exceptions import WebserviceException
+
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # azureml's own YAML
+
+FILES = PROJECT_ROOT / "code" / "03_deployment" / "azure"
+CONFIG = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return build_bundle(StandIn(), tmp_path_factory.mktemp("azure") / "bundle")
+
+
+@pytest.fixture
+def workspace():
+    return mock.create_autospec(Workspace, instance=True)
+
+
+@contextmanager
+def answering(*names):
+    """Let azureml-core's calls to Azure answer as if there were services of these names; give the classes."""
+    services = {name: mock.create_autospec(AciWebservice, instance=True) for name in names}
+    for name, service in services.items():
+        service.configure_mock(
+            name=name, compute_type="ACI", state="Healthy", scoring_uri=f"http://{name}/score"
+        )
+        service.get_keys.return_value = ["the-primary-key", "the-secondary-key"]
+
+    def find(workspace, name):
+        if name not in services:
+            raise WebserviceException("WebserviceNotFound")  # as the real one does
+        return services[name]
+
+    with (
+        mock.patch("azureml.core.model.Model", mock.create_autospec(Model)) as model,
+        mock.patch("azureml.core.webservice.Webservice", mock.create_autospec(Webservice)) as webservice,
+        mock.patch("azureml.core.compute.AksCompute", mock.create_autospec(AksCompute)) as cluster,
+        mock.patch.object(Environment, "register", autospec=True) as register,
+    ):
+        webservice.list.return_value = list(services.values())
+        webservice.side_effect = find
+        model.package.return_value = mock.create_autospec(ModelPackage, instance=True)
+        yield mock.Mock(
+            Model=model, Webservice=webservice, AksCompute=cluster, register=register, services=services
+        )
+
+
+# azureml-core (v1)
+
+
+def test_plan(bundle):
+    environment, inference, container = azure.azure_plan(bundle)
+    conda = environment.python.conda_dependencies
+    assert "python=3.11" in list(conda.conda_packages)
+    assert {*(bundle / "requirements.txt").read_text().split(), "azureml-defaults"} == set(conda.pip_packages)
+    inference.validate_configuration()
+    container.validate_configuration()
+    assert (container.cpu_cores, container.memory_gb, container.auth_enabled) == (1, 2, True)
+
+    _, _, replicas = azure.azure_plan(bundle, cluster="aks")
+    replicas.validate_configuration()
+    assert type(replicas).__name__ == "AksServiceDeploymentConfiguration"
+    assert (replicas.cpu_cores, replicas.memory_gb, replicas.auth_enabled) == (1, 2, True)
+    assert (replicas.autoscale_min_replicas, replicas.autoscale_max_replicas) == (1, 3)
+    assert not replicas.token_auth_enabled
+
+
+def test_deploy(bundle, workspace):
+    with answering() as azureml:
+        service = azure.deploy_azure(bundle, workspace, "lesions", overwrite=True)
+    card = json.loads((bundle / "model.json").read_text())
+    azureml.Model.register.assert_called_once_with(
+        workspace,
+        str(bundle),
+        "isicvision-stand-in",
+        tags={"version": card["version"]},
+        description=card["caveat"],
+    )
+    assert azureml.register.call_args.args[0].name == "isicvision-service"
+    call = azureml.Model.deploy.call_args
+    assert call.args[:3] == (workspace, "lesions", [azureml.Model.register.return_value])
+    assert call.args[3].source_directory == str(bundle)
+    assert type(call.args[4]).__name__ == "AciServiceDeploymentConfiguration"
+    assert call.kwargs == {"deployment_target": None, "overwrite": True}
+    service.wait_for_deployment.assert_called_once_with(show_output=True)
+    azureml.AksCompute.assert_not_called()
+
+
+def test_deploy_to_a_cluster(bundle, workspace):
+    with answering() as azureml:
+        azure.deploy_azure(bundle, workspace, "lesions", cluster="aks")
+    azureml.AksCompute.assert_called_once_with(workspace, "aks")
+    call = azureml.Model.deploy.call_args
+    assert type(call.args[4]).__name__ == "AksServiceDeploymentConfiguration"
+    assert call.kwargs == {"deployment_target": azureml.AksCompute.return_value, "overwrite": False}
+
+
+@pytest.mark.parametrize("name", ["Lesions", "le", "1esions", "lesions-", "le sions", "l" * 33])
+def test_a_bad_name_is_refused_before_the_upload(bundle, workspace, name):
+    with answering() as azureml, pytest.raises(ValueError, match=f"'{name}' cannot be a service's name"):
+        azure.deploy_azure(bundle, workspace, name)
+    azureml.Model.register.assert_not_called()
+
+
+def test_update(bundle, workspace):
+    with answering("lesions") as azureml:
+        service = azure.update_service(bundle, workspace, "lesions")
+    assert service is azureml.services["lesions"]
+    call = service.update.call_args
+    assert call.kwargs["models"] == [azureml.Model.register.return_value]
+    assert call.kwargs["inference_config"].entry_script == "score.py"
+    service.wait_for_deployment.assert_called_once_with(show_output=True)
+
+
+def test_list_exists_delete(workspace):
+    with answering("lesions") as azureml:
+        assert azure.list_services(workspace) == [
+            {"name": "lesions", "compute": "ACI", "state": "Healthy", "uri": "http://lesions/score"}
+        ]
+        assert azure.service_exists(workspace, "lesions")
+        assert not azure.service_exists(workspace, "lesion")
+        azure.delete_service(workspace, "lesion", missing_ok=True)
+        with pytest.raises(WebserviceException):
+            azure.delete_service(workspace, "lesion")
+        azureml.services["lesions"].delete.assert_not_called()
+        azure.delete_service(workspace, "lesions", missing_ok=True)
+        azureml.services["lesions"].delete.assert_called_once_with()
+
+
+def test_keys_are_used_and_not_shown(workspace, capfd, caplog):
+    with answering("lesions") as azureml:
+        client = azure.azure_client(workspace, "lesions")
+        azure.renew_keys(workspace, "lesions")
+    assert client.scoring_uri == "http://lesions/score"
+    request = mock.Mock(headers={})
+    assert client._session.auth(request).headers == {"Authorization": "Bearer the-primary-key"}
+    regenerated = azureml.services["lesions"].regen_key.call_args_list
+    assert regenerated == [mock.call("Primary"), mock.call("Secondary")]
+    assert "the-primary-key" not in "".join(
+        [repr(client), str(vars(client)), *capfd.readouterr(), caplog.text]
+    )
+
+
+def test_build_image(bundle, workspace, tmp_path):
+    version = json.loads((bundle / "model.json").read_text())["version"]
+    with answering() as azureml:
+        package = azure.build_image(bundle, workspace)
+        assert azureml.Model.package.call_args.kwargs == {
+            "generate_dockerfile": False,
+            "image_name": "isicvision-stand-in",
+            "image_label": version,
+        }
+        package.wait_for_creation.assert_called_once_with(show_output=True)
+        package.save.assert_not_called()
+        azure.build_image(bundle, workspace, tmp_path)
+    assert azureml.Model.package.call_args.kwargs["generate_dockerfile"] is True
+    package.save.assert_called_once_with(str(tmp_path))
+
+
+def test_a_dry_run_prints_the_calls_and_makes_none(bundle, capsys):
+    dry = {"dry_run": True}
+    with answering("lesions") as azureml:
+        azure.deploy_azure(bundle, None, "lesions", **dry)
+        plan = capsys.readouterr().out
+        azure.deploy_azure(bundle, None, "lesions", cluster="aks", **dry)
+        replicas = capsys.readouterr().out
+        azure.update_service(bundle, None, "lesions", **dry)
+        azure.list_services(None, **dry)
+        azure.service_exists(None, "lesions", **dry)
+        assert azure.azure_client(None, "lesions", **dry) is None
+        azure.renew_keys(None, "lesions", **dry)
+        azure.delete_service(None, "lesions", missing_ok=True, **dry)
+        azure.build_image(bundle, None, "folder", **dry)
+        rest = capsys.readouterr().out
+    for each in (azureml.Model, azureml.Webservice, azureml.AksCompute, azureml.register):
+        assert each.mock_calls == []
+
+    assert [line.partition("(")[0] for line in plan.splitlines()] == [
+        *("Environment", "Model.register", "Model.deploy", "Model.deploy")
+    ]
+    assert "Environment('isicvision-service').register(workspace)" in plan
+    assert "AciServiceDeploymentConfiguration(cpu_cores=1, memory_gb=2, auth_enabled=True)" in plan
+    assert replicas.startswith("AksCompute(workspace, 'aks')\n") and "autoscale_max_replicas=3" in replicas
+    for call in (
+        "Webservice(…).update(models=[Model.register(…)], inference_config=InferenceConfig(",
+        "Webservice.list(workspace)",
+        "Webservice(…).get_keys()",
+        "Webservice(…).regen_key('Secondary')",
+        "Webservice(…).delete()",
+        "generate_dockerfile=True, image_name='isicvision-stand-in'",
+        "Model.package(…).save('folder')",
+    ):
+        assert call in rest
+
+
+def test_open_workspace(tmp_path, monkeypatch):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
+    login = dict.fromkeys(azure._LOGIN, "a-secret")
+    with (
+        mock.patch.object(Workspace, "from_config", autospec=True) as from_config,
+        mock.patch("azureml.core.authentication.ServicePrincipalAuthentication", autospec=True) as principal,
+    ):
+        for name in login:
+            monkeypatch.delenv(name, raising=False)
+        azure.open_workspace(config)
+        with mock.patch.dict("os.environ", {"AZURE_TENANT_ID": "of something else"}):
+            azure.open_workspace(config)
+        assert from_config.call_args_list == [mock.call(str(config), auth=None)] * 2
+        with mock.patch.dict("os.environ", login):
+            workspace = azure.open_workspace(config)
+    principal.assert_called_once_with("a-secret", "a-secret", "a-secret")
+    assert from_config.call_args.kwargs == {"auth": principal.return_value}
+    assert workspace is from_config.return_value
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (None, FileNotFoundError, r"config\.json is missing: get it from Azure portal"),
+        ("{'a': 1}", ValueError, r"config\.json is no JSON object"),
+        ("3", ValueError, "is no JSON object"),
+        ('["subscription_id"]', ValueError, "is no JSON object"),
+        (json.dumps(CONFIG | {"resource_group": ""}), ValueError, "has no resource_group: get it again"),
+        ("{}", ValueError, "has no resource_group, subscription_id, workspace_name"),
+    ],
+)
+def test_open_workspace_says_what_is_wrong_with_the_file(tmp_path, content, error, words):
+    config = tmp_path / "config.json"
+    if content is not None:
+        config.write_text(content)
+    with pytest.raises(error, match=words):
+        azure.open_workspace(config)
+
+
+def test_azure_says_what_is_missing(bundle, workspace, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
+    with mock.patch.dict(sys.modules, {"azureml.core": None}):
+        for call in (
+            lambda: azure.azure_plan(bundle),
+            lambda: azure.list_services(workspace),
+            lambda: azure.open_workspace(config),
+        ):
+            with pytest.raises(ImportError, match=r'pip install -e "\.\[azure\]"'):
+                call()
+    with pytest.raises(FileNotFoundError, match="build_bundle"):
+        azure.azure_plan(tmp_path)
+
+
+# the bundle as a container
+
+
+def test_the_dockerfile_is_sound(bundle):
+    hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    command = [hadolint, "--no-color", "--failure-threshold", "warning", bundle / "Dockerfile"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+# azure-ai-ml (v2), which needs an environment of its own
+
+
+def managed(*arguments, python=sys.executable, **options):
+    """Run managed.py; return its status and all it prints."""
+    options = {"capture_output": True, "text": True, "timeout": 100} | options
+    done = subprocess.run([python, FILES / "managed.py", *arguments], **options)
+    return done.returncode, (done.stdout or "") + (done.stderr or "")
+
+
+@pytest.fixture(scope="module")
+def own_python(tmp_path_factory):
+    """A fresh environment with azure-ai-ml in it: about 20 seconds."""
+    folder = tmp_path_factory.mktemp("azure-ai-ml")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
+    done = subprocess.run([*pip, "-r", FILES / "requirements.txt"], capture_output=True, text=True)
+    if done.returncode and "from versions: none" in done.stderr:
+        pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+# the calls that need an account: the operations of the real library, with nothing behind them
+CALLS = """
+import sys
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
+from azure.ai.ml import load_online_deployment, load_online_endpoint
+from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint
+from azure.ai.ml.operations import OnlineDeploymentOperations, OnlineEndpointOperations
+from azure.mgmt.monitor.models import AutoscaleSettingResource
+from azure.mgmt.monitor.operations import AutoscaleSettingsOperations
+
+sys.path.insert(0, sys.argv[1])
+import managed
+
+endpoints = create_autospec(OnlineEndpointOperations, instance=True)
+deployments = create_autospec(OnlineDeploymentOperations, instance=True)
+rules = create_autospec(AutoscaleSettingsOperations, instance=True)
+azure = SimpleNamespace(
+    workspace=SimpleNamespace(
+        online_endpoints=endpoints, online_deployments=deployments, resource_group_name="group"
+    ),
+    monitor=SimpleNamespace(autoscale_settings=rules),
+    load_online_endpoint=load_online_endpoint,
+    load_online_deployment=load_online_deployment,
+    to_settings=AutoscaleSettingResource.from_dict,
+)
+endpoints.list.return_value = []
+managed.deploy(azure, "lesions", "blue", sys.argv[2])
+created = endpoints.begin_create_or_update.call_args.args[0]
+assert (type(created), created.name, created.auth_mode) == (ManagedOnlineEndpoint, "lesions", "key")
+deployed = deployments.begin_create_or_update.call_args.args[0]
+assert (type(deployed), deployed.name, deployed.endpoint_name) == (ManagedOnlineDeployment, "blue", "lesions")
+assert str(deployed.model.path) == sys.argv[2]
+
+endpoints.list.return_value = [created]  # a second deployment leaves the endpoint and its traffic alone
+managed.deploy(azure, "lesions", "green", sys.argv[2])
+assert endpoints.begin_create_or_update.call_count == 1
+assert deployments.begin_create_or_update.call_args.args[0].name == "green"
+
+endpoints.get.return_value = created
+managed.traffic(azure, "lesions", {"blue": 90, "green": 10})
+assert endpoints.begin_create_or_update.call_args.args[0].traffic == {"blue": 90, "green": 10}
+
+created.location = "westeurope"
+deployed._id = "/subscriptions/s/blue"
+deployments.get.return_value = deployed
+managed.autoscale(azure, "lesions", "blue")
+group, name, settings = rules.create_or_update.call_args.args
+settings = settings.serialize()
+assert (group, name, settings["location"]) == ("group", "lesions-blue", "westeurope")
+properties = settings["properties"]
+assert properties["targetResourceUri"] == "/subscriptions/s/blue"
+triggers = [rule["metricTrigger"] for rule in properties["profiles"][0]["rules"]]
+assert {trigger["metricResourceUri"] for trigger in triggers} == {"/subscriptions/s/blue"}
+
+deployments.get_logs.return_value = "the end of the log"
+managed.logs(azure, "lesions", "blue")
+managed.list_endpoints(azure)
+endpoints.get_keys.return_value = SimpleNamespace(primary_key="the-key")
+managed.key(azure, "lesions")
+managed.renew_keys(azure, "lesions")
+assert [call.kwargs["key_type"] for call in endpoints.begin_regenerate_keys.call_args_list] == [
+    *("primary", "secondary")
+]
+managed.delete(azure, "lesions", "green")
+deployments.begin_delete.assert_called_once_with("green", "lesions")
+rules.delete.assert_called_once_with("group", "lesions-green")
+endpoints.begin_delete.assert_not_called()
+managed.delete(azure, "lesions")
+endpoints.begin_delete.assert_called_once_with("lesions")
+"""
+
+
+@pytest.mark.xdist_group("azure-ai-ml")  # the environment is made once
+def test_the_yaml_files_are_valid(own_python, bundle):
+    status, said = managed("--bundle", bundle, "check", python=own_python)
+    assert status == 0, said
+    assert said.splitlines()[-3:] == [
+        "deployment-blue.yml: 1 x Standard_DS3_v2, 2 workers each",
+        "deployment-green.yml: 1 x Standard_DS3_v2, 2 workers each",
+        "endpoint.yml, autoscale.yml: fine",
+    ]
+    status, said = managed("--bundle", bundle / "absent", "check", python=own_python)
+    assert status == 1 and "absent" in said
+
+
+# the file, what is in it, what takes its place, what check says then
+FAULTS = [
+    ("endpoint.yml", "auth_mode: key", "auth_mode: aml_token", "auth_mode must be key"),
+    ("endpoint.yml", "auth_mode: key", "auth: key", "Unknown field"),
+    ("endpoint.yml", "name: isicvision", "name: 1-x", "name"),
+    ("deployment-green.yml", "name: green", "name: blue", "its name is blue, not green"),
+    ("deployment-green.yml", "instance_count: 1", "instances: 1", "Unknown field"),
+    (
+        "deployment-green.yml",
+        'WORKER_COUNT: "2"',
+        'WORKER_COUNT: "3"',
+        "WORKER_COUNT is 3, not max_concurrent",
+    ),
+    ("deployment-green.yml", "timeout_ms: 30000", "timeout_ms: 300000", "at most 180000"),
+    ("deployment-green.yml", "script: score.py", "script: pixels.py", "has no init"),
+    ("deployment-green.yml", "script: score.py", "script: absent.py", "absent.py"),
+    ("autoscale.yml", "metricName", "metric", "understands only"),
+]
+
+CHECK_FAULTS = """
+import json
+import shutil
+import sys
+from pathlib import Path
+
+files, copy, bundle, faults = sys.argv[1:]
+sys.path.insert(0, files)
+import managed
+
+managed.HERE = Path(shutil.copytree(files, copy))
+managed.check(bundle)
+for name, old, new, words in json.loads(faults):
+    path = Path(copy, name)
+    text = path.read_text()
+    assert old in text, (name, old)
+    path.write_text(text.replace(old, new))
+    try:
+        managed.check(bundle)
+    except Exception as error:
+        assert words in str(error), (name, new, error)
+    else:
+        raise AssertionError((name, new))
+    path.write_text(text)
+"""
+
+
+@pytest.mark.xdist_group("azure-ai-ml")
+def test_a_fault_in_a_yaml_file_is_found(own_python, bundle, tmp_path):
+    arguments = (FILES, tmp_path / "copy", bundle, json.dumps(FAULTS))
+    done = subprocess.run([own_python, "-c", CHECK_FAULTS, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.xdist_group("azure-ai-ml")
+def test_the_managed_calls_fit_the_library(own_python, bundle):
+    done = subprocess.run([own_python, "-c", CALLS, FILES, bundle], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-4:] == [
+        "the end of the log",
+        "lesions None {'blue': 90, 'green': 10}",
+        "the-key",
+        "",
+    ]
+
+
+def test_the_yaml_files_name_the_bundle():
+    blue, green = (
+        yaml.safe_load((FILES / f"deployment-{name}.yml").read_text()) for name in ("blue", "green")
+    )
+    assert blue | {"name": "green"} == green
+    paths = (green["model"]["path"], green["code_configuration"]["code"])
+    assert {(FILES / path).resolve() for path in paths} == {PROJECT_ROOT / "outputs" / "bundle"}
+    assert (FILES / green["environment"]["conda_file"]).resolve() == PROJECT_ROOT / "outputs/bundle/conda.yml"
+    assert blue["endpoint_name"] == yaml.safe_load((FILES / "endpoint.yml").read_text())["name"]
+
+
+@pytest.mark.parametrize(
+    ("command", "calls"),
+    [
+        (
+            "--endpoint lesions deploy blue",
+            [".list()", "load_online_deployment(", "'endpoint_name': 'lesions'"],
+        ),
+        ("traffic blue=90 green=10", [".traffic = {'blue': 90, 'green': 10}", "begin_create_or_update("]),
+        ("autoscale green", ["autoscale_settings.create_or_update(", "'isicvision-green'"]),
+        ("list", ["workspace.online_endpoints.list()"]),
+        ("logs blue", ["get_logs('blue', 'isicvision', 200)"]),
+        ("key", ["get_keys('isicvision')"]),
+        ("renew-keys", ["key_type='secondary'"]),
+        ("delete green", ["begin_delete('green', 'isicvision')", "'isicvision-green'"]),
+        (
+            "delete",
+            ["online_endpoints.begin_delete('isicvision')", "'isicvision-blue'", "'isicvision-green'"],
+        ),
+    ],
+)
+def test_a_managed_dry_run_prints_the_calls(command, calls):
+    status, said = managed("--dry-run", *command.split())
+    assert status == 0, said
+    assert [call for call in calls if call not in said] == []
+
+
+def test_managed_says_what_is_wrong(tmp_path):
+    config = tmp_path / "config.json"
+    for command, words in (
+        (["traffic", "blue=90"], "must sum to 100"),
+        (["traffic", "red=100"], "'red=100' is not like blue=90"),
+        (["deploy", "red"], "invalid choice: 'red'"),
+        (["--config", config, "list"], "config.json is missing: get it from Azure portal"),
+    ):
+        status, said = managed(*command)
+        assert status and words in said
+    config.write_text(json.dumps(CONFIG))
+    for command in ("check", "list"):  # azure-ai-ml is not in this environment
+        status, said = managed("--config", config, command)
+        assert status == 2 and "say how to install it" in said
+
+
+def test_git_ignores_the_workspace_and_the_environment():
+    ignored = (PROJECT_ROOT / ".gitignore").read_text().split()
+    assert {".azureml/", ".venv-azure/"} <= {*ignored}
+
+
+def test_the_key_is_not_printed_to_a_person():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import managed; from unittest import mock; "
+    code += "managed.key(mock.Mock(**{'workspace.online_endpoints.get_keys.return_value.primary_key': 'a-key'}), 'x')"
+    command = [sys.executable, "-c", code, str(FILES)]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "a-key\n"
+    master, terminal = pty.openpty()
+    done = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, text=True)
+    os.close(terminal)
+    assert done.returncode == 1 and "export ISICVISION_KEY" in done.stderr
+    with pytest.raises(OSError):  # nothing to read
+        os.read(master, 100)
+    os.close(master)
