@@ -137,6 +137,9 @@ def slices(evaluation, column, metric="roc_auc"):
     values = table[column]
     if values.dtype.kind in "if" and values.nunique() > 10:
         values = pd.qcut(values, BANDS, duplicates="drop")
+        first, *middle, last = values.cat.categories
+        names = [f"over {band.left:g} to {band.right:g}" for band in middle]
+        values = values.cat.rename_categories([f"up to {first.right:g}", *names, f"over {last.left:g}"])
     values = _named(values)
     rows = []
     for value, part in table.groupby(values, observed=True):

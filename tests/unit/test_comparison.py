@@ -107,8 +107,8 @@ def test_bands_and_ordered_values_keep_their_order():
         ["large", "small", None] * 200, ["small", "middle", "large"], ordered=True
     )
     evaluation = Evaluation.from_scores(labels, scores, metadata=metadata)
-    lower = [
-        float(name.strip("(").split(",")[0]) for name in comparison.slices(evaluation, "thickness").index
-    ]
-    assert lower == sorted(lower)
+    names = [*comparison.slices(evaluation, "thickness").index]
+    ends = [float(word) for name in names for word in name.split() if word[0].isdigit()]
+    assert [name.split()[0] for name in names] == ["up", "over", "over", "over"]
+    assert ends == sorted(ends)
     assert [*comparison.slices(evaluation, "size").index] == ["small", "large", "missing"]
