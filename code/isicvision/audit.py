@@ -37,8 +37,8 @@ INKS = {
 """Colours of the marks, RGB."""
 SWAPPED = "border swapped"
 HIDDEN = {"lesion masked": "the lesion masked", "border only": "the border only"}
-BOUNDS = {"roc_auc": 0.9, "lost": 0.1, "moved": 0.25, SWAPPED: 0.17}
-"""What is usual without a shortcut: see `shortcuts`, and tests/bench/bench_audit.py, which measures it."""
+BOUNDS = {"roc_auc": 0.9, "lost": 0.2, "moved": 0.25, "dark corners added": 0.35, SWAPPED: 0.17}
+"""By figure or change. No model without a planted shortcut came that far in tests/bench/bench_audit.py."""
 
 
 def changed(pictures, name):
@@ -158,9 +158,9 @@ def shortcuts(model, dataset, borders=None, positive=None, seed=0):
     * **lesion masked**, **border only**: the lesion, or all but the border, is filled with the colour of the skin. ROC
       AUC should fall. How far depends on the pictures: in HAM10000 the skin around tells a part of the label, and
       models without any planted shortcut keep 0.85. Flagged above 0.9.
-    * **border masked**: flagged if ROC AUC falls by more than 0.1.
+    * **border masked**: flagged if ROC AUC falls by more than 0.2.
     * **ruler**, **dark corners**, **marks** in the corners **added**: flagged if the average picture moves past more
-      than 0.25 of the pictures, in the order of their scores.
+      than 0.25 of the pictures, in the order of their scores; by dark corners, which cover much more, past 0.35.
     * **border swapped**: each picture with the border of a positive one, and again with that of another; what the model
       learnt of any border, be it known or not, is the difference of the two scores. Flagged above 0.17.
 

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset, audit, pixels, training
+from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset, audit, export, pixels, training
 
 REAL = PROJECT_ROOT.parent / "shared" / "data" / "ham10000_200x150"
 LEARNT, TESTED = 400, 240
@@ -41,16 +41,24 @@ CLASSIFIERS = {
 class Twin(ImageClassifier):
     """A model on features that computes those of each picture once."""
 
-    known = {}  # of all twins: they share the network
+    known, compiled = {}, None  # of all twins: they share the network
+
+    def featurize(self, pictures):
+        """Compute the features of decoded pictures, or of a dataset."""
+        if not isinstance(pictures, np.ndarray):
+            pictures = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in pictures.paths])
+        if Twin.compiled is None:
+            Twin.compiled = export.Compiled(self.scoring_module().eval(), self.image_size)
+        keys = [blake2b(picture.tobytes()).digest() for picture in pictures]
+        new = [number for number, key in enumerate(keys) if key not in self.known]
+        if new:
+            features = training.forward(self.compiled, pictures[new])
+            self.known |= {keys[number]: row for number, row in zip(new, features, strict=True)}
+        return np.stack([self.known[key] for key in keys])
 
     def scores(self, array):
         """Predict decoded pictures."""
-        keys = [blake2b(picture.tobytes()).digest() for picture in array]
-        new = [number for number, key in enumerate(keys) if key not in self.known]
-        if new:
-            features = training.forward(self.scoring_module(), array[new])
-            self.known |= {keys[number]: row for number, row in zip(new, features, strict=True)}
-        return self.classifier.predict_proba(np.stack([self.known[key] for key in keys]))
+        return self.classifier.predict_proba(self.featurize(array))
 
 
 def pictures(seed=0):
@@ -154,12 +162,12 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=27)
-    parser.add_argument("--first", type=int, default=0, help="seed of the first pair")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first pair, and of the split")
     parser.add_argument("--fine-tuned", type=int, default=0, help="pairs of small fine-tuned networks")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--csv", help="write a row an audit to this file")
     arguments = parser.parse_args()
-    pool, tested = pictures()
+    pool, tested = pictures(arguments.first)
     started, rows = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ISICVISION_CACHE"] = folder  # nobody needs these features again
