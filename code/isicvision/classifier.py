@@ -267,6 +267,7 @@ class ImageClassifier:
             "groups": int(dataset.table["group"].nunique()),
             "set_aside": len(dataset.set_aside),
             "manifest": record.manifest(dataset),
+            "sources": record.sources(dataset),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         return history

@@ -151,6 +151,7 @@ def test_bundle_holds_all_a_service_needs(bundle):
     card = json.loads((bundle / "model.json").read_text())
     assert card["labels"] == ["benign", "malignant"] and card["image_size"] == SIZE
     assert card["training"] == {"epochs": 1} and card["version"] == card["sha256"]["model.onnx"][:12]
+    assert card["packages"]["onnxruntime"] == metadata.version("onnxruntime")
     assert "no diagnostic device" in card["caveat"]
     assert (bundle / "pixels.py").read_bytes() == Path(pixels.__file__).read_bytes()
     pins = (bundle / "requirements.txt").read_text().split()
