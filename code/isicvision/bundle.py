@@ -54,8 +54,10 @@ def build_bundle(model, folder):
     Returns
     -------
     pathlib.Path
-        `folder`, with model.onnx (uint8 pictures in, probabilities out), model.json (the model's card, labels,
-        image size, id, version, checksums), score.py, pixels.py, requirements.txt, conda.yml and Dockerfile.
+        `folder`, with model.onnx (uint8 pictures in, probabilities out), model.json, score.py, pixels.py,
+        requirements.txt, conda.yml and Dockerfile. model.json is the model's card (labels, temperature, threshold and
+        how it was chosen, the training pictures' number, groups, hash and sources), an id, a version (of model.onnx),
+        the packages' versions, and checksums of what makes the scores, without which the service does not start.
     """
     script = PROJECT_ROOT / "code" / "03_deployment" / "score.py"
     if not script.exists():
@@ -77,20 +79,22 @@ def build_bundle(model, folder):
         checksums = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(new.iterdir())
         }
+        pins = {name: metadata.version(name) for name in _REQUIREMENTS}
         card = {
             "licence": "MIT",
             **model.card,
             "id": f"isicvision-{model.card.get('backbone', 'model')}".replace("_", "-"),
             "version": checksums["model.onnx"][:12],
             "labels": list(model.labels),
+            "packages": pins,
             "image_size": model.image_size,
             "sha256": checksums,
         }
         (new / "model.json").write_text(json.dumps(card, indent=2) + "\n")
         shutil.copyfile(script, new / "score.py")
-        pins = [f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS]
-        (new / "requirements.txt").write_text("\n".join(pins) + "\n")
-        (new / "conda.yml").write_text(_CONDA + "".join(f"  - {pin}\n" for pin in pins))
+        requirements = [f"{name}=={version}" for name, version in pins.items()]
+        (new / "requirements.txt").write_text("\n".join(requirements) + "\n")
+        (new / "conda.yml").write_text(_CONDA + "".join(f"  - {each}\n" for each in requirements))
         (new / "Dockerfile").write_text(_DOCKERFILE)
         if target.exists():
             target.rename(Path(temporary) / "old")

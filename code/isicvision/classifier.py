@@ -14,11 +14,11 @@ import numpy as np
 import sklearn
 import skops.io
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 
-from . import augmentation, backbones, cache, decisions, pixels, record, training
+from . import augmentation, backbones, cache, decisions, familiarity, pixels, record, training
 from .presets import PRESETS
 from .settings import Settings
 
@@ -60,6 +60,8 @@ class ImageClassifier:
         What `save` writes to model.json: network, labels, settings, history, versions.
     step_loss : list of float
         The loss of every step of the last `fit`.
+    familiarity : isicvision.familiarity.Familiarity or None
+        What `familiarize` has learnt.
 
     Raises
     ------
@@ -93,7 +95,7 @@ class ImageClassifier:
         if views > 1 and classifier is not None:
             raise ValueError("views has no effect on features + a scikit-learn classifier; leave it out")
         self.image_size, self.classifier, self.views, self.seed = image_size, classifier, views, seed
-        self._defaults, self._augmenter, self.step_loss = {}, None, []
+        self._defaults, self._augmenter, self.step_loss, self.familiarity = {}, None, [], None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = backbones.Network(self.backbone, len(self.labels), weights, dropout)
@@ -115,6 +117,7 @@ class ImageClassifier:
             "classifier": None if classifier is None else str(classifier),
             "temperature": 1.0,
             "decision": None,
+            "familiarity": None,
             "training": None,
             "caveat": CAVEAT,
         }
@@ -255,13 +258,16 @@ class ImageClassifier:
         else:
             history, trained = None, {}
             self._fit_classifier(dataset, targets)
-        self.card |= {"temperature": 1.0, "decision": None}  # those of an earlier training
+        # those of an earlier training
+        self.card |= {"temperature": 1.0, "decision": None, "familiarity": None}
+        self.familiarity = None
         counts = dataset.table["label"].value_counts()
         self.card["training"] = trained | {
             "pictures": {label: int(counts[label]) for label in self.labels},
             "groups": int(dataset.table["group"].nunique()),
             "set_aside": len(dataset.set_aside),
             "manifest": record.manifest(dataset),
+            "sources": record.sources(dataset),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         return history
@@ -497,6 +503,73 @@ class ImageClassifier:
             raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
         self.card["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
+    def familiarize(self, training, held_out):
+        """Learn how far from the training pictures a picture may lie: the service refuses those beyond.
+
+        Saved with the model, and part of its ONNX graph. See `familiarity` for the method; docs/service.md has what it
+        refuses. It knows pictures from where these come from: of another camera or size it may refuse many.
+
+        Parameters
+        ----------
+        training : ImageDataset
+            At most `familiarity.PICTURES` of them are taken.
+        held_out : ImageDataset
+            Other pictures, such as those for validation. About 3 % of such pictures will lie beyond the limit.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (pictures,)
+            `distance` of the held-out pictures.
+
+        Raises
+        ------
+        ValueError
+            If the network has no stages with positions, from which distances could be told.
+        """
+        known = self._pictures(training).require_all()
+        order = np.random.default_rng(self.seed).permutation(len(known))
+        means = self._stage_means(known, np.sort(order[: familiarity.PICTURES]))
+        new = self._stage_means(held_out)
+        self.familiarity = familiarity.fit(means, new).to(next(self.network.parameters()).device)
+        distances = self._distances(new)
+        self.card["familiarity"] = {
+            "training": {"pictures": len(means)},
+            "held_out": {"pictures": len(new), "refused": float((distances > 1).mean())},
+            "distance_deciles": np.quantile(distances, np.linspace(0, 1, 11)).round(4).tolist(),
+        }
+        return distances
+
+    def distance(self, pictures):
+        """Tell how far from the training pictures each picture lies: the service refuses what lies beyond 1.
+
+        Parameters
+        ----------
+        pictures : ImageDataset, sequence of paths, or array of uint8, shape (pictures, image_size, image_size, 3)
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (pictures,)
+
+        Raises
+        ------
+        RuntimeError
+            Before `familiarize`.
+        """
+        if self.familiarity is None:
+            raise RuntimeError("the model knows no limit yet: call familiarize(training, validation) first")
+        return self._distances(self._stage_means(pictures))
+
+    def _distances(self, means):
+        with torch.inference_mode():
+            given = torch.from_numpy(means).to(self.familiarity.mean.device)
+            return self.familiarity(given).cpu().numpy()
+
+    def _stage_means(self, pictures, numbers=None):
+        if not isinstance(pictures, (cache.Pictures, np.ndarray)):
+            pictures = self._pictures(pictures).require_all()
+        numbers = np.arange(len(pictures)) if numbers is None else numbers
+        return self._apply(familiarity.StageMeans(self.network), pictures, numbers, "familiarity")
+
     def scoring_module(self):
         """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
         if self.classifier is not None:
@@ -535,7 +608,9 @@ class ImageClassifier:
         return result if self.classifier is None else self.classifier.predict_proba(result).astype(np.float32)
 
     def save(self, folder):
-        """Write network.safetensors, model.json and, if there is one, classifier.skops; return the folder.
+        """Write network.safetensors, model.json and, if there are such, classifier.skops and familiarity.safetensors.
+
+        Returns the folder.
 
         An earlier model in `folder` is replaced as a whole, and stays if this is interrupted; no file holds a pickle.
 
@@ -553,6 +628,8 @@ class ImageClassifier:
         save_model(self.network, str(new / "network.safetensors"))
         if self.classifier is not None:
             skops.io.dump(self.classifier, new / "classifier.skops")
+        if self.familiarity is not None:
+            save_model(self.familiarity, str(new / "familiarity.safetensors"))
         card = self.card | {"versions": record.versions()}
         (new / "model.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         old = _aside(folder)
@@ -594,13 +671,19 @@ class ImageClassifier:
                 raise ValueError(f"{file} holds types that are not known to be safe: {', '.join(unknown)}")
             model.classifier = skops.io.load(file, trusted=types)
         model.card |= card
+        if model.card["familiarity"] is not None:
+            weights = load_file(folder / "familiarity.safetensors")
+            model.familiarity = familiarity.Familiarity(len(weights["mean"]))
+            model.familiarity.load_state_dict(weights)
+            model.familiarity.to(next(model.network.parameters()).device)
         return model
 
     def to_onnx(self, path):
         """Export the whole model, normalisation included, as one ONNX graph.
 
         Its input ``pictures`` is uint8 (n, image_size, image_size, 3) as `pixels.decode` gives it, its output
-        ``scores`` float32 (n, labels), what `predict_proba` gives. Needs the extra ``serving``.
+        ``scores`` float32 (n, labels), what `predict_proba` gives. After `familiarize` it has ``distance``, float32
+        (n,), too, what `distance` gives. Needs the extra ``serving``.
 
         Returns
         -------

@@ -13,6 +13,8 @@ from torch import nn
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import: else it reports to its maker
 import onnxruntime
 
+from .familiarity import WithDistance
+
 OPSET = 18
 TOLERANCE = 1e-4
 
@@ -22,8 +24,10 @@ def write_onnx(model, path):
     path = Path(path)
     if model.card["training"] is None and model.classifier is not None:
         raise RuntimeError("the model is not trained yet: call fit first")
-    name = "scores" if model.classifier is None else "features"
-    graph = network_graph(model.scoring_module(), model.image_size, name)
+    names, module = ["scores" if model.classifier is None else "features"], model.scoring_module()
+    if model.familiarity is not None:
+        names, module = [*names, "distance"], WithDistance(module, model.familiarity)
+    graph = network_graph(module, model.image_size, names)
     if model.classifier is not None:
         graph = _append_classifier(graph, model)
     graph.producer_name = "isicvision"
@@ -33,10 +37,10 @@ def write_onnx(model, path):
     return path
 
 
-def network_graph(module, size, output, batch_size=None):
-    """Translate a module to ONNX: uint8 pictures of shape (n, size, size, 3), called ``pictures``, to `output`.
+def network_graph(module, size, outputs, batch_size=None):
+    """Translate a module to ONNX: uint8 pictures of shape (n, size, size, 3), called ``pictures``, to `outputs`.
 
-    n is `batch_size`, or any number if that is None.
+    These are names, one for each tensor that the module gives; n is `batch_size`, or any number if that is None.
     """
     device = next(module.parameters()).device
     example = torch.zeros((batch_size or 2, size, size, 3), dtype=torch.uint8, device=device)
@@ -49,7 +53,7 @@ def network_graph(module, size, output, batch_size=None):
             dynamo=True,
             dynamic_shapes=shapes,
             input_names=["pictures"],
-            output_names=[output],
+            output_names=outputs,
             opset_version=OPSET,
             verbose=False,
         )
@@ -75,7 +79,7 @@ class Compiled(nn.Module):
         for layer in plain.modules():
             if hasattr(layer, "inplace"):
                 layer.inplace = False  # the export takes twice as long to undo it
-        graph = network_graph(plain, size, "result", batch_size).SerializeToString()
+        graph = network_graph(plain, size, ["result"], batch_size).SerializeToString()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
@@ -102,13 +106,15 @@ def _append_classifier(graph, model):
         raise RuntimeError(f"{model.classifier} has no ONNX equivalent in skl2onnx: {error}") from error
     classifier.ir_version = graph.ir_version
     features, probabilities = classifier.graph.input[0].name, classifier.graph.output[-1].name
+    others = [output.name for output in graph.graph.output if output.name != "features"]
     merged = onnx.compose.merge_models(
-        graph, classifier, io_map=[("features", features)], outputs=[probabilities], prefix2=""
+        graph, classifier, io_map=[("features", features)], outputs=[probabilities, *others], prefix2=""
     )
     for node in merged.graph.node:
         node.output[:] = ["scores" if name == probabilities else name for name in node.output]
         node.input[:] = ["scores" if name == probabilities else name for name in node.input]
-    merged.graph.output[0].name = "scores"
+    for output in merged.graph.output:
+        output.name = "scores" if output.name == probabilities else output.name
     return merged
 
 
@@ -116,8 +122,13 @@ def _compare(model, path):
     """Raise unless ONNX Runtime gives what the model gives, on noise: worse than any picture."""
     noise = np.random.default_rng(0).integers(0, 256, (3, model.image_size, model.image_size, 3), np.uint8)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    difference = np.abs(session.run(["scores"], {"pictures": noise})[0] - model.scores(noise)).max()
-    if not difference <= TOLERANCE:
-        raise RuntimeError(
-            f"the ONNX graph's scores differ from the model's by {difference:.2g}: not exported"
-        )
+    expected = {"scores": model.scores(noise)}
+    if model.familiarity is not None:
+        expected["distance"] = model.distance(noise)
+    for name, values in expected.items():
+        difference = np.abs(session.run([name], {"pictures": noise})[0] - values)
+        difference = (difference / np.maximum(1, values)).max()  # a distance, unlike a score, may be large
+        if not difference <= TOLERANCE:
+            raise RuntimeError(
+                f"the ONNX graph's {name} differs from the model's by {difference:.2g}: not exported"
+            )

@@ -30,9 +30,13 @@ def listed(reasons):
     return "".join(f"\n  {reason}" for reason in reasons[:10] + ["…"] * (len(reasons) > 10))
 
 
+def _name(source):
+    return str(source) if isinstance(source, (str, Path)) else "the picture"
+
+
 def _open(source):
     """Read the header of `source` (path, bytes or file object); return its name and the lazy Pillow image."""
-    name = str(source) if isinstance(source, (str, Path)) else "the picture"
+    name = _name(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     try:
@@ -67,7 +71,7 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def decode(source, size=None, interpolation="bilinear"):
+def decode(source, size=None, interpolation="bilinear", min_side=1):
     """Decode one picture to RGB, upright, as an array.
 
     With `size`, the shorter side is resized to it (with antialiasing) and the centre square is cut out; JPEGs
@@ -82,6 +86,8 @@ def decode(source, size=None, interpolation="bilinear"):
         Side of the square, in pixels; the whole picture at its own size if not given.
     interpolation : "bilinear" or "bicubic"
         Of the resizing.
+    min_side : int
+        Pictures with a shorter side, in pixels, are refused.
 
     Returns
     -------
@@ -90,13 +96,17 @@ def decode(source, size=None, interpolation="bilinear"):
     Raises
     ------
     PictureError
-        If it is not a picture, truncated, an animation, or larger than `MAX_PIXELS`.
+        If it is not a picture, truncated, an animation, smaller than `min_side`, or larger than `MAX_PIXELS`.
     ValueError
         If there is no such `interpolation`.
     """
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation is 'bilinear' or 'bicubic', not {interpolation!r}")
-    image, _ = _load(source, size)
+    image, ((width, height), _) = _load(source, size)
+    if min(width, height) < min_side:
+        raise PictureError(
+            f"{_name(source)}: {width}x{height} pixels are too few, each side needs {min_side} or more"
+        )
     if size:
         width, height = image.size
         left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from . import __version__, cache
@@ -45,6 +46,32 @@ def manifest(dataset):
     rows = zip(cache.keys(dataset.paths), table["label"], table["group"], table["path"], strict=True)
     lines = [f"{key},{label},{'' if group == path else group}" for key, label, group, path in rows]
     return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+
+
+def sources(dataset):
+    """List whom to name for the pictures of a dataset, under which licence, as far as its table says so.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+        The columns ``attribution`` and ``copyright_license`` of its table, which pictures of the ISIC Archive have.
+
+    Returns
+    -------
+    list of dict
+        ``attribution`` and ``licence`` (str or None), and the number of ``pictures``, most first; empty if unknown.
+    """
+    table = dataset.table.reindex(columns=["attribution", "copyright_license"])
+    counts = table.value_counts(dropna=False)
+    return [
+        {
+            "attribution": None if pd.isna(name) else str(name),
+            "licence": None if pd.isna(licence) else str(licence),
+            "pictures": int(count),
+        }
+        for (name, licence), count in counts.items()
+        if pd.notna(name) or pd.notna(licence)
+    ]
 
 
 def versions():

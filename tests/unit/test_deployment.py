@@ -151,6 +151,7 @@ def test_bundle_holds_all_a_service_needs(bundle):
     card = json.loads((bundle / "model.json").read_text())
     assert card["labels"] == ["benign", "malignant"] and card["image_size"] == SIZE
     assert card["training"] == {"epochs": 1} and card["version"] == card["sha256"]["model.onnx"][:12]
+    assert card["packages"]["onnxruntime"] == metadata.version("onnxruntime")
     assert "no diagnostic device" in card["caveat"]
     assert (bundle / "pixels.py").read_bytes() == Path(pixels.__file__).read_bytes()
     pins = (bundle / "requirements.txt").read_text().split()
@@ -250,7 +251,7 @@ def test_run_keeps_the_order_of_a_long_mixed_batch(score, expected):
 def test_run_unreadable_picture_is_422(score, data, content_type):
     status, answer = run(score, data, content_type)
     assert status == 422
-    assert "No picture could be read" in answer["message"] and "error" in answer["predictions"][0]
+    assert "No picture could be scored" in answer["message"] and "error" in answer["predictions"][0]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_run_methods_and_forms(score):
     assert run(score, method="GET")[0] == 405
     assert "image_in_base64" in run(score, method="GET")[1]["message"]
     assert run(score, method="PUT")[0] == 405
-    assert run(score, {"file": (io.BytesIO(GOOD), "lesion.jpg")}, "multipart/form-data")[0] == 415
+    assert run(score, {"file": (io.BytesIO(GOOD), "lesion.jpg")}, "multipart/form-data")[0] == 200
     client_gone = mock.Mock(read=mock.Mock(side_effect=ConnectionResetError))
     gone = {"wsgi.input": client_gone, "wsgi.input_terminated": True}
     assert run(score, content_type="image/jpeg", **gone)[0] == 400

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_the_manifest_knows_pictures_labels_and_lesions_but_not_their_places(dat
     assert record.manifest(dataset.sample(23)) != first
     other = type(dataset)(dataset.table.assign(group="one"))
     assert record.manifest(other) != first
+
+
+def test_sources_are_counted_as_far_as_they_are_known(dataset):
+    [only] = record.sources(dataset)
+    assert only == {"attribution": "Synthetic test picture", "licence": None, "pictures": 24}
+    table = dataset.table.assign(copyright_license=["CC-0"] * 20 + [None] * 4)
+    table.loc[:2, ["attribution", "copyright_license"]] = None
+    found = record.sources(dataclasses.replace(dataset, table=table))
+    assert [(each["licence"], each["pictures"]) for each in found] == [("CC-0", 17), (None, 4)]
+    assert record.sources(dataclasses.replace(dataset, table=table.drop(columns="attribution")))
+    bare = table.drop(columns=["attribution", "copyright_license"])
+    assert record.sources(dataclasses.replace(dataset, table=bare)) == []
 
 
 def test_what_is_no_record_is_named(tmp_path):

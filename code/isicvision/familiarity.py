@@ -1,0 +1,134 @@
+"""How unlike the training pictures a picture is: a distance, whose limit few held-out pictures pass.
+
+A network has scores for anything, and is as sure of a cat or an invoice as of a lesion. The service refuses what lies
+farther from the training pictures than nearly all held-out pictures do.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.covariance import LedoitWolf
+from torch import nn
+
+from . import backbones
+
+REFUSED = 0.03
+"""Share of held-out pictures that may lie beyond the limit."""
+PICTURES = 2000
+"""So many training pictures are enough."""
+
+
+class Familiarity(nn.Module):
+    """The Mahalanobis distance from the mean of the training pictures, in units of its limit.
+
+    Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, whose layers' means over all
+    positions these are, here with one Gaussian for all labels. The last features, which a fine-tuned network has
+    learnt to keep blind to all but the labels, tell far less: bench_refusal.py has both.
+
+    Parameters
+    ----------
+    width : int
+        Length of the vectors.
+    """
+
+    def __init__(self, width):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("whitening", torch.zeros(width, width))
+
+    def forward(self, means):
+        """Map vectors of shape (n, width) to distances of shape (n,)."""
+        return ((means - self.mean) @ self.whitening).square().sum(1).sqrt()
+
+
+def fit(training, held_out):
+    """Learn the mean and covariance of training pictures, and the limit from held-out ones.
+
+    The limit is the distance that the share `REFUSED` of new pictures will pass, if they come from where the held-out
+    ones did: the quantile of conformal prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World,
+    2005).
+
+    Parameters
+    ----------
+    training, held_out : array of float, shape (pictures, width)
+        See `taps`.
+
+    Returns
+    -------
+    Familiarity
+    """
+    scale = np.maximum(training.std(axis=0), 1e-6)  # a channel that is always 0
+    covariance = LedoitWolf().fit(training / scale).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    fitted = Familiarity(training.shape[1])
+    fitted.mean[:] = torch.from_numpy(training.mean(axis=0))
+    fitted.whitening[:] = torch.from_numpy(vectors / np.sqrt(values) / scale[:, None])
+    distances = np.sort(fitted(torch.from_numpy(held_out).float()).numpy())
+    rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
+    fitted.whitening /= float(distances[min(rank, len(distances)) - 1])
+    return fitted
+
+
+@contextmanager
+def taps(network):
+    """Collect what the stages of a network put out while it runs, as means over all positions.
+
+    The last stage is left out, see `Familiarity`, and so is one without positions.
+
+    Yields
+    ------
+    list of torch.Tensor, shape (n, channels) each
+        Filled by each run of the network, in the order of the stages.
+    """
+    found = []
+
+    def keep(_, __, output):
+        if output.ndim == 4:
+            found.append(output.mean((2, 3)))
+
+    *stages, _ = backbones.stages(network.body)
+    hooks = [modules[-1].register_forward_hook(keep) for _, modules in stages]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class StageMeans(nn.Module):
+    """A network that gives the means of `taps`."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures):
+        """Map uint8 pictures of shape (n, height, width, 3) to float32 (n, width)."""
+        with taps(self.network) as found:
+            self.network.features(pictures)
+        if not found:
+            raise ValueError("this network has no stages with positions, from which distances could be told")
+        return torch.cat(found, 1)
+
+
+class WithDistance(nn.Module):
+    """What gives scores or features, and a `Familiarity`: both from one run of the network.
+
+    Parameters
+    ----------
+    scoring : torch.nn.Module
+        Has `network`, and runs it on the pictures as they are before any other view of them.
+    familiarity : Familiarity
+    """
+
+    def __init__(self, scoring, familiarity):
+        super().__init__()
+        self.scoring, self.familiarity = scoring, familiarity
+
+    def forward(self, pictures):
+        """Map uint8 pictures of shape (n, height, width, 3) to what `scoring` gives, and distances of shape (n,)."""
+        with taps(self.scoring.network) as found:
+            result = self.scoring(pictures)
+        of_first_view = found[: len(found) // getattr(self.scoring, "views", 1)]
+        return result, self.familiarity(torch.cat(of_first_view, 1))

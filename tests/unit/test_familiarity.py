@@ -1,0 +1,64 @@
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import draw
+from sklearn.linear_model import LogisticRegression
+
+from isicvision import ImageClassifier, cache, familiarity
+
+LABELS = ["benign", "malignant"]
+
+
+def test_the_limit_is_passed_by_as_few_new_vectors_as_promised():
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(20, 20))
+    vectors = (random.normal(size=(6000, 20)) @ mixing).astype(np.float32)
+    vectors[:, 3] = 7  # a channel without any variance
+    fitted = familiarity.fit(vectors[:1000], vectors[1000:2000])
+    distances = fitted(torch.from_numpy(vectors[2000:])).numpy()
+    assert (distances > 1).mean() == pytest.approx(familiarity.REFUSED, abs=0.015)
+    # the same but for a scale is Mahalanobis's distance
+    inverse = np.linalg.pinv(np.cov(vectors[:1000].T))
+    centred = vectors[2000:] - vectors[:1000].mean(axis=0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
+    assert np.corrcoef(distances, expected)[0, 1] > 0.99
+    assert fitted(torch.from_numpy(vectors[2000:2001] + 100)) > 1
+
+
+def test_of_few_held_out_pictures_none_lies_beyond():
+    vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    fitted = familiarity.fit(vectors[:30], vectors[30:])
+    assert fitted(torch.from_numpy(vectors[30:])).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("options", [{"views": 2}, {"classifier": LogisticRegression()}], ids=str)
+def test_a_model_knows_its_pictures_in_torch_and_in_onnx(dataset, tmp_path, options):
+    train, test = dataset.split(0.5, 0.5)
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, **options)
+    with pytest.raises(RuntimeError, match="call familiarize"):
+        model.distance(test)
+    if model.classifier is not None:
+        model.fit(train)
+    distances = model.familiarize(train, test)
+    assert np.array_equal(model.distance(test), distances) and distances.max() == pytest.approx(1)
+    about = model.card["familiarity"]
+    assert about["held_out"]["pictures"] == len(test) and about["distance_deciles"][-1] == 1
+
+    strange = draw(tmp_path / "green.jpg", (40, 220, 40), 0)
+    assert model.distance([strange])[0] > 1.2
+    loaded = ImageClassifier.load(model.save(tmp_path / "model"))
+    assert np.array_equal(loaded.distance(test), distances)
+
+    session = onnxruntime.InferenceSession(loaded.to_onnx(tmp_path / "m.onnx"))
+    pictures = cache.Pictures([*test.paths, strange], 64)[:]
+    scores, found = session.run(["scores", "distance"], {"pictures": pictures})
+    assert np.abs(scores - model.predict_proba([*test.paths, strange])).max() < 1e-4
+    assert np.abs(found / model.distance([*test.paths, strange]) - 1).max() < 1e-3
+
+
+def test_another_training_forgets(dataset):
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, classifier=LogisticRegression())
+    model.familiarize(*dataset.split(0.5, 0.5))
+    model.fit(dataset)
+    assert model.familiarity is None and model.card["familiarity"] is None

@@ -1,0 +1,124 @@
+"""What the entry script refuses, without a server; the stand-in and helpers are those of test_deployment."""
+
+import io
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image, ImageFilter
+from test_deployment import GOOD, SIZE, TEXT, StandIn, b64, bundle, load_score, picture, run, run_json, score
+
+from isicvision import build_bundle, pixels
+
+__all__ = ["bundle", "score"]  # fixtures
+
+
+class WithDistance(StandIn):
+    """Bright pictures are unlike those that it was trained on."""
+
+    def to_onnx(self, path):
+        super().to_onnx(path)
+        model = onnx.load(path)
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(128), "grey"))
+        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 2, 3]), "all"))
+        model.graph.node.extend(
+            [
+                helper.make_node("ReduceMean", ["floats", "all"], ["brightness"], keepdims=0),
+                helper.make_node("Div", ["brightness", "grey"], ["distance"]),
+            ]
+        )
+        model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
+        onnx.save(model, path)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def form(*files):
+    return {f"picture {n}": (io.BytesIO(file), "a.jpg") for n, file in enumerate(files)}
+
+
+def test_a_form_with_files_is_scored_in_order(score):
+    files = [picture(seed, (400, 300), "PNG") for seed in range(3)] + [TEXT]
+    status, answer = run(score, {"note": "not a file"} | form(*files), "multipart/form-data")
+    assert status == 200
+    alone = [run(score, file, "image/png")[1]["predictions"][0] for file in files]
+    assert answer["predictions"] == alone and "not a picture" in alone[3]["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "word"),
+    [
+        ({"note": "no file"}, "multipart/form-data", 400, "no file"),
+        (b"--x\r\nnonsense", "multipart/form-data", 400, "cannot be read"),
+        (b"--x\r\nnonsense", "multipart/form-data; boundary=x", 400, "cannot be read"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "no file"),
+        (form(*[b"."] * 65), "multipart/form-data", 413, "at most 64"),
+        (form(*[b"."] * 700), "multipart/form-data", 400, "cannot be read"),
+    ],
+    ids=["no file", "no boundary", "garbled", "empty", "65 files", "700 files"],
+)
+def test_forms_are_refused(score, body, content_type, status, word):
+    got, answer = run(score, body, content_type)
+    assert got == status and word in answer["message"]
+
+
+def test_pictures_that_show_nothing_are_refused_and_the_others_scored(score):
+    soft = Image.open(io.BytesIO(picture(1, (640, 480)))).filter(ImageFilter.GaussianBlur(200))
+    soft = encoded(Image.blend(soft, Image.linear_gradient("L").resize((640, 480)).convert("RGB"), 0.2))
+    refused = {
+        "blank": encoded(Image.new("RGB", (60, 60), (224, 172, 105))),
+        "blurred": soft,
+        "20x60 pixels": picture(size=(20, 60)),
+        "more than 50,000,000 pixels": encoded(Image.new("1", (8000, 7000))),
+        "an animation": encoded(
+            Image.new("RGB", (60, 60)),
+            "WEBP",
+            save_all=True,
+            append_images=[Image.new("RGB", (60, 60), "red")],
+        ),
+        "not a picture": TEXT,
+    }
+    status, answer = run_json(score, {"images": [b64(GOOD), *map(b64, refused.values()), b64(GOOD)]})
+    assert status == 200
+    good, *bad, again = answer["predictions"]
+    assert "scores" in good and good == again
+    for prediction, word in zip(bad, refused, strict=True):
+        assert word in prediction["error"] and set(prediction) == {"error"}
+
+
+def test_real_pictures_are_not_called_blank_or_blurred(real_data):
+    paths = sorted(real_data.rglob("*.jpg"))[::50]
+    for size in (128, 224):
+        for path in paths:
+            grey = pixels.decode(path, size).mean(axis=2)
+            assert grey.std() > 5, path
+            assert np.diff(np.diff(grey, axis=0), axis=0).std() > 0.6, path
+
+
+def test_unlike_pictures_are_refused(tmp_path):
+    folder = build_bundle(WithDistance(), tmp_path / "bundle")
+    module = load_score(folder)
+    module.init()
+    noise = np.random.default_rng(0).integers(0, 100, (60, 60, 3), np.uint8)
+    dark, bright = encoded(Image.fromarray(noise)), encoded(Image.fromarray(noise + 156))
+    status, answer = run_json(module, {"images": [b64(dark), b64(bright)]})
+    assert status == 200
+    scored, refused = answer["predictions"]
+    assert set(scored) == {"label", "scores", "distance"} and 0 < scored["distance"] < 1
+    assert "unlike the pictures that the model was trained on" in refused["error"]
+    assert refused["distance"] > 1 and "scores" not in refused
+    status, answer = run(module, bright, "image/png")
+    assert status == 422 and "unlike" in answer["message"]
+    json.dumps(answer, allow_nan=False)
+
+
+def test_decode_refuses_too_small_pictures():
+    assert pixels.decode(picture(size=(40, 30)), SIZE, min_side=30).shape == (SIZE, SIZE, 3)
+    with pytest.raises(pixels.PictureError, match="40x30 pixels are too few, each side needs 31 or more"):
+        pixels.decode(picture(size=(40, 30)), min_side=31)
