@@ -87,15 +87,15 @@ class LocalService(ServiceClient):
 
     def _wait(self, timeout):
         """Return once the service is healthy."""
-        session = requests.Session()  # without the client's patience
-        session.trust_env = False
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if session.get(self.scoring_uri.removesuffix("score"), timeout=1).ok:
-                    return
-            except requests.RequestException:
-                time.sleep(0.05)
+        with requests.Session() as session:  # without the client's patience
+            session.trust_env = False
+            while time.monotonic() < deadline and self._process.poll() is None:
+                try:
+                    if session.get(self.scoring_uri.removesuffix("score"), timeout=1).ok:
+                        return
+                except requests.RequestException:
+                    time.sleep(0.05)
         state = f"was not ready in {timeout} s" if self._process.poll() is None else "ended while it started"
         raise RuntimeError(f"the service {state}. The end of its log:\n{self.logs(25)}")
 

@@ -1,5 +1,6 @@
 """The service under load, and what it writes down: against Azure's own inference server on this machine."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import requests
-from test_deployment import GOOD, StandIn, family, gone
+from test_deployment import GOOD, StandIn, b64, family, gone
 
 from isicvision import build_bundle, deploy_local
 
@@ -117,3 +118,52 @@ def test_no_service_outlives_a_script_that_fails(bundle):
 def test_deploy_local_refuses_no_workers(bundle):
     with pytest.raises(ValueError, match="not 1 and 0"):
         deploy_local(bundle, threads=0)
+
+
+# what the service writes down
+
+
+def lines(service, event="request"):
+    found = [json.loads(line) for line in service.logs(10**6).splitlines() if line.startswith("{")]
+    return [line for line in found if line["event"] == event]
+
+
+def test_log_has_a_line_of_json_for_each_request_and_no_picture(bundle):
+    with deploy_local(bundle) as service:
+        ids = {"x-request-id": "one", "x-ms-client-request-id": 'two "'}
+        requests.post(
+            service.scoring_uri, data=GOOD, headers={"Content-Type": "image/jpeg", **ids}, timeout=20
+        )
+        answer = requests.post(service.scoring_uri, json=["AAAA", b64(GOOD)], timeout=20)
+        requests.post(service.scoring_uri, json={"patient": "Jane Doe"}, timeout=20)
+        requests.get(service.scoring_uri, timeout=20)
+        score = service.score(GOOD)
+    first, second, third, fourth, last = lines(service)
+    assert (first["request_id"], first["client_request_id"]) == ("one", 'two "')
+    assert first["status"] == 200 and first["pictures"] == 1 and first["bytes"] == len(GOOD)
+    assert first["scores"] == last["scores"] == [pytest.approx(score["scores"], abs=1e-4)]
+    assert second["request_id"] == answer.headers["x-request-id"]
+    assert (second["pictures"], second["refused"], len(second["scores"])) == (2, 1, 1)
+    assert (third["status"], fourth["status"], fourth["method"]) == (400, 405, "GET")
+    assert b64(GOOD)[:40] not in service.logs(10**6) and "Jane" not in service.logs(10**6)
+
+    [metrics] = lines(service, "metrics")  # written at the end
+    assert metrics["requests"] == 5 and metrics["statuses"] == {"200": 3, "400": 1, "405": 1}
+    assert (metrics["pictures"], metrics["refused"]) == (4, 1)
+    assert 0 < metrics["ms"]["p50"] <= metrics["ms"]["p95"] <= metrics["ms"]["p99"]
+
+
+def test_log_tells_of_a_fault_and_sums_up_every_minute(bundle, tmp_path):
+    faulty = shutil.copytree(bundle, tmp_path / "bundle")
+    with open(faulty / "score.py", "a") as script:
+        script.write("\nrequestlog.INTERVAL = 0\n\ndef _predict(pictures):\n    1 / 0\n")
+    with deploy_local(faulty) as service:
+        assert post(service.scoring_uri) == 500
+        assert [line["status"] for line in lines(service)] == [500]
+        assert [line["statuses"] for line in lines(service, "metrics")] == [{"500": 1}]
+
+
+def test_log_takes_whole_lines_from_many_threads(bundle):
+    with deploy_local(bundle, workers=2) as service:
+        service.score_many([GOOD] * 200, connections=8)
+    assert len(lines(service)) == sum(line["requests"] for line in lines(service, "metrics")) == 200
