@@ -598,6 +598,16 @@ def test_client_sends_the_key_and_tries_again(answers, tmp_path, monkeypatch):
     assert "a-key" not in repr(client)
 
 
+def test_client_asks_again_when_an_answer_is_cut_short(answers):
+    short = (200, {"Content-Length": 999}, FINE[2][:20])
+    answers.answers = [short, short, FINE, short, short, short]
+    client = ServiceClient(answers.uri)
+    assert client.score(GOOD)["label"] == "benign"
+    with pytest.raises(ServiceError, match="no answer"):
+        client.score(GOOD)
+    assert answers.answers == []
+
+
 def test_client_gives_up_when_the_service_stays_busy(answers):
     answers.answers = [(429, {"Retry-After": "0"}, b'{"message": "too many"}')] * 4
     with pytest.raises(ServiceError, match="429: too many") as caught:

@@ -1,5 +1,6 @@
 """The service under load, and what it writes down: against Azure's own inference server on this machine."""
 
+import http.server
 import json
 import os
 import shutil
@@ -9,13 +10,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import psutil
 import pytest
 import requests
-from test_deployment import GOOD, StandIn, b64, family, gone
+from test_deployment import GOOD, SIZE, StandIn, b64, family, gone, picture
 
-from isicvision import build_bundle, deploy_local
+from isicvision import ServiceClient, build_bundle, deploy_local
+from isicvision.client import ServiceError
 
 SLOW = """
 import time
@@ -54,7 +57,7 @@ def post(uri):
     try:
         headers = {"Content-Type": "image/jpeg"}
         return requests.post(uri, data=GOOD, headers=headers, timeout=30).status_code
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
         return None
 
 
@@ -167,3 +170,96 @@ def test_log_takes_whole_lines_from_many_threads(bundle):
     with deploy_local(bundle, workers=2) as service:
         service.score_many([GOOD] * 200, connections=8)
     assert len(lines(service)) == sum(line["requests"] for line in lines(service, "metrics")) == 200
+
+
+# the client
+
+
+@pytest.fixture(scope="module")
+def service(bundle):
+    with deploy_local(bundle) as service:
+        yield service
+
+
+def test_client_resizes_before_it_sends_and_the_scores_stay(service):
+    small = ServiceClient(service.scoring_uri, image_size=SIZE)
+    files = [picture(seed, (400, 300), quality=95) for seed in range(4)] + [picture(5, (300, 500), "PNG")]
+    assert small.score_many(files) == service.score_many(files)
+    with mock.patch.object(ServiceClient, "_ask", return_value={"label": "a", "scores": {"a": 1.0}}) as ask:
+        small.score(files[0])
+        small.score(picture(size=(20, 20)))  # is smaller as it is
+    sent = [call.args[0] for call in ask.call_args_list]
+    assert len(sent[0]) < len(files[0]) and sent[0].startswith(b"\x89PNG")
+    assert sent[1] == picture(size=(20, 20))
+    with pytest.raises(ServiceError, match="not a picture"):
+        small.score(b"This is no picture.")
+
+
+def test_client_gives_labels_other_names(service):
+    renamed = ServiceClient(service.scoring_uri, class_map={"malignant": "refer"})
+    scores = service.score(GOOD)["scores"]
+    answer = renamed.score(GOOD)
+    assert answer["scores"] == {"benign": scores["benign"], "refer": scores["malignant"]}
+    assert answer["label"] == max(answer["scores"], key=answer["scores"].get)
+    with pytest.raises(ValueError, match="'melanoma'; the service's labels are benign, malignant"):
+        ServiceClient(service.scoring_uri, class_map={"melanoma": "refer"}).score(GOOD)
+    with pytest.raises(ValueError, match="one name"):
+        ServiceClient(service.scoring_uri, class_map={"malignant": "benign"}).score(GOOD)
+
+
+@pytest.fixture
+def web():
+    """A host of files on loopback: paths to bytes, or to a function that writes to the connection."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.seen.append(self.headers)
+            content = server.files.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            try:
+                content(self.wfile) if callable(content) else self.wfile.write(content or b"")
+            except OSError:
+                pass  # the client had enough
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.seen = {}, []
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_client_fetches_a_picture_from_the_web(service, web):
+    def drip(file):
+        while True:
+            file.write(b"\xff")
+            time.sleep(0.05)
+
+    web.files = {"/lesion.jpg": GOOD, "/huge": bytes(21 * 2**20), "/slow": drip}
+    client = ServiceClient(service.scoring_uri, key="secret", timeout=2)
+    assert client.score(f"{web.address}/lesion.jpg") == service.score(GOOD)
+    assert "secret" not in str(web.seen[0])  # the key is for the service
+    started = time.monotonic()
+    answers = client.score_many([f"{web.address}/{name}" for name in ("huge", "slow", "absent")])
+    for answer, word in zip(answers, ("20 MiB", "within 2 s", "404"), strict=True):
+        assert word in answer["error"] and web.address in answer["error"]
+    assert time.monotonic() - started < 10
+    for address in ("file:///etc/hostname", "ftp://127.0.0.1/lesion.jpg"):
+        with pytest.raises(ValueError, match="http and https only"):
+            client.score(address)
+
+
+def test_client_says_where_the_time_goes(slow):
+    service = slow(0.3)
+    times = service.timing(GOOD)
+    assert list(times) == ["prepare", "connect", "send", "wait", "read", "total", "service"]
+    assert 300 < times["service"] < times["wait"] < times["total"] < 10_000
+    assert times["total"] == pytest.approx(sum([*times.values()][:5]))
+    service.stop()
+    with pytest.raises(ServiceError, match="no answer"):
+        service.timing(GOOD)
