@@ -30,6 +30,7 @@ from werkzeug.formparser import FormDataParser
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the server looks for modules in its working folder only
 import pixels  # noqa: E402
+import requestlog  # noqa: E402
 
 MAX_PICTURES = 64
 MAX_BYTES = 20 * 2**20  # of one request
@@ -89,10 +90,13 @@ def _find_model():
 
 
 @rawhttp
+@requestlog.logged
 def run(request):
     """Answer one request; only a fault of the service itself is a 500."""
     if request.method == "OPTIONS":  # a browser asks before it posts from another site
         return AMLResponse("", 200)
+    if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+        return _page()
     if request.method != "POST":
         return AMLResponse({"message": USAGE}, 405, {"Allow": "POST"}, json_str=True)
     try:
@@ -112,6 +116,25 @@ def run(request):
         message = f"No picture could be scored: {predictions[0]['error'].removeprefix('the picture: ')}"
         return AMLResponse({"message": message, **answer}, 422, json_str=True)
     return AMLResponse(answer, 200, json_str=True)
+
+
+def _page():
+    """Answer a person's browser with page.html: no script but its own runs there, and it asks this service only."""
+    html = (HERE / "page.html").read_text(encoding="utf-8")
+    policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    policy += "; connect-src 'self'; img-src blob: data:"
+    for tag in ("script", "style"):
+        inline = html.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        policy += f"; {tag}-src 'sha256-{digest}'"
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+    return AMLResponse(html, 200, headers)
 
 
 def _read_pictures(request):

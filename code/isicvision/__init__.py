@@ -18,6 +18,7 @@ _HOMES = {
     "build_bundle": "bundle",
     "deploy_local": "deployment",
     "ServiceClient": "client",
+    "drift": "monitoring",
     "PROJECT_ROOT": "project",
     "require": "project",
     "audit": None,

@@ -15,7 +15,8 @@ from . import pixels
 from .project import PROJECT_ROOT
 
 # config.json, logging.json and swagger.json are missing here for a reason: Azure's server takes them for its own
-_FILES = "model.onnx model.onnx.data model.json score.py pixels.py requirements.txt conda.yml Dockerfile"
+_FILES = "model.onnx model.onnx.data model.json pixels.py requirements.txt conda.yml Dockerfile"
+_SCRIPTS = "score.py requestlog.py page.html"  # as they are in code/03_deployment
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
 _CONDA = """\
@@ -35,6 +36,8 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir --requirement requirements.txt && useradd --create-home service
 COPY . .
 USER service
+# one process answers several requests at a time, so that it is found healthy while it scores
+ENV GUNICORN_CMD_ARGS="--threads 8"
 EXPOSE 5001
 CMD ["azmlinfsrv", "--entry_script", "score.py"]
 """
@@ -54,10 +57,11 @@ def build_bundle(model, folder):
     Returns
     -------
     pathlib.Path
-        `folder`, with model.onnx (uint8 pictures in, probabilities out), model.json, score.py, pixels.py,
-        requirements.txt, conda.yml and Dockerfile. model.json is the model's card (labels, temperature, threshold and
-        how it was chosen, the training pictures' number, groups, hash and sources), an id, a version (of model.onnx),
-        the packages' versions, and checksums of what makes the scores, without which the service does not start.
+        `folder`, with model.onnx (uint8 pictures in, probabilities out), model.json, score.py with page.html and
+        requestlog.py, pixels.py, requirements.txt, conda.yml and Dockerfile. model.json is the model's card (labels,
+        temperature, threshold and how it was chosen, the training pictures' number, groups, hash and sources), an id,
+        a version (of model.onnx), the packages' versions, and checksums of what makes the scores, without which the
+        service does not start.
     """
     script = PROJECT_ROOT / "code" / "03_deployment" / "score.py"
     if not script.exists():
@@ -65,7 +69,7 @@ def build_bundle(model, folder):
             f"{script} is missing: install isicvision from its repository, pip install -e ."
         )
     target = Path(folder).resolve()
-    strange = {path.name for path in target.glob("*")} - {*_FILES.split(), "__pycache__"}
+    strange = {path.name for path in target.glob("*")} - {*_FILES.split(), *_SCRIPTS.split(), "__pycache__"}
     if strange or target.is_file():
         raise ValueError(f"{folder} holds {min(strange, default='a file')}, no bundle: choose another folder")
 
@@ -91,7 +95,8 @@ def build_bundle(model, folder):
             "sha256": checksums,
         }
         (new / "model.json").write_text(json.dumps(card, indent=2) + "\n")
-        shutil.copyfile(script, new / "score.py")
+        for name in _SCRIPTS.split():
+            shutil.copyfile(script.with_name(name), new / name)
         requirements = [f"{name}=={version}" for name, version in pins.items()]
         (new / "requirements.txt").write_text("\n".join(requirements) + "\n")
         (new / "conda.yml").write_text(_CONDA + "".join(f"  - {each}\n" for each in requirements))

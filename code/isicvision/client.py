@@ -1,15 +1,25 @@
 """The client of a scoring service, on this machine or in Azure."""
 
+import http.client
 import io
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 from PIL import Image, ImageOps
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
+
+from . import pixels
+
+MAX_BYTES = 20 * 2**20  # of a picture fetched from the web: the service takes no more
+TYPE = "application/octet-stream"
 
 
 class ServiceError(RuntimeError):
@@ -23,15 +33,35 @@ class ServiceError(RuntimeError):
 class ServiceClient:
     """Send pictures to a scoring service, on this machine or in Azure.
 
-    A picture is a path, the bytes of a file, a Pillow image, or a uint8 array of shape (height, width, 3).
-    Lost connections and the statuses 429 and 503 are tried again: to score twice does no harm.
+    A picture is a path, an http(s) address (fetched here, at most 20 MiB: the service fetches nothing), the bytes
+    of a file, a Pillow image, or a uint8 array of shape (height, width, 3). Lost connections and the statuses 429
+    and 503 are tried again: to score twice does no harm.
 
-    `url` is the scoring URI (``http://127.0.0.1:5001/score``), `timeout` the seconds to wait for an answer,
-    `key` the service's key or token: read it from the environment, it has no place in a notebook.
+    Parameters
+    ----------
+    url : str
+        The scoring URI, such as ``http://127.0.0.1:5001/score``.
+    key : str, optional
+        The service's key or token: read it from the environment, it has no place in a notebook.
+    timeout : float
+        Seconds to wait for the next bytes of an answer, and for the whole of a picture on the web.
+    image_size : int, optional
+        The network's, in pixels (model.json has it, and the `interpolation`): pictures are then cut and resized here,
+        exactly as the service would, and sent as that square if it is fewer bytes. The scores stay the same; a
+        picture of 12 megapixels is sent as some 100 kB. What the service refuses, it then refuses by the square.
+    interpolation : "bilinear" or "bicubic"
+        Of that resizing.
+    class_map : dict, optional
+        Other names for the service's labels in the answers, ``{"malignant": "refer"}``; those not in it stay.
+        ValueError if two labels would get one name.
     """
 
-    def __init__(self, url, key=None, timeout=30):
+    def __init__(self, url, key=None, timeout=30, image_size=None, interpolation="bilinear", class_map=None):
         self.scoring_uri = url
+        self.image_size = image_size
+        self.interpolation = interpolation
+        self.class_map = dict(class_map or {})
+        self._key = key
         self._timeout = timeout
         self._session = requests.Session()
         busy = (429, 503)
@@ -49,13 +79,31 @@ class ServiceClient:
         """Score one picture: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
 
         Raises ServiceError if the service cannot read the picture (its status is 422 then), refuses the
-        request or is not there; OSError if `picture` is a path that cannot be read.
+        request or is not there; OSError if `picture` is a path or an address that cannot be read.
         """
-        prediction = self._ask(_to_bytes(picture))
+        prediction = self._ask(self._prepare(picture))
         if "error" in prediction:
             name = str(picture) if isinstance(picture, (str, Path)) else "the picture"
             raise ServiceError(prediction["error"].replace("the picture", name, 1), status=422)
-        return prediction
+        return self._rename(prediction)
+
+    def _prepare(self, picture):
+        """Return the bytes to send."""
+        if isinstance(picture, str) and re.match(r"[a-zA-Z][\w+.-]*://", picture):
+            picture = _fetch(picture, self._timeout)
+        data = _to_bytes(picture)
+        return _smaller(data, self.image_size, self.interpolation) if self.image_size else data
+
+    def _rename(self, prediction):
+        if not self.class_map:
+            return prediction
+        names = {label: self.class_map.get(label, label) for label in prediction["scores"]}
+        if strange := self.class_map.keys() - names.keys():
+            raise ValueError(f"class_map names {min(strange)!r}; the service's labels are {', '.join(names)}")
+        if len(set(names.values())) < len(names):
+            raise ValueError(f"class_map gives two of the labels {', '.join(names)} one name")
+        scores = {names[label]: score for label, score in prediction["scores"].items()}
+        return prediction | {"label": names[prediction["label"]], "scores": scores}
 
     def score_many(self, pictures, connections=4):
         """Score a sequence of pictures, `connections` at a time; return a list of dict in their order.
@@ -80,21 +128,74 @@ class ServiceClient:
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the rest need not be tried
 
-    def _ask(self, body):
-        """Post one picture and return the service's answer to it, which may be {"error": reason}."""
+    def timing(self, picture):
+        """Send one picture over a new connection and say where the time goes.
+
+        Returns
+        -------
+        dict of str to float
+            Milliseconds to ``prepare`` the bytes, ``connect`` (name look-up and TLS included), ``send`` the
+            request, ``wait`` for the first of the answer, ``read`` the rest, and their ``total``. ``service`` is
+            the part of ``wait`` that the service itself says it took, None if it does not say. An answer of any
+            status counts. No proxy is used.
+
+        Raises
+        ------
+        ServiceError
+            If no answer comes.
+        """
+        marks = [time.perf_counter()]
+        body = self._prepare(picture)
+        marks.append(time.perf_counter())
+        address = urlsplit(self.scoring_uri)
+        kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+        connection = kind(address.netloc, timeout=self._timeout)
+        headers = {"Content-Type": TYPE} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        path = address.path + (f"?{address.query}" if address.query else "")
         try:
-            response = self._session.post(
+            connection.connect()
+            marks.append(time.perf_counter())
+            connection.request("POST", path, body, headers)
+            marks.append(time.perf_counter())
+            response = connection.getresponse()
+            marks.append(time.perf_counter())
+            response.read()
+            marks.append(time.perf_counter())
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unanswered(error) from error
+        finally:
+            connection.close()
+        parts = ("prepare", "connect", "send", "wait", "read")
+        times = {name: 1000 * (marks[index + 1] - marks[index]) for index, name in enumerate(parts)}
+        service = response.headers.get("x-ms-run-fn-exec-ms")
+        return times | {"total": sum(times.values()), "service": float(service) if service else None}
+
+    def _unanswered(self, error):
+        return ServiceError(
+            f"no answer from {self.scoring_uri} ({type(error).__name__}). Is that the scoring URI of a "
+            "running service? `deploy_local(bundle)` starts one on this machine."
+        )
+
+    def _post(self, body, attempts=3):
+        try:
+            return self._session.post(
                 self.scoring_uri,
                 data=body,
-                headers={"Content-Type": "application/octet-stream"},
+                headers={"Content-Type": TYPE},
                 timeout=self._timeout,
                 allow_redirects=False,  # key and picture go to this address and to no other
             )
+        except requests.exceptions.ChunkedEncodingError:  # an answer cut short, which Retry does not see
+            if attempts == 1:
+                raise
+            return self._post(body, attempts - 1)
+
+    def _ask(self, body):
+        """Post one picture and return the service's answer to it, which may be {"error": reason}."""
+        try:
+            response = self._post(body)
         except requests.RequestException as error:
-            raise ServiceError(
-                f"no answer from {self.scoring_uri} ({type(error).__name__}). Is that the scoring URI of a "
-                "running service? `deploy_local(bundle)` starts one on this machine."
-            ) from error
+            raise self._unanswered(error) from error
         # Azure's managed endpoints answer 424 for any error of the service, whose own status is here
         status = int(response.headers.get("ms-azureml-model-error-statuscode", response.status_code))
         try:
@@ -125,3 +226,35 @@ def _to_bytes(picture):
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _fetch(url, seconds):
+    """Return what lies at an http(s) address: at most MAX_BYTES, in so many seconds; OSError if that fails."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"{url}: pictures are fetched over http and https only")
+    body, deadline = bytearray(), time.monotonic() + seconds
+    try:
+        # a connection of its own: the service's key is for the service
+        with requests.get(url, stream=True, timeout=seconds) as response:
+            response.raise_for_status()
+            # read1 returns what has come: a host that sends a byte a second is noticed
+            while block := response.raw.read1(2**16, decode_content=True):
+                body += block
+                if len(body) > MAX_BYTES:
+                    raise OSError(f"{url} is larger than {MAX_BYTES // 2**20} MiB: save a smaller copy")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{url} was not there within {seconds} s: raise timeout, or save a copy"
+                    )
+    except (requests.RequestException, HTTPError) as error:
+        raise OSError(f"{url} cannot be fetched: {error}") from error
+    return bytes(body)
+
+
+def _smaller(data, size, interpolation):
+    """Return the file of a picture as the square that the network sees, if that is fewer bytes."""
+    try:
+        square = pixels.decode(data, size, interpolation)
+    except pixels.PictureError:  # the service has the words for it
+        return data
+    return min(data, _to_bytes(square), key=len)

@@ -37,15 +37,16 @@ post_fork(None, None)  # the main process watches, too
 class LocalService(ServiceClient):
     """A service on this machine, and its client; made by `deploy_local`.
 
-    It ends by ``stop()``, at the end of a ``with`` block, or with this process at the latest.
+    It ends by ``stop()``, at the end of a ``with`` block, or with this process at the latest. `log` is the file of
+    its log, which `drift` reads; it goes when this object does.
     """
 
-    def __init__(self, bundle, workers, timeout):
+    def __init__(self, bundle, workers, threads, timeout):
         self._folder = tempfile.TemporaryDirectory(prefix="isicvision-service-")
-        self._log = Path(self._folder.name, "log.txt")
+        self.log = Path(self._folder.name, "log.txt")
         with socket.create_server(("127.0.0.1", 0)) as listener:
             super().__init__(f"http://127.0.0.1:{listener.getsockname()[1]}/score")
-            self._process, pipe = self._start(Path(bundle).resolve(), workers, listener.fileno())
+            self._process, pipe = self._start(Path(bundle).resolve(), workers, threads, listener.fileno())
         self._session.trust_env = False  # the user's proxy does not lead to this machine
         self._end = weakref.finalize(self, _end, self._process, pipe)  # runs at this process's exit, too
         try:
@@ -54,7 +55,7 @@ class LocalService(ServiceClient):
             self.stop()
             raise
 
-    def _start(self, bundle, workers, listener):
+    def _start(self, bundle, workers, threads, listener):
         """Start gunicorn with Azure's server on an open socket, whose port nobody can take in between."""
         # settings meant for another server would change this one: its route, its script, its kind of worker
         theirs = ("AML_", "AZUREML_", "GUNICORN_", "SERVICE_")
@@ -67,11 +68,12 @@ class LocalService(ServiceClient):
         watched, pipe = os.pipe()
         config = Path(self._folder.name, "gunicorn.py")
         config.write_text(_GUNICORN.format(pipe=watched))
-        command = f"-m gunicorn --bind fd://{listener} --workers {workers} --timeout 300 --graceful-timeout 5"
+        command = f"-m gunicorn --bind fd://{listener} --worker-class gthread --workers {workers} --threads {threads}"
+        limits = "--timeout 300 --graceful-timeout 5"
         application = "azureml_inference_server_http.server.entry:app"
-        with open(self._log, "wb") as log:
+        with open(self.log, "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, *command.split(), "--config", config, application],
+                [sys.executable, *command.split(), *limits.split(), "--config", config, application],
                 cwd=bundle,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -85,24 +87,25 @@ class LocalService(ServiceClient):
 
     def _wait(self, timeout):
         """Return once the service is healthy."""
-        session = requests.Session()  # without the client's patience
-        session.trust_env = False
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if session.get(self.scoring_uri.removesuffix("score"), timeout=1).ok:
-                    return
-            except requests.RequestException:
-                time.sleep(0.05)
+        with requests.Session() as session:  # without the client's patience
+            session.trust_env = False
+            while time.monotonic() < deadline and self._process.poll() is None:
+                try:
+                    if session.get(self.scoring_uri.removesuffix("score"), timeout=1).ok:
+                        return
+                except requests.RequestException:
+                    time.sleep(0.05)
         state = f"was not ready in {timeout} s" if self._process.poll() is None else "ended while it started"
         raise RuntimeError(f"the service {state}. The end of its log:\n{self.logs(25)}")
 
     def logs(self, lines=50):
         """Return the last `lines` lines of the service's log."""
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def stop(self):
         """End the service; requests under way get 5 seconds more. A second call does nothing."""
+        self._session.close()  # else its workers wait 2 s for another request on each open connection
         self._end()
 
     def __enter__(self):
@@ -126,7 +129,7 @@ def _end(process, pipe):
         process.wait()
 
 
-def deploy_local(bundle, workers=1, timeout=60):
+def deploy_local(bundle, workers=1, threads=8, timeout=60):
     """Run a bundle as a web service on this machine, by the inference server that Azure ML runs.
 
     It listens on 127.0.0.1 only, on a free port; any number may run at once.
@@ -137,6 +140,9 @@ def deploy_local(bundle, workers=1, timeout=60):
         Folder made by `build_bundle`.
     workers : int
         Processes that answer requests, each with its own copy of the model. They share the cores.
+    threads : int
+        Requests that one process reads and answers at a time. With more than one it is found healthy while it
+        scores, and slow clients do not keep the others waiting.
     timeout : float
         Seconds that the start may take.
 
@@ -146,8 +152,8 @@ def deploy_local(bundle, workers=1, timeout=60):
 
     Raises
     ------
-    FileNotFoundError, ImportError
-        If `bundle` is no bundle; if the server is not installed.
+    FileNotFoundError, ImportError, ValueError
+        If `bundle` is no bundle; if the server is not installed; if there are no `workers` or `threads`.
     RuntimeError
         If the service does not start; the message holds the end of its log. On Windows always, where Azure's
         server cannot be kept to this machine.
@@ -157,5 +163,7 @@ def deploy_local(bundle, workers=1, timeout=60):
     for module in ("gunicorn", "azureml_inference_server_http", "onnxruntime"):
         if importlib.util.find_spec(module) is None:
             raise ImportError(f'{module} is not installed: pip install -e ".[serving]"')
+    if workers < 1 or threads < 1:
+        raise ValueError(f"a service has 1 or more workers and threads, not {workers} and {threads}")
     read_card(bundle)
-    return LocalService(bundle, workers, timeout)
+    return LocalService(bundle, workers, threads, timeout)

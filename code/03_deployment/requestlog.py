@@ -1,0 +1,138 @@
+"""The service's log of its requests: a line of JSON for each, and now and then one that sums them up.
+
+    {"event": "request", "time": "2026-11-25T09:30:00.123+00:00", "request_id": "5f0c…", "client_request_id": "",
+     "method": "POST", "status": 200, "ms": 12.3, "bytes": 45120, "pictures": 1, "refused": 0,
+     "model": "4c9e0569e9d7", "scores": [{"benign": 0.93, "malignant": 0.07}]}
+    {"event": "metrics", "time": …, "seconds": 60.2, "requests": 812, "statuses": {"200": 809, "422": 3},
+     "pictures": 812, "refused": 3, "ms": {"p50": 11.9, "p95": 18.2, "p99": 31.0}, "process": 4711}
+
+They go to standard output, where gunicorn, a container and Azure collect them. Nothing of a picture is in them, and
+no header but the two ids. The numbers that the service says of a picture (its scores, and others such as a
+distance) are: `isicvision.drift` compares a day of them with the validation pictures.
+"""
+
+import atexit
+import functools
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter, deque
+from datetime import UTC, datetime
+
+import flask
+import numpy as np
+
+INTERVAL = 60  # seconds between two lines of metrics; the second is written at a request or at the end
+
+
+class _Metrics:
+    """Count requests until the next line of metrics; of one process."""
+
+    def __init__(self):
+        self.started = time.monotonic()
+        self.statuses = Counter()
+        self.pictures = self.refused = 0
+        self.ms = deque(maxlen=10_000)
+
+    def add(self, line):
+        self.statuses[str(line["status"])] += 1
+        self.pictures += line.get("pictures", 0)
+        self.refused += line.get("refused", 0)
+        self.ms.append(line["ms"])
+
+    def line(self):
+        percentiles = np.percentile(self.ms, (50, 95, 99)).round(1).tolist()
+        return {
+            "event": "metrics",
+            "time": _now(),
+            "seconds": round(time.monotonic() - self.started, 1),
+            "requests": self.statuses.total(),
+            "statuses": self.statuses,
+            "pictures": self.pictures,
+            "refused": self.refused,
+            "ms": dict(zip(("p50", "p95", "p99"), percentiles, strict=True)),
+            "process": os.getpid(),
+        }
+
+
+_lock = threading.Lock()  # of the metrics, and of standard output: one line at a time
+_metrics = _Metrics()
+
+
+def logged(run):
+    """Decorate the `run` of an entry script: a line of JSON for each request."""
+
+    @functools.wraps(run)  # the server looks at the names of its parameters
+    def run_and_log(request):
+        started, response = time.perf_counter(), None
+        try:
+            response = run(request)
+            return response
+        finally:  # what raises is the server's 500
+            _record(request, response, 1000 * (time.perf_counter() - started))
+
+    return run_and_log
+
+
+def _record(request, response, ms):
+    global _metrics
+    line = {
+        "event": "request",
+        "time": _now(),
+        "request_id": _id(request, "request_id"),
+        "client_request_id": _id(request, "client_request_id"),
+        "method": request.method,
+        "status": response.status_code if response else 500,
+        "ms": round(ms, 1),
+        "bytes": request.content_length or 0,
+        **_result(response),
+    }
+    with _lock:
+        _write(line)
+        _metrics.add(line)
+        if time.monotonic() - _metrics.started > INTERVAL:
+            _write(_metrics.line())
+            _metrics = _Metrics()
+
+
+def _id(request, name):
+    """Return the id that Azure's server gave the request (or its client did); without a server that of the client."""
+    if flask.has_app_context() and name in flask.g:
+        return flask.g.get(name)
+    return request.headers.get({"request_id": "x-request-id"}.get(name, "x-ms-client-request-id"), "")
+
+
+def _result(response):
+    """Return what the answer says of the pictures, without any sentence or picture in it."""
+    answer = response.get_json(silent=True) if response and response.is_json else None
+    if not isinstance(answer, dict) or "predictions" not in answer:
+        return {}
+    scored = [each for each in answer["predictions"] if "scores" in each]
+    names = {name for each in scored for name, value in each.items() if type(value) in (int, float)}
+    return {
+        "pictures": len(answer["predictions"]),
+        "refused": sum("error" in each for each in answer["predictions"]),
+        "model": answer["model"]["version"],
+        "scores": [_rounded(each["scores"]) for each in scored],
+    } | {name: [each.get(name) for each in scored] for name in sorted(names - {"threshold"})}
+
+
+def _rounded(scores):
+    return {label: round(score, 4) for label, score in scores.items()}
+
+
+def _now():
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _write(line):
+    sys.stdout.write(json.dumps(line) + "\n")  # print would put the server's words before it
+    sys.stdout.flush()
+
+
+@atexit.register
+def _write_the_rest():
+    if _metrics.statuses:
+        _write(_metrics.line())

@@ -1,0 +1,142 @@
+"""Has what the service sees changed? A day of its log against the pictures that the model was checked on.
+
+New cameras, other patients or a broken upload show in the scores and in the distances from the training pictures
+before anybody has the true labels. Two measures, both of the one distribution against the other: the population
+stability index (PSI; Siddiqi, *Credit Risk Scorecards*, 2006: below 0.1 little, above 0.25 much) says how far it has
+moved, the two-sample Kolmogorov-Smirnov test how sure that is.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .bundle import read_card
+
+ENOUGH = 50  # pictures: fewer say nothing of a distribution
+SURE = 0.01  # p-values below it count
+
+
+def drift(log, bundle, reference=None, day=None):
+    """Compare the pictures in a service's log with those that its model was checked on.
+
+    Parameters
+    ----------
+    log : str, pathlib.Path, or iterable of str
+        The log's file (of `deploy_local`: ``service.log``), or its lines. What is no line of a request, or of another
+        version of the model, is passed over.
+    bundle : str or pathlib.Path
+        Whose model.json holds the ``scores`` (a dict from label to the scores of held-out pictures, or equally spaced
+        quantiles of them) and, if the model was familiarized, the deciles of the ``distance``.
+    reference : dict of str to array-like, optional
+        The same from elsewhere, by label or ``"distance"``: ``{"malignant": evaluation.scores}``.
+    day : str, optional
+        Only the requests whose time starts with it, in UTC: ``"2026-11-25"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each label but the first, for the distance, and for the share of pictures refused, as far as there
+        is something to compare with: ``pictures`` in the log, ``reference`` and ``now`` (medians; shares of the
+        refused), ``psi``, ``p_value``, and ``verdict``: steady, moved, moved far, or too few pictures.
+
+    Raises
+    ------
+    ValueError
+        If nothing in the log is of this model, or there is nothing to compare with.
+    """
+    card = read_card(bundle)
+    requests = [line for line in _read(log) if line.get("model") == card["version"]]
+    requests = [line for line in requests if line["time"].startswith(day or "")]
+    if not requests:
+        raise ValueError(
+            f"the log holds no scored request of model {card['version']}{f' on {day}' if day else ''}"
+        )
+
+    known = _reference(card) | (reference or {})
+    rows = {}
+    for label in card["labels"][1:]:
+        if known.get(label) is not None:
+            rows[f"score of {label}"] = _compare(
+                [scores[label] for line in requests for scores in line["scores"]], known[label]
+            )
+    if known.get("distance") is not None:
+        distances = [value for line in requests for value in line.get("distance", []) if value is not None]
+        rows["distance"] = _compare(distances, known["distance"])
+    if not rows:
+        raise ValueError(
+            f"{bundle}/model.json holds neither scores nor distances to compare with: give the scores of the "
+            f'held-out pictures, drift(log, bundle, reference={{"{card["labels"][-1]}": scores}})'
+        )
+    if known.get("refused") is not None:
+        rows["refused"] = _compare_shares(requests, known["refused"])
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _read(log):
+    """Yield the lines of JSON about requests, also where a platform has put words before them."""
+    lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines() if _is_path(log) else log
+    for line in lines:
+        try:
+            found = json.loads(line[line.index("{") :])
+        except ValueError:
+            continue
+        if isinstance(found, dict) and found.get("event") == "request":
+            yield found
+
+
+def _is_path(log):
+    return isinstance(log, (str, os.PathLike))
+
+
+def _reference(card):
+    familiarity = card.get("familiarity") or {}
+    return (card.get("scores") or {}) | {
+        "distance": familiarity.get("distance_deciles"),
+        "refused": familiarity.get("held_out", {}).get("refused"),
+    }
+
+
+def _compare(values, reference):
+    # a thousand values that have the reference's quantiles, whether it came as quantiles or as all its values
+    reference = np.quantile(np.asarray(reference, float), np.linspace(0, 1, 1001))
+    row = {"pictures": len(values), "reference": np.median(reference), "now": np.nan, "psi": np.nan}
+    if not values:
+        return row | {"p_value": np.nan, "verdict": "too few pictures"}
+    psi, p_value = _psi(values, reference), stats.ks_2samp(values, reference).pvalue
+    verdict = "steady" if p_value > SURE or psi < 0.1 else "moved" if psi < 0.25 else "moved far"
+    return row | {
+        "now": np.median(values),
+        "psi": psi,
+        "p_value": p_value,
+        "verdict": verdict if len(values) >= ENOUGH else "too few pictures",
+    }
+
+
+def _psi(values, reference):
+    edges = np.unique(np.quantile(reference, np.linspace(0.1, 0.9, 9)))
+    shares = []
+    for each in (values, reference):
+        counts = np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1)
+        shares.append(
+            (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
+        )  # no bin is empty: logarithms follow
+    return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
+
+
+def _compare_shares(requests, reference):
+    count = sum(line["pictures"] for line in requests)
+    refused = sum(line["refused"] for line in requests)
+    p_value = stats.binomtest(refused, count, reference).pvalue
+    verdict = "steady" if p_value > SURE else "moved" if refused / count < 2 * reference else "moved far"
+    return {
+        "pictures": count,
+        "reference": reference,
+        "now": refused / count,
+        "psi": np.nan,
+        "p_value": p_value,
+        "verdict": verdict if count >= ENOUGH else "too few pictures",
+    }

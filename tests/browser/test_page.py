@@ -1,0 +1,176 @@
+"""The service's page for people, in a real browser: pictures dropped on it and chosen.
+
+With ISICVISION_SCREENSHOTS=docs/images the tests also write the picture of the documentation, by the bundle that
+`make run` left in outputs/.
+"""
+
+import base64
+import io
+import os
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+from unit.test_deployment import StandIn
+
+from isicvision import PROJECT_ROOT, build_bundle, deploy_local
+
+PICTURE = Path(PROJECT_ROOT, "sample_data/images/ISIC_9900259.jpg")
+MARKUP = "<img src=. onerror=alert(1)>"  # what a label and the name of a file may be, and must not become
+DROP = """([name, type, content]) => {
+    const bytes = Uint8Array.from(atob(content), character => character.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, { type }));
+    for (const kind of ["dragenter", "dragover", "drop"])
+        document.getElementById("drop").dispatchEvent(
+            new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    model = StandIn()
+    model.labels = (MARKUP, "malignant")
+    model.card = StandIn.card | {"decision": {"positive": "malignant", "threshold": 0.35}}
+    with deploy_local(build_bundle(model, tmp_path_factory.mktemp("page") / "bundle")) as service:
+        yield service
+
+
+@pytest.fixture
+def complaints():
+    """What the browser says against the page; at a test's end there may be none left."""
+    return []
+
+
+@pytest.fixture
+def page(browser, service, complaints):
+    """The page, opened."""
+    page = browser.new_page()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append("a dialog") or dialog.dismiss())
+    page.set_default_timeout(15_000)
+    page.goto(service.scoring_uri)
+    yield page
+    page.close()
+    # Chromium notes every answer of 4xx, and none at all, in these words
+    assert [text for text in complaints if "Failed to load resource" not in text] == []
+
+
+def drop(page, name, kind, content):
+    page.evaluate(DROP, [name, kind, base64.b64encode(content).decode()])
+
+
+def test_a_dropped_picture_is_scored(page, service):
+    drop(page, MARKUP + ".jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_text("Scored.").wait_for()
+    answer = service.score(PICTURE)
+    assert page.locator("#label").inner_text() == answer["label"]
+    assert page.locator("dt").all_inner_texts() == [
+        f"{label}\n{score:.3f}" for label, score in answer["scores"].items()
+    ]
+    widths = page.locator("dd").evaluate_all(
+        "bars => bars.map(bar => bar.firstChild.getBoundingClientRect().width / bar.clientWidth)"
+    )
+    assert widths == pytest.approx(list(answer["scores"].values()), abs=0.01)
+    assert page.get_by_text("threshold of 0.35").is_visible()
+    assert "no diagnostic device" in page.locator("#caveat").inner_text()
+    assert page.locator("#name").inner_text() == MARKUP + ".jpg"
+    assert page.locator("main img:visible").evaluate_all("all => all.map(each => each.naturalWidth)") == [600]
+    assert page.locator("#where").is_hidden()  # the saliency, which this answer has not
+
+
+def test_a_picture_is_chosen_by_keyboard_and_what_is_none_refused(page, tmp_path):
+    page.bring_to_front()
+    page.keyboard.press("Tab")  # the only thing on the page to come to
+    page.wait_for_function("document.activeElement.id === 'file'")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(PICTURE)
+    page.get_by_text("Scored.").wait_for()
+
+    drop(page, "note.txt", "text/plain", b"This is no picture but a note about one.")
+    page.get_by_text("note.txt was not scored").wait_for()
+    assert "not a picture" in page.get_by_role("status").inner_text()
+    assert page.locator("#result").is_hidden()  # no earlier answer beside another file's refusal
+
+    big = io.BytesIO()
+    Image.open(PICTURE).save(big, "TIFF")
+    drop(page, "lesion.tif", "image/tiff", big.getvalue())  # scored, though no browser shows it
+    page.get_by_text("Scored.").wait_for()
+    page.locator("#picture").wait_for(state="hidden")
+
+
+def test_the_page_shows_a_saliency_and_says_when_nobody_answers(page):
+    small = io.BytesIO()
+    Image.open(PICTURE).resize((60, 45)).save(small, "PNG")
+    answer = {
+        "predictions": [
+            {
+                "label": "benign",
+                "scores": {"benign": 1.0},
+                "saliency": base64.b64encode(small.getvalue()).decode(),
+            }
+        ],
+        "model": {"id": "stand-in", "version": "1"},
+    }
+    page.route("**/score", lambda route: route.fulfill(json=answer))
+    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    page.locator("#saliency").wait_for()
+    page.wait_for_function("document.getElementById('saliency').naturalWidth === 60")
+    assert page.locator("#threshold").inner_text() == ""
+
+    page.unroute("**/score")
+    page.context.set_offline(True)
+    try:
+        drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+        page.get_by_text("No answer. Is the service running").wait_for()
+    finally:
+        page.context.set_offline(False)
+
+
+def test_nothing_but_the_page_itself_may_run_in_it(page, service, complaints):
+    response = requests.get(service.scoring_uri, headers={"Accept": "text/html,*/*;q=0.8"}, timeout=20)
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    blocked = page.evaluate(
+        """async () => {
+            document.body.insertAdjacentHTML("beforeend", "<img src=x: onerror='window.ran = 1'>");
+            const script = document.createElement("script");
+            script.textContent = "window.ran = 2";
+            document.body.append(script);
+            await new Promise(done => setTimeout(done, 300));
+            return window.ran === undefined;
+        }"""
+    )
+    assert blocked and len(complaints) == 3 and all("blocked" in text for text in complaints)
+    complaints.clear()
+
+
+@pytest.mark.parametrize("width", [360, 1100])
+def test_the_page_fits_a_phone_and_a_desk(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_text("Scored.").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = page.locator("#picture, #scores").evaluate_all(
+        "all => all.map(each => each.getBoundingClientRect())"
+    )
+    assert (boxes[0]["bottom"] < boxes[1]["top"]) == (width < 640)  # one below the other, or side by side
+
+
+@pytest.mark.skipif("ISICVISION_SCREENSHOTS" not in os.environ, reason="asked for by ISICVISION_SCREENSHOTS")
+def test_picture_of_the_page(browser):
+    folder = Path(PROJECT_ROOT, os.environ["ISICVISION_SCREENSHOTS"])
+    page = browser.new_page()
+    with deploy_local(Path(PROJECT_ROOT, "outputs/bundle")) as service:
+        page.goto(service.scoring_uri)
+        for width, name in ((360, "../../outputs/page-phone"), (900, "page")):
+            page.set_viewport_size({"width": width, "height": 600})
+            page.locator("#file").set_input_files(PICTURE)
+            page.get_by_text("Scored.").wait_for()
+            page.wait_for_timeout(300)
+            page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=85, full_page=True)
+    page.close()

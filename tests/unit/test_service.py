@@ -1,0 +1,265 @@
+"""The service under load, and what it writes down: against Azure's own inference server on this machine."""
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+import psutil
+import pytest
+import requests
+from test_deployment import GOOD, SIZE, StandIn, b64, family, gone, picture
+
+from isicvision import ServiceClient, build_bundle, deploy_local
+from isicvision.client import ServiceError
+
+SLOW = """
+import time
+_quick = _predict
+
+def _predict(pictures):
+    time.sleep({seconds})
+    return _quick(pictures)
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return build_bundle(StandIn(), tmp_path_factory.mktemp("service") / "bundle")
+
+
+@pytest.fixture
+def slow(bundle, tmp_path):
+    """A function that deploys a service which takes so many seconds for a picture."""
+    services = []
+
+    def deploy(seconds, **options):
+        folder = shutil.copytree(bundle, tmp_path / f"bundle{len(services)}")
+        with open(folder / "score.py", "a") as script:
+            script.write(SLOW.format(seconds=seconds))
+        services.append(deploy_local(folder, **options))
+        return services[-1]
+
+    yield deploy
+    for service in services:
+        service.stop()
+
+
+def post(uri):
+    """Post one picture without a second try; return the status, or None if no answer came."""
+    try:
+        headers = {"Content-Type": "image/jpeg"}
+        return requests.post(uri, data=GOOD, headers=headers, timeout=30).status_code
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+        return None
+
+
+# load
+
+
+def test_health_answers_while_the_service_scores(slow):
+    service = slow(3)
+    busy = threading.Thread(target=post, args=[service.scoring_uri])
+    busy.start()
+    time.sleep(0.5)
+    assert requests.get(service.scoring_uri.removesuffix("score"), timeout=1.5).text == "Healthy"
+    assert busy.is_alive()
+    busy.join()
+
+
+def test_a_killed_worker_costs_the_requests_in_flight_and_no_more(slow):
+    service = slow(0.02, workers=2)
+    with ThreadPoolExecutor(8) as pool:
+        statuses = [pool.submit(post, service.scoring_uri) for _ in range(200)]
+        time.sleep(0.3)
+        os.kill(family(service)[1].pid, signal.SIGKILL)
+        statuses = [each.result() for each in statuses]
+    assert statuses.count(None) <= 8 and statuses.count(200) == 200 - statuses.count(None)
+
+    # a client that tries again sees nothing of it
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(service.score_many, [GOOD] * 200, connections=8)
+        time.sleep(0.5)
+        assert not answers.done()
+        worker = family(service)[1]
+        worker.kill()
+        assert all("label" in answer for answer in answers.result(60))
+    assert gone([worker]) and len(family(service)) == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_requests_in_flight_finish_after_sigterm(slow, workers):
+    service = slow(1.5, workers=workers)
+    processes = family(service)
+    with ThreadPoolExecutor(6) as pool:
+        statuses = [pool.submit(post, service.scoring_uri) for _ in range(6)]
+        time.sleep(0.7)
+        started = time.monotonic()
+        os.kill(processes[0].pid, signal.SIGTERM)
+        assert [each.result() for each in statuses] == [200] * 6
+    assert gone(processes) and time.monotonic() - started < 8
+    assert post(service.scoring_uri) is None
+
+
+def test_no_service_outlives_a_script_that_fails(bundle):
+    code = (
+        "import sys; from isicvision import deploy_local\n"
+        "service = deploy_local(sys.argv[1]); print(service._process.pid, flush=True); 1 / 0"
+    )
+    script = subprocess.run([sys.executable, "-c", code, bundle], capture_output=True, text=True, timeout=60)
+    assert "ZeroDivisionError" in script.stderr
+    assert not psutil.pid_exists(int(script.stdout))
+
+
+def test_deploy_local_refuses_no_workers(bundle):
+    with pytest.raises(ValueError, match="not 1 and 0"):
+        deploy_local(bundle, threads=0)
+
+
+# what the service writes down
+
+
+def lines(service, event="request"):
+    found = [json.loads(line) for line in service.logs(10**6).splitlines() if line.startswith("{")]
+    return [line for line in found if line["event"] == event]
+
+
+def test_log_has_a_line_of_json_for_each_request_and_no_picture(bundle):
+    with deploy_local(bundle) as service:
+        ids = {"x-request-id": "one", "x-ms-client-request-id": 'two "'}
+        requests.post(
+            service.scoring_uri, data=GOOD, headers={"Content-Type": "image/jpeg", **ids}, timeout=20
+        )
+        answer = requests.post(service.scoring_uri, json=["AAAA", b64(GOOD)], timeout=20)
+        requests.post(service.scoring_uri, json={"patient": "Jane Doe"}, timeout=20)
+        requests.get(service.scoring_uri, timeout=20)
+        score = service.score(GOOD)
+    first, second, third, fourth, last = lines(service)
+    assert (first["request_id"], first["client_request_id"]) == ("one", 'two "')
+    assert first["status"] == 200 and first["pictures"] == 1 and first["bytes"] == len(GOOD)
+    assert first["scores"] == last["scores"] == [pytest.approx(score["scores"], abs=1e-4)]
+    assert second["request_id"] == answer.headers["x-request-id"]
+    assert (second["pictures"], second["refused"], len(second["scores"])) == (2, 1, 1)
+    assert (third["status"], fourth["status"], fourth["method"]) == (400, 405, "GET")
+    assert b64(GOOD)[:40] not in service.logs(10**6) and "Jane" not in service.logs(10**6)
+
+    [metrics] = lines(service, "metrics")  # written at the end
+    assert metrics["requests"] == 5 and metrics["statuses"] == {"200": 3, "400": 1, "405": 1}
+    assert (metrics["pictures"], metrics["refused"]) == (4, 1)
+    assert 0 < metrics["ms"]["p50"] <= metrics["ms"]["p95"] <= metrics["ms"]["p99"]
+
+
+def test_log_tells_of_a_fault_and_sums_up_every_minute(bundle, tmp_path):
+    faulty = shutil.copytree(bundle, tmp_path / "bundle")
+    with open(faulty / "score.py", "a") as script:
+        script.write("\nrequestlog.INTERVAL = 0\n\ndef _predict(pictures):\n    1 / 0\n")
+    with deploy_local(faulty) as service:
+        assert post(service.scoring_uri) == 500
+        assert [line["status"] for line in lines(service)] == [500]
+        assert [line["statuses"] for line in lines(service, "metrics")] == [{"500": 1}]
+
+
+def test_log_takes_whole_lines_from_many_threads(bundle):
+    with deploy_local(bundle, workers=2) as service:
+        service.score_many([GOOD] * 200, connections=8)
+    assert len(lines(service)) == sum(line["requests"] for line in lines(service, "metrics")) == 200
+
+
+# the client
+
+
+@pytest.fixture(scope="module")
+def service(bundle):
+    with deploy_local(bundle) as service:
+        yield service
+
+
+def test_client_resizes_before_it_sends_and_the_scores_stay(service):
+    small = ServiceClient(service.scoring_uri, image_size=SIZE)
+    files = [picture(seed, (400, 300), quality=95) for seed in range(4)] + [picture(5, (300, 500), "PNG")]
+    assert small.score_many(files) == service.score_many(files)
+    with mock.patch.object(ServiceClient, "_ask", return_value={"label": "a", "scores": {"a": 1.0}}) as ask:
+        small.score(files[0])
+        small.score(picture(size=(20, 20)))  # is smaller as it is
+    sent = [call.args[0] for call in ask.call_args_list]
+    assert len(sent[0]) < len(files[0]) and sent[0].startswith(b"\x89PNG")
+    assert sent[1] == picture(size=(20, 20))
+    with pytest.raises(ServiceError, match="not a picture"):
+        small.score(b"This is no picture.")
+
+
+def test_client_gives_labels_other_names(service):
+    renamed = ServiceClient(service.scoring_uri, class_map={"malignant": "refer"})
+    scores = service.score(GOOD)["scores"]
+    answer = renamed.score(GOOD)
+    assert answer["scores"] == {"benign": scores["benign"], "refer": scores["malignant"]}
+    assert answer["label"] == max(answer["scores"], key=answer["scores"].get)
+    with pytest.raises(ValueError, match="'melanoma'; the service's labels are benign, malignant"):
+        ServiceClient(service.scoring_uri, class_map={"melanoma": "refer"}).score(GOOD)
+    with pytest.raises(ValueError, match="one name"):
+        ServiceClient(service.scoring_uri, class_map={"malignant": "benign"}).score(GOOD)
+
+
+@pytest.fixture
+def web():
+    """A host of files on loopback: paths to bytes, or to a function that writes to the connection."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.seen.append(self.headers)
+            content = server.files.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            try:
+                content(self.wfile) if callable(content) else self.wfile.write(content or b"")
+            except OSError:
+                pass  # the client had enough
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.seen = {}, []
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_client_fetches_a_picture_from_the_web(service, web):
+    def drip(file):
+        while True:
+            file.write(b"\xff")
+            time.sleep(0.05)
+
+    web.files = {"/lesion.jpg": GOOD, "/huge": bytes(21 * 2**20), "/slow": drip}
+    client = ServiceClient(service.scoring_uri, key="secret", timeout=2)
+    assert client.score(f"{web.address}/lesion.jpg") == service.score(GOOD)
+    assert "secret" not in str(web.seen[0])  # the key is for the service
+    started = time.monotonic()
+    answers = client.score_many([f"{web.address}/{name}" for name in ("huge", "slow", "absent")])
+    for answer, word in zip(answers, ("20 MiB", "within 2 s", "404"), strict=True):
+        assert word in answer["error"] and web.address in answer["error"]
+    assert time.monotonic() - started < 10
+    for address in ("file:///etc/hostname", "ftp://127.0.0.1/lesion.jpg"):
+        with pytest.raises(ValueError, match="http and https only"):
+            client.score(address)
+
+
+def test_client_says_where_the_time_goes(slow):
+    service = slow(0.3)
+    times = service.timing(GOOD)
+    assert list(times) == ["prepare", "connect", "send", "wait", "read", "total", "service"]
+    assert 300 < times["service"] < times["wait"] < times["total"] < 10_000
+    assert times["total"] == pytest.approx(sum([*times.values()][:5]))
+    service.stop()
+    with pytest.raises(ServiceError, match="no answer"):
+        service.timing(GOOD)
