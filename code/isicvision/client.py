@@ -61,7 +61,9 @@ class ServiceClient:
         self.image_size = image_size
         self.interpolation = interpolation
         self.class_map = dict(class_map or {})
-        self._key = key
+        self._authorization = lambda: (
+            {"Authorization": f"Bearer {key}"} if key else {}
+        )  # no attribute shows the key
         self._timeout = timeout
         self._session = requests.Session()
         busy = (429, 503)
@@ -71,9 +73,7 @@ class ServiceClient:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=32))
         if key:  # as `auth`, because the user's .netrc would replace a mere header
-            self._session.auth = lambda request: (
-                request.headers.update(Authorization=f"Bearer {key}") or request
-            )
+            self._session.auth = lambda request: request.headers.update(self._authorization()) or request
 
     def score(self, picture):
         """Score one picture: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
@@ -150,7 +150,7 @@ class ServiceClient:
         address = urlsplit(self.scoring_uri)
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         connection = kind(address.netloc, timeout=self._timeout)
-        headers = {"Content-Type": TYPE} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        headers = {"Content-Type": TYPE} | self._authorization()
         path = address.path + (f"?{address.query}" if address.query else "")
         try:
             connection.connect()
