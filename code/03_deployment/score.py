@@ -8,6 +8,8 @@ numpy, Pillow, ONNX Runtime and Azure's inference server. Four kinds of body are
     curl SCORING_URI -F file=@lesion.jpg -F file=@another.jpg
     curl SCORING_URI -H "Content-Type: application/json" -d '[{"image_in_base64": "..."}]'
     curl SCORING_URI -H "Content-Type: application/json" -d '{"images": ["...", "..."]}'
+
+With SCORING_URI?saliency=1, a single picture comes back with what in it moved its score.
 """
 
 import base64
@@ -19,6 +21,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at the import: else it reports to its maker over the network
 import onnxruntime
@@ -39,6 +42,7 @@ CHUNK = 8  # pictures decoded and scored at a time: bounds the memory of a large
 MIN_SIDE = 24  # pixels
 pixels.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
 BLANK, BLURRED = 4.0, 1.1  # grey levels, see _look
+GRID = 8  # patches along a side, for the saliency
 USAGE = (
     'POST JSON, [{"image_in_base64": "..."}, ...] or {"images": ["...", ...]}, '
     "one picture as it is with -H 'Content-Type: image/jpeg', or a form with files."
@@ -101,12 +105,15 @@ def run(request):
         return AMLResponse({"message": USAGE}, 405, {"Allow": "POST"}, json_str=True)
     try:
         pictures = _read_pictures(request)
+        explain = request.args.get("saliency") == "1"
+        if explain and len(pictures) > 1:
+            raise RefusedError(400, f"Saliency is of one picture at a time, not of {len(pictures)}.")
     except RefusedError as refusal:
         return AMLResponse({"message": str(refusal)}, refusal.status, json_str=True)
 
     predictions = []
     for start in range(0, len(pictures), CHUNK):
-        predictions += _predict(pictures[start : start + CHUNK])
+        predictions += _predict(pictures[start : start + CHUNK], explain)
     answer = {
         "predictions": predictions,
         "model": {"id": card["id"], "version": card["version"]},
@@ -209,13 +216,52 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is Python's, not JSON")
 
 
-def _predict(pictures):
+def _predict(pictures, explain=False):
     """Score a few pictures; one that is refused gets {"error": ...} in its place."""
     decoded = pixels.map_threads(_decode, pictures)
     readable = [array for array in decoded if isinstance(array, np.ndarray)]
     results = session.run(outputs, {"pictures": np.stack(readable)}) if readable else ()
     results = zip(*results, strict=True)
-    return [{"error": each} if isinstance(each, str) else _prediction(*next(results)) for each in decoded]
+    predictions = [
+        {"error": each} if isinstance(each, str) else _prediction(*next(results)) for each in decoded
+    ]
+    if explain and "label" in predictions[0]:
+        predictions[0]["saliency"] = _saliency(decoded[0], card["labels"].index(predictions[0]["label"]))
+    return predictions
+
+
+def _saliency(array, label):
+    """Return the picture, red where hiding a part of it speaks most against the label: a JPEG as a data: address.
+
+    Occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014): a patch of the picture's
+    mean colour, two cells of the grid wide, at every place. It is coarse, needs no gradients, and suits any model.
+    """
+    size = len(array)
+    edges = np.linspace(0, size, GRID + 1).round().astype(int)
+    places = [
+        (slice(edges[row], edges[row + 2]), slice(edges[column], edges[column + 2]))
+        for row in range(GRID - 1)
+        for column in range(GRID - 1)
+    ]
+    variants = np.stack([array] * (len(places) + 1))
+    for variant, place in zip(variants[1:], places, strict=True):
+        variant[place] = array.mean(axis=(0, 1)).round()
+    scores = [
+        session.run(["scores"], {"pictures": variants[start : start + CHUNK]})[0][:, label]
+        for start in range(0, len(variants), CHUNK)
+    ]
+    scores = np.clip(np.concatenate(scores).astype(float), 1e-6, 1 - 1e-6)
+    evidence = np.log(scores / (1 - scores))  # a score near 1 hardly moves, its logarithm does
+    drops, counts = np.zeros((size, size, 1)), np.zeros((size, size, 1))
+    for place, after in zip(places, evidence[1:], strict=True):
+        drops[place] += evidence[0] - after
+        counts[place] += 1
+    heat = np.maximum(drops / counts, 0)
+    weight = 0.6 * heat / max(heat.max(), 1e-9)
+    shown = Image.fromarray((array * (1 - weight) + np.array([255, 0, 0]) * weight).astype(np.uint8))
+    buffer = io.BytesIO()
+    shown.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _prediction(scores, distance=None):

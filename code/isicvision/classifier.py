@@ -116,6 +116,7 @@ class ImageClassifier:
             "sublabels": None,
             "classifier": None if classifier is None else str(classifier),
             "temperature": 1.0,
+            "scores": None,
             "decision": None,
             "familiarity": None,
             "training": None,
@@ -259,7 +260,7 @@ class ImageClassifier:
             history, trained = None, {}
             self._fit_classifier(dataset, targets)
         # those of an earlier training
-        self.card |= {"temperature": 1.0, "decision": None, "familiarity": None}
+        self.card |= {"temperature": 1.0, "scores": None, "decision": None, "familiarity": None}
         self.familiarity = None
         counts = dataset.table["label"].value_counts()
         self.card["training"] = trained | {
@@ -451,7 +452,8 @@ class ImageClassifier:
         """Make the scores fit for probabilities: fit a temperature on validation pictures; see `decisions.temperature`.
 
         It stays with the model when it is saved, and goes with it into the service. Which pictures have the higher
-        scores does not change; a threshold must be chosen after it.
+        scores does not change; a threshold must be chosen after it. Quantiles of the scores are kept, too: `drift`
+        compares those of the service with them.
 
         Parameters
         ----------
@@ -472,10 +474,13 @@ class ImageClassifier:
             raise ValueError(
                 "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
             )
-        self.card |= {"temperature": 1.0, "decision": None}
+        self.card |= {"temperature": 1.0, "scores": None, "decision": None}
         scores = self.predict_proba(validation)
-        self.card["temperature"] = decisions.temperature(self._targets(validation, "validation"), scores)
-        return self.card["temperature"]
+        temperature = decisions.temperature(self._targets(validation, "validation"), scores)
+        quantiles = np.quantile(decisions.at_temperature(scores, temperature), np.linspace(0, 1, 21), axis=0)
+        self.card["temperature"] = temperature
+        self.card["scores"] = dict(zip(self.labels, quantiles.T.round(5).tolist(), strict=True))
+        return temperature
 
     def decide_at(self, threshold, positive=None, rule=None):
         """Call pictures positive from this score on, from now on; saved with the model, and used by the service.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 from PIL import Image
-from unit.test_deployment import StandIn
+from unit.test_deployment import SIZE, StandIn
 
 from isicvision import PROJECT_ROOT, build_bundle, deploy_local
 
@@ -77,8 +77,9 @@ def test_a_dropped_picture_is_scored(page, service):
     assert page.get_by_text("threshold of 0.35").is_visible()
     assert "no diagnostic device" in page.locator("#caveat").inner_text()
     assert page.locator("#name").inner_text() == MARKUP + ".jpg"
-    assert page.locator("main img:visible").evaluate_all("all => all.map(each => each.naturalWidth)") == [600]
-    assert page.locator("#where").is_hidden()  # the saliency, which this answer has not
+    page.wait_for_function("document.getElementById('saliency').naturalWidth > 0")
+    widths = page.locator("main img:visible").evaluate_all("all => all.map(each => each.naturalWidth)")
+    assert widths == [600, SIZE]  # the picture, and what in it speaks for the label
 
 
 def test_a_picture_is_chosen_by_keyboard_and_what_is_none_refused(page, tmp_path):
@@ -102,26 +103,17 @@ def test_a_picture_is_chosen_by_keyboard_and_what_is_none_refused(page, tmp_path
     page.locator("#picture").wait_for(state="hidden")
 
 
-def test_the_page_shows_a_saliency_and_says_when_nobody_answers(page):
-    small = io.BytesIO()
-    Image.open(PICTURE).resize((60, 45)).save(small, "PNG")
+def test_the_page_does_without_saliency_and_says_when_nobody_answers(page):
     answer = {
-        "predictions": [
-            {
-                "label": "benign",
-                "scores": {"benign": 1.0},
-                "saliency": base64.b64encode(small.getvalue()).decode(),
-            }
-        ],
+        "predictions": [{"label": "benign", "scores": {"benign": 1.0}}],
         "model": {"id": "stand-in", "version": "1"},
     }
-    page.route("**/score", lambda route: route.fulfill(json=answer))
+    page.route("**/score?*", lambda route: route.fulfill(json=answer))
     drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
-    page.locator("#saliency").wait_for()
-    page.wait_for_function("document.getElementById('saliency').naturalWidth === 60")
-    assert page.locator("#threshold").inner_text() == ""
+    page.get_by_text("Scored.").wait_for()
+    assert page.locator("#where").is_hidden() and page.locator("#threshold").inner_text() == ""
 
-    page.unroute("**/score")
+    page.unroute("**/score?*")
     page.context.set_offline(True)
     try:
         drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())

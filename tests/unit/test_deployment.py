@@ -130,9 +130,11 @@ def score(bundle):
     return module
 
 
-def run(score, data=b"", content_type="application/json", method="POST", **environ):
+def run(score, data=b"", content_type="application/json", method="POST", query_string=None, **environ):
     """Call run() without a server; return status and answer."""
-    builder = EnvironBuilder(method=method, data=data, content_type=content_type, path="/score")
+    builder = EnvironBuilder(
+        method=method, data=data, content_type=content_type, path="/score", query_string=query_string
+    )
     response = score.run(Request(builder.get_environ() | environ))
     return response.status_code, response.get_json()
 

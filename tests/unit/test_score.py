@@ -1,5 +1,6 @@
 """What the entry script refuses, without a server; the stand-in and helpers are those of test_deployment."""
 
+import base64
 import io
 import json
 
@@ -30,6 +31,19 @@ class WithDistance(StandIn):
             ]
         )
         model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
+        onnx.save(model, path)
+
+
+class LooksAtTheTop(StandIn):
+    """Malignant is what is red in the uppermost quarter."""
+
+    def to_onnx(self, path):
+        super().to_onnx(path)
+        model = onnx.load(path)
+        weight = np.zeros((SIZE, 3, 2), np.float32)
+        weight[: SIZE // 4, 0, 1], weight[: SIZE // 4, 1, 1] = 0.02, -0.02
+        [old] = [each for each in model.graph.initializer if each.name == "weight"]
+        old.CopyFrom(numpy_helper.from_array(weight.reshape(-1, 2), "weight"))
         onnx.save(model, path)
 
 
@@ -122,3 +136,27 @@ def test_decode_refuses_too_small_pictures():
     assert pixels.decode(picture(size=(40, 30)), SIZE, min_side=30).shape == (SIZE, SIZE, 3)
     with pytest.raises(pixels.PictureError, match="40x30 pixels are too few, each side needs 31 or more"):
         pixels.decode(picture(size=(40, 30)), min_side=31)
+
+
+def test_saliency_shows_the_part_of_the_picture_that_speaks_for_the_label(tmp_path):
+    score = load_score(build_bundle(LooksAtTheTop(), tmp_path / "bundle"))
+    score.init()
+    array = np.random.default_rng(0).integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
+    array[: SIZE // 4, : SIZE // 4, 0] = 250
+    body = encoded(Image.fromarray(array))
+    [prediction] = run(score, body, "image/png", query_string="saliency=1")[1]["predictions"]
+    [plain] = run(score, body, "image/png")[1]["predictions"]
+    data = prediction.pop("saliency").removeprefix("data:image/jpeg;base64,")
+    assert prediction == plain and plain["label"] == "malignant"
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int)
+    assert shown.shape == (SIZE, SIZE, 3)
+    changed = np.abs(shown - array).sum(axis=2)
+    corner = changed[: SIZE // 4, : SIZE // 4].mean()
+    assert corner > 5 * changed[SIZE // 2 :].mean() and corner > 5 * changed[:, SIZE // 2 :].mean()
+
+    status, answer = run_json(score, {"images": [b64(body)] * 2})
+    assert status == 200
+    status, answer = run(score, form(body, body), "multipart/form-data", query_string="saliency=1")
+    assert status == 400 and "one picture at a time" in answer["message"]
+    status, answer = run(score, TEXT, "image/png", query_string="saliency=1")
+    assert status == 422 and "saliency" not in answer["predictions"][0]
