@@ -51,7 +51,7 @@ NOTEBOOK = "code/01_data_acquisition_and_understanding/02_understand_and_correct
 
 
 def train(p, table, checkpoint=None, expected=None):
-    """Split, augment, fine-tune, calibrate and save, with the parameters `p`; return the model and the test pictures.
+    """Do what the notebook does, with the parameters `p`; return the model and the test pictures.
 
     `table` is a saved ImageDataset, `checkpoint` a folder or None, `expected` the split of a run record or None.
     """
@@ -93,6 +93,7 @@ def train(p, table, checkpoint=None, expected=None):
             threshold = evaluate(model, validation).choose_threshold(sensitivity=p["SENSITIVITY"])
             rule = f"sensitivity {p['SENSITIVITY']} on {len(validation)} validation pictures"
             model.decide_at(threshold, rule=rule)
+        model.familiarize(parts["train"], validation)
         for name, part in parts.items():
             part.save(f"{p['OUTPUTS']}/split/{name}.csv")
         folder = model.save(f"{p['OUTPUTS']}/model")

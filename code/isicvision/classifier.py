@@ -525,11 +525,6 @@ class ImageClassifier:
         -------
         numpy.ndarray of float32, shape (pictures,)
             `distance` of the held-out pictures.
-
-        Raises
-        ------
-        ValueError
-            If the network has no stages with positions, from which distances could be told.
         """
         known = self._pictures(training).require_all()
         order = np.random.default_rng(self.seed).permutation(len(known))

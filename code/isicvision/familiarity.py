@@ -74,21 +74,29 @@ def fit(training, held_out):
 def taps(network):
     """Collect what the stages of a network put out while it runs, as means over all positions.
 
-    The last stage is left out, see `Familiarity`, and so is one without positions.
+    The last stage is left out, see `Familiarity`, and so is one without positions; of a network whose stages have none
+    (a vision transformer) the features are taken.
 
     Yields
     ------
     list of torch.Tensor, shape (n, channels) each
         Filled by each run of the network, in the order of the stages.
     """
-    found = []
+    found, earlier = [], 0
 
     def keep(_, __, output):
-        if output.ndim == 4:
-            found.append(output.mean((2, 3)))
+        if output.ndim == 4:  # pictures are square: where the last two sides differ, the channels are last
+            found.append(output.mean((2, 3) if output.shape[2] == output.shape[3] else (1, 2)))
+
+    def keep_features(_, __, output):
+        nonlocal earlier
+        if len(found) == earlier:
+            found.append(output)
+        earlier = len(found)
 
     *stages, _ = backbones.stages(network.body)
     hooks = [modules[-1].register_forward_hook(keep) for _, modules in stages]
+    hooks.append(network.body.register_forward_hook(keep_features))
     try:
         yield found
     finally:
@@ -107,8 +115,6 @@ class StageMeans(nn.Module):
         """Map uint8 pictures of shape (n, height, width, 3) to float32 (n, width)."""
         with taps(self.network) as found:
             self.network.features(pictures)
-        if not found:
-            raise ValueError("this network has no stages with positions, from which distances could be told")
         return torch.cat(found, 1)
 
 

@@ -5,7 +5,7 @@ import torch
 from conftest import draw
 from sklearn.linear_model import LogisticRegression
 
-from isicvision import ImageClassifier, cache, familiarity
+from isicvision import ImageClassifier, backbones, cache, familiarity
 
 LABELS = ["benign", "malignant"]
 
@@ -62,3 +62,13 @@ def test_another_training_forgets(dataset):
     model.familiarize(*dataset.split(0.5, 0.5))
     model.fit(dataset)
     assert model.familiarity is None and model.card["familiarity"] is None
+
+
+@pytest.mark.parametrize(("name", "width"), [("vit_b_32", 768), ("swin_t", 2 * (96 + 192 + 384) + 768)])
+def test_transformers_know_theirs_too(name, width):
+    network = backbones.Network(backbones.get(name), 2, None, 0.0).eval()
+    pictures = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
+    if name.startswith("vit"):
+        pictures = torch.zeros((1, 224, 224, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert familiarity.StageMeans(network)(pictures).shape[1] == width
