@@ -2,7 +2,7 @@
 
 They were chosen by validation figures on HAM10000; docs/results.md says what each reached on test pictures, in which
 time. All train on smaller pictures than they predict at, keep the first stages as they are, average their weights, and
-learn finer labels where there are some.
+learn finer labels where there are some. ``accurate`` was no better than ``balanced`` on pictures of 200x150 pixels.
 """
 
 _COMMON = {
