@@ -238,26 +238,23 @@ def _saliency(array, label):
     """
     size = len(array)
     edges = np.linspace(0, size, GRID + 1).round().astype(int)
-    places = [
-        (slice(edges[row], edges[row + 2]), slice(edges[column], edges[column + 2]))
-        for row in range(GRID - 1)
-        for column in range(GRID - 1)
-    ]
+    places = [(row, column) for row in range(GRID - 1) for column in range(GRID - 1)]
     variants = np.stack([array] * (len(places) + 1))
-    for variant, place in zip(variants[1:], places, strict=True):
-        variant[place] = array.mean(axis=(0, 1)).round()
+    for variant, (row, column) in zip(variants[1:], places, strict=True):
+        patch = variant[edges[row] : edges[row + 2], edges[column] : edges[column + 2]]
+        patch[:] = array.mean(axis=(0, 1)).round()
     scores = [
         session.run(["scores"], {"pictures": variants[start : start + CHUNK]})[0][:, label]
         for start in range(0, len(variants), CHUNK)
     ]
     scores = np.clip(np.concatenate(scores).astype(float), 1e-6, 1 - 1e-6)
     evidence = np.log(scores / (1 - scores))  # a score near 1 hardly moves, its logarithm does
-    drops, counts = np.zeros((size, size, 1)), np.zeros((size, size, 1))
-    for place, after in zip(places, evidence[1:], strict=True):
-        drops[place] += evidence[0] - after
-        counts[place] += 1
-    heat = np.maximum(drops / counts, 0)
-    weight = 0.6 * heat / max(heat.max(), 1e-9)
+    drops, counts = np.zeros((GRID, GRID), np.float32), np.zeros((GRID, GRID), np.float32)
+    for (row, column), after in zip(places, evidence[1:], strict=True):
+        drops[row : row + 2, column : column + 2] += evidence[0] - after
+        counts[row : row + 2, column : column + 2] += 1
+    heat = np.asarray(Image.fromarray(drops / counts).resize((size, size), Image.BICUBIC))[..., None]
+    weight = 0.6 * np.clip(heat / max(heat.max(), 1e-9), 0, 1)
     shown = Image.fromarray((array * (1 - weight) + np.array([255, 0, 0]) * weight).astype(np.uint8))
     buffer = io.BytesIO()
     shown.save(buffer, "JPEG", quality=85)
