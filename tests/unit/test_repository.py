@@ -26,6 +26,12 @@ HOUSE = sorted(
     for path in ROOT.glob(pattern)
     if not BOUGHT & set(path.relative_to(ROOT).parts)
 )
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", ".github/*.md", "docs/**/*.md", "code/**/*.md", "sample_data/*.md")
+    for path in ROOT.glob(pattern)
+)
+INVENTED = {"mine.yaml", "file.yaml", "code/0N_folder/NN_name.ipynb"}  # files that the reader is to write
 WORKFLOWS = [name for name in HOUSE if name.startswith(".github/workflows/")]
 
 
@@ -57,10 +63,14 @@ def made(command):
 
 
 def files(command):
-    """Return the scripts that a command line runs and the parameter files that it names."""
-    return re.findall(r"(?:\bpython3?|\bbash|\baccelerate launch)\s+(\.?[\w./-]+)", command) + re.findall(
-        r"PARAMETERS=(\S+\.ya?ml)", command
-    )
+    """Return the scripts that a command line runs, the tests among them, and the parameter files that it names."""
+    scripts = []
+    for line in re.findall(r"\b(?:python3?|bash|torchrun|accelerate launch|pytest)\s.*", command):
+        words = [word for word in line.split()[1:] if not word.startswith("-")]
+        scripts += [
+            word for word in words if re.fullmatch(r"[\w./-]+\.(?:py|sh)|\.ci/\w+|tests/[\w./-]+", word)
+        ]
+    return scripts + re.findall(r"(?:PARAMETERS=|--parameters )([^\s`]+\.ya?ml)", command)
 
 
 @pytest.mark.parametrize("name", HOUSE)
@@ -147,7 +157,71 @@ def test_the_hook_finds_large_files(tmp_path):
     assert done.returncode == 1 and "large one has" in done.stdout and "small" not in done.stdout
 
 
+def code_in(text):
+    """Return the lines of code blocks and the pieces of inline code of a document."""
+    fences = r"^[ ]*(?:[-*\d.]+ )?```[^\n]*\n(.*?)^[ ]*```"
+    blocks = re.findall(fences, text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(fences, "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = [" ".join(piece.split()) for piece in re.findall(r"`([^`]+)`", rest)]
+    return [line.split(" #")[0] for block in blocks for line in block.splitlines()] + inline
+
+
+def paths(command):
+    """Return what looks like a file of this repository, as `code/run.py` does, or one of its folders."""
+    return re.findall(
+        r"^(?:(?:code|docs|tests|sample_data|\.github|\.ci|\.devcontainer)/[\w./-]*\w)", command
+    )
+
+
+def headings(text):
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = []
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        found.append(re.sub(r"[^\w\- ]", "", heading).replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_of_documents_name_what_is_there(name):
+    for command in code_in((ROOT / name).read_text(encoding="utf-8")):
+        assert set(made(command)) <= TARGETS, command
+        for file in {*files(command), *paths(command)} - INVENTED:
+            assert (ROOT / file).exists() or (ROOT / name).parent.joinpath(file).exists(), command
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_into_a_page_find_their_heading(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for file, anchor in re.findall(r"\]\(([^)#:\s]*\.md|)#([^)\s]+)\)", text):
+        page = (ROOT / name).parent / file if file else ROOT / name
+        assert anchor in headings(page.read_text(encoding="utf-8")), f"{file}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in DOCUMENTS if name.startswith("docs/") and name.count("/") > 1]
+)
+def test_links_of_pages_in_folders_of_docs(name):  # those of all other documents: tests/notebooks
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+def test_every_page_is_in_the_list_of_documents():
+    listed = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").rglob("*.md"):
+        if path.name != "README.md":
+            assert f"({path.relative_to(ROOT / 'docs').as_posix()})" in listed
+
+
 def test_what_these_checks_read():
+    document = "Say `make no\nsense`.\n\n1. ```\n   python a/b.py   # make words\n   ```\n"
+    assert code_in(document) == ["   python a/b.py  ", "make no sense"]
+    assert made("make no sense") == ["no", "sense"] and files("   python a/b.py  ") == ["a/b.py"]
+    assert paths("code/run.py --source x") == ["code/run.py"] and not paths("outputs/model/")
+    assert headings("# What, how?\n```\n# no\n```\n## A [b](c.md)") == ["what-how", "a-b"]
     assert made("make install browser && make doctor") == ["install", "browser", "doctor"]
     assert made("make run SOURCE=isic PARAMETERS=a.yaml   # words") == ["run"]
+    assert files(".venv/bin/python -m pytest -n 0 tests/a.py") == ["tests/a.py"]
     assert files("bash .ci/run") == [".ci/run"] and files("make run PARAMETERS=a/b.yaml") == ["a/b.yaml"]
