@@ -5,12 +5,15 @@ PARAMETERS ?=
 BIN = .venv/bin
 
 .DEFAULT_GOAL = help
-.PHONY: help install browser run test lint notebooks bench archive clean
+.PHONY: help doctor install browser run test lint notebooks bench archive clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 	@echo
 	@echo "make run SOURCE=sample|isic|URL|FOLDER PARAMETERS=file.yaml   (see README.md)"
+
+doctor:  ## say in plain words what this machine lacks; needs nothing installed
+	@$(PYTHON) code/doctor.py
 
 install: .venv/installed  ## make .venv and install everything into it, once
 
