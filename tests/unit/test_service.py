@@ -24,9 +24,9 @@ SLOW = """
 import time
 _quick = _predict
 
-def _predict(pictures):
+def _predict(*arguments):
     time.sleep({seconds})
-    return _quick(pictures)
+    return _quick(*arguments)
 """
 
 
