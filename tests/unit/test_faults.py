@@ -65,8 +65,8 @@ def test_killed_workers_lose_no_picture(service, at_once):
 def test_requests_that_were_sent_are_answered_after_sigterm(service):
     """More of them than threads, and some on connections that had a request before."""
     cells = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    buffer = io.BytesIO()  # few bytes, which are sent at once, and a tenth of a second to decode
-    Image.fromarray(cells).resize((2400, 1800), Image.NEAREST).save(buffer, "PNG")
+    buffer = io.BytesIO()  # few bytes, which are sent at once, and some time to decode
+    Image.fromarray(cells).resize((1400, 1050), Image.NEAREST).save(buffer, "PNG")
     headers, address = {"Content-Type": "image/png"}, urlsplit(service.scoring_uri).netloc
     connections = [http.client.HTTPConnection(address, timeout=30) for _ in range(20)]
     for connection in connections[:4]:
@@ -75,7 +75,7 @@ def test_requests_that_were_sent_are_answered_after_sigterm(service):
     processes = family(service)
     for connection in connections:
         connection.request("POST", "/score", buffer.getvalue(), headers)
-    time.sleep(0.2)  # they are sent, not yet all taken
+    time.sleep(0.1)  # they are sent, not yet all taken
     waiting, _, _ = select.select([each.sock for each in connections], [], [], 0)
     if len(waiting) > 15:
         pytest.skip("this machine has answered them already")
