@@ -1,20 +1,13 @@
-"""Processes of the service that end under load: killed, or asked to. It is the service as built, not a slowed one."""
+"""Workers of the service that are killed under load, as a client with retries sees it."""
 
-import http.client
-import io
-import itertools
 import os
-import select
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
-from test_deployment import GOOD, StandIn, family, gone, picture
+from test_deployment import StandIn, family, gone, picture
 
 from isicvision import build_bundle, deploy_local
 
@@ -60,29 +53,3 @@ def test_killed_workers_lose_no_picture(service, at_once):
         assert answers.result(60) == expected * 100
     assert not {each.pid for each in workers(service)} & {each.pid for each in killed}
     assert service.score_many(pictures) == expected
-
-
-def test_requests_that_were_sent_are_answered_after_sigterm(service):
-    """More of them than threads, and some on connections that had a request before."""
-    cells = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    buffer = io.BytesIO()  # few bytes, which are sent at once, and some time to decode
-    Image.fromarray(cells).resize((1400, 1050), Image.NEAREST).save(buffer, "PNG")
-    headers, address = {"Content-Type": "image/png"}, urlsplit(service.scoring_uri).netloc
-    connections = [http.client.HTTPConnection(address, timeout=30) for _ in range(20)]
-    for connection in connections[:4]:
-        connection.request("POST", "/score", GOOD, headers)
-        assert connection.getresponse().read()
-    processes = family(service)
-    for connection in connections:
-        connection.request("POST", "/score", buffer.getvalue(), headers)
-    time.sleep(0.1)  # they are sent, not yet all taken
-    waiting, _, _ = select.select([each.sock for each in connections], [], [], 0)
-    if len(waiting) > 15:
-        pytest.skip("this machine has answered them already")
-    os.kill(service._process.pid, signal.SIGTERM)
-    with ThreadPoolExecutor(20) as pool:
-        responses = pool.map(http.client.HTTPConnection.getresponse, connections)
-        answers = [(response.status, response.read()) for response in responses]
-    assert [status for status, _ in answers] == [200] * 20
-    assert all(a == b for a, b in itertools.pairwise(answers))
-    assert gone(processes)
