@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 import ipywidgets
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -335,6 +336,18 @@ class ResultsUI(_Pages):
         return shown
 
 
+def _clickable(figure):
+    """Return a canvas of ipympl, whose import would make all further plots of the notebook such canvases."""
+    backend = matplotlib.get_backend()
+    from ipympl.backend_nbagg import Canvas, FigureManager  # its toolbar pulls in a good part of Jupyter
+
+    if matplotlib.get_backend() != backend:
+        matplotlib.use(backend)
+    canvas = Canvas(figure)
+    FigureManager(canvas, 0)
+    return canvas
+
+
 class PrecisionRecallUI(_Widget):
     """Choose a threshold by clicking on the ROC or the precision-recall curve, or by the slider, and see what follows.
 
@@ -358,8 +371,6 @@ class PrecisionRecallUI(_Widget):
     """
 
     def __init__(self, evaluation, per_page=12):
-        from ipympl.backend_nbagg import Canvas, FigureManager  # its toolbar pulls in a good part of Jupyter
-
         if len(evaluation.classes) > 2:
             evaluation = evaluation.against(evaluation.positive)
         self._start = evaluation.at(0.5) if evaluation.threshold is None else evaluation
@@ -373,8 +384,7 @@ class PrecisionRecallUI(_Widget):
             layout={"width": "480px"},
         )
         figure = Figure(figsize=(7.8, 3.8), layout="constrained")
-        canvas = Canvas(figure)
-        FigureManager(canvas, 0)
+        canvas = _clickable(figure)
         canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
         self._axes = figure.subplots(1, 2)
         # no score is infinite: the ends of the curves, where nothing is called positive, cannot be chosen

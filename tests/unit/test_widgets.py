@@ -1,4 +1,5 @@
 import os
+import sys
 import time
 from dataclasses import replace
 
@@ -225,6 +226,13 @@ def test_the_pictures_that_change_sides_are_shown(evaluation):
     assert sorted(ui.changed.rows["path"]) == sorted(expected)
     assert "recall" in ui._figures.value and ui.evaluation.threshold == 0.8
     assert ui._marks[0].get_data()[1][0] == ui.evaluation.metric("recall")
+
+
+def test_other_plots_are_shown_as_before(evaluation, monkeypatch):
+    before = plt.get_backend()
+    monkeypatch.delitem(sys.modules, "ipympl", raising=False)  # whose import changes that
+    widgets.PrecisionRecallUI(evaluation)
+    assert plt.get_backend() == before
 
 
 def test_a_click_in_the_figure_reaches_the_threshold(evaluation):
