@@ -5,7 +5,7 @@ PARAMETERS ?=
 BIN = .venv/bin
 
 .DEFAULT_GOAL = help
-.PHONY: help doctor install browser run test lint notebooks bench archive clean
+.PHONY: help doctor install browser run test lint notebooks bench docs archive clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -50,6 +50,11 @@ notebooks: install  ## run the notebooks on the bundled sample and save them wit
 bench: install  ## run the benchmarks in tests/bench (no tests: they print figures)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	for file in tests/bench/bench_*.py; do $(BIN)/python -W ignore $$file || exit 1; done
+
+docs: install  ## build the documents as a site in outputs/site, from the very same files
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir outputs/site
+	@echo "Look at outputs/site/index.html"
 
 archive: install  ## serve the bundled sample as an archive on 127.0.0.1:8000, for `make run SOURCE=…`
 	$(BIN)/python tests/double/archive_double.py --folder sample_data --port 8000 --files-port 8001
