@@ -18,6 +18,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ MAX_DRAIN = 5 * MAX_BYTES
 CHUNK = 8  # pictures decoded and scored at a time: bounds the memory of a large request
 MIN_SIDE = 24  # pixels
 pixels.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
+warnings.filterwarnings("ignore", module="PIL")  # each would be printed, and remembered for good
 BLANK, BLURRED = 4.0, 1.1  # grey levels, see _look
 GRID = 8  # patches along a side, for the saliency
 USAGE = (
