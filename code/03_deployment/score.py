@@ -13,11 +13,13 @@ With SCORING_URI?saliency=1, a single picture comes back with what in it moved i
 """
 
 import base64
+import ctypes
 import hashlib
 import io
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,7 @@ MAX_DRAIN = 5 * MAX_BYTES
 CHUNK = 8  # pictures decoded and scored at a time: bounds the memory of a large request
 MIN_SIDE = 24  # pixels
 pixels.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
+warnings.filterwarnings("ignore", module="PIL")  # each would be printed, and remembered for good
 BLANK, BLURRED = 4.0, 1.1  # grey levels, see _look
 GRID = 8  # patches along a side, for the saliency
 USAGE = (
@@ -64,6 +67,7 @@ class RefusedError(Exception):
 def init():
     """Load the model, or stop the service at once with the reason in its log."""
     global card, session, outputs
+    _return_memory()
     folder = _find_model()
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     for name, expected in card["sha256"].items():
@@ -82,6 +86,14 @@ def init():
     shape = session.run(outputs, {"pictures": black})[0].shape  # also the warm-up
     if shape != (1, len(card["labels"])):
         raise RuntimeError(f"model.onnx answers {shape} for one picture and {len(card['labels'])} labels")
+
+
+def _return_memory():
+    """Have glibc give blocks of 1 MiB and more back once they are free: else every thread keeps its largest request."""
+    try:
+        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD, which grows to 32 MiB unless it is set
+    except (AttributeError, OSError, TypeError):
+        pass  # another C library
 
 
 def _find_model():

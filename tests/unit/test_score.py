@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import warnings
 
 import numpy as np
 import onnx
@@ -160,3 +161,18 @@ def test_saliency_shows_the_part_of_the_picture_that_speaks_for_the_label(tmp_pa
     assert status == 400 and "one picture at a time" in answer["message"]
     status, answer = run(score, TEXT, "image/png", query_string="saliency=1")
     assert status == 422 and "saliency" not in answer["predictions"][0]
+
+
+def test_pictures_leave_no_warnings_in_the_log_and_the_memory(bundle):
+    header = picture(
+        kind="BMP"
+    )  # Pillow has a warning for each size, as large as any that a stranger may claim
+    bodies = [header[:18] + (10_000 + n).to_bytes(4, "little") * 2 + header[26:] for n in range(20)]
+    before = set(getattr(Image, "__warningregistry__", {}))
+    with warnings.catch_warnings(record=True) as caught:
+        module = load_score(bundle)
+        module.init()
+        for body in bodies:
+            status, answer = run(module, body, "image/bmp")
+            assert status == 422 and "pixels" in answer["message"]
+    assert not caught and set(getattr(Image, "__warningregistry__", {})) - before <= {"version"}

@@ -263,3 +263,20 @@ def test_client_says_where_the_time_goes(slow):
     service.stop()
     with pytest.raises(ServiceError, match="no answer"):
         service.timing(GOOD)
+
+
+def test_large_requests_leave_the_memory_as_it_was(service):
+    master = psutil.Process(service._process.pid)
+
+    def post(megabytes):
+        headers = {"Content-Type": "image/jpeg"}
+        return requests.post(service.scoring_uri, data=bytes(megabytes * 2**20), headers=headers).status_code
+
+    def memory():
+        return sum(each.memory_info().rss for each in master.children()) / 2**20
+
+    with ThreadPoolExecutor(8) as pool:
+        assert {*pool.map(post, [1] * 16)} == {422}
+        before = memory()
+        assert {*pool.map(post, [*range(4, 20)] * 3)} == {422}
+    assert memory() - before < 100

@@ -1,0 +1,80 @@
+"""The bundle in an environment of its own: requirements.txt, and nothing else, serves the model."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import onnxruntime
+import pytest
+from test_deployment import picture
+
+from isicvision import ImageClassifier, build_bundle, deploy_local, pixels
+
+SIZE, MEGABYTES = 96, 400
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ImageClassifier("resnet18", ["benign", "malignant"], weights=None, image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory):
+    return build_bundle(model, tmp_path_factory.mktemp("fresh") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def own_python(bundle, tmp_path_factory):
+    """A fresh environment with the bundle's requirements in it: about 20 seconds."""
+    folder = tmp_path_factory.mktemp("service")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
+    done = subprocess.run([*pip, "-r", bundle / "requirements.txt"], capture_output=True, text=True)
+    if done.returncode and "from versions: none" in done.stderr:
+        pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+@pytest.mark.xdist_group("service-python")  # the environment is made once
+def test_the_bundle_needs_only_its_requirements(model, bundle, own_python, tmp_path):
+    names = ("torch", "timm", "sklearn", "isicvision")
+    code = f"import importlib.util as i; print([name for name in {names} if i.find_spec(name)])"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = subprocess.run(
+        [own_python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert found.stdout == "[]\n", found.stdout + found.stderr
+    files = [
+        path for path in Path(own_python).parents[1].rglob("*") if path.is_file() and not path.is_symlink()
+    ]
+    size = sum(path.stat().st_size for path in files) / 1e6
+    assert size < MEGABYTES
+
+    data = picture(3, (400, 300))
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(data)
+    started = time.monotonic()
+    with (
+        mock.patch.object(sys, "executable", str(own_python)),
+        mock.patch.dict(os.environ, environment, clear=True),
+        deploy_local(bundle, workers=2) as service,
+    ):
+        scores = [*service.score(data)["scores"].values()]
+        seconds = time.monotonic() - started
+        command = Path(f"/proc/{service._process.pid}/cmdline")
+        if command.exists():  # on Linux
+            assert command.read_bytes().startswith(os.fsencode(own_python))
+    print(f"{size:.0f} MB installed, {seconds:.1f} s from the start to the first answer")
+
+    session = onnxruntime.InferenceSession(bundle / "model.onnx")
+    by_onnx = session.run(
+        ["scores"], {"pictures": pixels.decode(data, SIZE, model.card["interpolation"])[None]}
+    )[0][0]
+    np.testing.assert_allclose(scores, by_onnx, atol=1e-4)
+    np.testing.assert_allclose(scores, model.predict_proba([path])[0], atol=1e-4)
