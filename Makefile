@@ -22,7 +22,7 @@ install: .venv/installed  ## make .venv and install everything into it, once
 		echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); say PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks,serving,analysis,tracking,azure,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks,serving,analysis,tracking,azure,docs,dev]"
 	@# imaug brings two builds of OpenCV; where the one for desktops cannot load (no libGL), the other takes its place
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
 		-c constraints.txt opencv-python-headless
@@ -52,7 +52,6 @@ bench: install  ## run the benchmarks in tests/bench (no tests: they print figur
 	for file in tests/bench/bench_*.py; do $(BIN)/python -W ignore $$file || exit 1; done
 
 docs: install  ## build the documents as a site in outputs/site, from the very same files
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir outputs/site
 	@echo "Look at outputs/site/index.html"
 
