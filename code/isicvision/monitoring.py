@@ -94,10 +94,11 @@ def _is_path(log):
 
 def _reference(card):
     familiarity = card.get("familiarity") or {}
-    return (card.get("scores") or {}) | {
-        "distance": familiarity.get("distance_deciles"),
-        "refused": familiarity.get("held_out", {}).get("refused"),
-    }
+    known = (card.get("scores") or {}) | {"distance": familiarity.get("distance_deciles")}
+    if held_out := familiarity.get("held_out"):
+        count = held_out["pictures"]  # a new picture may lie beyond all of them: of few that is no small chance
+        known["refused"] = (held_out["refused"] * count + 1) / (count + 1)
+    return known
 
 
 def _compare(values, reference):

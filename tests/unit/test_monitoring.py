@@ -78,6 +78,9 @@ def test_distances_and_refusals(bundle):
     table = drift(log(scores, refused=80, distances=far), bundle(familiarity=familiarity))
     assert table["verdict"].to_dict() == {"distance": "moved far", "refused": "moved far"}
     assert table.loc["refused", "now"] == pytest.approx(80 / 280)
+    familiarity["held_out"] = {"pictures": 32, "refused": 0.0}  # of so few none lies beyond
+    table = drift(log(scores, refused=4, distances=near), bundle(familiarity=familiarity))
+    assert table.loc["refused", "verdict"] == "steady"
 
 
 def test_only_this_model_and_this_day_count(bundle, tmp_path):
