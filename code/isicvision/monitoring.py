@@ -96,7 +96,9 @@ def _reference(card):
     familiarity = card.get("familiarity") or {}
     known = (card.get("scores") or {}) | {"distance": familiarity.get("distance_deciles")}
     if held_out := familiarity.get("held_out"):
-        count = held_out["pictures"]  # a new picture may lie beyond all of them: of few that is no small chance
+        count = held_out[
+            "pictures"
+        ]  # a new picture may lie beyond all of them: of few that is no small chance
         known["refused"] = (held_out["refused"] * count + 1) / (count + 1)
     return known
 
