@@ -89,9 +89,11 @@ def init():
 
 
 def _return_memory():
-    """Have glibc give blocks of 1 MiB and more back once they are free: else every thread keeps its largest request."""
+    """Have glibc give blocks of 4 MiB and more back once they are free: else every thread keeps its largest request."""
     try:
-        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD, which grows to 32 MiB unless it is set
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 2**22)  # M_MMAP_THRESHOLD, which grows to 32 MiB unless it is set
+        libc.mallopt(-1, 2**24)  # M_TRIM_THRESHOLD, or each request asks for its memory anew
     except (AttributeError, OSError, TypeError):
         pass  # another C library
 

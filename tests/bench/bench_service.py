@@ -77,11 +77,18 @@ class Client:
         if not hasattr(self.local, "connection"):
             self.local.connection = http.client.HTTPConnection(self.address)
         body = as_json(data) if self.kind == "application/json" else data
-        self.local.connection.request("POST", "/score", body, {"Content-Type": self.kind})
-        response = self.local.connection.getresponse()
+        try:
+            response = self._post(body)
+        except ConnectionError:  # gunicorn closes a connection that was idle for two seconds
+            self.local.connection.close()
+            response = self._post(body)
         answer = response.read()
         if response.status != 200:
             raise RuntimeError(f"{response.status}: {answer[:300]}")
+
+    def _post(self, body):
+        self.local.connection.request("POST", "/score", body, {"Content-Type": self.kind})
+        return self.local.connection.getresponse()
 
 
 def alone(bundle, threads):
