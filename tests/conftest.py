@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # before torch is imported, here and in the processes that tests start: on nets this small several threads mostly wait
@@ -7,12 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import yaml
 from double import Double, make_archive
 from PIL import Image
 
 from isicvision import ImageDataset
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +33,33 @@ def real_data():
     if not REAL.is_dir():
         pytest.skip(f"no real pictures: {REAL} is not there")
     return REAL
+
+
+@pytest.fixture
+def ham10000(real_data):
+    """The 7,006 real pictures with two labels, as the notebooks read them."""
+    p = yaml.safe_load((ROOT / "code" / "parameters" / "ham10000.yaml").read_text(encoding="utf-8"))
+    folder = real_data / "ham10000_200x150"
+    return ImageDataset.from_csv(
+        folder / "metadata.csv",
+        images=folder / "images",
+        image_column=p["IMAGE_COLUMN"],
+        label_column=p["LABEL_COLUMN"],
+        group_column=p["GROUP_COLUMN"],
+        label_map=p["LABEL_MAP"],
+    )
+
+
+def environment_with(requirements, folder):
+    """Make an environment in `folder` with what a requirements file names (some 20 seconds); return its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
+    done = subprocess.run([*pip, "-r", requirements], capture_output=True, text=True)
+    if done.returncode and "from versions: none" in done.stderr:
+        pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    return python
 
 
 def draw(path, colour, seed, size=(96, 80)):

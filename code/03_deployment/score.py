@@ -79,7 +79,8 @@ def init():
 
     options = onnxruntime.SessionOptions()  # the workers share the cores
     options.intra_op_num_threads = max(1, os.cpu_count() // int(os.environ.get("WORKER_COUNT", 1)))
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave their core to others
+    # idle threads leave their core to others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
     given = {output.name for output in session.get_outputs()}
     outputs = [name for name in ("scores", "distance") if name in given]
@@ -312,7 +313,8 @@ def _look(array):
 
     Of 7,006 dermoscopic pictures of HAM10000, at 160 and 224 pixels, none has less contrast or sharpness.
     """
-    grey = sum(array[..., channel].astype(np.float32) for channel in range(3)) / 3  # ten times as fast as mean()
+    # array.mean(axis=2) is the same, in ten times the time
+    grey = sum(array[..., channel].astype(np.float32) for channel in range(3)) / 3
     if grey.std() < BLANK:
         return "the picture: blank, nothing stands out from its ground"
     # the variance of the Laplacian (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, 2000)

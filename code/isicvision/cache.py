@@ -90,9 +90,8 @@ class Arrays:
                     raise OSError(28, "No space left on device")
                 os.replace(part, path)
                 self._room -= self.bytes + 4
-            except BaseException:  # Ctrl-C too must leave no half file behind; it is raised again
+            finally:  # Ctrl-C too must leave no half file behind
                 Path(part).unlink(missing_ok=True)
-                raise
         except OSError as error:
             self._room = 0
             warnings.warn(

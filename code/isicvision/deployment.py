@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
 
 import requests
@@ -49,11 +50,10 @@ class LocalService(ServiceClient):
             self._process, pipe = self._start(Path(bundle).resolve(), workers, threads, listener.fileno())
         self._session.trust_env = False  # the user's proxy does not lead to this machine
         self._end = weakref.finalize(self, _end, self._process, pipe)  # runs at this process's exit, too
-        try:
+        with ExitStack() as failed:  # Ctrl-C too must leave no server behind
+            failed.callback(self.stop)
             self._wait(timeout)
-        except BaseException:  # Ctrl-C too must leave no server behind; it is raised again
-            self.stop()
-            raise
+            failed.pop_all()
 
     def _start(self, bundle, workers, threads, listener):
         """Start gunicorn with Azure's server on an open socket, whose port nobody can take in between."""

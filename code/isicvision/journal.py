@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 NAME = "journal.sqlite"
@@ -111,13 +111,8 @@ class Journal:
     @contextmanager
     def _transaction(self):
         self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._db:  # commits, or rolls back, also after Ctrl-C
             yield
-            self._db.execute("COMMIT")
-        except BaseException:  # Ctrl-C too must leave no half transaction; it is raised again
-            with suppress(sqlite3.Error):  # a full disk has rolled back already
-                self._db.execute("ROLLBACK")
-            raise
 
     def _adopt_metadata(self):
         """Take over the pictures that metadata.csv tells of and that are still there."""

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bench_settings import dataset
 from PIL import Image, ImageDraw
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset, audit, export, pixels, training
+from isicvision import ImageClassifier, audit, export, pixels, training
 
-REAL = PROJECT_ROOT.parent / "shared" / "data" / "ham10000_200x150"
 LEARNT, TESTED = 400, 240
 SHAPES = ("disc", "square", "cross")
 CLASSIFIERS = {
@@ -63,20 +63,11 @@ class Twin(ImageClassifier):
 
 def pictures(seed=0):
     """Read a picture a lesion, as many of each label; return those to learn from and those to test on."""
-    labels = dict.fromkeys(("nv", "bkl", "df", "vasc"), "benign")
-    labels |= dict.fromkeys(("mel", "bcc", "akiec"), "malignant")
-    dataset = ImageDataset.from_csv(
-        REAL / "metadata.csv",
-        images=REAL / "images",
-        image_column="image_id",
-        label_column="dx",
-        group_column="lesion_id",
-        label_map=labels,
-    )
-    table = dataset.table.drop_duplicates("group").sample(frac=1, random_state=seed)
+    real = dataset()
+    table = real.table.drop_duplicates("group").sample(frac=1, random_state=seed)
     table = table[table.groupby("label").cumcount() < 600].reset_index(drop=True)
     parts = table[:TESTED], table[TESTED:]
-    return [replace(dataset, table=part.reset_index(drop=True)) for part in parts[::-1]]
+    return [replace(real, table=part.reset_index(drop=True)) for part in parts[::-1]]
 
 
 def mark(seed):

@@ -4,8 +4,8 @@
     python tests/bench/bench_presets.py --presets balanced --all      # train on all pictures, and only save the model
 
 Writes a row a run to docs/measurements/presets.csv, and prints the mean ROC AUC of each preset with a 95 % interval: a
-bootstrap over lesions, in which a lesion drawn twice counts twice in every split that tests it. Models and scores stay
-in outputs/presets.
+bootstrap over lesions, in which a lesion drawn twice counts twice in every split that tests it; of several presets also
+the ROC AUC of their averaged scores on each split. Models and scores stay in outputs/presets.
 """
 
 import argparse
@@ -112,6 +112,14 @@ def main():
                 f"{preset}: mean ROC AUC of {len(options.seeds)} splits {value:.3f} [{low:.3f}, {high:.3f}]",
                 flush=True,
             )
+    files = {seed: [MODELS / f"{preset}-{seed}.csv" for preset in options.presets] for seed in options.seeds}
+    if len(options.presets) > 1 and all(file.exists() for each in files.values() for file in each):
+        together = []
+        for each in files.values():
+            tables = [pd.read_csv(file) for file in each]
+            scores = sum(table["score"] for table in tables)
+            together.append(f"{roc_auc_score(tables[0]['malignant'], scores):.3f}")
+        print(f"{' and '.join(options.presets)}, scores averaged: {', '.join(together)}")
 
 
 if __name__ == "__main__":

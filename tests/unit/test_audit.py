@@ -237,24 +237,12 @@ def test_plots_show_the_pictures_and_the_bounds(clean_audit, tested):
 
 
 @pytest.mark.real
-def test_of_twins_on_real_pictures_the_one_with_a_planted_mark_is_flagged(real_data, tmp_path, monkeypatch):
+def test_of_twins_on_real_pictures_the_one_with_a_planted_mark_is_flagged(ham10000, tmp_path, monkeypatch):
     """A mark in one corner of every benign training picture; features and a logistic regression."""
     few = ("border only", "blue marks added", "yellow marks added")  # tests/bench/bench_audit.py has all
     monkeypatch.setattr(audit, "CHANGES", {name: audit.CHANGES[name] for name in few})
-    folder = real_data / "ham10000_200x150"
-    labels = dict.fromkeys(("nv", "bkl", "df", "vasc"), "benign") | dict.fromkeys(
-        ("mel", "bcc", "akiec"), "malignant"
-    )
-    dataset = ImageDataset.from_csv(
-        folder / "metadata.csv",
-        images=folder / "images",
-        image_column="image_id",
-        label_column="dx",
-        group_column="lesion_id",
-        label_map=labels,
-    )
     train, tested = (
-        part.sample(count) for part, count in zip(dataset.split(0.5, 0.5), (240, 120), strict=True)
+        part.sample(count) for part, count in zip(ham10000.split(0.5, 0.5), (240, 120), strict=True)
     )
     paths = train.table["path"].copy()
     for number in np.flatnonzero(train.table["label"] == "benign"):

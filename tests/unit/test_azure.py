@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import yaml
+from conftest import environment_with
 from test_deployment import StandIn
 
 from isicvision import PROJECT_ROOT, azure, build_bundle
@@ -294,16 +295,7 @@ def managed(*arguments, python=sys.executable, **options):
 
 @pytest.fixture(scope="module")
 def own_python(tmp_path_factory):
-    """A fresh environment with azure-ai-ml in it: about 20 seconds."""
-    folder = tmp_path_factory.mktemp("azure-ai-ml")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
-    done = subprocess.run([*pip, "-r", FILES / "requirements.txt"], capture_output=True, text=True)
-    if done.returncode and "from versions: none" in done.stderr:
-        pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    return python
+    return environment_with(FILES / "requirements.txt", tmp_path_factory.mktemp("azure-ai-ml"))
 
 
 # the calls that need an account: the operations of the real library, with nothing behind them

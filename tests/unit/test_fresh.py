@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import onnxruntime
 import pytest
+from conftest import environment_with
 from test_deployment import picture
 
 from isicvision import ImageClassifier, build_bundle, deploy_local, pixels
@@ -29,16 +30,7 @@ def bundle(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own_python(bundle, tmp_path_factory):
-    """A fresh environment with the bundle's requirements in it: about 20 seconds."""
-    folder = tmp_path_factory.mktemp("service")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
-    done = subprocess.run([*pip, "-r", bundle / "requirements.txt"], capture_output=True, text=True)
-    if done.returncode and "from versions: none" in done.stderr:
-        pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    return python
+    return environment_with(bundle / "requirements.txt", tmp_path_factory.mktemp("service"))
 
 
 @pytest.mark.xdist_group("service-python")  # the environment is made once

@@ -3,26 +3,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from isicvision import ImageDataset, labelissues
+from isicvision import labelissues
 
 
-def test_flipped_labels_of_real_pictures_are_found_early(real_data):
+def test_flipped_labels_of_real_pictures_are_found_early(ham10000):
     """One of twenty labels flipped: half of those or more must be in the first tenth of the queue."""
-    folder = real_data / "ham10000_200x150"
-    dataset = ImageDataset.from_csv(
-        folder / "metadata.csv",
-        images=folder / "images",
-        image_column="image_id",
-        label_column="dx",
-        group_column="lesion_id",
-        label_map={name: "benign" for name in ("nv", "bkl", "df", "vasc")}
-        | {name: "malignant" for name in ("mel", "bcc", "akiec")},
-    )
-    lesions = dataset.table["group"].drop_duplicates().sample(700, random_state=0)
-    rows = dataset.table[dataset.table["group"].isin(lesions)].reset_index(drop=True)
+    lesions = ham10000.table["group"].drop_duplicates().sample(700, random_state=0)
+    rows = ham10000.table[ham10000.table["group"].isin(lesions)].reset_index(drop=True)
     flipped = np.random.default_rng(0).random(len(rows)) < 0.05
     other = rows["label"].map({"benign": "malignant", "malignant": "benign"})
-    wrong = dataclasses.replace(dataset, table=rows.assign(label=rows["label"].where(~flipped, other)))
+    wrong = dataclasses.replace(ham10000, table=rows.assign(label=rows["label"].where(~flipped, other)))
     found = labelissues.find(wrong, image_size=96)
     first = found["path"][: len(found) // 10]
     truly = set(np.array(wrong.paths)[flipped])
