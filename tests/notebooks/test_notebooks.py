@@ -154,6 +154,20 @@ def test_a_csv_of_real_pictures_goes_the_same_way(real_data, tmp_path):
     assert (tmp_path / "outputs" / "evaluation" / "report.html").exists()
 
 
+def test_three_labels_go_the_whole_way_by_the_parameters_of_the_how_to_page(tmp_path):
+    page = (ROOT / "docs/howto/more_than_two_classes.md").read_text()
+    parameters = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
+    printed = {}
+    for name in NOTEBOOKS:
+        printed[name] = run(name, tmp_path, **QUICK | parameters | {"SOURCE": str(ROOT / "sample_data")})
+    run_record = json.loads((tmp_path / "model" / "run.json").read_text())
+    assert run_record["model"]["labels"] == ["melanoma", "nevus", "other"]
+    assert 0 < run_record["metrics"]["balanced_accuracy"]["value"] < 1
+    search = printed["code/02_modeling/03_features_and_classifier.ipynb"].partition("mean_test_score")[2]
+    assert not re.search(r"^0 .*NaN", search, re.MULTILINE)  # it was scored, with three labels
+    assert "'nevus': 0." in printed["code/03_deployment/01_deploy_locally.ipynb"]
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_committed_notebooks_are_executed_in_order_and_clean(name):
     path = ROOT / name
