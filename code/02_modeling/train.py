@@ -106,7 +106,7 @@ def compare(run, model, test):
     """Print whether the metrics of a repeated run are those of its record."""
     evaluation = evaluate(model, test)
     for name, known in run["metrics"].items():
-        if name != "pictures":
+        if isinstance(known, dict):  # the others say on what, and at which threshold
             value = evaluation.metric(name)
             print(
                 f"{name}: {value!r}",
@@ -129,6 +129,10 @@ if __name__ == "__main__":
     if arguments.rerun:
         arguments.rerun = Path(arguments.rerun).resolve()
         run = record.read(arguments.rerun)
+        if "SETTINGS" not in run["parameters"]:
+            sys.exit(
+                f"{arguments.rerun} has no parameters of this job or of 01_train.ipynb: repeat it by what made it."
+            )
         given |= run["parameters"]
         given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
     if arguments.outputs:

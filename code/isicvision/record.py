@@ -140,17 +140,21 @@ def write(folder, model, parts, parameters=None, evaluation=None):
     """
     training = dict(model.card["training"])
     history = training.pop("history", [])
+    groups = pd.concat([part.table["group"].drop_duplicates() for part in parts.values()])
     run = {
         "format": 1,
         "parameters": parameters or {},
         "model": {name: value for name, value in model.card.items() if name not in ("training", "format")},
         "training": training,
         "seed": model.seed,
-        "split": {name: {"pictures": len(part), "manifest": manifest(part)} for name, part in parts.items()},
+        "split": {
+            name: _count(part, model.labels) | {"manifest": manifest(part)} for name, part in parts.items()
+        },
+        "shared_groups": int(groups[groups.duplicated()].nunique()),
         "code": code_version(),
         "packages": versions(),
         "machine": machine(),
-        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "seconds": round(sum(row["seconds"] for row in history), 1) if history else None,
         "history": history,
         "step_loss": model.step_loss,
         "metrics": None,
@@ -159,6 +163,15 @@ def write(folder, model, parts, parameters=None, evaluation=None):
     path = Path(folder) / FILE
     _write(path, run)
     return path if evaluation is None else add_metrics(folder, evaluation)
+
+
+def _count(part, labels):
+    table = part.table
+    return {
+        "pictures": len(table),
+        "groups": int(table["group"].nunique()),
+        "labels": {label: int((table["label"] == label).sum()) for label in labels},
+    }
 
 
 def add_metrics(folder, evaluation):
@@ -172,7 +185,13 @@ def add_metrics(folder, evaluation):
     path = Path(folder) / FILE
     run = read(path)
     table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
-    run["metrics"] = {"pictures": len(evaluation.table), **table.to_dict("index")}
+    run["metrics"] = {
+        "pictures": len(evaluation.table),
+        "groups": int(evaluation.table["group"].nunique()),
+        "positive": evaluation.positive,
+        "threshold": evaluation.threshold,
+        **table.to_dict("index"),
+    }
     _write(path, run)
     return path
 

@@ -31,6 +31,21 @@ def test_the_record_holds_what_a_rerun_needs(made):
     assert run["metrics"] is None
 
 
+def test_parts_are_counted_by_label_and_lesion_and_shared_lesions_are_told(made):
+    target, model, test = made
+    copy = target.with_name("copy")
+    copy.mkdir()
+    half = test.sample(6)
+    run = record.read(record.write(copy, model, {"train": test, "test": half}))
+    assert run["split"]["train"]["groups"] == test.table["group"].nunique() == 6
+    assert run["split"]["test"]["labels"] == {"benign": 3, "malignant": 3}
+    assert run["shared_groups"] == half.table["group"].nunique()
+    assert record.read(target / "run.json")["shared_groups"] == 0
+    benign = test.relabel({path: None for path in test.table.query("label == 'malignant'")["path"]})
+    run = record.read(record.write(copy, model, {"test": benign}))
+    assert run["split"]["test"]["labels"] == {"benign": 6, "malignant": 0}
+
+
 def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made):
     scores = np.linspace(0, 1, 12)
     record.add_metrics(made[0], Evaluation.from_scores(["benign"] * 12, scores, classes=LABELS))
