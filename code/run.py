@@ -129,8 +129,10 @@ def main():
     for what, name in (
         ("the executed notebooks", "notebooks"),
         ("what the data are like", "data_report/data_summary.md"),
+        ("the data card", "data_report/data_card.md"),
         ("the evaluation report", "evaluation/report.html"),
         ("the model", "model"),
+        ("the model card", "model/README.md"),
         ("the service bundle", "bundle"),
     ):
         print(f"  {what:<24}{outputs / name}")

@@ -24,6 +24,7 @@ from isicvision import (
     ImageDataset,
     augment_dataset,
     augmentation,
+    cards,
     evaluate,
     record,
     require,
@@ -99,6 +100,7 @@ def train(p, table, checkpoint=None, expected=None):
         folder = model.save(f"{p['OUTPUTS']}/model")
         kept = {name: value for name, value in p.items() if name != "OUTPUTS"}
         print("written:", record.write(folder, model, parts, kept))
+        print("written:", cards.model_card(folder))
     return model, parts["test"]
 
 

@@ -24,6 +24,7 @@ _HOMES = {
     "audit": None,
     "augmentation": None,
     "azure": None,
+    "cards": None,
     "comparison": None,
     "datareport": None,
     "decisions": None,

@@ -460,37 +460,37 @@ def write(dataset, folder, kept=None, exclude=()):
         f"{len(kept):,} pictures of {kept.table['group'].nunique():,} lesions (or groups) go on. The figures below are "
         "those of the sound pictures, before that.",
         "## Data quality",
-        _markdown(proposals(dataset, found, exclude).reset_index()),
+        markdown(proposals(dataset, found, exclude).reset_index()),
         "### Missing values",
         "![Share of missing values](missing.png)" if raw else "The source has no further columns.",
-        _markdown(missing(dataset).map("{:.1%}".format).reset_index()),
+        markdown(missing(dataset).map("{:.1%}".format).reset_index()),
         "## Target variable: label",
         "![Pictures and groups per label](label.png)",
-        _markdown(dataset.summary().reset_index()),
+        markdown(dataset.summary().reset_index()),
         *(
-            _markdown(pd.crosstab(table[column], table["label"]).reset_index())
+            markdown(pd.crosstab(table[column], table["label"]).reset_index())
             for column in texts
             if role(column, table) == "diagnosis" and 1 < table[column].nunique() <= 40
         ),
         "## Individual variables",
         "![Measures per label](measures.png)",
-        _markdown(table[numbers].describe().T.rename_axis("column").reset_index()),
+        markdown(table[numbers].describe().T.rename_axis("column").reset_index()),
         "Of what is no number, the twelve most frequent values:",
-        _markdown(pd.concat(tally)[["column", "value", "pictures"]] if tally else pd.DataFrame()),
+        markdown(pd.concat(tally)[["column", "value", "pictures"]] if tally else pd.DataFrame()),
         "## Variables ranked by their association with the label",
         "Area under the ROC curve of each column alone, for the label `of` against the others; 0.5 tells nothing, "
         "below it lower values go with the label; 95 % interval from a bootstrap over groups. Columns whose role is "
         "*diagnosis* are known only once the label is, and must never be an input.",
         "![Association with the label](associations.png)",
-        _markdown(areas),
+        markdown(areas),
         "## Relationships between variables",
-        _markdown(relations(dataset)),
+        markdown(relations(dataset)),
         "## Shortcuts: what tells the label and should not",
         shortcut_words(frame, whole),
         "## Duplicates and leaks",
         leak_words(counts),
         "## Licences and attribution",
-        _markdown(table[credits].fillna("none given").value_counts().reset_index())
+        markdown(table[credits].fillna("none given").value_counts().reset_index())
         if credits
         else "The table has neither licence nor attribution: see where the pictures come from.",
     ]
@@ -498,11 +498,11 @@ def write(dataset, folder, kept=None, exclude=()):
         "data_summary": sections,
         "data_dictionary_raw": [
             "# Data dictionary: the source, as found",
-            _markdown(dictionary(dataset, raw).drop(columns="made by")),
+            markdown(dictionary(dataset, raw).drop(columns="made by")),
         ],
         "data_dictionary_processed": [
             "# Data dictionary: the table of pictures, as used",
-            _markdown(dictionary(dataset, table.columns)),
+            markdown(dictionary(dataset, table.columns)),
         ],
     }
     for name, parts in pages.items():
@@ -527,8 +527,8 @@ def shortcut_words(frame, whole):
     )
 
 
-def _markdown(frame):
-    """Write a table as Markdown, without pandas' optional dependency."""
+def markdown(frame):
+    """Write a table as Markdown, without pandas' optional dependency: str, ``None.`` if it has no row."""
     if not len(frame):
         return "None."
 

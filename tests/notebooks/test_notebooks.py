@@ -63,6 +63,9 @@ def test_the_walk_leaves_pictures_model_report_and_bundle(walk):
         "model/network.safetensors",
         "model/model.json",
         "model/run.json",
+        "model/README.md",
+        "model_features/README.md",
+        "data_report/data_card.md",
         "evaluation/predictions.csv",
         "evaluation/report.html",
         "bundle/model.onnx",
@@ -72,6 +75,8 @@ def test_the_walk_leaves_pictures_model_report_and_bundle(walk):
     card = json.loads((outputs / "model" / "model.json").read_text())
     assert card["training"]["epochs"] == 2 and len(card["training"]["history"]) == 2
     run = json.loads((outputs / "model" / "run.json").read_text())
+    for name in ("model", "model_features"):
+        assert "On 32 test pictures" in (outputs / name / "README.md").read_text()
     assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["EPOCHS"] == 2
 
 
@@ -121,6 +126,7 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
         printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         assert (tmp_path / "model" / "network.safetensors").read_bytes() == before
         assert json.loads((tmp_path / "model" / "run.json").read_text())["split"]["test"]["pictures"] == 32
+        assert "| test | 32 |" in (tmp_path / "model" / "README.md").read_text()
     assert "roc_auc" in printed and "before:" not in printed  # all metrics are as before
 
     (tmp_path / "model" / "run.json").write_text((outputs / "model" / "run.json").read_text())
@@ -129,6 +135,10 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
     command = [*job, "--rerun", tmp_path / "model" / "run.json", "--outputs", tmp_path]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 1 and "pictures are not those of the record" in refused.stderr
+
+    command = [*job, "--rerun", outputs / "model_features" / "run.json", "--outputs", tmp_path]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1 and "has no parameters of this job" in refused.stderr
 
 
 def test_the_jobs_defaults_are_the_notebooks():

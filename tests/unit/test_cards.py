@@ -1,0 +1,236 @@
+import dataclasses
+import json
+import re
+import shutil
+
+import markdown
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from isicvision import Evaluation, ImageClassifier, ImageDataset, cards, evaluate, record
+
+LABELS = ["benign", "malignant"]
+
+
+@pytest.fixture(scope="module")
+def saved(folder, tmp_path_factory):
+    """A folder with two saved models and their records: a fine-tuned network and a classifier on features."""
+    train, test = ImageDataset.from_folder(folder).split(0.5, 0.5)
+    parts, root = {"train": train, "test": test}, tmp_path_factory.mktemp("cards")
+    network = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    network.fit(train, epochs=2, batch_size=6, learning_rate=[0.01, 0.001], progress=False)
+    network.calibrate(test)
+    network.decide_at(0.25, rule="a sensitivity of one | two")
+    record.write(
+        network.save(root / "tuned"), network, parts, {"SETTINGS": {}}, evaluation=evaluate(network, test)
+    )
+    classifier = make_pipeline(StandardScaler(), LogisticRegression())
+    features = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, classifier=classifier)
+    features.fit(train)
+    record.write(features.save(root / "features"), features, parts, evaluation=evaluate(features, test))
+    return root
+
+
+@pytest.fixture
+def both(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "both")
+    return tmp_path / "both" / "tuned", tmp_path / "both" / "features"
+
+
+@pytest.fixture
+def tuned(both):
+    return both[0]
+
+
+def change(path, **values):
+    """Change values of a JSON file; a value None takes the key out."""
+    held = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({name: value for name, value in held.items() if value is not None}))
+
+
+def rows(text):
+    """The rows of all tables: dict of the first cell to the others."""
+    cells = [re.split(r"(?<!\\)\|", line.strip("|")) for line in text.splitlines() if line.startswith("|")]
+    return {first.strip(): [cell.strip() for cell in others] for first, *others in cells}
+
+
+def headings_and_tables(text):
+    """Render a page without its head, as the site does; every table must have become one."""
+    html = markdown.markdown(text.removeprefix("---").split("---\n", 1)[-1], extensions=["tables"])
+    assert "| ---" not in html and "<p>|" not in html
+    for table in re.findall(r"<table>.*?</table>", html, re.S):
+        widths = {len(re.findall(r"<t[hd]", row)) for row in re.findall(r"<tr>.*?</tr>", table, re.S)}
+        assert len(widths) == 1
+    return re.findall(r"<h2>(.*?)</h2>", html), html.count("<table>")
+
+
+def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
+    run, model = (json.loads((tuned / name).read_text()) for name in ("run.json", "model.json"))
+    text = cards.model_card(tuned).read_text()
+    held = rows(text)
+    for name in ("accuracy", "recall", "roc_auc", "brier"):
+        assert held[name] == [f"{run['metrics'][name][end]:.3f}" for end in ("value", "low", "high")]
+    for name, part in run["split"].items():
+        counts = [part["pictures"], part["groups"], part["labels"]["benign"], part["labels"]["malignant"]]
+        assert held[name] == [*map(str, counts), part["manifest"]]
+    assert held["train"][:4] == ["12", "6", "6", "6"] and "more than one part: 0." in text
+    assert held["learning_rate"] == ["0.01, 0.001"] and held["torch"] == [run["packages"]["torch"]]
+    assert held["seconds of training"] == [str(run["seconds"])] and held["commit"] == [
+        run["code"]["commit"] or "not recorded"
+    ]
+    assert (
+        "On 12 test pictures (lesions or groups: 6)" in text
+        and "Synthetic test picture | not recorded | 12 |" in text
+    )
+    assert (
+        "`malignant` is predicted from a score of 0.250 on" in text
+        and "predicted from a score of 0.250 on.\n" in text
+    )
+    assert f"temperature of {model['temperature']:.2f}" in text and "sensitivity of one \\| two" in text
+    assert "--rerun MODEL/run.json" in text and model["caveat"] in text
+
+    run["metrics"]["roc_auc"] = {"value": 0.123, "low": 0.045, "high": 0.678}
+    run["metrics"]["recall"] = {"value": None, "low": None, "high": None}
+    (tuned / "run.json").write_text(json.dumps(run))
+    held = rows(cards.model_card(tuned).read_text())
+    assert held["roc_auc"] == ["0.123", "0.045", "0.678"] and held["recall"] == ["not defined"] * 3
+
+
+def test_a_full_record_fills_everything_but_what_no_record_holds(tuned):
+    table = [line for line in cards.model_card(tuned).read_text().splitlines() if "not recorded" in line]
+    missing = {line.split("|")[1].strip() for line in table if line.startswith("|")}
+    # the pictures have no licence here; whether a commit is known depends on where the tests run
+    unknown = {"commit", "files changed since the commit", "processor"}
+    assert missing - unknown == {"augmentation", "Synthetic test picture"}
+    assert [line[:8] for line in table if not line.startswith("|")] == ["Factors:"]
+
+
+def test_cards_of_two_runs_differ(both):
+    tuned, features = (cards.model_card(folder).read_text() for folder in both)
+    assert "fine-tuned network" in tuned and "No network was trained" not in tuned
+    assert rows(features)["kind"][0].startswith("features of the network, then Pipeline(")
+    assert "No network was trained." in features and "there is no threshold" in features
+    assert "predicted where its score is the higher one" in features
+    assert "repeat it with the code that made it" in features and "--rerun" not in features
+    assert rows(tuned)["train"] == rows(features)["train"] and rows(tuned)["roc_auc"] != ["not recorded"]
+    assert rows(features)["seconds of training"] == ["not recorded"]  # nobody took the time
+    for text in (tuned, features):
+        headings, tables = headings_and_tables(text)
+        assert tables >= 6 and headings[:4] == ["Model details", "Intended use", "Metrics", "Decision"]
+
+
+def test_the_hub_reads_the_head(tuned):
+    hub = pytest.importorskip("huggingface_hub")  # a dependency of timm
+    card = hub.ModelCard(cards.model_card(tuned).read_text())
+    assert card.data.pipeline_tag == "image-classification" and card.data.tags == ["isicvision", "resnet18"]
+    assert card.text.lstrip().startswith("# Model card: resnet18, benign or malignant")
+
+
+def test_what_is_missing_is_said_and_no_reason_to_stop(tuned):
+    change(tuned / "run.json", metrics=None, machine=None, code=None, packages=None, shared_groups=None)
+    text = cards.model_card(tuned).read_text()
+    assert "Not recorded. `02_evaluate.ipynb` adds them" in text
+    for name in ("processor", "accelerator", "commit"):
+        assert rows(text)[name] == ["not recorded"]
+    run = record.read(tuned / "run.json")  # as older records were
+    split = {name: {"pictures": part["pictures"], "manifest": "abc"} for name, part in run["split"].items()}
+    metrics = {"pictures": 12, "accuracy": {"value": 0.5, "low": 0.25, "high": 0.75}}
+    change(tuned / "run.json", split=split, metrics=metrics)
+    text = cards.model_card(tuned).read_text()
+    assert rows(text)["test"] == ["12", "not recorded", "not recorded", "not recorded", "abc"]
+    assert "groups: not recorded)" in text and "The label to be found" not in text
+    (tuned / "run.json").unlink()
+    (tuned / "network.safetensors").unlink()
+    text = cards.model_card(tuned).read_text()
+    assert rows(text)["train"][:4] == ["12", "6", "6", "6"] and "test" not in rows(text)
+    headings_and_tables(text)
+
+
+def test_three_labels_have_no_threshold_and_a_column_each(tmp_path, dataset):
+    names = ["benign", "malignant", "a | b"]
+    labels = {path: names[n // 2 % 3] for n, path in enumerate(dataset.paths)}
+    dataset = dataset.relabel(labels)
+    model = ImageClassifier("resnet18", names, weights=None, image_size=64)
+    model.fit(dataset, epochs=1, batch_size=12, progress=False)
+    shares = np.random.default_rng(0).dirichlet([1, 1, 1], len(dataset))
+    evaluation = Evaluation.from_scores(dataset.table["label"], shares, classes=names)
+    record.write(model.save(tmp_path / "m"), model, {"train": dataset}, evaluation=evaluation)
+    text = cards.model_card(tmp_path / "m").read_text()
+    assert "means over the labels" in text and "there is no threshold" in text and "not calibrated" in text
+    assert rows(text)["train"][:5] == ["24", "12", "8", "8", "8"]
+    headings_and_tables(text)
+
+
+def test_a_model_that_was_never_trained_and_began_at_random_has_a_card(tmp_path):
+    ImageClassifier("resnet18", LABELS, weights=None, image_size=64).save(tmp_path / "m")
+    held = rows(cards.model_card(tmp_path / "m").read_text())
+    assert held["weights it began from"] == ["random"] and held["trained"] == ["not recorded"]
+
+
+def test_what_is_broken_is_named(tuned):
+    change(tuned / "run.json", model={"backbone": "alexnet"})
+    with pytest.raises(ValueError, match=r"run\.json is of another model than model\.json"):
+        cards.model_card(tuned)
+    (tuned / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is no run record"):
+        cards.model_card(tuned)
+    for text in ("{", "[]", "{}"):
+        (tuned / "model.json").write_text(text)
+        with pytest.raises(ValueError, match=r"model\.json is no model\.json of ImageClassifier\.save"):
+            cards.model_card(tuned)
+    (tuned / "model.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.json: there is no model"):
+        cards.model_card(tuned)
+    assert not (tuned / "README.md").exists()
+
+
+def test_the_card_goes_with_the_model_it_is_of(tuned):
+    cards.model_card(tuned)
+    model = ImageClassifier.load(tuned)
+    model.decide_at(0.75)
+    model.save(tuned)
+    assert not (tuned / "README.md").exists()  # one that says 0.25 would be wrong
+    assert (
+        "from a score of 0.750 on. How this threshold was chosen: not recorded."
+        in cards.model_card(tuned).read_text()
+    )
+
+
+def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
+    checked = dataset.check().without({dataset.paths[0]: "blurred"})
+    table = checked.table.assign(copyright_license=["CC-0"] * 20 + [None] * 3)
+    text = cards.data_card(
+        dataclasses.replace(checked, table=table), tmp_path / "new" / "card.md"
+    ).read_text()
+    held = rows(text)
+    assert held["pictures"] == ["23"] and held["set aside before"] == ["1"]
+    assert held["manifest"] == [record.manifest(checked)]
+    assert held["benign"][:2] == ["11", "6"] and held["malignant"][:2] == ["12", "6"]
+    assert "| Synthetic test picture | CC-0 | 20 |" in text
+    assert "| Synthetic test picture | not recorded | 3 |" in text
+    share = table["sex"].isna().mean()
+    assert f"| sex | {share:.1%} |" in text and "lesion_id" not in text
+    assert "Of 12 lesions (or groups), 11 have more than one picture" in text
+    assert held["exact duplicate"][:3] == ["0", "0", "0"] and "Gradient boosting" in text
+    headings, tables = headings_and_tables(text)
+    assert headings == [
+        "Summary",
+        "Labels",
+        "People",
+        "Sources and licences",
+        "Missing values",
+        "Splits",
+        "Known findings",
+        "Use",
+    ]
+    assert tables >= 5
+
+
+def test_pictures_without_metadata_have_a_data_card_too(dataset, tmp_path):
+    checked = dataset.check()
+    bare = checked.table.drop(columns=["isic_id", "lesion_id", "sex", "attribution"])
+    text = cards.data_card(dataclasses.replace(checked, table=bare), tmp_path / "card.md").read_text()
+    assert "neither licence nor attribution" in text and text.count("None.") >= 3
