@@ -225,3 +225,16 @@ def test_what_these_checks_read():
     assert made("make run SOURCE=isic PARAMETERS=a.yaml   # words") == ["run"]
     assert files(".venv/bin/python -m pytest -n 0 tests/a.py") == ["tests/a.py"]
     assert files("bash .ci/run") == [".ci/run"] and files("make run PARAMETERS=a/b.yaml") == ["a/b.yaml"]
+
+
+def test_words_are_spelt_right(tmp_path):
+    for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        (tmp_path / f"{path.stem}.md").write_text(
+            "\n".join(line for cell in cells for line in cell["source"])
+        )
+    (tmp_path / "README.md").write_text("A picture w" + "ich nobody rec" + "ieves.")
+    command = [sys.executable, "-m", "codespell_lib", *DOCUMENTS, "code", "docs", "tests", str(tmp_path)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    assert len([line for line in found if "README.md:1: " in line]) == 2, "what is wrong is not found"
+    assert found[2:] == []
