@@ -19,6 +19,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 
 from . import augmentation, backbones, cache, decisions, familiarity, pixels, record, training
+from .network import Features, Network, Scores, set_training, summary
 from .presets import PRESETS
 from .settings import Settings
 
@@ -98,7 +99,7 @@ class ImageClassifier:
         self._defaults, self._augmenter, self.step_loss, self.familiarity = {}, None, [], None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = backbones.Network(self.backbone, len(self.labels), weights, dropout)
+            network = Network(self.backbone, len(self.labels), weights, dropout)
         self.network = network.to(training.default_device()).eval()
         self.card = {
             "format": 2,
@@ -157,7 +158,7 @@ class ImageClassifier:
             raise ValueError(f"{name} is a number of pixels, {least} or more, not {size}")
 
     def summary(self):
-        """Say what the network consists of, what of it is trained, and its memory: see `backbones.summary`.
+        """Say what the network consists of, what of it is trained, and its memory: see `network.summary`.
 
         Returns
         -------
@@ -166,9 +167,9 @@ class ImageClassifier:
         """
         settings = self.card["training"] or self._defaults
         frozen, size = settings.get("frozen_stages", 0), settings.get("train_image_size")
-        backbones.set_training(self.network, frozen, head_only=self.classifier is not None)
-        table = backbones.summary(self.network, size or self.image_size)
-        backbones.set_training(self.network)
+        set_training(self.network, frozen, head_only=self.classifier is not None)
+        table = summary(self.network, size or self.image_size)
+        set_training(self.network)
         return table
 
     def fit(
@@ -416,7 +417,7 @@ class ImageClassifier:
             If pictures cannot be read; it names all of them.
         """
         pictures = self._pictures(pictures).require_all()
-        module = _Features(self.network)
+        module = Features(self.network)
         kind = f"features-{_digest(self.network.body)}-{self.image_size}-{self.backbone.interpolation}"
         width = self.backbone.features
         return cache.through(
@@ -573,7 +574,7 @@ class ImageClassifier:
     def scoring_module(self):
         """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
         if self.classifier is not None:
-            return _Features(self.network)
+            return Features(self.network)
         return Scores(self.network, self.views, self.card["temperature"])
 
     def _require_fitted(self):
@@ -698,37 +699,6 @@ class ImageClassifier:
         from . import export  # onnx takes seconds to import, and belongs to an extra
 
         return export.write_onnx(self, path)
-
-
-class Scores(torch.nn.Module):
-    """A network and the softmax behind it, averaged over the views of each picture, at a temperature."""
-
-    def __init__(self, network, views=1, temperature=1.0):
-        super().__init__()
-        self.network, self.views, self.temperature = network, views, temperature
-
-    def forward(self, pictures):
-        """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
-        scores = []
-        for view in range(self.views):
-            seen = pictures.transpose(1, 2) if view & 4 else pictures
-            turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
-            seen = seen.flip(turned) if turned else seen
-            scores.append(torch.softmax(self.network(seen), dim=1))
-        scores = torch.stack(scores).mean(0)
-        if self.temperature == 1:
-            return scores
-        tiny = torch.finfo(scores.dtype).tiny
-        return torch.softmax(scores.clamp(min=tiny).log() / self.temperature, dim=1)
-
-
-class _Features(torch.nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pictures):
-        return self.network.features(pictures)
 
 
 def _digest(module):

@@ -11,7 +11,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
-from . import backbones
+from .network import stages
 
 REFUSED = 0.03
 """Share of held-out pictures that may lie beyond the limit."""
@@ -94,8 +94,8 @@ def taps(network):
             found.append(output)
         earlier = len(found)
 
-    *stages, _ = backbones.stages(network.body)
-    hooks = [modules[-1].register_forward_hook(keep) for _, modules in stages]
+    *body, _ = stages(network.body)
+    hooks = [modules[-1].register_forward_hook(keep) for _, modules in body]
     hooks.append(network.body.register_forward_hook(keep_features))
     try:
         yield found

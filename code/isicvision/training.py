@@ -32,7 +32,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from . import backbones, checkpoint, distributed, tracking
+from . import checkpoint, distributed, tracking
+from .network import set_rows, set_training
 from .settings import Settings
 
 OPTIMIZERS = {
@@ -223,12 +224,12 @@ def train(
 
     Parameters
     ----------
-    network : backbones.Network
+    network : network.Network
         Maps uint8 pictures (n, height, width, 3) to logits (n, classes).
     pictures : sequence of uint8 pictures, such as `cache.Pictures`
         ``pictures[numbers]`` is an array of shape (n, height, width, 3).
     targets : array of int, shape (pictures,)
-        Numbers of the network's outputs, see `backbones.Network.set_outputs`.
+        Numbers of the network's outputs, see `network.Network.set_outputs`.
     settings : settings.Settings
     validation : (pictures, targets) or None
         Scored after each epoch, in the precision of the training; these targets are numbers of labels.
@@ -304,7 +305,7 @@ class _Training:
         self.network = network.to(default_device()).train()
         self.parts, self.targets = _Parts(pictures, augment), torch.as_tensor(np.asarray(targets))
         self.plan = steps(len(self.targets), settings.batch_size)
-        backbones.set_training(network, settings.frozen_stages)
+        set_training(network, settings.frozen_stages)
         precision, seconds = (precision, {}) if precision else self._precision()
         AcceleratorState._reset_state()  # else this process's first training would set the precision for good
         self.accelerator = accelerate.Accelerator(
@@ -430,8 +431,8 @@ class _Training:
                 else:
                     yield lambda row: None
             finally:
-                backbones.set_rows(self.network)
-                backbones.set_training(self.network)
+                set_rows(self.network)
+                set_training(self.network)
                 self.network.eval()
 
     def epoch(self):
@@ -439,7 +440,7 @@ class _Training:
         at, settings = self.at, self.settings
         started, before = time.perf_counter(), at["seconds"]
         self.network.train()
-        backbones.set_training(self.network, settings.frozen_stages, at["epoch"] < settings.freeze_epochs)
+        set_training(self.network, settings.frozen_stages, at["epoch"] < settings.freeze_epochs)
         run, order = self._runner(), order_of(self.labels.numpy(), settings, self.seed, at["epoch"])
         todo = [self._parts_of(order, *step) for step in self.plan[at["step"] :]]
         wanted = [(part.numbers, part.keys) for step in todo for part in step]
@@ -497,7 +498,7 @@ class _Training:
         for n, part in enumerate(step):
             batch, targets = next(batches), self.targets[part.numbers].to(self.device)
             labels = self.labels[part.numbers].to(self.device)
-            backbones.set_rows(self.network, part.rows.start, part.rows.stop, part.total)
+            set_rows(self.network, part.rows.start, part.rows.stop, part.total)
             torch.manual_seed(_seed(self.seed, number, n))  # dropout
             wait = run.no_sync() if world > 1 and n < len(step) - 1 else contextlib.nullcontext()
             with wait, _explained(settings):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from isicvision import backbones
+from isicvision.network import Network, SharedDropout, set_rows, stages, summary
 
 NAMES = ["alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0"]
 EVERYTHING = torchvision.models.list_models(module=torchvision.models)
@@ -21,7 +22,7 @@ EVERYTHING = torchvision.models.list_models(module=torchvision.models)
 def skeleton(name, classes=1000, dropout=0.5):
     """The network on the meta device: shapes without memory."""
     with backbones._WithoutValues():
-        return backbones.Network(backbones.get(name), classes, None, dropout).to("meta")
+        return Network(backbones.get(name), classes, None, dropout).to("meta")
 
 
 def test_the_registry_holds_the_six_networks_of_2018_and_lite0():
@@ -31,7 +32,7 @@ def test_the_registry_holds_the_six_networks_of_2018_and_lite0():
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "efficientnet_lite0"])  # all: see the next test
 def test_each_network_maps_bytes_to_features_and_logits(name):
     backbone = backbones.get(name)
-    network = backbones.Network(backbone, 3, None, 0.1).eval()
+    network = Network(backbone, 3, None, 0.1).eval()
     pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert network.features(pictures).shape == (2, backbone.features)
@@ -46,9 +47,9 @@ def test_each_network_of_torchvision_gives_features_and_stages_that_hold_all_its
     features = network.features(pictures)  # in training mode
     assert features.shape == (2, backbone.features) and network.head(features).shape == (2, 1000)
     assert not any(isinstance(m, nn.Dropout) and m.p for m in network.modules())
-    stages = backbones.stages(network.body)
-    staged = [p for _, modules in stages for module in modules for p in module.parameters()]
-    assert len(stages) >= 4 and len({name for name, _ in stages}) == len(stages)
+    parts = stages(network.body)
+    staged = [p for _, modules in parts for module in modules for p in module.parameters()]
+    assert len(parts) >= 4 and len({name for name, _ in parts}) == len(parts)
     assert len(staged) == len(set(staged)) and set(staged) == set(network.body.parameters())
 
 
@@ -110,7 +111,7 @@ def test_auxiliary_heads_are_loaded_and_then_cut_off(tmp_path):
     """torchvision's checkpoints hold them; in training they would answer beside the last layer."""
     whole = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
     torch.save(whole.state_dict(), tmp_path / "googlenet.pth")
-    network = backbones.Network(backbones.get("googlenet"), 3, tmp_path / "googlenet.pth", 0.5).train()
+    network = Network(backbones.get("googlenet"), 3, tmp_path / "googlenet.pth", 0.5).train()
     assert torch.equal(network.body.conv1.conv.weight, whole.conv1.conv.weight)
     assert not [name for name in network.state_dict() if "aux" in name.lower()]
     logits = network.to("meta")(torch.empty(2, 224, 224, 3, dtype=torch.uint8, device="meta"))
@@ -333,8 +334,8 @@ def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
 
 def drop(values, rows=(None, None, None), p=0.4):
     torch.manual_seed(3)
-    dropout = backbones.SharedDropout(p)
-    backbones.set_rows(dropout, *rows)
+    dropout = SharedDropout(p)
+    set_rows(dropout, *rows)
     dropout(values)  # the layer before: it must leave every process with the same generator
     return dropout(values)
 
@@ -361,10 +362,10 @@ def test_dropout_keeps_the_mean_the_kind_of_number_and_the_gradient():
 
 
 def test_no_dropout_in_evaluation_or_with_p_zero_and_no_random_number_drawn():
-    values, network = torch.randn(7, 4), nn.Sequential(backbones.SharedDropout(0.4))
-    backbones.set_rows(network, 0, 3, 9)
+    values, network = torch.randn(7, 4), nn.Sequential(SharedDropout(0.4))
+    set_rows(network, 0, 3, 9)
     state = torch.get_rng_state()
-    assert network.eval()(values) is values and backbones.SharedDropout(0).train()(values) is values
+    assert network.eval()(values) is values and SharedDropout(0).train()(values) is values
     assert torch.equal(torch.get_rng_state(), state)
     program = torch.export.export(copy.deepcopy(network), (values,))
     assert not [node for node in program.graph.nodes if node.op == "call_function"]
@@ -372,11 +373,11 @@ def test_no_dropout_in_evaluation_or_with_p_zero_and_no_random_number_drawn():
 
 def test_rows_reach_each_dropout_of_a_network_and_can_be_taken_back():
     network = skeleton("alexnet", 2, dropout=0.3)
-    shared = [m for m in network.modules() if isinstance(m, backbones.SharedDropout)]
+    shared = [m for m in network.modules() if isinstance(m, SharedDropout)]
     assert [m.p for m in shared] == [0.3] * 3  # two inside, one in the head
-    backbones.set_rows(network, 2, 5, 8)
+    set_rows(network, 2, 5, 8)
     assert all(m.rows == slice(2, 5) and m.total == 8 for m in shared)
-    backbones.set_rows(network)
+    set_rows(network)
     assert all(m.rows is None and m.total is None for m in shared)
 
 
@@ -399,27 +400,27 @@ def test_names_of_tensors_are_torchvisions(name):
 def test_stages_are_those_that_people_speak_of():
     def named(name):
         body = skeleton(name).body
-        return body, dict(backbones.stages(body))
+        return body, dict(stages(body))
 
-    body, stages = named("resnet18")
-    assert list(stages) == ["stem", "layer1", "layer2", "layer3", "layer4"]
-    assert stages["stem"] == [body.conv1, body.bn1] and stages["layer4"] == [body.layer4]
-    body, stages = named("efficientnet_lite0")
-    assert list(stages) == ["stem", *(f"blocks.{n}" for n in range(7)), "conv_head"]
-    assert stages["stem"] == [body.conv_stem, body.bn1] and stages["conv_head"] == [body.conv_head, body.bn2]
-    body, stages = named("alexnet")
-    assert list(stages) == ["stem", *(f"features.{n}" for n in (3, 6, 8, 10)), "classifier"]
-    body, stages = named("vit_b_16")
-    assert len(stages) == 1 + 12
-    assert any(parameter is body.class_token for parameter in stages["stem"][0].parameters())
-    assert any(parameter is body.encoder.pos_embedding for parameter in stages["stem"][0].parameters())
+    body, found = named("resnet18")
+    assert list(found) == ["stem", "layer1", "layer2", "layer3", "layer4"]
+    assert found["stem"] == [body.conv1, body.bn1] and found["layer4"] == [body.layer4]
+    body, found = named("efficientnet_lite0")
+    assert list(found) == ["stem", *(f"blocks.{n}" for n in range(7)), "conv_head"]
+    assert found["stem"] == [body.conv_stem, body.bn1] and found["conv_head"] == [body.conv_head, body.bn2]
+    body, found = named("alexnet")
+    assert list(found) == ["stem", *(f"features.{n}" for n in (3, 6, 8, 10)), "classifier"]
+    body, found = named("vit_b_16")
+    assert len(found) == 1 + 12
+    assert any(parameter is body.class_token for parameter in found["stem"][0].parameters())
+    assert any(parameter is body.encoder.pos_embedding for parameter in found["stem"][0].parameters())
 
 
 def test_the_summary_counts_what_is_known_of_resnet18_and_what_is_frozen():
     network = skeleton("resnet18")
-    for module in dict(backbones.stages(network.body))["stem"]:
+    for module in dict(stages(network.body))["stem"]:
         module.requires_grad_(False)
-    table = backbones.summary(network, 224).set_index("stage")
+    table = summary(network, 224).set_index("stage")
     assert list(table.index) == ["stem", "layer1", "layer2", "layer3", "layer4", "head", "total"]
     assert table.parameters["total"] == 11_689_512 and table.parameters["head"] == 513_000
     stem = 64 * 3 * 7 * 7 + 64 + 64
@@ -433,7 +434,7 @@ def test_the_summary_counts_what_is_known_of_resnet18_and_what_is_frozen():
 
 @pytest.mark.parametrize(("name", "count"), [("alexnet", 61_100_840), ("resnet50", 25_557_032)])
 def test_the_summarys_total_is_torchvisions_count(name, count):
-    table = backbones.summary(skeleton(name), 224)
+    table = summary(skeleton(name), 224)
     assert table.parameters.iloc[-1] == count == table.parameters.iloc[:-1].sum()
 
 
@@ -442,13 +443,13 @@ def test_the_summary_adds_up_the_outputs_of_all_layers():
     stem, second = 2 * 64 * 55**2 + 64 * 27**2, 2 * 192 * 27**2 + 192 * 13**2
     features = [stem, second, 2 * 384 * 13**2, 2 * 256 * 13**2, 2 * 256 * 13**2 + 2 * 256 * 6**2]
     numbers = [*features, 256 * 6**2 + 5 * 4096, 4096 + 1000]
-    table = backbones.summary(skeleton("alexnet"), 224)
+    table = summary(skeleton("alexnet"), 224)
     assert np.allclose(table.activations_mib, np.array([*numbers, sum(numbers)]) * 4 / 2**20)
 
 
 def test_a_summary_leaves_the_network_as_it_was():
-    network = backbones.Network(backbones.get("resnet18"), 2, None, 0.5).train()
+    network = Network(backbones.get("resnet18"), 2, None, 0.5).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    backbones.summary(network, 64)
+    summary(network, 64)
     assert network.training and all(m._forward_hooks == {} for m in network.modules())
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())

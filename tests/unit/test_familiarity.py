@@ -6,6 +6,7 @@ from conftest import draw
 from sklearn.linear_model import LogisticRegression
 
 from isicvision import ImageClassifier, backbones, cache, familiarity
+from isicvision.network import Network
 
 LABELS = ["benign", "malignant"]
 
@@ -66,7 +67,7 @@ def test_another_training_forgets(dataset):
 
 @pytest.mark.parametrize(("name", "width"), [("vit_b_32", 768), ("swin_t", 2 * (96 + 192 + 384) + 768)])
 def test_transformers_know_theirs_too(name, width):
-    network = backbones.Network(backbones.get(name), 2, None, 0.0).eval()
+    network = Network(backbones.get(name), 2, None, 0.0).eval()
     pictures = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
     if name.startswith("vit"):
         pictures = torch.zeros((1, 224, 224, 3), dtype=torch.uint8)

@@ -17,10 +17,10 @@ from isicvision import (
     ImageClassifier,
     ImageDataset,
     augment_dataset,
-    backbones,
     checkpoint,
     training,
 )
+from isicvision.network import Network
 from isicvision.settings import SCHEDULES, Settings
 
 LABELS = ["benign", "malignant"]
@@ -399,7 +399,7 @@ def test_out_of_memory_says_which_batch_size_to_try(dataset, monkeypatch, error,
     def forward(*_, **__):
         raise error
 
-    monkeypatch.setattr(backbones.Network, "forward", forward)
+    monkeypatch.setattr(Network, "forward", forward)
     with pytest.raises(MemoryError, match=advice):
         fit(dataset, **settings)
 

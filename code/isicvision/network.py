@@ -1,0 +1,276 @@
+"""The network of a model, from bytes to logits, and what is done to it: freeze stages, list them, measure them."""
+
+import copy
+
+import pandas as pd
+import torch
+from torch import nn
+
+
+class SharedDropout(nn.Module):
+    """Dropout whose mask belongs to the whole batch, of which this process may hold only some rows.
+
+    Every process draws the same mask, on the CPU from PyTorch's default generator, and keeps its own rows of
+    it: several processes with the same seed then compute what one process computes. Without rows (see
+    `set_rows`) it is ordinary dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
+
+    Parameters
+    ----------
+    p : float
+        Probability of a zero, 0 to below 1; other values are scaled by 1 / (1 - p).
+
+    Attributes
+    ----------
+    rows : slice or None
+        The rows of the whole batch that this process holds.
+    total : int or None
+        Number of rows of the whole batch.
+    """
+
+    def __init__(self, p):
+        super().__init__()
+        self.p, self.rows, self.total = p, None, None
+
+    def extra_repr(self):
+        """Tell p where the network is printed."""
+        return f"p={self.p}"
+
+    def forward(self, values):
+        """Drop values of a float tensor (n, ...) in training mode.
+
+        Raises
+        ------
+        ValueError
+            If n is not the number of rows that `set_rows` announced.
+        """
+        if not self.training or self.p == 0:
+            return values
+        total, rows = (len(values), slice(None)) if self.rows is None else (self.total, self.rows)
+        mask = nn.functional.dropout(torch.ones(total, *values.shape[1:], device="cpu"), self.p)[rows]
+        if len(mask) != len(values):
+            raise ValueError(f"dropout was told of {len(mask)} rows and got {len(values)}: see set_rows")
+        return values * mask.to(values)
+
+
+def set_rows(network, start=None, stop=None, total=None):
+    """Tell each `SharedDropout` in `network` which rows of the whole batch this process holds.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    start, stop : int
+        Rows start to stop - 1 of the whole batch.
+    total : int or None
+        Rows of the whole batch; None to go back to ordinary dropout.
+    """
+    for module in network.modules():
+        if isinstance(module, SharedDropout):
+            module.rows, module.total = None if total is None else slice(start, stop), total
+
+
+class Network(nn.Module):
+    """A backbone with the input normalisation in front and a new last layer: bytes in, logits out.
+
+    Because normalisation is part of the network, whoever holds the network cannot normalise differently.
+    """
+
+    def __init__(self, backbone, classes, weights, dropout):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
+        self.body = backbone.build(weights, dropout)
+        self.head = nn.Sequential(SharedDropout(dropout), nn.Linear(backbone.features, classes))
+        self.label_of = [*range(classes)]
+        self.to(memory_format=torch.channels_last)
+
+    def set_outputs(self, label_of):
+        """Give the network a new last layer, some of whose outputs belong to the same label.
+
+        Parameters
+        ----------
+        label_of : list of int
+            The label of each output, numbered from 0.
+        """
+        old = self.head[-1]
+        self.head[-1] = nn.Linear(old.in_features, len(label_of)).to(old.weight.device)
+        self.label_of = [*label_of]
+
+    def features(self, pictures):
+        """Map uint8 pictures of shape (n, height, width, 3) to features of shape (n, features)."""
+        return self.body((pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+
+    def forward(self, pictures, merged=True):
+        """Map uint8 pictures of shape (n, height, width, 3) to logits of shape (n, labels), or (n, outputs)."""
+        logits = self.head(self.features(pictures))
+        return self.merge(logits) if merged else logits
+
+    def merge(self, logits):
+        """Map logits of shape (n, outputs) to (n, labels), so that a softmax adds up what belongs to one label."""
+        if len(set(self.label_of)) == len(self.label_of):
+            return logits
+        parts = [
+            [n for n, label in enumerate(self.label_of) if label == each] for each in sorted({*self.label_of})
+        ]
+        return torch.stack([logits[:, part].logsumexp(1) for part in parts], 1)
+
+
+class Scores(nn.Module):
+    """A network and the softmax behind it, averaged over the views of each picture, at a temperature."""
+
+    def __init__(self, network, views=1, temperature=1.0):
+        super().__init__()
+        self.network, self.views, self.temperature = network, views, temperature
+
+    def forward(self, pictures):
+        """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
+        scores = []
+        for view in range(self.views):
+            seen = pictures.transpose(1, 2) if view & 4 else pictures
+            turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
+            seen = seen.flip(turned) if turned else seen
+            scores.append(torch.softmax(self.network(seen), dim=1))
+        scores = torch.stack(scores).mean(0)
+        if self.temperature == 1:
+            return scores
+        tiny = torch.finfo(scores.dtype).tiny
+        return torch.softmax(scores.clamp(min=tiny).log() / self.temperature, dim=1)
+
+
+class Features(nn.Module):
+    """A network that gives its features."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures):
+        """Map uint8 pictures of shape (n, height, width, 3) to features of shape (n, features)."""
+        return self.network.features(pictures)
+
+
+def stages(body):
+    """List the parts of a network from input to output, for freezing the first of them.
+
+    These are its children; where they are fewer than four, the one with most layers is replaced by its own
+    children, and so on. A normalisation belongs to the layer in front of it. Together the stages hold all
+    parameters of `body`.
+
+    Parameters
+    ----------
+    body : torch.nn.Module
+        What `Backbone.build` returns.
+
+    Returns
+    -------
+    list of (str, list of torch.nn.Module)
+        The first stage is called ``"stem"``, the others after their (first) module, such as ``"layer1"``.
+    """
+    found, loose = [("", [body])], []
+    while len(found) < 4:
+        at = max(range(len(found)), key=lambda n: sum(map(_count, found[n][1])))
+        name, (whole, *rest) = found[at]
+        inner = []
+        for child, module in whole.named_children():
+            vectors = all(parameter.ndim < 2 for parameter in module.parameters())
+            if inner and vectors and _count(module):  # a normalisation has vectors only
+                inner[-1][1].append(module)
+            elif _count(module):
+                inner.append((f"{name}.{child}".lstrip("."), [module]))
+        inner[-1][1].extend(rest)
+        found[at : at + 1] = inner
+        loose += whole.parameters(recurse=False)
+    stem = [nn.ParameterList(loose)] if loose else []  # ViT's class token and position embedding
+    return [("stem", stem + found[0][1]), *found[1:]]
+
+
+def _count(module):
+    """Count the layers with parameters of their own."""
+    return sum(1 for each in module.modules() if any(True for _ in each.parameters(recurse=False)))
+
+
+def summary(network, image_size):
+    """Tabulate the stages of a network: its size, what of it is trained, and the memory of training.
+
+    Parameters
+    ----------
+    network : Network
+    image_size : int
+        Side of the square pictures, in pixels.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each of `stages`, for the head, and for the total, with these columns. ``stage``: its name.
+        ``layers``: number of layers with parameters. ``parameters``, and how many of them are ``trainable``.
+        ``output_shape``: tuple, for one picture. ``activations_mib``: an estimate of the memory that training
+        takes for each picture of a batch, in MiB: the outputs of all layers, in float32. Parameters,
+        gradients and the optimizer's state come on top, once.
+    """
+    network = copy.deepcopy(network).to("meta").eval()  # the meta device computes shapes only
+    parts = [*stages(network.body), ("head", [network.head])]
+    stage_of = {layer: name for name, modules in parts for module in modules for layer in module.modules()}
+    last = {modules[-1]: name for name, modules in parts}
+    current, numbers, shapes = "stem", dict.fromkeys(dict(parts), 0), {}
+
+    def watch(layer, _, output):
+        nonlocal current
+        current = stage_of.get(layer, current)  # layers between the stages, such as pooling, go to the former
+        output = output[0] if isinstance(output, tuple) else output  # attention also returns its weights
+        if layer in last:
+            shapes[last[layer]] = tuple(output.shape[1:])
+        whole = not list(layer.children()) or any(True for _ in layer.parameters(recurse=False))
+        if whole and not isinstance(layer, nn.Identity):
+            numbers[current] += output.numel()
+
+    for layer in network.modules():
+        layer.register_forward_hook(watch)
+    with torch.no_grad():
+        network(torch.empty(1, image_size, image_size, 3, dtype=torch.uint8, device="meta"))
+    rows = []
+    for name, modules in parts:
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        rows.append(
+            {
+                "stage": name,
+                "layers": sum(map(_count, modules)),
+                "parameters": sum(p.numel() for p in parameters),
+                "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+                "output_shape": shapes[name],
+                "activations_mib": numbers[name] * 4 / 2**20,
+            }
+        )
+    table = pd.DataFrame(rows)
+    total = table.drop(columns=["stage", "output_shape"]).sum().to_dict()
+    table.loc[len(table)] = {"stage": "total", "output_shape": shapes["head"]} | total
+    return table.astype({"layers": int, "parameters": int, "trainable": int})
+
+
+def set_training(network, frozen_stages=0, head_only=False):
+    """Choose what is trained; what is not keeps weights and batch statistics, and needs no gradients.
+
+    Call it after ``network.train()``, which would wake the frozen parts' batch norms.
+
+    Parameters
+    ----------
+    network : Network
+    frozen_stages : int
+        So many of `stages` stay as they are, counted from the input.
+    head_only : bool
+        The whole body stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer stages.
+    """
+    parts = stages(network.body)
+    if frozen_stages > len(parts):
+        raise ValueError(f"frozen_stages is {frozen_stages}, but the network has {len(parts)} stages")
+    for number, (_, modules) in enumerate(parts):
+        frozen = head_only or number < frozen_stages
+        for module in modules:
+            module.requires_grad_(not frozen)
+            if frozen:
+                module.eval()
+    if head_only:
+        network.body.eval()
