@@ -40,9 +40,10 @@ run: install  ## run all notebooks in order; results go to outputs/
 test: install browser  ## run the tests: units, the notebooks, widgets in JupyterLab
 	$(BIN)/python -m pytest
 
-lint: install  ## check style and format of code and notebooks
+lint: install  ## check style and format of code and notebooks, and type hints
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 notebooks: install  ## run the notebooks on the bundled sample and save them with their outputs, to commit
 	$(BIN)/python code/run.py --in-place
@@ -59,4 +60,4 @@ archive: install  ## serve the bundled sample as an archive on 127.0.0.1:8000, f
 	$(BIN)/python tests/double/archive_double.py --folder sample_data --port 8000 --files-port 8001
 
 clean:  ## delete .venv and outputs/
-	rm -rf .venv outputs build *.egg-info code/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv outputs build *.egg-info code/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

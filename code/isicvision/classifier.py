@@ -721,4 +721,4 @@ def _with_settings(signature):
     return signature.replace(parameters=[*kept, *shown])
 
 
-ImageClassifier.fit.__signature__ = _with_settings(inspect.signature(ImageClassifier.fit))
+ImageClassifier.fit.__signature__ = _with_settings(inspect.signature(ImageClassifier.fit))  # type: ignore[attr-defined]

@@ -358,11 +358,13 @@ def dictionary(dataset, columns):
     rows, empty = [], missing(dataset)["all"]
     for column in columns:
         values = dataset.table[column].dropna()
-        unit, meaning, origin = (*FIELDS.get(column, ("", "not known here"))[:2], "the source, as found")
         if column in OWN:
             unit, meaning, origin = OWN[column]
         elif column in MEANINGS:
-            unit, meaning, origin = (*MEANINGS[column], "ImageDataset.check")
+            (unit, meaning), origin = MEANINGS[column], "ImageDataset.check"
+        else:
+            unit, meaning, *_ = FIELDS.get(column, ("", "not known here"))
+            origin = "the source, as found"
         kinds = {"b": "true/false", "i": "whole number", "u": "whole number", "f": "number"}
         if _numeric(values) and len(values):
             shown = f"{_short(values.min())} to {_short(values.max())}"

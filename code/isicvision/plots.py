@@ -727,7 +727,7 @@ Positive label: {html.escape(evaluation.positive)}.</p>{table}
     return path
 
 
-def _encode(figure: Figure, kind="png"):
+def _encode(figure: Figure, kind: str = "png") -> str:
     """Render a figure as a base64 picture and close it, so that a notebook does not show it a second time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=90)

@@ -1,5 +1,6 @@
-"""The files around the code: they parse, and what they name is there."""
+"""The files around the code: they parse, and what they name is there; and the type hints of the code."""
 
+import ast
 import json
 import re
 import shlex
@@ -32,6 +33,18 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 INVENTED = {"mine.yaml", "file.yaml", "code/0N_folder/NN_name.ipynb"}  # files that the reader is to write
+MODULES = sorted(path.stem for path in (ROOT / "code" / "isicvision").glob("*.py"))
+DATA = (  # still without hints
+    "archive download transfer journal sample dataset cache pixels datareport duplicates quality "
+    "regions skintone annotation labelissues picturegrid widgets plots project rehearsal "
+    "augmentation "
+)
+MODELS = (
+    "__init__ audit azure backbones bundle checkpoint classifier client comparison decisions "
+    "deployment distributed evaluation export familiarity metrics monitoring presets record saliency "
+    "settings tracking training "
+)
+TO_DO = {*DATA.split(), *MODELS.split()}
 WORKFLOWS = [name for name in HOUSE if name.startswith(".github/workflows/")]
 
 
@@ -238,3 +251,40 @@ def test_words_are_spelt_right(tmp_path):
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     assert len([line for line in found if "README.md:1: " in line]) == 2, "what is wrong is not found"
     assert found[2:] == []
+
+
+def without_hints(source):
+    """Return the public functions and methods in which an argument or the result has no type hint."""
+    tree = ast.parse(source)
+    found = []
+    for scope in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]:
+        for function in (node for node in scope.body if isinstance(node, ast.FunctionDef)):
+            if function.name.startswith("_") and function.name not in ("__init__", "__call__"):
+                continue
+            given = function.args
+            arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            arguments = [each for each in arguments if each and each.arg not in ("self", "cls", "_")]
+            bare = any(each.annotation is None for each in arguments)
+            if bare or (function.returns is None and function.name != "__init__"):
+                found.append(f"{getattr(scope, 'name', '')}.{function.name}".lstrip("."))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in TO_DO])
+def test_public_names_have_type_hints(name):
+    assert not without_hints((ROOT / "code" / "isicvision" / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def test_what_counts_as_a_type_hint():
+    whole = "def f(a: int, *b: int, c: int = 1, **d: int) -> int: ..."
+    assert not without_hints(whole) and not without_hints("def _f(a): ...")
+    for bare in (whole.replace(each, each[0]) for each in ("a: int", "b: int", "c: int", "d: int")):
+        assert without_hints(bare) == ["f"]
+    assert without_hints(whole.replace(" -> int", "")) == ["f"]
+    assert without_hints("class A:\n def __init__(self, a): ...\n def f(self): ...") == ["A.__init__", "A.f"]
+    assert not without_hints("class A:\n def __init__(self, a: int): ...\n def f(self) -> int: ...")
+
+
+def test_type_hints_agree_with_the_code():
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
