@@ -18,7 +18,8 @@ from safetensors.torch import load_file, load_model, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 
-from . import augmentation, backbones, cache, decisions, familiarity, pixels, record, training
+from . import augmentation, backbones, cache, decisions, familiarity, hardware, pixels, record, training
+from .batches import forward
 from .network import Features, Network, Scores, set_training, summary
 from .presets import PRESETS
 from .settings import Settings
@@ -100,7 +101,7 @@ class ImageClassifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(self.backbone, len(self.labels), weights, dropout)
-        self.network = network.to(training.default_device()).eval()
+        self.network = network.to(hardware.default_device()).eval()
         self.card = {
             "format": 2,
             "labels": self.labels,
@@ -591,7 +592,7 @@ class ImageClassifier:
                 pass
             else:
                 module = export.Compiled(module.eval(), self.image_size)
-        return training.forward(module, pictures, numbers, progress=title)
+        return forward(module, pictures, numbers, progress=title)
 
     def scores(self, array):
         """Predict the probabilities of pictures that are decoded already, see `pixels.decode`.
@@ -605,7 +606,7 @@ class ImageClassifier:
         numpy.ndarray of float32, shape (pictures, labels)
         """
         self._require_fitted()
-        result = training.forward(self.scoring_module(), array)
+        result = forward(self.scoring_module(), array)
         return result if self.classifier is None else self.classifier.predict_proba(result).astype(np.float32)
 
     def save(self, folder):

@@ -13,6 +13,7 @@ from torch import nn
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import: else it reports to its maker
 import onnxruntime
 
+from .batches import BATCH
 from .familiarity import WithDistance
 
 OPSET = 18
@@ -68,25 +69,23 @@ class Compiled(nn.Module):
     module : torch.nn.Module
     size : int
         Side of the pictures, in pixels.
-    batch_size : int
-        Most pictures at a time. One size for all halves the seconds of the export.
     """
 
-    def __init__(self, module, size, batch_size=64):
+    def __init__(self, module, size):
         super().__init__()
-        self.module, self.batch_size = module, batch_size
+        self.module = module
         plain = copy.deepcopy(module)
         for layer in plain.modules():
             if hasattr(layer, "inplace"):
                 layer.inplace = False  # the export takes twice as long to undo it
-        graph = network_graph(plain, size, ["result"], batch_size).SerializeToString()
+        graph = network_graph(plain, size, ["result"], BATCH).SerializeToString()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
     def forward(self, pictures):
-        """Map pictures as `module` does."""
-        missing = self.batch_size - len(pictures)
+        """Map at most `BATCH` pictures as `module` does."""
+        missing = BATCH - len(pictures)  # one size for all halves the seconds of the export
         whole = np.pad(pictures.numpy(), [(0, missing), (0, 0), (0, 0), (0, 0)])
         return torch.from_numpy(self._session.run(["result"], {"pictures": whole})[0][: len(pictures)])
 

@@ -60,7 +60,7 @@ class Settings:
         Compute each step in so many parts, one after the other, to need less memory; batch norms see the parts.
     precision : str
         ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed: 16 bits where they do no harm, by torch.autocast); ``"auto"`` times
-        a few steps of each on this machine and takes another than fp32 if it is clearly faster (`training.WORTH`).
+        a few steps of each on this machine and takes another than fp32 if it is clearly faster (`hardware.WORTH`).
     compile : bool
         torch.compile the network: a minute or more at the start, for faster steps on a GPU. Needs a C++ compiler.
     ema : float or None

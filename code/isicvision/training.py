@@ -7,32 +7,28 @@ a CPU, however many workers augment, and a run that was killed goes on as if it 
 
 import contextlib
 import copy
-import ctypes
 import dataclasses
 import json
 import math
-import os
 import time
 from collections import namedtuple
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import accelerate
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import broadcast_object_list
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from . import checkpoint, distributed, tracking
+from . import checkpoint, distributed, hardware, tracking
+from .batches import Parts, forward, load, order_of, steps
 from .network import set_rows, set_training
 from .settings import Settings
 
@@ -41,9 +37,6 @@ OPTIMIZERS = {
     "adamw": partial(torch.optim.AdamW, lr=1, fused=True),
 }
 """Fused: one pass over all weights, where a loop over some hundred tensors takes a quarter of a step's time."""
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-WORTH = 1.3
-"""How many times as fast as fp32 another precision must be for ``"auto"`` to take it: less is not worth new digits."""
 TRIAL_STEPS = 50
 """Trainings of fewer steps are not worth the trial: ``"auto"`` is fp32."""
 CHECKPOINT_SECONDS = 600
@@ -54,156 +47,7 @@ LOWEST, HIGHEST, RAMP_STEPS = 1e-6, 1.0, 80
 _Part = namedtuple("_Part", "numbers keys rows total scale")
 
 
-def default_device():
-    """Return the GPU of this process if there is one, else the CPU: torch.device."""
-    return accelerate.PartialState(cpu=_on_cpu()).device
-
-
-def _on_cpu():
-    """Say whether to stay off GPUs; without being told, Accelerate would see no other processes then."""
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-
-
-# Batches ---------------------------------------------------------------------------------------------------------
-
-
-def order_of(targets, settings, seed, epoch):
-    """Return which picture comes when in an epoch: array of int, shape (pictures,)."""
-    random = np.random.default_rng([seed, epoch])
-    if settings.sampling == "shuffle":
-        return random.permutation(len(targets))
-    weights = 1 / np.bincount(targets)[targets]
-    return random.choice(len(targets), len(targets), p=weights / weights.sum())
-
-
-def steps(count, batch_size):
-    """Cut an epoch into steps: list of (first, last); a last step of one picture is left out.
-
-    Batch norm cannot learn from a single picture, and another epoch leaves out another one.
-    """
-    cuts = [*range(0, count, batch_size), count]
-    found = [*pairwise(cuts)]
-    return found[:-1] if len(found) > 1 and count - cuts[-2] == 1 else found
-
-
-class _Parts(Dataset):
-    """Augmented pictures by (numbers in the set, keys for the augmentation)."""
-
-    def __init__(self, pictures, augment):
-        self.pictures, self.augment = pictures, augment
-
-    def __getitem__(self, part):
-        numbers, keys = part
-        batch = np.asarray(self.pictures[numbers])
-        return torch.from_numpy(self.augment(batch, keys) if self.augment else batch)
-
-
-def load(parts, wanted, device, workers):
-    """Read and augment batches: in other processes while the network learns, or in this one between the steps.
-
-    Parameters
-    ----------
-    parts : _Parts
-    wanted : list of tuple
-        What to ask of `parts`, in order.
-    device : torch.device
-    workers : int or None
-        Processes; default as many as there are cores for a GPU, and 0 for the CPU: there the network needs the cores,
-        and its threads wait for one another where another thread takes one of them.
-
-    Yields
-    ------
-    torch.Tensor of uint8, shape (n, height, width, 3), on `device`
-    """
-    if workers is None:
-        workers = 0 if device.type == "cpu" else min(os.cpu_count(), 16) - 1
-    pinned = device.type == "cuda"
-    options = {"worker_init_fn": _single_threaded, "prefetch_factor": 4} if workers else {}
-    batches = DataLoader(
-        parts, batch_size=None, sampler=wanted, num_workers=workers, pin_memory=pinned, **options
-    )
-    for batch in batches:
-        yield batch.to(device, non_blocking=pinned)
-
-
-def _single_threaded(_):
-    cv2.setNumThreads(0)  # there are as many processes as cores
-
-
-# Precision -------------------------------------------------------------------------------------------------------
-
-
-def time_precisions(network, batch, targets):
-    """Time a few training steps of a copy of the network in each precision that this device has.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    batch : torch.Tensor of uint8, shape (n, height, width, 3)
-    targets : torch.Tensor of int64, shape (n,)
-
-    Returns
-    -------
-    dict of str to float
-        Seconds a step; "fp32" is the first.
-    """
-    device = batch.device
-    names = (
-        ["fp32", "bf16"] if device.type != "cuda" or torch.cuda.is_bf16_supported(False) else ["fp32", "fp16"]
-    )
-    trial = copy.deepcopy(network)
-    optimizer = OPTIMIZERS["sgd"]([p for p in trial.parameters() if p.requires_grad])
-    times = {name: [] for name in names}
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        for number in range(4):  # the first of each only warms up
-            for name in names:
-                started = time.perf_counter()
-                with _autocast(device, name):
-                    loss = functional.cross_entropy(trial(batch, merged=False), targets)
-                optimizer.zero_grad()
-                loss.backward()
-                for group in optimizer.param_groups:
-                    group["lr"] = 1e-9  # the time counts, not the result
-                optimizer.step()
-                loss.item()  # waits for a GPU
-                times[name] += [time.perf_counter() - started] * (number > 0)
-    return {name: min(values) for name, values in times.items()}
-
-
-def _autocast(device, precision):
-    return torch.autocast(device.type, PRECISIONS.get(precision), enabled=precision in PRECISIONS)
-
-
-# Memory ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def memory_kept():
-    """Have freed memory kept for the next tensors, where the C library is glibc; give it back at the end.
-
-    Blocks over 32 MB would go back to the system at once, which must clear every page of the next one: at 192 px half
-    the time of EfficientNet-Lite0's steps (https://man7.org/linux/man-pages/man3/mallopt.3.html).
-    """
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
-    libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
-        yield
-        return
-    libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, 2**31 - 1)
-    try:
-        yield
-    finally:
-        libc.mallopt(mmap_max, 65536)  # the default, and below what glibc adapts its thresholds to by itself
-        libc.mallopt(mmap_threshold, 2**25)
-        libc.mallopt(trim_threshold, 2**26)
-        libc.malloc_trim(0)
-
-
-# The loop --------------------------------------------------------------------------------------------------------
-
-
-@memory_kept()
+@hardware.memory_kept()
 def train(
     network,
     pictures,
@@ -243,7 +87,7 @@ def train(
     tracker : "tensorboard", "mlflow" or None
         See `tracking.start`.
     workers : int or None
-        See `load`.
+        See `batches.load`.
     progress : bool
         Show bars and a line an epoch.
     on_epoch : callable or None
@@ -302,14 +146,14 @@ class _Training:
         precision=None,
     ):
         self.settings, self.validation, self.seed, self.workers = settings, validation, seed, workers
-        self.network = network.to(default_device()).train()
-        self.parts, self.targets = _Parts(pictures, augment), torch.as_tensor(np.asarray(targets))
+        self.network = network.to(hardware.default_device()).train()
+        self.parts, self.targets = Parts(pictures, augment), torch.as_tensor(np.asarray(targets))
         self.plan = steps(len(self.targets), settings.batch_size)
         set_training(network, settings.frozen_stages)
         precision, seconds = (precision, {}) if precision else self._precision()
         AcceleratorState._reset_state()  # else this process's first training would set the precision for good
         self.accelerator = accelerate.Accelerator(
-            cpu=_on_cpu(), mixed_precision=precision.replace("fp32", "no")
+            cpu=hardware.on_cpu(), mixed_precision=precision.replace("fp32", "no")
         )
         self.progress = progress and self.accelerator.is_main_process
         if self.progress and seconds:
@@ -356,13 +200,13 @@ class _Training:
             return settings.precision, {}
         if len(self.plan) * settings.epochs < TRIAL_STEPS:
             return "fp32", {}
-        device = default_device()
+        device = hardware.default_device()
         numbers = np.arange(max(2, min(len(self.targets), settings.batch_size // settings.accumulate)))
         batch = torch.from_numpy(np.asarray(self.parts.pictures[numbers])).to(device)
-        with _explained(settings):
-            seconds = time_precisions(self.network, batch, self.targets[numbers].to(device))
+        with hardware.memory_explained(settings):
+            seconds = hardware.time_precisions(self.network, batch, self.targets[numbers].to(device))
         fp32, *others = seconds
-        worth = [name for name in others if seconds[fp32] / seconds[name] >= WORTH]
+        worth = [name for name in others if seconds[fp32] / seconds[name] >= hardware.WORTH]
         return broadcast_object_list([worth[0] if worth else fp32])[0], seconds
 
     def open(self, file, about, found):
@@ -501,7 +345,7 @@ class _Training:
             set_rows(self.network, part.rows.start, part.rows.stop, part.total)
             torch.manual_seed(_seed(self.seed, number, n))  # dropout
             wait = run.no_sync() if world > 1 and n < len(step) - 1 else contextlib.nullcontext()
-            with wait, _explained(settings):
+            with wait, hardware.memory_explained(settings):
                 with self.accelerator.autocast():
                     logits = run(batch, merged=False).float()
                 loss = part.scale * functional.cross_entropy(
@@ -621,31 +465,6 @@ def _roc_auc(targets, scores):
     return float(roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
 
 
-@contextlib.contextmanager
-def _explained(settings):
-    """Say which batch size to try when memory runs out."""
-    try:
-        yield
-    except (
-        RuntimeError,
-        MemoryError,
-    ) as error:  # torch.OutOfMemoryError is a RuntimeError; so is that of the CPU
-        words = ("out of memory", "can't allocate memory", "not enough memory")
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
-            raise
-        size, parts = settings.batch_size, settings.accumulate
-        half = max(1, size // parts // 2)
-        advice = (
-            f"batch_size={half}, or accumulate={-(-size // half)}, which takes each batch in parts of {half}"
-        )
-        if size // parts == 1:
-            advice = "a smaller image_size or network"
-        raise MemoryError(
-            f"memory ran out with {size // parts} pictures at a time (batch_size={size}, accumulate={parts}): "
-            f"try {advice}"
-        ) from error
-
-
 class _Ramp(Settings):
     """Settings whose rate grows from `LOWEST` to `HIGHEST`, by the same factor from step to step."""
 
@@ -690,33 +509,3 @@ def find_learning_rate(network, pictures, targets, settings, augment=None, seed=
     table = table[: exploded[0] + 1] if len(exploded) else table
     table.attrs["suggestion"] = float(f"{table['learning_rate'][lowest] / 10:.1g}")
     return table
-
-
-def forward(function, pictures, numbers=None, batch_size=64, progress=None):
-    """Apply a network (or its ``features``) to pictures in batches, without gradients.
-
-    Parameters
-    ----------
-    function : torch.nn.Module or its bound method
-    pictures : array of uint8, shape (n, height, width, 3), or `cache.Pictures`
-    numbers : sequence of int, optional
-        Which of them; default all.
-    batch_size : int
-    progress : str or None
-        Title of the progress bar.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (n, outputs)
-    """
-    network = getattr(function, "__self__", function)
-    device = next(network.parameters()).device
-    network.eval()
-    numbers = np.arange(len(pictures)) if numbers is None else np.asarray(numbers)
-    batches = np.split(numbers, range(batch_size, len(numbers), batch_size))
-    loaded = load(_Parts(pictures, None), [(batch, None) for batch in batches], device, 0)
-    loaded = tqdm(
-        loaded, total=len(batches), desc=progress, unit="batch", leave=False, delay=2, disable=not progress
-    )
-    with torch.inference_mode():
-        return torch.cat([function(batch).float().cpu() for batch in loaded]).numpy()

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from isicvision import ImageClassifier, audit, export, pixels, training
+from isicvision import ImageClassifier, audit, batches, export, pixels
 
 LEARNT, TESTED = 400, 240
 SHAPES = ("disc", "square", "cross")
@@ -52,7 +52,7 @@ class Twin(ImageClassifier):
         keys = [blake2b(picture.tobytes()).digest() for picture in pictures]
         new = [number for number, key in enumerate(keys) if key not in self.known]
         if new:
-            features = training.forward(self.compiled, pictures[new])
+            features = batches.forward(self.compiled, pictures[new])
             self.known |= {keys[number]: row for number, row in zip(new, features, strict=True)}
         return np.stack([self.known[key] for key in keys])
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from isicvision import PROJECT_ROOT, ImageDataset, augmentation, backbones, cache, training
+from isicvision import PROJECT_ROOT, ImageDataset, augmentation, backbones, batches, cache
 from isicvision.settings import Settings
 
 REAL = Path(PROJECT_ROOT).parent / "shared" / "data"
@@ -102,12 +102,12 @@ def torchvision_loader(dataset, workers):
 
 def isicvision_batches(pictures, augmenter, workers):
     """Yield the batches of an epoch as the training loop reads them, normalised as its network does."""
-    parts = training._Parts(pictures, augmentation.Pipeline(augmenter, 0))
-    order = training.order_of(range(len(pictures)), Settings(), 0, 0)
-    wanted = [(order[first:last], order[first:last]) for first, last in training.steps(len(pictures), BATCH)]
+    parts = batches.Parts(pictures, augmentation.Pipeline(augmenter, 0))
+    order = batches.order_of(range(len(pictures)), Settings(), 0, 0)
+    wanted = [(order[first:last], order[first:last]) for first, last in batches.steps(len(pictures), BATCH)]
     network = backbones.get("resnet18")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.mean, network.std))
-    for batch in training.load(parts, wanted, torch.device("cpu"), workers):
+    for batch in batches.load(parts, wanted, torch.device("cpu"), workers):
         yield (batch.permute(0, 3, 1, 2).float() - mean) / std, None
 
 

@@ -39,7 +39,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
-from isicvision import ImageClassifier, augment_dataset, augmentation, cache, record, training
+from isicvision import ImageClassifier, augment_dataset, augmentation, cache, hardware, record, training
 
 
 def processor():
@@ -84,7 +84,7 @@ def fastai(dataset):
     return loaders.train.n // BATCH * BATCH / (time.perf_counter() - started)  # it drops the rest
 
 
-@training.memory_kept()  # the same conditions
+@hardware.memory_kept()  # the same conditions
 def bare(dataset, precision, batches):
     """Make the steps of `ImageClassifier.fit` on batches in memory."""
     network = ImageClassifier("resnet18", dataset.labels, weights=None).network
@@ -111,11 +111,11 @@ def compare(dataset, rounds):
     floats = [((x.permute(0, 3, 1, 2) / 255 - mean) / std).contiguous() for x, _ in in_memory]
     floats = [*zip(floats, targets.split(BATCH), strict=True)]
 
-    with training.memory_kept():
-        seconds = training.time_precisions(
+    with hardware.memory_kept():
+        seconds = hardware.time_precisions(
             ImageClassifier("resnet18", dataset.labels, weights=None).network.train(), *in_memory[0]
         )
-    auto = "bf16" if seconds["fp32"] / seconds["bf16"] >= training.WORTH else "fp32"
+    auto = "bf16" if seconds["fp32"] / seconds["bf16"] >= hardware.WORTH else "fp32"
     times = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
     print(f"  a step takes {times}: auto is {auto}", flush=True)
 

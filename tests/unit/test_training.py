@@ -17,7 +17,9 @@ from isicvision import (
     ImageClassifier,
     ImageDataset,
     augment_dataset,
+    batches,
     checkpoint,
+    hardware,
     training,
 )
 from isicvision.network import Network
@@ -111,18 +113,18 @@ def test_schedules_are_as_described():
 
 
 def test_a_last_batch_of_one_picture_is_left_out():
-    assert training.steps(9, 4) == [(0, 4), (4, 8)]
-    assert training.steps(10, 4) == [(0, 4), (4, 8), (8, 10)]
-    assert training.steps(3, 32) == [(0, 3)]
+    assert batches.steps(9, 4) == [(0, 4), (4, 8)]
+    assert batches.steps(10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert batches.steps(3, 32) == [(0, 3)]
 
 
 def test_balanced_sampling_shows_each_label_as_often():
     targets = np.array([0] * 950 + [1] * 50)
-    drawn = training.order_of(targets, Settings(sampling="balanced"), seed=0, epoch=0)
+    drawn = batches.order_of(targets, Settings(sampling="balanced"), seed=0, epoch=0)
     assert len(drawn) == 1000 and 0.4 < targets[drawn].mean() < 0.6
-    shuffled = training.order_of(targets, Settings(), seed=0, epoch=0)
+    shuffled = batches.order_of(targets, Settings(), seed=0, epoch=0)
     assert sorted(shuffled) == list(range(1000))
-    assert not np.array_equal(shuffled, training.order_of(targets, Settings(), seed=0, epoch=1))
+    assert not np.array_equal(shuffled, batches.order_of(targets, Settings(), seed=0, epoch=1))
 
 
 def test_worker_processes_and_the_thread_give_the_same_weights(dataset):
@@ -226,7 +228,7 @@ def test_each_precision_learns_and_is_written_down(dataset, precision):
 def test_auto_takes_another_precision_only_where_it_pays(dataset, monkeypatch):
     monkeypatch.setattr(training, "TRIAL_STEPS", 2)
     for times, chosen in (({"fp32": 1.0, "bf16": 0.5}, "bf16"), ({"fp32": 1.0, "bf16": 0.9}, "fp32")):
-        monkeypatch.setattr(training, "time_precisions", lambda *_, times=times: times)
+        monkeypatch.setattr(hardware, "time_precisions", lambda *_, times=times: times)
         assert fit(dataset, precision="auto", epochs=1)[1].attrs["precision"] == chosen
 
 
@@ -234,7 +236,7 @@ def test_auto_times_real_steps_and_leaves_the_network_alone(dataset):
     network = small().network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     batch = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
-    times = training.time_precisions(network, batch, torch.tensor([0, 1, 0, 1]))
+    times = hardware.time_precisions(network, batch, torch.tensor([0, 1, 0, 1]))
     assert list(times) == ["fp32", "bf16"] and min(times.values()) > 0
     assert same(before, network.state_dict())
 
@@ -331,7 +333,7 @@ def test_a_resumed_run_keeps_the_precision_that_auto_took(dataset, tmp_path, mon
         {"fp32": 1.0, "bf16": 0.5},
         {"fp32": 1.0, "bf16": 0.9},
     ):  # the second time it is a close thing
-        monkeypatch.setattr(training, "time_precisions", lambda *_, times=times: times)
+        monkeypatch.setattr(hardware, "time_precisions", lambda *_, times=times: times)
         history = small().fit(dataset, progress=False, checkpoint=tmp_path, **auto)
         assert history.attrs["precision"] == "bf16"
 
@@ -493,7 +495,7 @@ MEMORY = """
 import resource
 from pathlib import Path
 import torch
-from isicvision import training
+from isicvision import hardware
 
 def faults():  # pages that the system had to clear
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -504,7 +506,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 usual, before = [faults() for _ in range(4)][-1], resident()
-with training.memory_kept():
+with hardware.memory_kept():
     assert [faults() for _ in range(4)][-1] < usual / 10
     assert resident() > before + 50
 assert resident() < before + 20

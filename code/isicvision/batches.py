@@ -1,0 +1,102 @@
+"""Batches: which picture comes when, read and augmented in time, and a network applied to them."""
+
+import os
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+BATCH = 64
+"""Pictures at a time where nothing is learnt."""
+
+
+def order_of(targets, settings, seed, epoch):
+    """Return which picture comes when in an epoch: array of int, shape (pictures,)."""
+    random = np.random.default_rng([seed, epoch])
+    if settings.sampling == "shuffle":
+        return random.permutation(len(targets))
+    weights = 1 / np.bincount(targets)[targets]
+    return random.choice(len(targets), len(targets), p=weights / weights.sum())
+
+
+def steps(count, batch_size):
+    """Cut an epoch into steps: list of (first, last); a last step of one picture is left out.
+
+    Batch norm cannot learn from a single picture, and another epoch leaves out another one.
+    """
+    cuts = [*range(0, count, batch_size), count]
+    found = [*pairwise(cuts)]
+    return found[:-1] if len(found) > 1 and count - cuts[-2] == 1 else found
+
+
+class Parts(Dataset):
+    """Augmented pictures by (numbers in the set, keys for the augmentation)."""
+
+    def __init__(self, pictures, augment):
+        self.pictures, self.augment = pictures, augment
+
+    def __getitem__(self, part):
+        numbers, keys = part
+        batch = np.asarray(self.pictures[numbers])
+        return torch.from_numpy(self.augment(batch, keys) if self.augment else batch)
+
+
+def load(parts, wanted, device, workers):
+    """Read and augment batches: in other processes while the network learns, or in this one between the steps.
+
+    Parameters
+    ----------
+    parts : Parts
+    wanted : list of tuple
+        What to ask of `parts`, in order.
+    device : torch.device
+    workers : int or None
+        Processes; default as many as there are cores for a GPU, and 0 for the CPU: there the network needs the cores,
+        and its threads wait for one another where another thread takes one of them.
+
+    Yields
+    ------
+    torch.Tensor of uint8, shape (n, height, width, 3), on `device`
+    """
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(os.cpu_count(), 16) - 1
+    pinned = device.type == "cuda"
+    options = {"worker_init_fn": _single_threaded, "prefetch_factor": 4} if workers else {}
+    options |= {"batch_size": None, "sampler": wanted, "num_workers": workers, "pin_memory": pinned}
+    for batch in DataLoader(parts, **options):
+        yield batch.to(device, non_blocking=pinned)
+
+
+def _single_threaded(_):
+    cv2.setNumThreads(0)  # there are as many processes as cores
+
+
+def forward(network, pictures, numbers=None, progress=None):
+    """Apply a network to pictures in batches, without gradients.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    pictures : array of uint8, shape (n, height, width, 3), or `cache.Pictures`
+    numbers : sequence of int, optional
+        Which of them; default all.
+    progress : str or None
+        Title of the progress bar.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (n, outputs)
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    numbers = np.arange(len(pictures)) if numbers is None else np.asarray(numbers)
+    batches = np.split(numbers, range(BATCH, len(numbers), BATCH))
+    loaded = load(Parts(pictures, None), [(batch, None) for batch in batches], device, 0)
+    loaded = tqdm(
+        loaded, total=len(batches), desc=progress, unit="batch", leave=False, delay=2, disable=not progress
+    )
+    with torch.inference_mode():
+        return torch.cat([network(batch).float().cpu() for batch in loaded]).numpy()

@@ -1,0 +1,104 @@
+"""The machine under a training: its device, which precision is faster there, and its memory."""
+
+import contextlib
+import copy
+import ctypes
+import os
+import time
+
+import accelerate
+import torch
+from accelerate.utils import parse_flag_from_env
+from torch.nn import functional
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WORTH = 1.3
+"""How many times as fast as fp32 another precision must be for ``"auto"`` to take it: less is not worth new digits."""
+
+
+def default_device():
+    """Return the GPU of this process if there is one, else the CPU: torch.device."""
+    return accelerate.PartialState(cpu=on_cpu()).device
+
+
+def on_cpu():
+    """Say whether to stay off GPUs; without being told, Accelerate would see no other processes then."""
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
+def time_precisions(network, batch, targets):
+    """Time a few training steps of a copy of the network in each precision that this device has.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    batch : torch.Tensor of uint8, shape (n, height, width, 3)
+    targets : torch.Tensor of int64, shape (n,)
+
+    Returns
+    -------
+    dict of str to float
+        Seconds a step; "fp32" is the first.
+    """
+    device = batch.device
+    half = "bf16" if device.type != "cuda" or torch.cuda.is_bf16_supported(False) else "fp16"
+    trial = copy.deepcopy(network)
+    weights = [weight for weight in trial.parameters() if weight.requires_grad]
+    # only the time counts
+    optimizer = torch.optim.SGD(weights, lr=1e-9, momentum=0.9, nesterov=True, fused=True)
+    times = {"fp32": [], half: []}
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        for number in range(4):  # the first of each only warms up
+            for name in times:
+                started = time.perf_counter()
+                with torch.autocast(device.type, PRECISIONS.get(name), enabled=name in PRECISIONS):
+                    loss = functional.cross_entropy(trial(batch, merged=False), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                loss.item()  # waits for a GPU
+                times[name] += [time.perf_counter() - started] * (number > 0)
+    return {name: min(values) for name, values in times.items()}
+
+
+@contextlib.contextmanager
+def memory_kept():
+    """Have freed memory kept for the next tensors, where the C library is glibc; give it back at the end.
+
+    Blocks over 32 MB would go back to the system at once, which must clear every page of the next one: at 192 px half
+    the time of EfficientNet-Lite0's steps (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+    """
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+        yield
+        return
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(mmap_max, 65536)  # the default, and below what glibc adapts its thresholds to by itself
+        libc.mallopt(mmap_threshold, 2**25)
+        libc.mallopt(trim_threshold, 2**26)
+        libc.malloc_trim(0)
+
+
+@contextlib.contextmanager
+def memory_explained(settings):
+    """Say which batch size to try when memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch raises the first, on a GPU and on the CPU
+        words = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+            raise
+        size, parts = settings.batch_size, settings.accumulate
+        half = max(1, size // parts // 2)
+        advice = f"batch_size={half}, or accumulate={-(-size // half)}: each batch in parts of {half}"
+        if size // parts == 1:
+            advice = "a smaller image_size or network"
+        raise MemoryError(
+            f"memory ran out with {size // parts} pictures at a time (batch_size={size}, accumulate={parts}): "
+            f"try {advice}"
+        ) from error
