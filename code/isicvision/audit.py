@@ -152,7 +152,7 @@ def _blend(picture, other, where):
     return (picture * (1 - weight) + other * weight).round().astype(np.uint8)
 
 
-def shortcuts(model, dataset, borders=None, positive=None, seed=0):
+def shortcuts(model, dataset, borders=None, positive=None):
     """Predict the same pictures again with changes that should not matter, or should, and judge the difference.
 
     * **lesion masked**, **border only**: the lesion, or all but the border, is filled with the colour of the skin. ROC
@@ -179,8 +179,6 @@ def shortcuts(model, dataset, borders=None, positive=None, seed=0):
         `dataset`.
     positive : str, optional
         The label whose score is looked at, against all others. Default: that of the model's decision, or the last.
-    seed : int
-        Of the choice of borders.
 
     Returns
     -------
@@ -218,7 +216,7 @@ def shortcuts(model, dataset, borders=None, positive=None, seed=0):
         rows[name] = _figures(before, before, after)
     ours, theirs = (
         evaluate(with_borders(pictures, _squares(model, paths)))
-        for paths in _drawn(borders, positive, len(dataset), seed)
+        for paths in _drawn(borders, positive, len(dataset))
     )
     rows[SWAPPED] = _figures(before, theirs, ours)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("change")
@@ -253,9 +251,8 @@ def _squares(model, paths):
 
 def _predict(model, pictures, dataset):
     """Predict decoded pictures: array of float, shape (pictures, labels)."""
-    if hasattr(model, "scores") and hasattr(
-        model, "image_size"
-    ):  # an ImageClassifier needs no files, and its cache stays free of them
+    # an ImageClassifier needs no files, and its cache stays free of them
+    if hasattr(model, "scores") and hasattr(model, "image_size"):
         return model.scores(pictures)
     with TemporaryDirectory(prefix="isicvision-audit-") as folder:
         paths = [str(Path(folder) / f"{number:06d}.bmp") for number in range(len(pictures))]
@@ -270,10 +267,9 @@ def _evaluation(scores, dataset, positive):
     return Evaluation.from_scores(labels, scores, table["group"], [OTHERS, positive], positive)
 
 
-def _drawn(dataset, positive, count, seed):
+def _drawn(dataset, positive, count):
     """Draw `count` pictures with the positive label, and as many without: two arrays of paths."""
-    random = np.random.default_rng(seed)
-    table = dataset.table
+    random, table = np.random.default_rng(0), dataset.table
     is_positive = table["label"] == positive
     return [random.choice(table.loc[rows, "path"], count) for rows in (is_positive, ~is_positive)]
 

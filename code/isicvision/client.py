@@ -61,15 +61,12 @@ class ServiceClient:
         self.image_size = image_size
         self.interpolation = interpolation
         self.class_map = dict(class_map or {})
-        self._authorization = lambda: (
-            {"Authorization": f"Bearer {key}"} if key else {}
-        )  # no attribute shows the key
+        # no attribute shows the key
+        self._authorization = lambda: {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout = timeout
         self._session = requests.Session()
-        busy = (429, 503)
-        retry = Retry(
-            3, status_forcelist=busy, allowed_methods=None, backoff_factor=0.3, raise_on_status=False
-        )
+        when = {"status_forcelist": (429, 503), "allowed_methods": None, "raise_on_status": False}
+        retry = Retry(3, backoff_factor=0.3, **when)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=32))
         if key:  # as `auth`, because the user's .netrc would replace a mere header

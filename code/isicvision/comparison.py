@@ -1,10 +1,12 @@
 """Find out whether one model is better than another, and whether one is worse for some of the pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .evaluation import PREFIX, Evaluation, interval
+from .evaluation import PREFIX, interval
 
 FEWEST = 10
 """Positive lesions, and others, below which nothing is said of a slice."""
@@ -39,12 +41,7 @@ def compare(first, second, metric="roc_auc"):
     tables = [each.table.set_index("path", drop=False) for each in (first, second)]
     if set(tables[0].index) != set(tables[1].index) or first.positive != second.positive:
         raise ValueError("compare takes two evaluations of the same pictures, with the same positive label")
-    second = Evaluation(
-        tables[1].loc[tables[0].index].reset_index(drop=True),
-        second.classes,
-        second.positive,
-        second.threshold,
-    )
+    second = replace(second, table=tables[1].loc[tables[0].index].reset_index(drop=True))
     if not first.table[columns].equals(second.table[columns]):
         raise ValueError("the two evaluations have other labels or groups for the same pictures")
     values = [each.metric(metric) for each in (first, second)]
@@ -69,17 +66,8 @@ def compare(first, second, metric="roc_auc"):
             f"The {name} of the {better} is higher by {abs(difference):.3f} (95 % interval {least:.3f} to {most:.3f}) "
             f"than that of the {worse}."
         )
-    return pd.Series(
-        {
-            "first": values[0],
-            "second": values[1],
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "p_delong": p_value,
-            "sentence": sentence,
-        }
-    )
+    names = ("first", "second", "difference", "low", "high", "p_delong", "sentence")
+    return pd.Series([*values, difference, low, high, p_value, sentence], names)
 
 
 def _delong(first, second):
@@ -91,15 +79,13 @@ def _delong(first, second):
     for each in (first, second):
         scores = each.table[PREFIX + each.positive].to_numpy()
         among_all = stats.rankdata(scores)
-        higher = among_all[positive] - stats.rankdata(
-            scores[positive]
-        )  # negatives below each positive picture
+        # negatives below each positive picture
+        higher = among_all[positive] - stats.rankdata(scores[positive])
         lower = among_all[~positive] - stats.rankdata(scores[~positive])
         of_positive.append(higher / (~positive).sum())
         of_negative.append(1 - lower / positive.sum())
-    variance = sum(
-        np.var(np.subtract(*parts), ddof=1) / len(parts[0]) for parts in (of_positive, of_negative)
-    )
+    both = (of_positive, of_negative)
+    variance = sum(np.var(np.subtract(*parts), ddof=1) / len(parts[0]) for parts in both)
     difference = np.mean(of_positive[0]) - np.mean(of_positive[1])
     if variance == 0:
         return 1.0 if difference == 0 else 0.0
@@ -143,35 +129,21 @@ def slices(evaluation, column, metric="roc_auc"):
     values = _named(values)
     rows = []
     for value, part in table.groupby(values, observed=True):
-        inside = values == value
         ours, theirs = (
-            Evaluation(
-                each.reset_index(drop=True), evaluation.classes, evaluation.positive, evaluation.threshold
-            )
-            for each in (part, table[~inside])
+            replace(evaluation, table=each.reset_index(drop=True)) for each in (part, table[values != value])
         )
         lesions = part.groupby("group")["label"].agg(lambda labels: (labels == evaluation.positive).any())
-        row = {
-            "value_of": value,
-            "pictures": len(part),
-            "lesions": len(lesions),
-            "positive": int(lesions.sum()),
-        }
-        enough = min(lesions.sum(), len(lesions) - lesions.sum()) >= FEWEST and len(theirs.table)
-        row |= {
-            "value": ours.metric(metric),
-            "low": np.nan,
-            "high": np.nan,
-            "difference": np.nan,
-            "p": np.nan,
-        }
-        if enough and not np.isnan(row["value"]):
-            row["low"], row["high"] = ours.interval(metric)
-            row["difference"] = row["value"] - theirs.metric(metric)
+        count, positive, reached = len(lesions), int(lesions.sum()), ours.metric(metric)
+        low, high, difference, p_value = [np.nan] * 4
+        enough = min(positive, count - positive) >= FEWEST and len(theirs.table)
+        if enough and not np.isnan(reached):
+            low, high = ours.interval(metric)
+            difference = reached - theirs.metric(metric)
             spread = np.sqrt(np.nanvar(ours.draws(metric)) + np.nanvar(theirs.draws(metric)))
-            row["p"] = 2 * stats.norm.sf(abs(row["difference"]) / max(spread, 1e-12))
-        rows.append(row)
-    found = pd.DataFrame(rows).set_index("value_of").rename_axis(column)
+            p_value = 2 * stats.norm.sf(abs(difference) / max(spread, 1e-12))
+        rows.append((value, len(part), count, positive, reached, low, high, difference, p_value))
+    names = [column, "pictures", "lesions", "positive", "value", "low", "high", "difference", "p"]
+    found = pd.DataFrame(rows, columns=names).set_index(column)
     found["p_value"] = _holm(found.pop("p"))
     found["verdict"] = np.where(found["p_value"] < RATE, "differs", "no difference seen")
     found.loc[found["p_value"].isna(), "verdict"] = "too few to say"

@@ -44,8 +44,8 @@ def draws(groups, resamples=RESAMPLES, seed=0):
         yield times.astype(float).take(groups, axis=1)
 
 
-def left_out(groups, parts=PARTS, seed=0):
-    """Leave each group out in turn, or of more groups than `parts` each part of them: the jackknife.
+def left_out(groups):
+    """Leave each group out in turn, or of more groups than `PARTS` each part of them: the jackknife.
 
     What is wanted of it, the shape of a distribution, needs no more parts (Efron and Narasimhan, The automatic
     construction of bootstrap confidence intervals, 2020).
@@ -54,8 +54,6 @@ def left_out(groups, parts=PARTS, seed=0):
     ----------
     groups : array of int, shape (pictures,)
         As of `draws`.
-    parts : int
-    seed : int
 
     Yields
     ------
@@ -63,8 +61,8 @@ def left_out(groups, parts=PARTS, seed=0):
         1, or 0 of a picture that is left out.
     """
     count = int(groups.max()) + 1
-    part = (np.random.default_rng(seed).permutation(count) % parts)[groups]
-    numbers = np.arange(min(parts, count))[:, None]
+    part = (np.random.default_rng(0).permutation(count) % PARTS)[groups]
+    numbers = np.arange(min(PARTS, count))[:, None]
     for start in range(0, len(numbers), BLOCK):
         yield (part != numbers[start : start + BLOCK]).astype(float)
 
@@ -155,9 +153,8 @@ def _average_precision(positive, scores, weights):
         group[np.argsort(-scores[group], kind="stable")]
         for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
     )
-    last = (
-        np.searchsorted(-scores[hits], -scores[hits], "right") - 1
-    )  # pictures with the same score share a step
+    # pictures with the same score share a step
+    last = np.searchsorted(-scores[hits], -scores[hits], "right") - 1
     above = np.searchsorted(-scores[alarms], -scores[hits], "right")
     alarm = np.zeros((len(weights), len(alarms) + 1))
     np.cumsum(weights[:, alarms], axis=1, out=alarm[:, 1:])

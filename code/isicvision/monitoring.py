@@ -78,8 +78,9 @@ def drift(log, bundle, reference=None, day=None):
 
 def _read(log):
     """Yield the lines of JSON about requests, also where a platform has put words before them."""
-    lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines() if _is_path(log) else log
-    for line in lines:
+    if isinstance(log, (str, os.PathLike)):
+        log = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in log:
         try:
             found = json.loads(line[line.index("{") :])
         except ValueError:
@@ -88,17 +89,12 @@ def _read(log):
             yield found
 
 
-def _is_path(log):
-    return isinstance(log, (str, os.PathLike))
-
-
 def _reference(card):
     familiarity = card.get("familiarity") or {}
     known = (card.get("scores") or {}) | {"distance": familiarity.get("distance_deciles")}
     if held_out := familiarity.get("held_out"):
-        count = held_out[
-            "pictures"
-        ]  # a new picture may lie beyond all of them: of few that is no small chance
+        count = held_out["pictures"]
+        # a new picture may lie beyond all of them: of few that is no small chance
         known["refused"] = (held_out["refused"] * count + 1) / (count + 1)
     return known
 
@@ -124,9 +120,8 @@ def _psi(values, reference):
     shares = []
     for each in (values, reference):
         counts = np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1)
-        shares.append(
-            (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
-        )  # no bin is empty: logarithms follow
+        # no bin is empty: logarithms follow
+        shares.append((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
     return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
 
 

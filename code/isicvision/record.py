@@ -14,17 +14,7 @@ import torch
 from . import __version__, cache
 from .project import PROJECT_ROOT
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "accelerate",
-    "scikit-learn",
-    "imaug",
-    "opencv-python-headless",
-    "pillow",
-    "numpy",
-)
+PACKAGES = "torch torchvision timm accelerate scikit-learn imaug opencv-python-headless pillow numpy".split()
 FILE = "run.json"
 
 
@@ -118,8 +108,8 @@ def _processor():
         return platform.processor() or None
 
 
-def write(folder, model, parts, parameters=None, evaluation=None):
-    """Write run.json into the folder of a saved model.
+def write(folder, model, parts, parameters=None):
+    """Write run.json into the folder of a saved model; `add_metrics` adds what it reaches on test pictures.
 
     Parameters
     ----------
@@ -131,8 +121,6 @@ def write(folder, model, parts, parameters=None, evaluation=None):
         The split: ``{"train": …, "validation": …, "test": …}``.
     parameters : dict, optional
         Of the notebook or job, fit for JSON; ``train.py --rerun`` repeats the run from them.
-    evaluation : Evaluation, optional
-        On the test pictures; `add_metrics` can add it later.
 
     Returns
     -------
@@ -162,7 +150,7 @@ def write(folder, model, parts, parameters=None, evaluation=None):
     }
     path = Path(folder) / FILE
     _write(path, run)
-    return path if evaluation is None else add_metrics(folder, evaluation)
+    return path
 
 
 def _count(part, labels):

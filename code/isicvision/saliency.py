@@ -47,9 +47,7 @@ def grad_cam(model, pictures, label=None):
     maps = maps[:, 0].detach().cpu().numpy()
     maps = maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
     side = pictures.shape[1:3][::-1]
-    return np.stack([cv2.resize(each, side, interpolation=cv2.INTER_LINEAR) for each in maps]).astype(
-        np.float32
-    )
+    return np.stack([cv2.resize(each, side, interpolation=cv2.INTER_LINEAR) for each in maps])
 
 
 def _last_with_places(network, batch):
@@ -76,8 +74,8 @@ def _last_with_places(network, batch):
     return found[-1]
 
 
-def overlay(picture, saliency, strength=0.5):
+def overlay(picture, saliency):
     """Lay a map over its picture: uint8 array of shape (height, width, 3), red where the map is high."""
     heat = cv2.applyColorMap((255 * saliency).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-    weight = strength * saliency[..., None]
+    weight = saliency[..., None] / 2
     return (picture * (1 - weight) + heat * weight).round().astype(np.uint8)

@@ -100,33 +100,31 @@ class Settings:
     patience: int | None = None
 
     def __post_init__(self):
-        def check(right, name, meaning):
-            if not right:
-                raise ValueError(f"{name} is {meaning}, not {getattr(self, name)!r}")
+        def check(names, is_right, meaning):
+            for name in names.split():
+                if not is_right(getattr(self, name)):
+                    raise ValueError(f"{name} is {meaning}, not {getattr(self, name)!r}")
 
-        for name in ("epochs", "batch_size", "accumulate"):
-            check(_is_whole(getattr(self, name), 1), name, "a whole number of 1 or more")
-        for name in ("freeze_epochs", "frozen_stages"):
-            check(_is_whole(getattr(self, name), 0), name, "a whole number of 0 or more")
-        check(
-            self.train_image_size is None or _is_whole(self.train_image_size, 1),
-            "train_image_size",
-            "None or a whole number of pixels",
-        )
-        check(self.freeze_epochs <= self.epochs, "freeze_epochs", f"at most epochs ({self.epochs})")
-        check(self.accumulate <= self.batch_size, "accumulate", f"at most batch_size ({self.batch_size})")
-        for name, meaning in (("l2", "a weight decay"), ("label_smoothing", "a share")):
-            check(
-                _is_number(getattr(self, name), 0) and getattr(self, name) < 1,
-                name,
-                f"{meaning} from 0 to below 1",
-            )
-        check(
-            self.ema is None or (_is_number(self.ema, 0) and self.ema < 1),
-            "ema",
-            "None or a decay from 0 to below 1",
-        )
-        check(_is_number(self.body_rate, 0) and self.body_rate <= 1, "body_rate", "a factor from 0 to 1")
+        def from_0_to_below_1(value):
+            return _is_number(value, 0) and value < 1
+
+        def one_or_more(value):
+            return _is_whole(value, 1)
+
+        check("epochs batch_size accumulate", one_or_more, "a whole number of 1 or more")
+        check("freeze_epochs frozen_stages", lambda value: _is_whole(value, 0), "a whole number of 0 or more")
+        check("freeze_epochs", lambda value: value <= self.epochs, f"at most epochs ({self.epochs})")
+        check("accumulate", lambda value: value <= self.batch_size, f"at most batch_size ({self.batch_size})")
+        check("l2", from_0_to_below_1, "a weight decay from 0 to below 1")
+        check("label_smoothing", from_0_to_below_1, "a share from 0 to below 1")
+        check("body_rate", lambda value: _is_number(value, 0) and value <= 1, "a factor from 0 to 1")
+        for name, is_right, meaning in (
+            ("train_image_size", one_or_more, "None or a whole number of pixels"),
+            ("patience", one_or_more, "None or a whole number of 1 or more"),
+            ("ema", from_0_to_below_1, "None or a decay from 0 to below 1"),
+        ):
+            if getattr(self, name) is not None:
+                check(name, is_right, meaning)
         for name, choices in (
             ("schedule", SCHEDULES),
             ("optimizer", OPTIMIZERS),
@@ -137,23 +135,17 @@ class Settings:
             ("sublabels", (False, True)),
             ("keep", ("last", "best")),
         ):
-            check(getattr(self, name) in (*choices,), name, " or ".join(map(repr, choices)))
-        check(
-            self.patience is None or _is_whole(self.patience, 1),
-            "patience",
-            "None or a whole number of 1 or more",
-        )
-        rates = [self.learning_rate] if np.isscalar(self.learning_rate) else list(self.learning_rate)
-        if not np.isscalar(self.learning_rate) and len(rates) != self.epochs:
+            check(name, choices.__contains__, " or ".join(map(repr, choices)))
+        is_list = not np.isscalar(self.learning_rate)
+        if is_list and len(self.learning_rate) != self.epochs:
             raise ValueError(
-                f"learning_rate has {len(rates)} values for {self.epochs} epochs; give a number or one for each"
+                f"learning_rate has {len(self.learning_rate)} values for {self.epochs} epochs; give a number or one "
+                "for each"
             )
-        check(
-            all(_is_number(rate, 0) and rate > 0 for rate in rates),
-            "learning_rate",
-            "one or more positive numbers",
-        )
-        if not np.isscalar(self.learning_rate) and self.schedule != "constant":
+        rates = self.learning_rate if is_list else [self.learning_rate]
+        positive = all(_is_number(rate, 0) and rate > 0 for rate in rates)
+        check("learning_rate", lambda _: positive, "one or more positive numbers")
+        if is_list and self.schedule != "constant":
             raise ValueError(
                 f"schedule {self.schedule!r} has no effect on a list of learning rates: give one of them"
             )

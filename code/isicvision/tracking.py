@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 FOLDER = "outputs/tracking"
-TRACKERS = ("tensorboard", "mlflow", None)
 
 
 @contextlib.contextmanager
@@ -29,22 +28,16 @@ def start(tracker, settings):
     ModuleNotFoundError
         If it is not installed; the message says how.
     """
-    if tracker not in TRACKERS:
-        raise ValueError(f"tracker is {', '.join(map(repr, TRACKERS))}, not {tracker!r}")
+    if tracker not in _TRACKERS:
+        raise ValueError(f"tracker is {', '.join(map(repr, _TRACKERS))}, not {tracker!r}")
     with contextlib.ExitStack() as stack:
         try:
-            opened = {"tensorboard": _tensorboard, "mlflow": _mlflow, None: _nothing}[tracker](settings)
-            log = stack.enter_context(opened)
+            log = stack.enter_context(_TRACKERS[tracker](settings))
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f'{tracker} is not installed ({error}): pip install -e ".[tracking]"', name=error.name
             ) from error
         yield log
-
-
-@contextlib.contextmanager
-def _nothing(_):
-    yield lambda row: None
 
 
 @contextlib.contextmanager
@@ -77,3 +70,10 @@ def _mlflow(settings):
     with mlflow.start_run():
         mlflow.log_params(settings)
         yield lambda row: mlflow.log_metrics(row, row["epoch"])
+
+
+_TRACKERS = {
+    "tensorboard": _tensorboard,
+    "mlflow": _mlflow,
+    None: lambda _: contextlib.nullcontext(lambda row: None),
+}

@@ -115,9 +115,8 @@ def train(
     found = None if file is None else checkpoint.load(file)
     # not timed anew: another choice would give other digits
     precision = found[2]["precision"] if found else None
-    training = _Training(
-        network, pictures, targets, settings, validation, augment, seed, workers, progress, precision
-    )
+    options = {"validation": validation, "workers": workers, "precision": precision}
+    training = _Training(network, pictures, targets, settings, augment, seed, progress, **options)
     training.open(file, about, found)
     with training.prepared(tracker) as log:
         while not training.is_over():
@@ -138,11 +137,11 @@ class _Training:
         pictures,
         targets,
         settings,
-        validation,
         augment,
         seed,
-        workers,
         progress,
+        validation=None,
+        workers=None,
         precision=None,
     ):
         self.settings, self.validation, self.seed, self.workers = settings, validation, seed, workers
@@ -160,36 +159,28 @@ class _Training:
             times = ", ".join(f"{name} takes {value:.2f} s" for name, value in seconds.items())
             print(f"precision {precision}: a step in {times}")
         self.device, self.precision = self.accelerator.device, precision
-        groups = [
-            {
-                "params": [p for p in network.body.parameters() if p.requires_grad],
-                "factor": settings.body_rate,
-            },
-            {"params": [*network.head.parameters()], "factor": 1.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        self.optimizer = self.accelerator.prepare_optimizer(
-            OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
-        )
+        groups = [{"params": [*network.head.parameters()], "factor": 1.0}]
+        if body := [weight for weight in network.body.parameters() if weight.requires_grad]:
+            groups.insert(0, {"params": body, "factor": settings.body_rate})
+        optimizer = OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         label_of = torch.tensor(network.label_of)
         self.labels, self.weights = label_of[self.targets], torch.ones(len(label_of))
         if settings.class_weight == "balanced":
             seen, labels = np.unique(self.labels), self.labels.numpy()
-            weights = torch.ones(int(label_of.max()) + 1)
-            weights[seen] = torch.tensor(
-                compute_class_weight("balanced", classes=seen, y=labels), dtype=torch.float32
-            )
-            self.weights = weights[label_of]
+            weights = np.ones(int(label_of.max()) + 1, np.float32)
+            weights[seen] = compute_class_weight("balanced", classes=seen, y=labels)
+            self.weights = torch.from_numpy(weights)[label_of]
         self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
         self.best, self.good = None, copy.deepcopy(network.state_dict())
         self.at = {
             "epoch": 0,
             "step": 0,
-            "history": [],
-            "step_loss": [],
             "right": 0,
             "seconds": 0.0,
             "waited": 0,
+            "history": [],
+            "step_loss": [],
         }
         self.file, self.about, self.saved = None, None, time.monotonic()
 
@@ -217,10 +208,8 @@ class _Training:
             return
         parts, optimizer_state, state = found
         about = json.loads(json.dumps(self.about))
-        differs = [
-            name for name in {**about, **state["about"]} if about.get(name) != state["about"].get(name)
-        ]
-        if differs:
+        before = state["about"]
+        if differs := [name for name in about | before if about.get(name) != before.get(name)]:
             raise ValueError(
                 f"{file} is of another training, with other {', '.join(sorted(differs))}: choose another folder for "
                 "checkpoint=, or delete it"
@@ -263,17 +252,14 @@ class _Training:
     @contextlib.contextmanager
     def prepared(self, tracker):
         """Share batch norms between processes, leave the caller's random numbers alone, and open the log."""
-        gpus = range(torch.cuda.device_count())
         with (
             distributed.shared_batch_norm(self.network, self.accelerator),
-            torch.random.fork_rng(devices=gpus),
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
         ):
+            tracker = tracker if self.accelerator.is_main_process else None
             try:
-                if self.accelerator.is_main_process:
-                    with tracking.start(tracker, dataclasses.asdict(self.settings)) as log:
-                        yield log
-                else:
-                    yield lambda row: None
+                with tracking.start(tracker, dataclasses.asdict(self.settings)) as log:
+                    yield log
             finally:
                 set_rows(self.network)
                 set_training(self.network)
@@ -289,15 +275,8 @@ class _Training:
         todo = [self._parts_of(order, *step) for step in self.plan[at["step"] :]]
         wanted = [(part.numbers, part.keys) for step in todo for part in step]
         batches = load(self.parts, wanted, self.device, self.workers)
-        title = f"epoch {at['epoch'] + 1}/{settings.epochs}"
-        bar = tqdm(
-            total=len(self.plan),
-            initial=at["step"],
-            desc=title,
-            leave=False,
-            delay=2,
-            disable=not self.progress,
-        )
+        options = {"desc": f"epoch {at['epoch'] + 1}/{settings.epochs}", "disable": not self.progress}
+        bar = tqdm(total=len(self.plan), initial=at["step"], leave=False, delay=2, **options)
         pending = []  # (loss, right) of steps that a GPU may still be at: to ask for them would make it wait
         with bar, contextlib.closing(batches):
             for number, step in enumerate(todo):
@@ -451,9 +430,8 @@ def _seed(*numbers):
 def _move_average(average, network, decay):
     new = network.state_dict()
     real = [name for name, kept in average.items() if kept.is_floating_point()]
-    torch._foreach_lerp_(
-        [average[name] for name in real], [new[name] for name in real], 1 - decay
-    )  # all at once
+    # all at once
+    torch._foreach_lerp_([average[name] for name in real], [new[name] for name in real], 1 - decay)
     for name in average.keys() - set(real):  # counts
         average[name].copy_(new[name])
 
@@ -473,7 +451,7 @@ class _Ramp(Settings):
 
 
 def find_learning_rate(network, pictures, targets, settings, augment=None, seed=0, progress=True):
-    """Train a copy of the network with a rate that grows from step to step, until the loss explodes.
+    """Train `network`, which this spoils, with a rate that grows from step to step, until the loss explodes.
 
     Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
 
@@ -492,10 +470,7 @@ def find_learning_rate(network, pictures, targets, settings, augment=None, seed=
     given = dataclasses.asdict(settings)
     given |= {"epochs": epochs, "learning_rate": 1.0, "schedule": "constant", "freeze_epochs": 0, "ema": None}
     settings = _Ramp(**given | {"keep": "last", "patience": None})
-    training = _Training(
-        copy.deepcopy(network), pictures, targets, settings, None, augment, seed, None, False
-    )
-    training.progress = progress
+    training = _Training(network, pictures, targets, settings, augment, seed, progress)
     with training.prepared(None), contextlib.suppress(FloatingPointError):
         while not training.is_over():
             training.epoch()

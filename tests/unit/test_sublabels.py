@@ -89,9 +89,8 @@ def test_weights_and_sampling_go_by_labels(finer):
     sublabels, outputs = model._outputs(few, model._targets(few, "training"), Settings(**QUICK))
     model._fit_head(model.network, sublabels)
     pictures = cache.Pictures(few.paths, 64)
-    training = _Training(
-        model.network, pictures, outputs, Settings(**QUICK, class_weight="balanced"), None, None, 0, 0, False
-    )
+    settings = Settings(**QUICK, class_weight="balanced")
+    training = _Training(model.network, pictures, outputs, settings, None, 0, False)
     of_label = dict(zip([label for label, _ in sublabels], training.weights.tolist(), strict=True))
     assert of_label["malignant"] == pytest.approx(15 / 2 / 3) and of_label["benign"] == pytest.approx(
         15 / 2 / 12
