@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import isicvision
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 BOUGHT = {".venv", "outputs", ".git", "shared"}  # folders that are not ours
@@ -42,7 +44,7 @@ DATA = (  # still without hints
 MODELS = (
     "__init__ audit azure backbones bundle checkpoint classifier client comparison decisions "
     "deployment distributed evaluation export familiarity metrics monitoring presets record saliency "
-    "settings tracking training "
+    "settings tracking training network batches hardware "
 )
 TO_DO = {*DATA.split(), *MODELS.split()}
 WORKFLOWS = [name for name in HOUSE if name.startswith(".github/workflows/")]
@@ -283,6 +285,47 @@ def test_what_counts_as_a_type_hint():
     assert without_hints(whole.replace(" -> int", "")) == ["f"]
     assert without_hints("class A:\n def __init__(self, a): ...\n def f(self): ...") == ["A.__init__", "A.f"]
     assert not without_hints("class A:\n def __init__(self, a: int): ...\n def f(self) -> int: ...")
+
+
+def private_names(source):
+    """Return what a notebook's code takes from isicvision that its __init__.pyi does not name."""
+    source = re.sub(r"^( *)[%!].*", r"\1pass", source, flags=re.MULTILINE)  # no Python
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [each.name for each in node.names if each.name.startswith("isicvision.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("isicvision."):
+            found.append(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.module == "isicvision":
+            found += [each.name for each in node.names if each.name not in isicvision.__all__]
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            found.append(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "code").glob("*/*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_use_public_names_only(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert not private_names("".join(cell["source"]))
+
+
+def test_what_counts_as_a_public_name():
+    assert not private_names("%matplotlib\nfrom isicvision import plots, evaluate\nplots.__doc__, plots.roc")
+    for private in (
+        "from isicvision import cache",
+        "from isicvision.plots import roc",
+        "import isicvision.plots",
+    ):
+        assert private_names(private)
+    assert private_names("model._digest") == ["_digest"]
+
+
+def test_imports_have_no_cycles():
+    command = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([command, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_type_hints_agree_with_the_code():
