@@ -6,9 +6,12 @@ Winkler et al., Association between surgical skin markings in dermoscopic images
 learning convolutional neural network for melanoma recognition, 2019.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,7 +20,10 @@ from PIL import Image
 
 from . import metrics, pixels, regions
 from .comparison import FEWEST
-from .evaluation import OTHERS, Evaluation, interval
+from .evaluation import OTHERS, Evaluation, Model, interval
+
+if TYPE_CHECKING:
+    from .dataset import ImageDataset
 
 SIDE = 256
 """Pixels of the square that a model is shown which has no ``image_size`` of its own."""
@@ -41,14 +47,13 @@ BOUNDS = {"roc_auc": 0.9, "lost": 0.2, "moved": 0.25, "dark corners added": 0.35
 """By figure or change. No model without a planted shortcut came that far in tests/bench/bench_audit.py."""
 
 
-def changed(pictures, name):
+def changed(pictures: np.ndarray, name: str) -> np.ndarray:
     """Change pictures in one of the ways of `CHANGES`.
 
     Parameters
     ----------
     pictures : array of uint8, shape (n, side, side, 3)
         RGB, as `pixels.decode` gives them.
-    name : str
 
     Returns
     -------
@@ -64,7 +69,7 @@ def changed(pictures, name):
     return np.stack(pixels.map_threads(CHANGES[name], pictures))
 
 
-def with_borders(pictures, others):
+def with_borders(pictures: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Put the border of another picture around the middle of each, in the colour of its own skin.
 
     Without the second step the colour of the skin would tell one source of pictures from another.
@@ -152,7 +157,9 @@ def _blend(picture, other, where):
     return (picture * (1 - weight) + other * weight).round().astype(np.uint8)
 
 
-def shortcuts(model, dataset, borders=None, positive=None):
+def shortcuts(
+    model: Model, dataset: ImageDataset, borders: ImageDataset | None = None, positive: str | None = None
+) -> pd.DataFrame:
     """Predict the same pictures again with changes that should not matter, or should, and judge the difference.
 
     * **lesion masked**, **border only**: the lesion, or all but the border, is filled with the colour of the skin. ROC
@@ -170,14 +177,14 @@ def shortcuts(model, dataset, borders=None, positive=None):
 
     Parameters
     ----------
-    model : ImageClassifier
+    model
         Or anything with ``labels`` and ``predict_proba(dataset)``, which is then shown BMP files in a temporary folder.
-    dataset : ImageDataset
+    dataset
         Pictures that the model was not trained on. Each is predicted 15 times; ``dataset.sample(200)`` will do.
-    borders : ImageDataset, optional
+    borders
         Whose borders are swapped in. Give the training pictures: they hold whatever the model could learn. Default:
         `dataset`.
-    positive : str, optional
+    positive
         The label whose score is looked at, against all others. Default: that of the model's decision, or the last.
 
     Returns

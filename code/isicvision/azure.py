@@ -5,15 +5,22 @@ makes none. That needs azureml-core, but no account, no network and no workspace
 The current SDK, azure-ai-ml, is in code/03_deployment/azure.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from .bundle import read_card
 from .client import ServiceClient
 from .rehearsal import Rehearsal
+
+if TYPE_CHECKING:
+    from azureml.core import Webservice, Workspace
+    from azureml.core.model import Model, ModelPackage
 
 _LOGIN = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
@@ -38,7 +45,7 @@ def _require_azureml():
         raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
 
 
-def open_workspace(config=".azureml/config.json"):
+def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
     """Open the workspace that a config.json names, and return the `azureml.core.Workspace`.
 
     It logs in as a service principal if the environment variables AZURE_TENANT_ID, AZURE_CLIENT_ID and
@@ -72,7 +79,7 @@ def open_workspace(config=".azureml/config.json"):
     )
 
 
-def azure_plan(bundle, cluster=None):
+def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
     """Build what describes a service in Azure, as objects of azureml-core; needs no account and no network.
 
     Returns
@@ -98,7 +105,7 @@ def azure_plan(bundle, cluster=None):
     return environment, inference, AciWebservice.deploy_configuration(**size)
 
 
-def register_bundle(bundle, workspace, dry_run=False):
+def register_bundle(bundle: str | Path, workspace: Workspace | None, dry_run: bool = False) -> Model:
     """Register the bundle's model and environment in a workspace; return the `azureml.core.Model`."""
     environment, _, _ = azure_plan(bundle)
     card = read_card(bundle)
@@ -108,19 +115,25 @@ def register_bundle(bundle, workspace, dry_run=False):
     )
 
 
-def deploy_azure(bundle, workspace, name, cluster=None, overwrite=False, dry_run=False):
+def deploy_azure(
+    bundle: str | Path,
+    workspace: Workspace | None,
+    name: str,
+    cluster: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Webservice:
     """Register the bundle's model in an `azureml.core.Workspace` and run it there as a web service.
 
     Parameters
     ----------
-    bundle : str or pathlib.Path
+    bundle
         Folder made by `build_bundle`.
-    workspace : azureml.core.Workspace
-    name : str
+    name
         The service's: 3 to 32 lower-case letters, digits and dashes, first a letter.
-    cluster : str, optional
+    cluster
         Name of a Kubernetes cluster that is attached to the workspace; without it, a container instance.
-    overwrite : bool
+    overwrite
         Replace a service of that name.
 
     Returns
@@ -143,7 +156,9 @@ def deploy_azure(bundle, workspace, name, cluster=None, overwrite=False, dry_run
     return service
 
 
-def update_service(bundle, workspace, name, dry_run=False):
+def update_service(
+    bundle: str | Path, workspace: Workspace | None, name: str, dry_run: bool = False
+) -> Webservice:
     """Let a running service go on with another bundle, at the same address and with the same keys; return it."""
     _, inference, _ = azure_plan(bundle)
     service = _azureml(dry_run).Webservice(workspace, name)
@@ -152,7 +167,7 @@ def update_service(bundle, workspace, name, dry_run=False):
     return service
 
 
-def list_services(workspace, dry_run=False):
+def list_services(workspace: Workspace | None, dry_run: bool = False) -> list[dict]:
     """Return the workspace's services: list of dict with name, compute (ACI or AKS), state and uri."""
     return [
         {"name": each.name, "compute": each.compute_type, "state": each.state, "uri": each.scoring_uri}
@@ -160,33 +175,37 @@ def list_services(workspace, dry_run=False):
     ]
 
 
-def service_exists(workspace, name, dry_run=False):
+def service_exists(workspace: Workspace | None, name: str, dry_run: bool = False) -> bool:
     """Tell whether the workspace has a service of that name, in whatever state."""
     return any(service["name"] == name for service in list_services(workspace, dry_run))
 
 
-def azure_client(workspace, name, dry_run=False):
+def azure_client(workspace: Workspace | None, name: str, dry_run: bool = False) -> ServiceClient | None:
     """Return a `ServiceClient` for a service. It holds the service's key, which it shows nowhere."""
     service = _azureml(dry_run).Webservice(workspace, name)
     keys = service.get_keys()
     return None if dry_run else ServiceClient(service.scoring_uri, key=keys[0])
 
 
-def renew_keys(workspace, name, dry_run=False):
+def renew_keys(workspace: Workspace | None, name: str, dry_run: bool = False) -> None:
     """Make both keys of a service invalid and let Azure make new ones; `azure_client` gets them."""
     service = _azureml(dry_run).Webservice(workspace, name)
     for key in ("Primary", "Secondary"):
         service.regen_key(key)
 
 
-def delete_service(workspace, name, missing_ok=False, dry_run=False):
+def delete_service(
+    workspace: Workspace | None, name: str, missing_ok: bool = False, dry_run: bool = False
+) -> None:
     """Delete a service, which ends its costs. Without such a service nothing happens if `missing_ok`."""
     if missing_ok and not service_exists(workspace, name, dry_run) and not dry_run:
         return
     _azureml(dry_run).Webservice(workspace, name).delete()
 
 
-def build_image(bundle, workspace, folder=None, dry_run=False):
+def build_image(
+    bundle: str | Path, workspace: Workspace | None, folder: str | Path | None = None, dry_run: bool = False
+) -> ModelPackage:
     """Let Azure build the service's container image, for a host of your own.
 
     With `folder`, Azure only writes a Dockerfile and what belongs to it, and they are saved there.

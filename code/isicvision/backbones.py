@@ -36,24 +36,23 @@ class Backbone:
 
     Attributes
     ----------
-    name : str
-    features : int
+    features
         Length of the feature vector in front of the last layer.
-    last_layer : str
+    last_layer
         Name of the layer that the classifier's own head takes the place of.
-    image_size : int
+    image_size
         Side of the square pictures that the weights were evaluated with, in pixels.
-    min_size : int
+    min_size
         Side of the smallest pictures that the network can take, in pixels.
-    fixed_size : bool
+    fixed_size
         The network takes pictures of `image_size` and no other.
-    mean, std : tuple of float
+    mean, std
         Input is (pixel - mean) / std per channel, in units of 0 to 255.
-    interpolation : str
+    interpolation
         ``"bilinear"`` or ``"bicubic"``: how the weights' pictures were resized.
-    source : str
+    source
         Of the ImageNet weights: a URL, or a Python package.
-    licence : str
+    licence
         Of the ImageNet weights, as an SPDX identifier.
     """
 
@@ -69,14 +68,14 @@ class Backbone:
     source: str
     licence: str
 
-    def build(self, weights, dropout):
+    def build(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off: pictures to features.
 
         Parameters
         ----------
-        weights : str, pathlib.Path or None
+        weights
             ``"imagenet"``, a file of ImageNet weights (.pth or .safetensors), or None: random values.
-        dropout : float
+        dropout
             Probability, 0 to below 1, of the dropout layers that the network has inside (AlexNet and VGG
             between their fully connected layers). One right in front of the last layer goes with it.
 
@@ -150,12 +149,8 @@ _LITE0 = Backbone(
 )
 
 
-def get(name):
+def get(name: str) -> Backbone:
     """Look a network up by name: one of `BACKBONES`, or any classification network of torchvision.
-
-    Returns
-    -------
-    Backbone
 
     Raises
     ------

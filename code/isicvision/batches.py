@@ -1,19 +1,30 @@
 """Batches: which picture comes when, read and augmented in time, and a network applied to them."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+if TYPE_CHECKING:
+    from .cache import Pictures
+    from .settings import Settings
+
 BATCH = 64
 """Pictures at a time where nothing is learnt."""
+Augment = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+"""Pictures and their keys to pictures, see `augmentation.Pipeline`."""
 
 
-def order_of(targets, settings, seed, epoch):
+def order_of(targets: np.ndarray, settings: Settings, seed: int, epoch: int) -> np.ndarray:
     """Return which picture comes when in an epoch: array of int, shape (pictures,)."""
     random = np.random.default_rng([seed, epoch])
     if settings.sampling == "shuffle":
@@ -22,7 +33,7 @@ def order_of(targets, settings, seed, epoch):
     return random.choice(len(targets), len(targets), p=weights / weights.sum())
 
 
-def steps(count, batch_size):
+def steps(count: int, batch_size: int) -> list[tuple[int, int]]:
     """Cut an epoch into steps: list of (first, last); a last step of one picture is left out.
 
     Batch norm cannot learn from a single picture, and another epoch leaves out another one.
@@ -35,7 +46,7 @@ def steps(count, batch_size):
 class Parts(Dataset):
     """Augmented pictures by (numbers in the set, keys for the augmentation)."""
 
-    def __init__(self, pictures, augment):
+    def __init__(self, pictures: Pictures | np.ndarray, augment: Augment | None):
         self.pictures, self.augment = pictures, augment
 
     def __getitem__(self, part):
@@ -44,16 +55,16 @@ class Parts(Dataset):
         return torch.from_numpy(self.augment(batch, keys) if self.augment else batch)
 
 
-def load(parts, wanted, device, workers):
+def load(
+    parts: Parts, wanted: Sequence[tuple], device: torch.device, workers: int | None
+) -> Iterator[torch.Tensor]:
     """Read and augment batches: in other processes while the network learns, or in this one between the steps.
 
     Parameters
     ----------
-    parts : Parts
-    wanted : list of tuple
+    wanted
         What to ask of `parts`, in order.
-    device : torch.device
-    workers : int or None
+    workers
         Processes; default as many as there are cores for a GPU, and 0 for the CPU: there the network needs the cores,
         and its threads wait for one another where another thread takes one of them.
 
@@ -62,7 +73,7 @@ def load(parts, wanted, device, workers):
     torch.Tensor of uint8, shape (n, height, width, 3), on `device`
     """
     if workers is None:
-        workers = 0 if device.type == "cpu" else min(os.cpu_count(), 16) - 1
+        workers = 0 if device.type == "cpu" else min(os.cpu_count() or 1, 16) - 1
     pinned = device.type == "cuda"
     options = {"worker_init_fn": _single_threaded, "prefetch_factor": 4} if workers else {}
     options |= {"batch_size": None, "sampler": wanted, "num_workers": workers, "pin_memory": pinned}
@@ -74,16 +85,20 @@ def _single_threaded(_):
     cv2.setNumThreads(0)  # there are as many processes as cores
 
 
-def forward(network, pictures, numbers=None, progress=None):
+def forward(
+    network: nn.Module,
+    pictures: Pictures | np.ndarray,
+    numbers: Sequence[int] | np.ndarray | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
     """Apply a network to pictures in batches, without gradients.
 
     Parameters
     ----------
-    network : torch.nn.Module
     pictures : array of uint8, shape (n, height, width, 3), or `cache.Pictures`
-    numbers : sequence of int, optional
+    numbers
         Which of them; default all.
-    progress : str or None
+    progress
         Title of the progress bar.
 
     Returns

@@ -4,15 +4,21 @@ The network as ONNX, the entry script, the preprocessing, pinned requirements, a
 (`deployment.deploy_local`), in a container, or in Azure (`azure`).
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import pixels
 from .project import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from .classifier import ImageClassifier
 
 # config.json, logging.json and swagger.json are missing here for a reason: Azure's server takes them for its own
 _FILES = "model.onnx model.onnx.data model.json pixels.py requirements.txt conda.yml Dockerfile"
@@ -43,15 +49,14 @@ CMD ["azmlinfsrv", "--entry_script", "score.py"]
 """
 
 
-def build_bundle(model, folder):
+def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     """Write everything that a service of `model` needs into one folder.
 
     It is complete or absent: an interrupted build leaves what was there before.
 
     Parameters
     ----------
-    model : ImageClassifier
-    folder : str or pathlib.Path
+    folder
         New, empty, or an earlier bundle, which is replaced. Anything else raises ValueError.
 
     Returns
@@ -107,7 +112,7 @@ def build_bundle(model, folder):
     return Path(folder)
 
 
-def read_card(bundle):
+def read_card(bundle: str | Path) -> dict:
     """Return the content of the bundle's model.json: dict; raise FileNotFoundError if it is no bundle."""
     try:
         return json.loads(Path(bundle, "model.json").read_text())

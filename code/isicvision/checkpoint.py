@@ -9,16 +9,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 
-def save(path, parts, optimizer, state):
+def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Write a checkpoint, whole or not at all.
 
     Parameters
     ----------
-    path : pathlib.Path
-    parts : dict of str to dict
+    parts
         Name to state dict, such as ``{"network": network.state_dict()}``.
-    optimizer : torch.optim.Optimizer
-    state : dict
+    state
         All else, fit for JSON; floats come back to the last bit.
     """
     tensors = {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
@@ -36,7 +34,7 @@ def save(path, parts, optimizer, state):
     os.replace(new, path)
 
 
-def load(path):
+def load(path: str | Path) -> tuple[dict, dict, dict] | None:
     """Read a checkpoint.
 
     Returns
@@ -69,7 +67,7 @@ def load(path):
     return parts, optimizer_state, state
 
 
-def restore(optimizer, optimizer_state):
+def restore(optimizer: torch.optim.Optimizer, optimizer_state: dict) -> None:
     """Give an optimizer the state that `load` read, laid out in memory as its weights are: fused ones count on that."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for number, values in optimizer_state.items():

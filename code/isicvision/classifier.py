@@ -1,5 +1,7 @@
 """`ImageClassifier`: fine-tune a pretrained network, or put any scikit-learn classifier on its features."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 import hashlib
@@ -7,8 +9,10 @@ import inspect
 import json
 import shutil
 import warnings
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn
@@ -24,6 +28,12 @@ from .network import Features, Network, Scores, set_training, summary
 from .presets import PRESETS
 from .settings import Settings
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.base import BaseEstimator
+
+    from .dataset import ImageDataset
+
 CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
 VIEWS = (1, 2, 4, 8)
 WORTH_EXPORTING = 500
@@ -35,25 +45,25 @@ class ImageClassifier:
 
     Parameters
     ----------
-    backbone : str
+    backbone
         alexnet, resnet18, resnet34, resnet50, resnet101, resnet152, efficientnet_lite0, or any other
         classification network of torchvision.
-    labels : sequence of str
+    labels
         At least two; the columns of `predict_proba` in this order.
-    weights : str, pathlib.Path or None
+    weights
         ``"imagenet"``, the path of a file of ImageNet weights, or None for random ones.
-    image_size : int, optional
+    image_size
         Side of the square that pictures are reduced to, in pixels; default: what the weights were trained at. At
         least 64 (the seven named networks halve it five times), or what the network needs.
-    dropout : float
+    dropout
         Probability, 0 to below 1, in front of the last layer (fine-tuning only).
-    classifier : scikit-learn classifier or pipeline, optional
+    classifier
         Fitted to the network's features instead of fine-tuning the network. One without ``predict_proba``,
         such as LinearSVC, is calibrated by `sklearn.calibration.CalibratedClassifierCV` over grouped folds.
     views : 1, 2, 4 or 8
         Test-time augmentation (fine-tuning only): the scores are the mean over so many flips and, with 8, quarter
         turns of each picture, in so many times the time.
-    seed : int
+    seed
         Of the new layer, and of everything random in `fit`.
 
     Attributes
@@ -75,14 +85,14 @@ class ImageClassifier:
 
     def __init__(
         self,
-        backbone,
-        labels,
-        weights="imagenet",
-        image_size=None,
-        dropout=0.5,
-        classifier=None,
-        views=1,
-        seed=0,
+        backbone: str,
+        labels: Sequence[str],
+        weights: str | Path | None = "imagenet",
+        image_size: int | None = None,
+        dropout: float = 0.5,
+        classifier: BaseEstimator | None = None,
+        views: int = 1,
+        seed: int = 0,
     ):
         self.backbone = backbones.get(backbone)
         self.labels = [str(label) for label in labels]
@@ -97,12 +107,13 @@ class ImageClassifier:
         if views > 1 and classifier is not None:
             raise ValueError("views has no effect on features + a scikit-learn classifier; leave it out")
         self.image_size, self.classifier, self.views, self.seed = image_size, classifier, views, seed
-        self._defaults, self._augmenter, self.step_loss, self.familiarity = {}, None, [], None
+        self._defaults, self._augmenter, self.step_loss = {}, None, []
+        self.familiarity: familiarity.Familiarity | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(self.backbone, len(self.labels), weights, dropout)
         self.network = network.to(hardware.default_device()).eval()
-        self.card = {
+        self.card: dict[str, Any] = {
             "format": 2,
             "labels": self.labels,
             "backbone": self.backbone.name,
@@ -126,7 +137,14 @@ class ImageClassifier:
         }
 
     @classmethod
-    def from_preset(cls, preset, labels, backbone="efficientnet_lite0", weights="imagenet", seed=0):
+    def from_preset(
+        cls,
+        preset: str,
+        labels: Sequence[str],
+        backbone: str = "efficientnet_lite0",
+        weights: str | Path | None = "imagenet",
+        seed: int = 0,
+    ) -> ImageClassifier:
         """Make a model whose picture size, views, augmentation and training settings were chosen together.
 
         `fit` then needs no further setting, but takes any; training pictures that come without augmenters pass through
@@ -134,7 +152,7 @@ class ImageClassifier:
 
         Parameters
         ----------
-        preset : str
+        preset
             ``"fast"``, ``"balanced"`` or ``"accurate"``, see `presets` and docs/results.md for what each reaches, and
             in which time.
         labels, backbone, weights, seed
@@ -158,7 +176,7 @@ class ImageClassifier:
         if size < least:
             raise ValueError(f"{name} is a number of pixels, {least} or more, not {size}")
 
-    def summary(self):
+    def summary(self) -> pd.DataFrame:
         """Say what the network consists of, what of it is trained, and its memory: see `network.summary`.
 
         Returns
@@ -175,35 +193,35 @@ class ImageClassifier:
 
     def fit(
         self,
-        dataset,
-        validation=None,
+        dataset: ImageDataset,
+        validation: ImageDataset | None = None,
         *,
-        checkpoint=None,
-        tracker=None,
-        workers=None,
-        progress=True,
-        on_epoch=None,
-        **settings,
-    ):
+        checkpoint: str | Path | None = None,
+        tracker: str | None = None,
+        workers: int | None = None,
+        progress: bool = True,
+        on_epoch: Callable[[pd.DataFrame], object] | None = None,
+        **settings: Any,
+    ) -> pd.DataFrame | None:
         """Fine-tune the network, or fit the scikit-learn classifier to the network's features.
 
         Pictures that cannot be read are set aside with a warning, before training begins.
 
         Parameters
         ----------
-        dataset : ImageDataset
+        dataset
             For training; augmented on the fly if it comes from `augment_dataset`.
-        validation : ImageDataset, optional
+        validation
             Scored after each epoch, for the learning curves, ``keep="best"`` and ``patience``.
-        checkpoint : str or pathlib.Path, optional
+        checkpoint
             Folder from which a training that was killed goes on, by the same call.
         tracker : "tensorboard" or "mlflow", optional
             Log each epoch there, see `tracking.start`.
-        workers : int, optional
+        workers
             Processes that augment; default: none for the CPU, a process a core for a GPU.
-        progress : bool
+        progress
             Show bars and a line an epoch.
-        on_epoch : callable, optional
+        on_epoch
             Is given the history so far after each epoch: `plots.live_history` draws it.
         **settings
             The fields of `settings.Settings`: epochs, batch_size, learning_rate, schedule, optimizer, l2, …
@@ -230,20 +248,18 @@ class ImageClassifier:
                 raise ValueError(
                     f"{', '.join(names)}: no effect on features + {self.classifier}; leave it out"
                 )
-        else:
-            settings = self._settings(settings)
-        size = None if self.classifier is not None else settings.train_image_size
-        dataset, pictures = self._sound(dataset, "training", size)
+        chosen = None if self.classifier is not None else self._settings(settings)
+        dataset, pictures = self._sound(dataset, "training", chosen and chosen.train_image_size)
         targets = self._targets(dataset, "training")
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
             raise ValueError(f"no training picture is labelled {', '.join(missing)}")
-        if self.classifier is None:
-            self.card["sublabels"], targets = self._outputs(dataset, targets, settings)
+        if chosen is not None:
+            self.card["sublabels"], targets = self._outputs(dataset, targets, chosen)
             self._fit_head(self.network, self.card["sublabels"])
             options = {"tracker": tracker, "workers": workers, "progress": progress, "on_epoch": on_epoch}
-            history = self._fine_tune(dataset, pictures, targets, validation, settings, checkpoint, **options)
+            history = self._fine_tune(dataset, pictures, targets, validation, chosen, checkpoint, **options)
             rows = history.reset_index().astype(object)
-            trained = dataclasses.asdict(settings) | {
+            trained = dataclasses.asdict(chosen) | {
                 "precision": history.attrs["precision"],
                 "history": rows.where(rows.notna(), None).to_dict("records"),  # JSON knows no NaN
             }
@@ -265,13 +281,13 @@ class ImageClassifier:
         }
         return history
 
-    def find_learning_rate(self, dataset, progress=True, **settings):
+    def find_learning_rate(
+        self, dataset: ImageDataset, progress: bool = True, **settings: Any
+    ) -> pd.DataFrame:
         """Train a copy for up to 80 steps with a rate that grows, to see which rates learn: a range test.
 
         Parameters
         ----------
-        dataset : ImageDataset
-        progress : bool
         **settings
             As of `fit`; batch size, optimizer and augmentation matter most.
 
@@ -280,15 +296,15 @@ class ImageClassifier:
         pandas.DataFrame
             See `training.find_learning_rate`; `plots.learning_rates` draws it.
         """
-        settings = self._settings(settings)
-        count = min(len(dataset), training.RAMP_STEPS * settings.batch_size)
+        chosen = self._settings(settings)
+        count = min(len(dataset), training.RAMP_STEPS * chosen.batch_size)
         shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=self.seed))
-        shown, pictures = self._sound(shown, "training", settings.train_image_size)
-        sublabels, targets = self._outputs(shown, self._targets(shown, "training"), settings)
+        shown, pictures = self._sound(shown, "training", chosen.train_image_size)
+        sublabels, targets = self._outputs(shown, self._targets(shown, "training"), chosen)
         network = copy.deepcopy(self.network)
         self._fit_head(network, sublabels)
         augment = self._pipeline(dataset)
-        return training.find_learning_rate(network, pictures, targets, settings, augment, self.seed, progress)
+        return training.find_learning_rate(network, pictures, targets, chosen, augment, self.seed, progress)
 
     def _settings(self, given):
         settings = Settings.of(self._defaults, given)
@@ -378,12 +394,8 @@ class ImageClassifier:
         paths = getattr(pictures, "paths", pictures)
         return cache.Pictures(paths, size or self.image_size, self.backbone.interpolation)
 
-    def featurize(self, pictures):
+    def featurize(self, pictures: ImageDataset | Sequence[str | Path]) -> np.ndarray:
         """Compute the network's features, the input of its last layer, or take them from the cache.
-
-        Parameters
-        ----------
-        pictures : ImageDataset or sequence of paths
 
         Returns
         -------
@@ -402,12 +414,8 @@ class ImageClassifier:
 
         return cache.through(kind, self.backbone.features, pictures, compute)
 
-    def predict_proba(self, pictures):
+    def predict_proba(self, pictures: ImageDataset | Sequence[str | Path]) -> np.ndarray:
         """Predict the probability of each label.
-
-        Parameters
-        ----------
-        pictures : ImageDataset or sequence of paths
 
         Returns
         -------
@@ -427,7 +435,7 @@ class ImageClassifier:
         pictures = self._pictures(pictures).require_all()
         return self._apply(self.scoring_module(), pictures, np.arange(len(pictures)), "predicting")
 
-    def calibrate(self, validation):
+    def calibrate(self, validation: ImageDataset) -> float:
         """Make the scores fit for probabilities: fit a temperature on validation pictures; see `decisions.temperature`.
 
         It stays with the model when it is saved, and goes with it into the service. Which pictures have the higher
@@ -436,7 +444,7 @@ class ImageClassifier:
 
         Parameters
         ----------
-        validation : ImageDataset
+        validation
             Pictures that the model was not trained on, with each label.
 
         Returns
@@ -461,16 +469,16 @@ class ImageClassifier:
         self.card["scores"] = dict(zip(self.labels, quantiles.T.round(5).tolist(), strict=True))
         return temperature
 
-    def decide_at(self, threshold, positive=None, rule=None):
+    def decide_at(self, threshold: float, positive: str | None = None, rule: str | None = None) -> None:
         """Call pictures positive from this score on, from now on; saved with the model, and used by the service.
 
         Parameters
         ----------
-        threshold : float
+        threshold
             0 to 1, from `Evaluation.choose_threshold` on validation pictures.
-        positive : str, optional
+        positive
             One of two labels; default: the last.
-        rule : str, optional
+        rule
             How it was chosen, in words, for whoever reads model.json.
 
         Raises
@@ -487,7 +495,7 @@ class ImageClassifier:
             raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
         self.card["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
-    def familiarize(self, training, held_out):
+    def familiarize(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
         """Learn how far from the training pictures a picture may lie: the service refuses those beyond.
 
         Saved with the model, and part of its ONNX graph. See `familiarity` for the method; docs/service.md has what it
@@ -495,9 +503,9 @@ class ImageClassifier:
 
         Parameters
         ----------
-        training : ImageDataset
+        training
             At most `familiarity.PICTURES` of them are taken.
-        held_out : ImageDataset
+        held_out
             Other pictures, such as those for validation. About 3 % of such pictures will lie beyond the limit.
 
         Returns
@@ -518,7 +526,7 @@ class ImageClassifier:
         }
         return distances
 
-    def distance(self, pictures):
+    def distance(self, pictures: ImageDataset | Sequence[str | Path] | np.ndarray) -> np.ndarray:
         """Tell how far from the training pictures each picture lies: the service refuses what lies beyond 1.
 
         Parameters
@@ -549,7 +557,7 @@ class ImageClassifier:
         numbers = np.arange(len(pictures)) if numbers is None else numbers
         return self._apply(familiarity.StageMeans(self.network), pictures, numbers, "familiarity")
 
-    def scoring_module(self):
+    def scoring_module(self) -> torch.nn.Module:
         """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
         if self.classifier is not None:
             return Features(self.network)
@@ -571,7 +579,7 @@ class ImageClassifier:
                 module = export.Compiled(module.eval(), self.image_size)
         return forward(module, pictures, numbers, progress=title)
 
-    def scores(self, array):
+    def scores(self, array: np.ndarray) -> np.ndarray:
         """Predict the probabilities of pictures that are decoded already, see `pixels.decode`.
 
         Parameters
@@ -586,7 +594,7 @@ class ImageClassifier:
         result = forward(self.scoring_module(), array)
         return result if self.classifier is None else self.classifier.predict_proba(result).astype(np.float32)
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> Path:
         """Write network.safetensors, model.json and, if there are such, classifier.skops and familiarity.safetensors.
 
         Returns the folder.
@@ -620,7 +628,7 @@ class ImageClassifier:
         return folder
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: str | Path) -> ImageClassifier:
         """Read a model that `save` wrote.
 
         Raises
@@ -651,21 +659,17 @@ class ImageClassifier:
         model.card |= card
         if model.card["familiarity"] is not None:
             weights = load_file(folder / "familiarity.safetensors")
-            model.familiarity = familiarity.Familiarity(len(weights["mean"]))
-            model.familiarity.load_state_dict(weights)
-            model.familiarity.to(next(model.network.parameters()).device)
+            known = familiarity.Familiarity(len(weights["mean"]))
+            known.load_state_dict(weights)
+            model.familiarity = known.to(next(model.network.parameters()).device)
         return model
 
-    def to_onnx(self, path):
+    def to_onnx(self, path: str | Path) -> Path:
         """Export the whole model, normalisation included, as one ONNX graph.
 
         Its input ``pictures`` is uint8 (n, image_size, image_size, 3) as `pixels.decode` gives it, its output
         ``scores`` float32 (n, labels), what `predict_proba` gives. After `familiarize` it has ``distance``, float32
         (n,), too, what `distance` gives. Needs the extra ``serving``.
-
-        Returns
-        -------
-        pathlib.Path
 
         Raises
         ------

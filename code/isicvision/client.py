@@ -4,6 +4,7 @@ import http.client
 import io
 import re
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,12 +21,13 @@ from . import pixels
 
 MAX_BYTES = 20 * 2**20  # of a picture fetched from the web: the service takes no more
 TYPE = "application/octet-stream"
+Picture = str | Path | bytes | Image.Image | np.ndarray
 
 
 class ServiceError(RuntimeError):
     """The service refused, failed or is not there; `status` is its HTTP status, None if no answer came."""
 
-    def __init__(self, message, status=None):
+    def __init__(self, message: str, status: int | None = None):
         super().__init__(message)
         self.status = status
 
@@ -39,24 +41,32 @@ class ServiceClient:
 
     Parameters
     ----------
-    url : str
+    url
         The scoring URI, such as ``http://127.0.0.1:5001/score``.
-    key : str, optional
+    key
         The service's key or token: read it from the environment, it has no place in a notebook.
-    timeout : float
+    timeout
         Seconds to wait for the next bytes of an answer, and for the whole of a picture on the web.
-    image_size : int, optional
+    image_size
         The network's, in pixels (model.json has it, and the `interpolation`): pictures are then cut and resized here,
         exactly as the service would, and sent as that square if it is fewer bytes. The scores stay the same; a
         picture of 12 megapixels is sent as some 100 kB. What the service refuses, it then refuses by the square.
     interpolation : "bilinear" or "bicubic"
         Of that resizing.
-    class_map : dict, optional
+    class_map
         Other names for the service's labels in the answers, ``{"malignant": "refer"}``; those not in it stay.
         ValueError if two labels would get one name.
     """
 
-    def __init__(self, url, key=None, timeout=30, image_size=None, interpolation="bilinear", class_map=None):
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        timeout: float = 30,
+        image_size: int | None = None,
+        interpolation: str = "bilinear",
+        class_map: dict[str, str] | None = None,
+    ):
         self.scoring_uri = url
         self.image_size = image_size
         self.interpolation = interpolation
@@ -65,14 +75,15 @@ class ServiceClient:
         self._authorization = lambda: {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout = timeout
         self._session = requests.Session()
-        when = {"status_forcelist": (429, 503), "allowed_methods": None, "raise_on_status": False}
-        retry = Retry(3, backoff_factor=0.3, **when)
+        retry = Retry(
+            3, status_forcelist=(429, 503), allowed_methods=None, backoff_factor=0.3, raise_on_status=False
+        )
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=32))
         if key:  # as `auth`, because the user's .netrc would replace a mere header
             self._session.auth = lambda request: request.headers.update(self._authorization()) or request
 
-    def score(self, picture):
+    def score(self, picture: Picture) -> dict:
         """Score one picture: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
 
         Raises ServiceError if the service cannot read the picture (its status is 422 then), refuses the
@@ -102,7 +113,7 @@ class ServiceClient:
         scores = {names[label]: score for label, score in prediction["scores"].items()}
         return prediction | {"label": names[prediction["label"]], "scores": scores}
 
-    def score_many(self, pictures, connections=4):
+    def score_many(self, pictures: Iterable[Picture], connections: int = 4) -> list[dict]:
         """Score a sequence of pictures, `connections` at a time; return a list of dict in their order.
 
         Each is as of `score`, or ``{"error": reason}`` for a picture that cannot be read. Raises ServiceError
@@ -125,7 +136,7 @@ class ServiceClient:
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the rest need not be tried
 
-    def timing(self, picture):
+    def timing(self, picture: Picture) -> dict[str, float | None]:
         """Send one picture over a new connection and say where the time goes.
 
         Returns

@@ -1,12 +1,18 @@
 """Find out whether one model is better than another, and whether one is worse for some of the pictures."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .evaluation import PREFIX, interval
+from .evaluation import PREFIX, Evaluation, interval
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluation
 
 FEWEST = 10
 """Positive lesions, and others, below which nothing is said of a slice."""
@@ -16,13 +22,12 @@ BANDS = 4
 """Into so many bands of as many pictures a column of numbers is cut."""
 
 
-def compare(first, second, metric="roc_auc"):
+def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> pd.Series:
     """Compare two models by their scores of the same pictures: a paired bootstrap over lesions.
 
     Parameters
     ----------
-    first, second : Evaluation
-    metric : str
+    metric
         One of `evaluation.METRICS`.
 
     Returns
@@ -92,16 +97,14 @@ def _delong(first, second):
     return float(2 * stats.norm.sf(abs(difference) / np.sqrt(variance)))
 
 
-def slices(evaluation, column, metric="roc_auc"):
+def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.DataFrame:
     """Evaluate each value of a metadata column by itself, against all other pictures.
 
     Parameters
     ----------
-    evaluation : Evaluation
-    column : str
+    column
         Of its table, such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into
         `BANDS` bands. Bands and ordered categories (`skintone.estimate`) keep their order, other values are sorted.
-    metric : str
 
     Returns
     -------

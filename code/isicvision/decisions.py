@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -9,7 +10,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
 from . import metrics
-from .evaluation import PREFIX, interval
+from .evaluation import PREFIX, Evaluation, interval
 
 
 class _Given(ClassifierMixin, BaseEstimator):
@@ -29,7 +30,7 @@ class _Given(ClassifierMixin, BaseEstimator):
         return scores.argmax(axis=1)
 
 
-def temperature(labels, scores):
+def temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     """Fit the temperature that makes scores fit for probabilities, on validation pictures.
 
     scikit-learn's `CalibratedClassifierCV(method="temperature")` (Guo et al., On Calibration of Modern Neural Networks,
@@ -63,12 +64,12 @@ def temperature(labels, scores):
     return float(np.log(9) / np.log(high / low))
 
 
-def at_temperature(scores, value):
+def at_temperature(scores: np.ndarray, value: float) -> np.ndarray:
     """Apply a temperature to probabilities: softmax(log(scores) / value), array of float, shape (pictures, classes)."""
     return softmax(np.log(np.clip(scores, np.finfo(float).tiny, 1)) / value, axis=1)
 
 
-def at_prevalence(scores, trained, expected):
+def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Move probabilities to where the classes are more or less frequent.
 
     Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, 2002.
@@ -83,14 +84,16 @@ def at_prevalence(scores, trained, expected):
     -------
     numpy.ndarray of float, shape (pictures, classes)
     """
-    trained, expected = (np.asarray(shares, dtype=float) / np.sum(shares) for shares in (trained, expected))
-    if (trained <= 0).any() or (expected < 0).any():
+    old, new = (np.asarray(shares, dtype=float) / np.sum(shares) for shares in (trained, expected))
+    if (old <= 0).any() or (new < 0).any():
         raise ValueError("shares must be positive (those expected may be 0)")
-    moved = scores * expected / trained
+    moved = scores * new / old
     return moved / moved.sum(axis=1, keepdims=True)
 
 
-def at_sensitivity(validation, test, sensitivity):
+def at_sensitivity(
+    validation: Evaluation, test: Evaluation, sensitivity: float
+) -> tuple[float, pd.DataFrame]:
     """Choose a threshold on validation pictures, and say what it reaches on test pictures.
 
     The interval holds the chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
@@ -100,9 +103,9 @@ def at_sensitivity(validation, test, sensitivity):
 
     Parameters
     ----------
-    validation, test : Evaluation
+    validation, test
         Of the same model and two classes.
-    sensitivity : float
+    sensitivity
         Wanted, above 0, at most 1.
 
     Returns
@@ -139,14 +142,14 @@ def _arrays(evaluation):
     return positive, table[PREFIX + evaluation.positive].to_numpy(), pd.factorize(table["group"])[0]
 
 
-def per_thousand(evaluation, prevalence):
+def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
     """Count what the decisions of an evaluation would mean for 1,000 people's lesions.
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation
         Of two classes, at its threshold.
-    prevalence : float
+    prevalence
         Share of positive lesions among those that will be shown to the model, above 0 and below 1. That of the test
         pictures is rarely that of a clinic.
 
@@ -180,7 +183,9 @@ def per_thousand(evaluation, prevalence):
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
-def net_benefit(evaluation, prevalence=None, thresholds=None):
+def net_benefit(
+    evaluation: Evaluation, prevalence: float | None = None, thresholds: np.ndarray | None = None
+) -> pd.DataFrame:
     """Weigh found positive lesions against false alarms at each threshold: a decision curve.
 
     At the threshold p a false alarm counts p / (1 - p) as much as a found lesion: who refers at 5 % accepts 19 false
@@ -188,9 +193,9 @@ def net_benefit(evaluation, prevalence=None, thresholds=None):
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation
         Of two classes.
-    prevalence : float, optional
+    prevalence
         As of `per_thousand`; default: the share of the pictures. Scores move with it, see `at_prevalence`.
     thresholds : array of float, optional
         Above 0 and below 1; default: 0.01 to 0.5.
@@ -222,13 +227,12 @@ def net_benefit(evaluation, prevalence=None, thresholds=None):
     )
 
 
-def reliability(evaluation, bins=10):
+def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
     """Compare the scores of the positive class with how often it is true, in bins of as many pictures.
 
     Parameters
     ----------
-    evaluation : Evaluation
-    bins : int
+    bins
         Fewer where there are not 10 pictures for each.
 
     Returns

@@ -42,7 +42,7 @@ class LocalService(ServiceClient):
     its log, which `drift` reads; it goes when this object does.
     """
 
-    def __init__(self, bundle, workers, threads, timeout):
+    def __init__(self, bundle: str | Path, workers: int, threads: int, timeout: float):
         self._folder = tempfile.TemporaryDirectory(prefix="isicvision-service-")
         self.log = Path(self._folder.name, "log.txt")
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -99,11 +99,11 @@ class LocalService(ServiceClient):
         state = f"was not ready in {timeout} s" if self._process.poll() is None else "ended while it started"
         raise RuntimeError(f"the service {state}. The end of its log:\n{self.logs(25)}")
 
-    def logs(self, lines=50):
+    def logs(self, lines: int = 50) -> str:
         """Return the last `lines` lines of the service's log."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
-    def stop(self):
+    def stop(self) -> None:
         """End the service; requests under way get 5 seconds more. A second call does nothing."""
         self._session.close()  # else its workers wait 2 s for another request on each open connection
         self._end()
@@ -129,26 +129,22 @@ def _end(process, pipe):
         process.wait()
 
 
-def deploy_local(bundle, workers=1, threads=8, timeout=60):
+def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout: float = 60) -> LocalService:
     """Run a bundle as a web service on this machine, by the inference server that Azure ML runs.
 
     It listens on 127.0.0.1 only, on a free port; any number may run at once.
 
     Parameters
     ----------
-    bundle : str or pathlib.Path
+    bundle
         Folder made by `build_bundle`.
-    workers : int
+    workers
         Processes that answer requests, each with its own copy of the model. They share the cores.
-    threads : int
+    threads
         Requests that one process reads and answers at a time. With more than one it is found healthy while it
         scores, and slow clients do not keep the others waiting.
-    timeout : float
+    timeout
         Seconds that the start may take.
-
-    Returns
-    -------
-    LocalService
 
     Raises
     ------

@@ -3,27 +3,34 @@
 Without it two processes would train another model than one: each batch norm would see half of the batch.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import gather_object
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def rows(total, accelerator):
+
+def rows(total: int, accelerator: Accelerator) -> slice:
     """Return the rows of a batch that this process computes: slice; together the processes compute all."""
     rank, world = accelerator.process_index, accelerator.num_processes
     return slice(rank * total // world, (rank + 1) * total // world)
 
 
-def gather(values, accelerator):
+def gather(values: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
     """Concatenate the rows of all processes: tensor on the CPU."""
     return values if accelerator.num_processes == 1 else torch.cat(gather_object([values.cpu()]))
 
 
 @contextmanager
-def shared_batch_norm(network, accelerator):
+def shared_batch_norm(network: torch.nn.Module, accelerator: Accelerator) -> Iterator[None]:
     """Let each batch norm take mean and variance over the rows of all processes, within the context.
 
     torch's own SyncBatchNorm does so on GPUs only, and would drop the activation inside of timm's batch norms.

@@ -1,16 +1,24 @@
 """`evaluate` a model, or `Evaluation.from_scores` of any: metrics with intervals from one prediction table."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from . import metrics
 from .metrics import METRICS
+
+if TYPE_CHECKING:
+    from .dataset import ImageDataset
 
 PREFIX = "score_"
 """Of the columns that hold the scores in a prediction table."""
@@ -18,22 +26,27 @@ OTHERS = "(all others)"
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
 
 
-def evaluate(model, dataset, positive=None):
+class Model(Protocol):
+    """What can be evaluated: an `ImageClassifier`, or anything else with labels that predicts their probabilities."""
+
+    labels: list[str]
+
+    def predict_proba(self, dataset: ImageDataset, /) -> np.ndarray:
+        """Return an array of float, shape (pictures, labels)."""
+
+
+def evaluate(model: Model, dataset: ImageDataset, positive: str | None = None) -> Evaluation:
     """Predict every picture of `dataset` once and evaluate.
 
     Parameters
     ----------
-    model : ImageClassifier
+    model
         Or anything with ``labels`` and ``predict_proba(dataset)``. Its decision (`ImageClassifier.decide_at`) is taken.
-    dataset : ImageDataset
+    dataset
         Pictures that the model was not trained on.
-    positive : str, optional
+    positive
         The label to be found, for precision, recall and curves. Default: that of the model's decision, or the last of
         ``model.labels``.
-
-    Returns
-    -------
-    Evaluation
 
     Raises
     ------
@@ -60,14 +73,13 @@ class Evaluation:
 
     Attributes
     ----------
-    table : pandas.DataFrame
+    table
         One row a picture: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
         ``score_<label>`` for each label, then the metadata of the dataset.
-    classes : list of str
-    positive : str
+    positive
         The label to be found. With more than two classes, precision, recall, F1 and the areas are means
         over the classes (`per_class` has each), and `roc` and `precision_recall` take `positive` against all others.
-    threshold : float or None
+    threshold
         Of two classes the positive one is predicted from this score on; None: the class with the highest score.
     """
 
@@ -79,14 +91,14 @@ class Evaluation:
     @classmethod
     def from_scores(
         cls,
-        labels,
-        scores,
-        groups=None,
-        classes=("benign", "malignant"),
-        positive=None,
-        metadata=None,
-        threshold=None,
-    ):
+        labels: ArrayLike,
+        scores: ArrayLike,
+        groups: Iterable | None = None,
+        classes: Sequence[str] = ("benign", "malignant"),
+        positive: str | None = None,
+        metadata: pd.DataFrame | None = None,
+        threshold: float | None = None,
+    ) -> Evaluation:
         """Evaluate scores that may come from anywhere.
 
         Parameters
@@ -95,16 +107,16 @@ class Evaluation:
             The true labels.
         scores : array of float, shape (pictures, classes) or (pictures,)
             Probabilities, 0 to 1; with two classes the positive one's alone will do.
-        groups : sequence of str, optional
+        groups
             Which pictures belong together (one lesion): intervals resample groups. Default, and where a group is
             missing (NaN or None): each alone.
-        classes : sequence of str
+        classes
             In the order of the columns of `scores`.
-        positive : str, optional
+        positive
             Default: the last class.
-        metadata : pandas.DataFrame, optional
+        metadata
             More columns for `table`, a row a picture: ``path``, ``group`` (unless `groups` is given), any others.
-        threshold : float, optional
+        threshold
             0 to 1, see the attribute; two classes only.
 
         Raises
@@ -113,18 +125,17 @@ class Evaluation:
             If shapes do not fit, a label is not in `classes`, or a score is NaN or outside 0 to 1.
         """
         classes = [str(name) for name in classes]
-        labels = np.asarray(labels, dtype=object)
-        scores = np.asarray(scores, dtype=float)
+        true, scores = np.asarray(labels, dtype=object), np.asarray(scores, dtype=float)
         positive = classes[-1] if positive is None else positive
         if positive not in classes:
             raise ValueError(f"positive label {positive!r} is not one of {', '.join(classes)}")
         if scores.ndim == 1 and len(classes) == 2:
             scores = np.column_stack([1 - scores, scores] if positive == classes[1] else [scores, 1 - scores])
-        if not len(labels) or scores.shape != (len(labels), len(classes)):
+        if not len(true) or scores.shape != (len(true), len(classes)):
             raise ValueError(
-                f"{len(labels)} labels of {len(classes)} classes do not fit scores of shape {scores.shape}"
+                f"{len(true)} labels of {len(classes)} classes do not fit scores of shape {scores.shape}"
             )
-        unknown = sorted(set(labels) - set(classes))
+        unknown = sorted(set(true) - set(classes))
         if unknown:
             raise ValueError(
                 f"labels {', '.join(map(repr, unknown))} are not among the classes {', '.join(classes)}"
@@ -132,16 +143,16 @@ class Evaluation:
         if not ((scores >= 0) & (scores <= 1)).all():
             row = int(np.argmin(((scores >= 0) & (scores <= 1)).all(axis=1)))
             raise ValueError(f"scores must lie from 0 to 1; row {row} has {scores[row]}")
-        more = pd.DataFrame(index=range(len(labels))) if metadata is None else metadata.reset_index(drop=True)
-        alone = pd.Series(np.arange(len(labels)).astype(str))
-        groups = more.get("group", alone) if groups is None else pd.Series([*groups])
-        if len(groups) != len(labels):
-            raise ValueError(f"{len(groups)} groups do not fit {len(labels)} labels")
+        more = pd.DataFrame(index=range(len(true))) if metadata is None else metadata.reset_index(drop=True)
+        alone = pd.Series(np.arange(len(true)).astype(str))
+        together = more.get("group", alone) if groups is None else pd.Series([*groups])
+        if len(together) != len(true):
+            raise ValueError(f"{len(together)} groups do not fit {len(true)} labels")
         table = pd.DataFrame(
             {
                 "path": more.get("path", alone),
-                "group": groups.where(groups.notna(), "picture " + alone),
-                "label": labels,
+                "group": together.where(together.notna(), "picture " + alone),
+                "label": true,
                 "prediction": _decide(scores, classes, positive, threshold),
             }
         )
@@ -150,7 +161,7 @@ class Evaluation:
         more = more[more.columns.difference(table.columns, sort=False)]
         return cls(table.join(more), classes, positive, threshold)
 
-    def at(self, threshold):
+    def at(self, threshold: float | None) -> Evaluation:
         """Return the evaluation of the same scores with the decisions at another threshold, 0 to 1; or None."""
         prediction = _decide(self.scores, self.classes, self.positive, threshold)
         other = replace(self, table=self.table.assign(prediction=prediction), threshold=threshold)
@@ -162,7 +173,7 @@ class Evaluation:
         return other
 
     @property
-    def scores(self):
+    def scores(self) -> np.ndarray:
         """The scores: array of float, shape (pictures, classes)."""
         return self.table[[PREFIX + name for name in self.classes]].to_numpy()
 
@@ -174,43 +185,42 @@ class Evaluation:
         )
         return true, predicted, self.scores
 
-    def metric(self, name):
+    def metric(self, name: str) -> float:
         """Return one metric as a float, NaN where it is not defined (one class only, say).
 
         Parameters
         ----------
-        name : str
+        name
             One of `METRICS`; all but ``brier``, ``log_loss`` and ``ece`` are better when larger. ``recall`` is the
             sensitivity, ``precision`` and ``npv`` are the positive and negative predictive value at this set's share of
             positives. Definitions: `metrics`.
         """
         return float(self._values(name)[0])
 
-    def interval(self, name, level=0.95):
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return (low, high), the bootstrap interval of one metric over groups, or NaN twice if undefined.
 
         Lesions, not pictures, are drawn with replacement, `metrics.RESAMPLES` times with a fixed seed, because pictures
         of one lesion resemble each other; for the method see `interval`. Where no draw differs (every lesion is right,
         say) the interval has no width, which is no sign of certainty.
         """
-        ends = interval(
-            self.metric(name), self.draws(name), level, self.jackknife(name), folded=name == "ece"
-        )
-        return tuple(float(end) for end in np.maximum(ends, 0))  # no metric is negative
+        of_draws, without, folded = self.draws(name), self.jackknife(name), name == "ece"
+        low, high = interval(self.metric(name), of_draws, level, without, folded)
+        return float(np.maximum(low, 0)), float(np.maximum(high, 0))  # no metric is negative
 
-    def text(self, name):
+    def text(self, name: str) -> str:
         """Return one metric with its 95 % interval in words, such as ``0.871 [0.840, 0.902]`` or ``undefined``."""
         value, (low, high) = self.metric(name), self.interval(name)
         return "undefined" if np.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
-    def draws(self, name):
+    def draws(self, name: str) -> np.ndarray:
         """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
 
         Evaluations of the same pictures share their draws: the difference of two such arrays is that of pairs.
         """
         return self._weighted(name, metrics.draws)
 
-    def jackknife(self, name):
+    def jackknife(self, name: str) -> np.ndarray:
         """Return one metric without each lesion, or part of the lesions, in turn: array of float, NaN where undefined.
 
         See `metrics.left_out`. Evaluations of the same pictures share the parts.
@@ -251,12 +261,12 @@ class Evaluation:
             return values[:, self.classes.index(self.positive)]
         return values.mean(axis=1)
 
-    def metrics(self):
+    def metrics(self) -> pd.DataFrame:
         """Return every metric with its 95 % interval: pandas.DataFrame with value, low and high."""
         rows = {name: (self.metric(name), *self.interval(name)) for name in METRICS}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
-    def per_class(self):
+    def per_class(self) -> pd.DataFrame:
         """Return what each class reaches against the others.
 
         Returns
@@ -273,7 +283,7 @@ class Evaluation:
         columns = ["label", "metric", "value", "low", "high", "pictures"]
         return pd.DataFrame(rows, columns=columns).set_index(["label", "metric"])
 
-    def against(self, label):
+    def against(self, label: str) -> Evaluation:
         """Return the evaluation of one label against all others, as two classes; the decisions stay as they are."""
         if label not in self.classes:
             raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
@@ -285,21 +295,21 @@ class Evaluation:
         table = self.table.assign(**one, **{PREFIX + OTHERS: 1 - score, PREFIX + label: score})
         return replace(self, table=table, classes=[OTHERS, label], positive=label)
 
-    def confusion_matrix(self):
+    def confusion_matrix(self) -> pd.DataFrame:
         """Count pictures by true label (rows) and predicted label (columns): pandas.DataFrame."""
         counts = confusion_matrix(self.table["label"], self.table["prediction"], labels=self.classes)
         return pd.DataFrame(
             counts, pd.Index(self.classes, name="label"), pd.Index(self.classes, name="prediction")
         )
 
-    def roc(self):
+    def roc(self) -> pd.DataFrame:
         """Return the ROC curve of the positive label: DataFrame with false_positive_rate, recall, threshold."""
         rate, recall, threshold = roc_curve(
             self._is_positive(), self.table[PREFIX + self.positive], drop_intermediate=False
         )
         return pd.DataFrame({"false_positive_rate": rate, "recall": recall, "threshold": threshold})
 
-    def precision_recall(self):
+    def precision_recall(self) -> pd.DataFrame:
         """Return the precision-recall curve of the positive label: DataFrame with recall, precision, threshold."""
         precision, recall, threshold = precision_recall_curve(
             self._is_positive(), self.table[PREFIX + self.positive]
@@ -320,7 +330,7 @@ class Evaluation:
             table |= {f"{name}_low": values[0], f"{name}_high": values[1]}
         return pd.DataFrame(table)
 
-    def bands(self):
+    def bands(self) -> pd.DataFrame:
         """Return the 95 % bands of both curves of the positive label, point by point over the bootstrap draws.
 
         Returns
@@ -331,14 +341,14 @@ class Evaluation:
         """
         return self._bands.copy()
 
-    def choose_threshold(self, sensitivity=None, cost=None):
+    def choose_threshold(self, sensitivity: float | None = None, cost: float | None = None) -> float:
         """Choose the score from which on a picture counts as positive. Do so on validation, never on test pictures.
 
         Parameters
         ----------
-        sensitivity : float, optional
+        sensitivity
             0 to 1: the highest threshold at which at least this share of the positive pictures is found.
-        cost : float, optional
+        cost
             Of a missed positive picture, where a false alarm costs 1: the threshold at which these pictures cost
             least. Without either: the largest sum of sensitivity and specificity (Youden, Index for rating diagnostic
             tests, 1950).
@@ -381,7 +391,7 @@ class Evaluation:
             raise ValueError(f"a curve needs pictures with and without the label {self.positive!r}")
         return positive
 
-    def errors(self):
+    def errors(self) -> pd.DataFrame:
         """Return the wrongly predicted rows of the table, the most confident mistake first."""
         wrong = self.table[self.table["label"] != self.table["prediction"]]
         columns = [self.classes.index(label) for label in wrong["prediction"]]
@@ -389,7 +399,7 @@ class Evaluation:
             "confidence", ascending=False, kind="stable"
         )
 
-    def save(self, csv):
+    def save(self, csv: str | Path) -> Path:
         """Write the prediction table as CSV, with the decision in two columns of its own, and return its path."""
         csv = Path(csv)
         csv.parent.mkdir(parents=True, exist_ok=True)
@@ -397,13 +407,12 @@ class Evaluation:
         return csv
 
     @classmethod
-    def load(cls, csv, positive=None):
+    def load(cls, csv: str | Path, positive: str | None = None) -> Evaluation:
         """Read a prediction table that `save` wrote.
 
         Parameters
         ----------
-        csv : str or pathlib.Path
-        positive : str, optional
+        positive
             Another label to be found than when it was saved; a threshold is then left out.
 
         Raises
@@ -450,7 +459,13 @@ def _family(name):
     raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
 
 
-def interval(value, draws, level=0.95, jackknife=None, folded=False):
+def interval(
+    value: float,
+    draws: np.ndarray,
+    level: float = 0.95,
+    jackknife: np.ndarray | None = None,
+    folded: bool = False,
+) -> tuple[float, float]:
     """Return the bootstrap interval of a value: (low, high), NaN twice where undefined.
 
     The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from the jackknife. Few
@@ -461,15 +476,14 @@ def interval(value, draws, level=0.95, jackknife=None, folded=False):
 
     Parameters
     ----------
-    value : float
     draws : array of float, shape (draws,)
         The value of each bootstrap draw; those that are NaN are left out.
-    level : float
+    level
         Above 0 and below 1.
     jackknife : array of float, optional
         The value without each part of the data. Without it the plain percentile interval, for what jumps too much to
         have a jackknife (a chosen threshold).
-    folded : bool
+    folded
         The value is a sum of distances, which chance can only enlarge, and in each draw once more (the expected
         calibration error). Then the draws are moved down: for the upper end by their bias; for the lower to what is
         left of the value where the draws' noise is taken from its square, as from the mean of a folded normal.

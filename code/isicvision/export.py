@@ -1,9 +1,13 @@
 """A whole model as one ONNX graph, checked against the model it came from."""
 
+from __future__ import annotations
+
 import copy
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -16,11 +20,14 @@ import onnxruntime
 from .batches import BATCH
 from .familiarity import WithDistance
 
+if TYPE_CHECKING:
+    from .classifier import ImageClassifier
+
 OPSET = 18
 TOLERANCE = 1e-4
 
 
-def write_onnx(model, path):
+def write_onnx(model: ImageClassifier, path: str | Path) -> Path:
     """Write an `ImageClassifier` to `path`; see `ImageClassifier.to_onnx`, which calls this."""
     path = Path(path)
     if model.card["training"] is None and model.classifier is not None:
@@ -38,7 +45,9 @@ def write_onnx(model, path):
     return path
 
 
-def network_graph(module, size, outputs, batch_size=None):
+def network_graph(
+    module: nn.Module, size: int, outputs: Sequence[str], batch_size: int | None = None
+) -> onnx.ModelProto:
     """Translate a module to ONNX: uint8 pictures of shape (n, size, size, 3), called ``pictures``, to `outputs`.
 
     These are names, one for each tensor that the module gives; n is `batch_size`, or any number if that is None.
@@ -66,12 +75,11 @@ class Compiled(nn.Module):
 
     Parameters
     ----------
-    module : torch.nn.Module
-    size : int
+    size
         Side of the pictures, in pixels.
     """
 
-    def __init__(self, module, size):
+    def __init__(self, module: nn.Module, size: int):
         super().__init__()
         self.module = module
         plain = copy.deepcopy(module)
@@ -83,7 +91,7 @@ class Compiled(nn.Module):
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
-    def forward(self, pictures):
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map at most `BATCH` pictures as `module` does."""
         missing = BATCH - len(pictures)  # one size for all halves the seconds of the export
         whole = np.pad(pictures.numpy(), [(0, missing), (0, 0), (0, 0), (0, 0)])

@@ -4,14 +4,21 @@ A network has scores for anything, and is as sure of a cat or an invoice as of a
 farther from the training pictures than nearly all held-out pictures do.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
-from .network import stages
+from .network import Network, stages
+
+if TYPE_CHECKING:
+    from .network import Network
 
 REFUSED = 0.03
 """Share of held-out pictures that may lie beyond the limit."""
@@ -28,21 +35,21 @@ class Familiarity(nn.Module):
 
     Parameters
     ----------
-    width : int
+    width
         Length of the vectors.
     """
 
-    def __init__(self, width):
+    def __init__(self, width: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("whitening", torch.zeros(width, width))
 
-    def forward(self, means):
+    def forward(self, means: torch.Tensor) -> torch.Tensor:
         """Map vectors of shape (n, width) to distances of shape (n,)."""
         return ((means - self.mean) @ self.whitening).square().sum(1).sqrt()
 
 
-def fit(training, held_out):
+def fit(training: np.ndarray, held_out: np.ndarray) -> Familiarity:
     """Learn the mean and covariance of training pictures, and the limit from held-out ones.
 
     The limit is the distance that the share `REFUSED` of new pictures will pass, if they come from where the held-out
@@ -53,10 +60,6 @@ def fit(training, held_out):
     ----------
     training, held_out : array of float, shape (pictures, width)
         See `taps`.
-
-    Returns
-    -------
-    Familiarity
     """
     scale = np.maximum(training.std(axis=0), 1e-6)  # a channel that is always 0
     covariance = LedoitWolf().fit(training / scale).covariance_
@@ -71,7 +74,7 @@ def fit(training, held_out):
 
 
 @contextmanager
-def taps(network):
+def taps(network: Network) -> Iterator[list[torch.Tensor]]:
     """Collect what the stages of a network put out while it runs, as means over all positions.
 
     The last stage is left out, see `Familiarity`, and so is one without positions; of a network whose stages have none
@@ -107,11 +110,11 @@ def taps(network):
 class StageMeans(nn.Module):
     """A network that gives the means of `taps`."""
 
-    def __init__(self, network):
+    def __init__(self, network: Network):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures):
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map uint8 pictures of shape (n, height, width, 3) to float32 (n, width)."""
         with taps(self.network) as found:
             self.network.features(pictures)
@@ -123,16 +126,15 @@ class WithDistance(nn.Module):
 
     Parameters
     ----------
-    scoring : torch.nn.Module
+    scoring
         Has `network`, and runs it on the pictures as they are before any other view of them.
-    familiarity : Familiarity
     """
 
-    def __init__(self, scoring, familiarity):
+    def __init__(self, scoring: nn.Module, familiarity: Familiarity):
         super().__init__()
         self.scoring, self.familiarity = scoring, familiarity
 
-    def forward(self, pictures):
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map uint8 pictures of shape (n, height, width, 3) to what `scoring` gives, and distances of shape (n,)."""
         with taps(self.scoring.network) as found:
             result = self.scoring(pictures)

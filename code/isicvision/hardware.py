@@ -1,37 +1,44 @@
 """The machine under a training: its device, which precision is faster there, and its memory."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import ctypes
 import os
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import accelerate
 import torch
 from accelerate.utils import parse_flag_from_env
+from torch import nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.3
 """How many times as fast as fp32 another precision must be for ``"auto"`` to take it: less is not worth new digits."""
 
 
-def default_device():
+def default_device() -> torch.device:
     """Return the GPU of this process if there is one, else the CPU: torch.device."""
     return accelerate.PartialState(cpu=on_cpu()).device
 
 
-def on_cpu():
+def on_cpu() -> bool:
     """Say whether to stay off GPUs; without being told, Accelerate would see no other processes then."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
-def time_precisions(network, batch, targets):
+def time_precisions(network: nn.Module, batch: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
     """Time a few training steps of a copy of the network in each precision that this device has.
 
     Parameters
     ----------
-    network : torch.nn.Module
     batch : torch.Tensor of uint8, shape (n, height, width, 3)
     targets : torch.Tensor of int64, shape (n,)
 
@@ -62,7 +69,7 @@ def time_precisions(network, batch, targets):
 
 
 @contextlib.contextmanager
-def memory_kept():
+def memory_kept() -> Iterator[None]:
     """Have freed memory kept for the next tensors, where the C library is glibc; give it back at the end.
 
     Blocks over 32 MB would go back to the system at once, which must clear every page of the next one: at 192 px half
@@ -70,7 +77,7 @@ def memory_kept():
     """
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+    if libc is None or not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
         yield
         return
     libc.mallopt(mmap_max, 0)
@@ -85,7 +92,7 @@ def memory_kept():
 
 
 @contextlib.contextmanager
-def memory_explained(settings):
+def memory_explained(settings: Settings) -> Iterator[None]:
     """Say which batch size to try when memory runs out."""
     try:
         yield

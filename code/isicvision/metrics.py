@@ -4,6 +4,8 @@ scikit-learn defines them (https://scikit-learn.org/stable/modules/model_evaluat
 at a time: a loop over the draws is many times slower (tests/bench/bench_intervals.py). The tests hold these against it.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 RESAMPLES, BAND_RESAMPLES = 2000, 500
@@ -18,7 +20,7 @@ BLOCK = 50
 """Draws that are computed at once, to bound the memory."""
 
 
-def draws(groups, resamples=RESAMPLES, seed=0):
+def draws(groups: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
     """Draw groups with replacement, and count how often each picture comes.
 
     Lesions, not pictures, are drawn, because pictures of one lesion resemble each other (Davison and Hinkley, Bootstrap
@@ -28,8 +30,6 @@ def draws(groups, resamples=RESAMPLES, seed=0):
     ----------
     groups : array of int, shape (pictures,)
         The group of each picture, numbered from 0 without gaps.
-    resamples : int
-    seed : int
 
     Yields
     ------
@@ -44,7 +44,7 @@ def draws(groups, resamples=RESAMPLES, seed=0):
         yield times.astype(float).take(groups, axis=1)
 
 
-def left_out(groups):
+def left_out(groups: np.ndarray) -> Iterator[np.ndarray]:
     """Leave each group out in turn, or of more groups than `PARTS` each part of them: the jackknife.
 
     What is wanted of it, the shape of a distribution, needs no more parts (Efron and Narasimhan, The automatic
@@ -67,7 +67,9 @@ def left_out(groups):
         yield (part != numbers[start : start + BLOCK]).astype(float)
 
 
-def counts(true, predicted, scores, weights):
+def counts(
+    true: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Compute what follows from the confusion matrix.
 
     Parameters
@@ -97,19 +99,26 @@ def counts(true, predicted, scores, weights):
         }
 
 
-def roc_auc(true, predicted, scores, weights):
-    """Compute the area under the ROC curve: see `counts`."""
-    return {"roc_auc": _by_class(_roc_auc, true, scores, weights)}
+def _by_class(area):
+    """Turn what computes an area, shape (draws,), for one class into what does so for each: see `counts`."""
+
+    def areas(true, predicted, scores, weights):
+        each = [area(true[:, n] > 0, scores[:, n], weights) for n in range(true.shape[1])]
+        return {area.__name__: np.stack(each, axis=1)}
+
+    return areas
 
 
-def _roc_auc(positive, scores, weights):
-    """Count for each negative picture how many positive ones have a higher score; equal ones count half."""
+@_by_class
+def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute the area under the ROC curve: how often a positive picture has a higher score; equal ones count half."""
     order = np.flatnonzero(positive)[np.argsort(scores[positive], kind="stable")]
     negative = np.flatnonzero(~positive)
     negative = negative[np.argsort(scores[negative])]  # so that memory is read in order
     below = np.zeros((len(weights), len(order) + 1))
     np.cumsum(weights[:, order], axis=1, out=below[:, 1:])
-    first, last = (np.searchsorted(scores[order], scores[negative], side) for side in ("left", "right"))
+    first = np.searchsorted(scores[order], scores[negative], "left")
+    last = np.searchsorted(scores[order], scores[negative], "right")
     weights = weights[:, negative]
     lost = np.einsum("ij,ij->i", weights, below[:, first])
     if (first != last).any():
@@ -117,24 +126,6 @@ def _roc_auc(positive, scores, weights):
     pairs = weights.sum(axis=1) * below[:, -1]
     with np.errstate(invalid="ignore"):  # 0/0 is NaN: not defined
         return 1 - lost / pairs
-
-
-def average_precision(true, predicted, scores, weights):
-    """Compute the average precision: see `counts`."""
-    return {"average_precision": _by_class(_average_precision, true, scores, weights)}
-
-
-def partial_roc_auc(true, predicted, scores, weights):
-    """Compute the part of the ROC curve's area from `SENSITIVITY` on: see `counts`.
-
-    The area is divided by 1 - `SENSITIVITY`: the mean specificity over these sensitivities (Jiang, Metz and Nishikawa,
-    A receiver operating characteristic partial area index for highly sensitive diagnostic tests, 1996).
-    """
-    return {"partial_roc_auc": _by_class(_partial_roc_auc, true, scores, weights)}
-
-
-def _by_class(area, true, scores, weights):
-    return np.stack([area(true[:, n] > 0, scores[:, n], weights) for n in range(true.shape[1])], axis=1)
 
 
 def _steps(positive, scores, weights):
@@ -147,8 +138,9 @@ def _steps(positive, scores, weights):
     return hits, np.add.reduceat(weights * ~positive[order], starts, axis=1)
 
 
-def _average_precision(positive, scores, weights):
-    """Average over the positive pictures the precision among the pictures with their score or a higher one."""
+@_by_class
+def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute the mean, over positive pictures, of the precision among the pictures with their score or a higher one."""
     hits, alarms = (
         group[np.argsort(-scores[group], kind="stable")]
         for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
@@ -166,7 +158,13 @@ def _average_precision(positive, scores, weights):
     return np.where(alarm[:, -1] > 0, area, np.nan)
 
 
-def _partial_roc_auc(positive, scores, weights):
+@_by_class
+def partial_roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute the part of the ROC curve's area from `SENSITIVITY` on.
+
+    The area is divided by 1 - `SENSITIVITY`: the mean specificity over these sensitivities (Jiang, Metz and Nishikawa,
+    A receiver operating characteristic partial area index for highly sensitive diagnostic tests, 1996).
+    """
     more_hits, more_alarms = _steps(positive, scores, weights)
     hits, alarms = more_hits.cumsum(axis=1), more_alarms.cumsum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -178,7 +176,9 @@ def _partial_roc_auc(positive, scores, weights):
         return ((stop - start) * specificity).sum(axis=1) / (1 - SENSITIVITY)
 
 
-def on_grid(positive, scores, weights, grid):
+def on_grid(
+    positive: np.ndarray, scores: np.ndarray, weights: np.ndarray, grid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Read the curves off at the same places for every draw, for a band around them.
 
     Parameters
@@ -207,7 +207,9 @@ def on_grid(positive, scores, weights, grid):
     return np.stack(found), np.stack([y[place] for y, place in zip(best, places, strict=True)])
 
 
-def probabilities(true, predicted, scores, weights):
+def probabilities(
+    true: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Compute what takes the scores for probabilities, over all classes: see `counts`; arrays of shape (draws, 1).
 
     The Brier score of two classes is that of one of them, as in scikit-learn. The expected calibration error (Guo et

@@ -8,6 +8,7 @@ moved, the two-sample Kolmogorov-Smirnov test how sure that is.
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,22 @@ ENOUGH = 50  # pictures: fewer say nothing of a distribution
 SURE = 0.01  # p-values below it count
 
 
-def drift(log, bundle, reference=None, day=None):
+def drift(
+    log: str | Path | Iterable[str], bundle: str | Path, reference: dict | None = None, day: str | None = None
+) -> pd.DataFrame:
     """Compare the pictures in a service's log with those that its model was checked on.
 
     Parameters
     ----------
-    log : str, pathlib.Path, or iterable of str
+    log
         The log's file (of `deploy_local`: ``service.log``), or its lines. What is no line of a request, or of another
         version of the model, is passed over.
-    bundle : str or pathlib.Path
+    bundle
         Whose model.json holds the ``scores`` (a dict from label to the scores of held-out pictures, or equally spaced
         quantiles of them) and, if the model was familiarized, the deciles of the ``distance``.
     reference : dict of str to array-like, optional
         The same from elsewhere, by label or ``"distance"``: ``{"malignant": evaluation.scores}``.
-    day : str, optional
+    day
         Only the requests whose time starts with it, in UTC: ``"2026-11-25"``.
 
     Returns

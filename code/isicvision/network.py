@@ -1,10 +1,19 @@
 """The network of a model, from bytes to logits, and what is done to it: freeze stages, list them, measure them."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .backbones import Backbone
 
 
 class SharedDropout(nn.Module):
@@ -16,7 +25,7 @@ class SharedDropout(nn.Module):
 
     Parameters
     ----------
-    p : float
+    p
         Probability of a zero, 0 to below 1; other values are scaled by 1 / (1 - p).
 
     Attributes
@@ -27,15 +36,17 @@ class SharedDropout(nn.Module):
         Number of rows of the whole batch.
     """
 
-    def __init__(self, p):
+    def __init__(self, p: float):
         super().__init__()
-        self.p, self.rows, self.total = p, None, None
+        self.p = p
+        self.rows: slice | None = None
+        self.total: int | None = None
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """Tell p where the network is printed."""
         return f"p={self.p}"
 
-    def forward(self, values):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Drop values of a float tensor (n, ...) in training mode.
 
         Raises
@@ -52,15 +63,16 @@ class SharedDropout(nn.Module):
         return values * mask.to(values)
 
 
-def set_rows(network, start=None, stop=None, total=None):
+def set_rows(
+    network: nn.Module, start: int | None = None, stop: int | None = None, total: int | None = None
+) -> None:
     """Tell each `SharedDropout` in `network` which rows of the whole batch this process holds.
 
     Parameters
     ----------
-    network : torch.nn.Module
-    start, stop : int
+    start, stop
         Rows start to stop - 1 of the whole batch.
-    total : int or None
+    total
         Rows of the whole batch; None to go back to ordinary dropout.
     """
     for module in network.modules():
@@ -74,7 +86,7 @@ class Network(nn.Module):
     Because normalisation is part of the network, whoever holds the network cannot normalise differently.
     """
 
-    def __init__(self, backbone, classes, weights, dropout):
+    def __init__(self, backbone: Backbone, classes: int, weights: str | Path | None, dropout: float):
         super().__init__()
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
@@ -83,28 +95,28 @@ class Network(nn.Module):
         self.label_of = [*range(classes)]
         self.to(memory_format=torch.channels_last)
 
-    def set_outputs(self, label_of):
+    def set_outputs(self, label_of: Sequence[int]) -> None:
         """Give the network a new last layer, some of whose outputs belong to the same label.
 
         Parameters
         ----------
-        label_of : list of int
+        label_of
             The label of each output, numbered from 0.
         """
         old = self.head[-1]
         self.head[-1] = nn.Linear(old.in_features, len(label_of)).to(old.weight.device)
         self.label_of = [*label_of]
 
-    def features(self, pictures):
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map uint8 pictures of shape (n, height, width, 3) to features of shape (n, features)."""
         return self.body((pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std)
 
-    def forward(self, pictures, merged=True):
+    def forward(self, pictures: torch.Tensor, merged: bool = True) -> torch.Tensor:
         """Map uint8 pictures of shape (n, height, width, 3) to logits of shape (n, labels), or (n, outputs)."""
         logits = self.head(self.features(pictures))
         return self.merge(logits) if merged else logits
 
-    def merge(self, logits):
+    def merge(self, logits: torch.Tensor) -> torch.Tensor:
         """Map logits of shape (n, outputs) to (n, labels), so that a softmax adds up what belongs to one label."""
         if len(set(self.label_of)) == len(self.label_of):
             return logits
@@ -117,11 +129,11 @@ class Network(nn.Module):
 class Scores(nn.Module):
     """A network and the softmax behind it, averaged over the views of each picture, at a temperature."""
 
-    def __init__(self, network, views=1, temperature=1.0):
+    def __init__(self, network: Network, views: int = 1, temperature: float = 1.0):
         super().__init__()
         self.network, self.views, self.temperature = network, views, temperature
 
-    def forward(self, pictures):
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
         scores = []
         for view in range(self.views):
@@ -139,16 +151,16 @@ class Scores(nn.Module):
 class Features(nn.Module):
     """A network that gives its features."""
 
-    def __init__(self, network):
+    def __init__(self, network: Network):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures):
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map uint8 pictures of shape (n, height, width, 3) to features of shape (n, features)."""
         return self.network.features(pictures)
 
 
-def stages(body):
+def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """List the parts of a network from input to output, for freezing the first of them.
 
     These are its children; where they are fewer than four, the one with most layers is replaced by its own
@@ -157,7 +169,7 @@ def stages(body):
 
     Parameters
     ----------
-    body : torch.nn.Module
+    body
         What `Backbone.build` returns.
 
     Returns
@@ -188,13 +200,12 @@ def _count(module):
     return sum(1 for each in module.modules() if any(True for _ in each.parameters(recurse=False)))
 
 
-def summary(network, image_size):
+def summary(network: Network, image_size: int) -> pd.DataFrame:
     """Tabulate the stages of a network: its size, what of it is trained, and the memory of training.
 
     Parameters
     ----------
-    network : Network
-    image_size : int
+    image_size
         Side of the square pictures, in pixels.
 
     Returns
@@ -245,17 +256,16 @@ def summary(network, image_size):
     return table.astype({"layers": int, "parameters": int, "trainable": int})
 
 
-def set_training(network, frozen_stages=0, head_only=False):
+def set_training(network: Network, frozen_stages: int = 0, head_only: bool = False) -> None:
     """Choose what is trained; what is not keeps weights and batch statistics, and needs no gradients.
 
     Call it after ``network.train()``, which would wake the frozen parts' batch norms.
 
     Parameters
     ----------
-    network : Network
-    frozen_stages : int
+    frozen_stages
         So many of `stages` stay as they are, counted from the input.
-    head_only : bool
+    head_only
         The whole body stays as it is.
 
     Raises

@@ -16,7 +16,7 @@ _COMMON = {
     "ema": 0.99,
 }
 
-PRESETS = {
+PRESETS: dict[str, dict[str, dict]] = {
     "fast": {
         "model": {"image_size": 160, "dropout": 0.2, "views": 4},
         "training": _COMMON | {"train_image_size": 128, "epochs": 4, "frozen_stages": 3},

@@ -1,5 +1,7 @@
 """The run record: one JSON beside the model with all that is needed to tell, and to repeat, how it was made."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import platform
@@ -7,6 +9,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -14,18 +17,19 @@ import torch
 from . import __version__, cache
 from .project import PROJECT_ROOT
 
+if TYPE_CHECKING:
+    from .classifier import ImageClassifier
+    from .dataset import ImageDataset
+    from .evaluation import Evaluation
+
 PACKAGES = "torch torchvision timm accelerate scikit-learn imaug opencv-python-headless pillow numpy".split()
 FILE = "run.json"
 
 
-def manifest(dataset):
+def manifest(dataset: ImageDataset) -> str:
     """Hash what a dataset holds: the bytes of its pictures, their labels, and which belong together.
 
     Where the files lie and in which order makes no difference.
-
-    Parameters
-    ----------
-    dataset : ImageDataset
 
     Returns
     -------
@@ -38,12 +42,12 @@ def manifest(dataset):
     return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
 
 
-def sources(dataset):
+def sources(dataset: ImageDataset) -> list[dict]:
     """List whom to name for the pictures of a dataset, under which licence, as far as its table says so.
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         The columns ``attribution`` and ``copyright_license`` of its table, which pictures of the ISIC Archive have.
 
     Returns
@@ -64,9 +68,9 @@ def sources(dataset):
     ]
 
 
-def versions():
+def versions() -> dict[str, str | None]:
     """Return the versions of Python and the packages that matter: dict of str to str."""
-    found = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -75,12 +79,12 @@ def versions():
     return found
 
 
-def code_version():
+def code_version() -> dict:
     """Return the version of isicvision and, in a checkout, the commit and whether files differ from it: dict."""
-    found = {"isicvision": __version__, "commit": None, "changed": None}
+    found: dict = {"isicvision": __version__, "commit": None, "changed": None}
     try:
         ask = ["git", "-C", str(PROJECT_ROOT)]
-        options = {"capture_output": True, "text": True, "check": True, "timeout": 30}
+        options: dict = {"capture_output": True, "text": True, "check": True, "timeout": 30}
         found["commit"] = subprocess.run([*ask, "rev-parse", "HEAD"], **options).stdout.strip()
         status = subprocess.run([*ask, "status", "--porcelain", "--", "code/isicvision"], **options).stdout
         found["changed"] = bool(status.strip())
@@ -89,7 +93,7 @@ def code_version():
     return found
 
 
-def machine():
+def machine() -> dict:
     """Say what the run ran on: dict of system, processor, cores (threads torch uses) and accelerator."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
@@ -108,23 +112,21 @@ def _processor():
         return platform.processor() or None
 
 
-def write(folder, model, parts, parameters=None):
+def write(
+    folder: str | Path, model: ImageClassifier, parts: dict[str, ImageDataset], parameters: dict | None = None
+) -> Path:
     """Write run.json into the folder of a saved model; `add_metrics` adds what it reaches on test pictures.
 
     Parameters
     ----------
-    folder : str or pathlib.Path
+    folder
         Where `ImageClassifier.save` wrote the model.
-    model : ImageClassifier
+    model
         Just trained.
-    parts : dict of str to ImageDataset
+    parts
         The split: ``{"train": …, "validation": …, "test": …}``.
-    parameters : dict, optional
+    parameters
         Of the notebook or job, fit for JSON; ``train.py --rerun`` repeats the run from them.
-
-    Returns
-    -------
-    pathlib.Path
     """
     training = dict(model.card["training"])
     history = training.pop("history", [])
@@ -162,14 +164,8 @@ def _count(part, labels):
     }
 
 
-def add_metrics(folder, evaluation):
-    """Add metrics with their 95 % intervals to run.json, and return its path.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path
-    evaluation : Evaluation
-    """
+def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
+    """Add metrics with their 95 % intervals to run.json, and return its path."""
     path = Path(folder) / FILE
     run = read(path)
     table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
@@ -184,7 +180,7 @@ def add_metrics(folder, evaluation):
     return path
 
 
-def read(path):
+def read(path: str | Path) -> dict:
     """Read a run record: dict.
 
     Raises

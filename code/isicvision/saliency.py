@@ -1,12 +1,19 @@
 """Where a fine-tuned network looks: Grad-CAM."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from .classifier import ImageClassifier
 
-def grad_cam(model, pictures, label=None):
+
+def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = None) -> np.ndarray:
     """Say which parts of each picture speak for a label, by Captum's LayerGradCam.
 
     Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017, at the
@@ -15,11 +22,11 @@ def grad_cam(model, pictures, label=None):
 
     Parameters
     ----------
-    model : ImageClassifier
+    model
         Fine-tuned; a scikit-learn classifier has no gradient.
     pictures : array of uint8, shape (n, image_size, image_size, 3)
         As `pixels.decode` gives them.
-    label : str, optional
+    label
         Default: the last of ``model.labels``.
 
     Returns
@@ -74,7 +81,7 @@ def _last_with_places(network, batch):
     return found[-1]
 
 
-def overlay(picture, saliency):
+def overlay(picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     """Lay a map over its picture: uint8 array of shape (height, width, 3), red where the map is high."""
     heat = cv2.applyColorMap((255 * saliency).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     weight = saliency[..., None] / 2

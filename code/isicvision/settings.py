@@ -1,8 +1,11 @@
 """The settings of a training, checked when they are made, and the learning rate that follows from them."""
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,59 +20,59 @@ class Settings:
 
     Attributes
     ----------
-    epochs : int
+    epochs
         How often each training picture is seen.
-    batch_size : int
+    batch_size
         Pictures per step, of all processes together.
-    train_image_size : int or None
+    train_image_size
         Side of the pictures in training, in pixels; None: the model's image_size, at which it predicts. Training at
         three quarters of it takes half the time and often gives the better model: a network with average pooling gains
         from seeing more detail than it was trained on (Touvron et al., Fixing the train-test resolution discrepancy,
         2019).
-    learning_rate : float or sequence of float
+    learning_rate
         The highest, or one for each epoch. AdamW wants rates about ten times smaller than SGD.
-    schedule : str
+    schedule
         How a single rate goes on, step by step. ``"constant"``; ``"step"``: a tenth from half way on and a hundredth
         in the last tenth, as in 2018; ``"cosine"``: down to 0 (Loshchilov and Hutter, SGDR, 2017); ``"one_cycle"``:
         up during the first quarter, then down to 0 (Smith and Topin, Super-convergence, 2018).
-    optimizer : str
+    optimizer
         ``"sgd"`` with Nesterov momentum 0.9 (2018: SGD with momentum) or ``"adamw"`` (Loshchilov and Hutter,
         Decoupled Weight Decay Regularization, 2019).
-    l2 : float
+    l2
         Weight decay, 0 to below 1.
-    freeze_epochs : int
+    freeze_epochs
         So many epochs at the beginning train the new last layer alone; as many as `epochs`: the body stays as it is.
-    frozen_stages : int
+    frozen_stages
         So many stages of the body, from the input (`ImageClassifier.summary` lists them), keep their weights and
         batch statistics. They see edges and colours; not to train them saves much of the time.
-    body_rate : float
+    body_rate
         Factor of the learning rate for the body, 0 to 1: it is pretrained, the last layer is not.
-    label_smoothing : float
+    label_smoothing
         0 to below 1: share of each target that is spread over all labels (Szegedy et al., Rethinking the Inception
         Architecture, 2016).
     class_weight : "balanced" or None
         Weigh each label in the loss by the inverse of its frequency.
-    sublabels : bool
+    sublabels
         Train to tell apart the finer labels in the dataset's column ``sublabel``, where it has one (`from_csv` keeps
         there what its label_map merges), and add up their scores: what makes a melanoma and what makes a basal cell
         carcinoma is learnt better one by one (Ha, Liu and Liu, Identifying Melanoma Images using EfficientNet Ensemble,
         2020). The model still answers with its labels, and `class_weight` and `sampling` go by these.
     sampling : "shuffle" or "balanced"
         Each picture once an epoch in random order, or drawn so that each label comes equally often.
-    accumulate : int
+    accumulate
         Compute each step in so many parts, one after the other, to need less memory; batch norms see the parts.
-    precision : str
+    precision
         ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed: 16 bits where they do no harm, by torch.autocast); ``"auto"`` times
         a few steps of each on this machine and takes another than fp32 if it is clearly faster (`hardware.WORTH`).
-    compile : bool
+    compile
         torch.compile the network: a minute or more at the start, for faster steps on a GPU. Needs a C++ compiler.
-    ema : float or None
+    ema
         Keep a moving average of the weights with this decay (0 to below 1) and take it as the result (Polyak and
         Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992).
     keep : "last" or "best"
         Weights of the last epoch, or of that with the best validation figure: ROC AUC, or the loss where that is
         not defined.
-    patience : int or None
+    patience
         Stop when that figure has not improved for so many epochs.
 
     Raises
@@ -81,7 +84,7 @@ class Settings:
     epochs: int = 15
     batch_size: int = 32
     train_image_size: int | None = None
-    learning_rate: float | list = 0.01
+    learning_rate: float | Sequence[float] = 0.01
     schedule: str = "constant"
     optimizer: str = "sgd"
     l2: float = 0.0005
@@ -151,7 +154,7 @@ class Settings:
             )
 
     @classmethod
-    def of(cls, defaults, given):
+    def of(cls, defaults: dict, given: dict) -> Settings:
         """Make settings from two dicts, the second of which has precedence; an unknown name raises TypeError."""
         names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
@@ -166,9 +169,9 @@ class Settings:
                 settings.pop("schedule", None)
         return cls(**settings)
 
-    def rate(self, epoch, position):
+    def rate(self, epoch: int, position: float) -> float:
         """Return the learning rate at `position` (0 to 1) of the whole training, in epoch `epoch` (from 0)."""
-        if not np.isscalar(self.learning_rate):
+        if isinstance(self.learning_rate, Sequence):
             return self.learning_rate[epoch]
         return (
             self.learning_rate

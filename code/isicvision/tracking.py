@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FOLDER = "outputs/tracking"
 
 
 @contextlib.contextmanager
-def start(tracker, settings):
+def start(tracker: str | None, settings: dict) -> Iterator[Callable[[dict], object]]:
     """Open a log and yield ``log(row)``, which takes a dict of an epoch's figures, ``epoch`` among them.
 
     Look at them with ``tensorboard --logdir outputs/tracking/tensorboard``, or
@@ -18,7 +19,7 @@ def start(tracker, settings):
     Parameters
     ----------
     tracker : "tensorboard", "mlflow" or None
-    settings : dict
+    settings
         Logged once, as the parameters of the run.
 
     Raises
@@ -72,7 +73,7 @@ def _mlflow(settings):
         yield lambda row: mlflow.log_metrics(row, row["epoch"])
 
 
-_TRACKERS = {
+_TRACKERS: dict[str | None, Callable] = {
     "tensorboard": _tensorboard,
     "mlflow": _mlflow,
     None: lambda _: contextlib.nullcontext(lambda row: None),

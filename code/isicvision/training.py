@@ -5,6 +5,8 @@ picture from (seed, its place in the epochs), dropout from (seed, step). So the 
 a CPU, however many workers augment, and a run that was killed goes on as if it had not been.
 """
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import dataclasses
@@ -12,8 +14,10 @@ import json
 import math
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import accelerate
 import numpy as np
@@ -28,9 +32,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from . import checkpoint, distributed, hardware, tracking
-from .batches import Parts, forward, load, order_of, steps
-from .network import set_rows, set_training
+from .batches import Augment, Parts, forward, load, order_of, steps
+from .network import Network, set_rows, set_training
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .cache import Pictures
 
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=1, momentum=0.9, nesterov=True, fused=True),
@@ -49,48 +56,46 @@ _Part = namedtuple("_Part", "numbers keys rows total scale")
 
 @hardware.memory_kept()
 def train(
-    network,
-    pictures,
-    targets,
-    settings,
+    network: Network,
+    pictures: Pictures | np.ndarray,
+    targets: np.ndarray,
+    settings: Settings,
     *,
-    validation=None,
-    augment=None,
-    seed=0,
-    folder=None,
-    about=None,
-    tracker=None,
-    workers=None,
-    progress=True,
-    on_epoch=None,
-):
+    validation: tuple[Pictures | np.ndarray, np.ndarray] | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    about: dict | None = None,
+    tracker: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[pd.DataFrame], object] | None = None,
+) -> pd.DataFrame:
     """Fine-tune `network` in place and return its history.
 
     Parameters
     ----------
-    network : network.Network
+    network
         Maps uint8 pictures (n, height, width, 3) to logits (n, classes).
     pictures : sequence of uint8 pictures, such as `cache.Pictures`
         ``pictures[numbers]`` is an array of shape (n, height, width, 3).
     targets : array of int, shape (pictures,)
         Numbers of the network's outputs, see `network.Network.set_outputs`.
-    settings : settings.Settings
     validation : (pictures, targets) or None
         Scored after each epoch, in the precision of the training; these targets are numbers of labels.
-    augment : callable or None
+    augment
         ``augment(pictures, keys)``, see `augmentation.Pipeline`.
-    seed : int
-    folder : pathlib.Path or None
+    folder
         Where to keep ``checkpoint.safetensors``. If there is one of the same training, it goes on from there.
-    about : dict or None
+    about
         What makes it the same training, besides the settings; fit for JSON.
     tracker : "tensorboard", "mlflow" or None
         See `tracking.start`.
-    workers : int or None
+    workers
         See `batches.load`.
-    progress : bool
+    progress
         Show bars and a line an epoch.
-    on_epoch : callable or None
+    on_epoch
         Is given the history so far, a pandas.DataFrame, after each epoch.
 
     Returns
@@ -450,7 +455,15 @@ class _Ramp(Settings):
         return LOWEST * (HIGHEST / LOWEST) ** position
 
 
-def find_learning_rate(network, pictures, targets, settings, augment=None, seed=0, progress=True):
+def find_learning_rate(
+    network: Network,
+    pictures: Pictures | np.ndarray,
+    targets: np.ndarray,
+    settings: Settings,
+    augment: Augment | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Train `network`, which this spoils, with a rate that grows from step to step, until the loss explodes.
 
     Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
