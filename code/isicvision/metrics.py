@@ -140,7 +140,7 @@ def _steps(positive, scores, weights):
 
 @_by_class
 def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute the mean, over positive pictures, of the precision among the pictures with their score or a higher one."""
+    """Compute the mean, over positive pictures, of the precision among the pictures with a score as high."""
     hits, alarms = (
         group[np.argsort(-scores[group], kind="stable")]
         for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
