@@ -7,7 +7,7 @@ farther from the training pictures than nearly all held-out pictures do.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,13 +98,11 @@ def taps(network: Network) -> Iterator[list[torch.Tensor]]:
         earlier = len(found)
 
     *body, _ = stages(network.body)
-    hooks = [modules[-1].register_forward_hook(keep) for _, modules in body]
-    hooks.append(network.body.register_forward_hook(keep_features))
-    try:
+    with ExitStack() as hooks:
+        for _, modules in body:
+            hooks.enter_context(modules[-1].register_forward_hook(keep))
+        hooks.enter_context(network.body.register_forward_hook(keep_features))
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class StageMeans(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import cv2
@@ -68,13 +69,10 @@ def _last_with_places(network, batch):
         if is_map and output.shape[1] in widths:  # else channels come last, as in transformers
             found.append(module)
 
-    hooks = [module.register_forward_hook(note) for module in modules]
-    try:
-        with torch.no_grad():
-            network(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(note))
+        network(batch)
     # transformers begin with a convolution, too; what follows of them has no places
     if not found or modules.index(found[-1]) + len([*found[-1].modules()]) < len(modules) / 2:
         raise ValueError("this network keeps no places that Grad-CAM could show; take a convolutional one")
