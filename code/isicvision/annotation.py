@@ -1,12 +1,15 @@
 """Decisions about labels: a log on disk that is only ever added to, and a dataset with the decisions applied."""
 
 import csv
+import os
 import warnings
 from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+
+from .dataset import ImageDataset
 
 EXCLUDE = "(exclude)"
 UNDO = "(undo)"
@@ -21,8 +24,7 @@ class Annotations:
 
     Parameters
     ----------
-    dataset : ImageDataset
-    log : str or pathlib.Path
+    log
         CSV file, made with the first decision: ``path``; ``label``, or `EXCLUDE` to leave the picture out, or `UNDO` to
         take back the decision before; ``previous``, the label until then; ``time``, in UTC. Decisions about pictures
         that the dataset lacks stay in it.
@@ -33,7 +35,7 @@ class Annotations:
         If the log is no such file, or decides for a label that the dataset does not have; the message names the line.
     """
 
-    def __init__(self, dataset, log):
+    def __init__(self, dataset: ImageDataset, log: str | os.PathLike) -> None:
         self._original = dataset
         self.log = Path(log)
         self.labels = dataset.labels
@@ -42,18 +44,16 @@ class Annotations:
         self._undoable = []
         self._is_cut = False
         if self.log.exists() and self.log.stat().st_size:
-            self._is_cut = not self.log.read_bytes().endswith(
-                b"\n"
-            )  # the machine went down in the middle of a line
+            # without a last line break the machine went down in the middle of a line
+            self._is_cut = not self.log.read_bytes().endswith(b"\n")
             self._replay()
 
     def _replay(self):
         with open(self.log, newline="", encoding="utf-8") as file:
             rows = csv.reader(file)
             if next(rows, None) != COLUMNS:
-                raise ValueError(
-                    f"{self.log} is no log of decisions: its first line is not {','.join(COLUMNS)}"
-                )
+                first = ",".join(COLUMNS)
+                raise ValueError(f"{self.log} is no log of decisions: its first line is not {first}")
             for row in rows:
                 where = f"{self.log}, line {rows.line_num}"
                 if len(row) != len(COLUMNS):  # as above
@@ -70,16 +70,16 @@ class Annotations:
                             f"{EXCLUDE}; correct the line or take another file"
                         )
 
-    def label(self, path):
+    def label(self, path: str) -> str:
         """Return the present label of a picture, or `EXCLUDE`."""
         decided = self._decided.get(path)
         return decided[-1] if decided else self._given[path]
 
-    def is_decided(self, path):
+    def is_decided(self, path: str) -> bool:
         """Say whether someone has decided about a picture, if only that its label is right."""
         return bool(self._decided.get(path))
 
-    def decide(self, path, label):
+    def decide(self, path: str, label: str) -> None:
         """Give a picture a label, or `EXCLUDE` it; the label that it has already confirms it.
 
         Raises
@@ -99,7 +99,7 @@ class Annotations:
         self._decided[path].append(label)
         self._undoable.append(path)
 
-    def undo(self):
+    def undo(self) -> str | None:
         """Take back the last decision since the log was opened; return its picture's path, or None if there is none."""
         if not self._undoable:
             return None
@@ -120,15 +120,13 @@ class Annotations:
             rows.writerow([path, label, self.label(path), datetime.now(UTC).isoformat(timespec="seconds")])
 
     @property
-    def dataset(self):
+    def dataset(self) -> ImageDataset:
         """The dataset with all decisions applied: a new `ImageDataset`."""
         labels = {path: self.label(path) for path in self._decided if self.is_decided(path)}
-        return self._original.relabel(
-            {path: None if label == EXCLUDE else label for path, label in labels.items()}
-        )
+        return self._original.relabel({p: None if label == EXCLUDE else label for p, label in labels.items()})
 
     @property
-    def table(self):
+    def table(self) -> pd.DataFrame:
         """All pictures as they stand: the dataset's table with the present ``label``, ``given`` and ``decided``."""
         table = self._original.table
         return table.assign(
@@ -137,7 +135,7 @@ class Annotations:
             decided=[self.is_decided(path) for path in table["path"]],
         )
 
-    def progress(self):
+    def progress(self) -> pd.Series:
         """Count the pictures: pandas.Series with ``pictures``, ``decided``, ``relabelled`` and ``excluded``."""
         table = self.table
         excluded = table["label"] == EXCLUDE

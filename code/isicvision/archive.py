@@ -3,14 +3,18 @@
 Speaks the ISIC Archive API v2 (https://api.isic-archive.com/api/docs/swagger/).
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -18,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 
 from . import __version__, transfer
-from .download import Download, StoppedError, choose, labeller
+from .download import Download, DownloadReport, StoppedError, choose, labeller
 from .project import PROJECT_ROOT
 from .sample import SampleAdapter
 from .transfer import TransferError
@@ -40,7 +44,7 @@ class ArchiveError(RuntimeError):
         What a download had brought until then.
     """
 
-    report = None
+    report: DownloadReport | None = None
 
 
 class IsicArchive:
@@ -48,14 +52,14 @@ class IsicArchive:
 
     Parameters
     ----------
-    source : str
+    source
         ``"isic"``: the public archive at api.isic-archive.com. ``"sample"``: the synthetic pictures of this
         repository, without a network. Or the http(s) address of an archive with the same API, such as
         ``"http://localhost:8000"``.
-    timeout : tuple of float
+    timeout
         Seconds to wait for a connection, for the next bytes, and for a whole answer (600 if not given). A picture
         that takes longer is gone on with in the next attempt, where the host allows.
-    token : str, optional
+    token
         OAuth2 bearer token, for pictures that are not public. Default: the environment variable ``ISIC_TOKEN``. It is
         sent to the API alone, never to the hosts of files, and over https only (or to loopback).
 
@@ -74,7 +78,9 @@ class IsicArchive:
         If the sample is asked for outside the repository.
     """
 
-    def __init__(self, source="isic", timeout=(5, 30, 600), token=None):
+    def __init__(
+        self, source: str = "isic", timeout: tuple[float, ...] = (5, 30, 600), token: str | None = None
+    ) -> None:
         self.url, self.name = _locate(source)
         self.timeout = (*timeout, 600)[:3]
         self.guard = transfer.outsider_guard(self.url)
@@ -91,20 +97,16 @@ class IsicArchive:
     def __repr__(self):
         return f"IsicArchive({self.url!r})"
 
-    def count(self, query=None, collections=None):
+    def count(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
         """Count the pictures that `query` finds.
 
         Parameters
         ----------
-        query : str, optional
+        query
             In the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``; all
             pictures if not given. The fields are those of `isicvision.sample.FIELDS`; values are case-sensitive.
-        collections : int or list of int, optional
+        collections
             Only pictures in any of these, see `collections`.
-
-        Returns
-        -------
-        int
 
         Raises
         ------
@@ -118,14 +120,16 @@ class IsicArchive:
             raise ArchiveError(f"{self.url} does not say how many pictures it has: not the API v2?")
         return count
 
-    def size(self, query=None, collections=None):
-        """Return the bytes of the full-size pictures that `query` finds, as the archive's nightly index has it: int."""
+    def size(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
+        """Return the bytes of the full-size pictures that `query` finds, as the archive's nightly index has it."""
         size = self._ask("images/search/size/", query, collections).get("size")
         if not isinstance(size, int | float):
             raise ArchiveError(f"{self.url} does not say how large its pictures are: not the API v2?")
         return int(size)
 
-    def facets(self, query=None, collections=None):
+    def facets(
+        self, query: str | None = None, collections: int | Sequence[int] | None = None
+    ) -> dict[str, dict[str | None, int]]:
         """Count the pictures that `query` finds by the values of each field, before anything is downloaded.
 
         Returns
@@ -138,20 +142,19 @@ class IsicArchive:
         facets = {}
         for name, field in answer.items():
             try:
-                counts = {
-                    each.get("key_as_string", each["key"]): each["doc_count"] for each in field["buckets"]
-                }
+                counts = {b.get("key_as_string", b["key"]): b["doc_count"] for b in field["buckets"]}
                 missing = (field.get("meta") or {}).get("missing_count")
             except (TypeError, KeyError, AttributeError):
                 raise ArchiveError(
-                    f"{self.url}images/facets/ answers in another shape than the API v2's"
+                    f"{self.url}images/facets/ does not answer in the API v2's shape"
                 ) from None
             facets[name] = counts | ({None: missing} if missing else {})
         return facets
 
-    def collections(self):
-        """List the archive's collections: list of dict with ``id``, ``name``, ``description``, ``doi`` and more."""
-        url, found = f"{self.url}collections/?limit={PAGE}", {}
+    def collections(self) -> list[dict]:
+        """List the archive's collections, each with ``id``, ``name``, ``description``, ``doi`` and more."""
+        url: str | None = f"{self.url}collections/?limit={PAGE}"
+        found: dict = {}
         while url:
             page = self._page(url)
             before = len(found)
@@ -159,7 +162,7 @@ class IsicArchive:
             url = self._next(page) if len(found) > before else None
         return [*found.values()]
 
-    def record(self, isic_id):
+    def record(self, isic_id: str) -> dict:
         """Read the record of one picture: dict, as `search` yields it.
 
         Raises
@@ -169,14 +172,19 @@ class IsicArchive:
         """
         return self._json(f"{self.url}images/{isic_id}/")
 
-    def search(self, query=None, limit=None, collections=None):
+    def search(
+        self,
+        query: str | None = None,
+        limit: int | None = None,
+        collections: int | Sequence[int] | None = None,
+    ) -> Iterator[dict]:
         """Walk through the records of the pictures that `query` finds, oldest first.
 
         Parameters
         ----------
         query, collections
             As of `count`.
-        limit : int, optional
+        limit
             Stop after as many records; all if not given. Pages are asked for only as they are needed.
 
         Yields
@@ -196,19 +204,19 @@ class IsicArchive:
 
     def download(
         self,
-        folder,
-        query=None,
-        limit=None,
-        label="diagnosis_1",
+        folder: str | os.PathLike,
+        query: str | None = None,
+        limit: int | None = None,
+        label: str | Mapping[str, str] | Callable[[dict], str | None] = "diagnosis_1",
         *,
-        collections=None,
-        per_label=None,
-        seed=None,
-        max_side=None,
-        thumbnails=False,
-        connections=8,
-        progress=True,
-    ):
+        collections: int | Sequence[int] | None = None,
+        per_label: dict[str, int | None] | None = None,
+        seed: int | None = None,
+        max_side: int | None = None,
+        thumbnails: bool = False,
+        connections: int = 8,
+        progress: bool = True,
+    ) -> DownloadReport:
         """Download pictures to ``folder/<label>/<isic_id>.<extension>``; the same call again goes on.
 
         Each picture is checked and on the disk before it gets its name; one that is there is not fetched again, and
@@ -218,30 +226,30 @@ class IsicArchive:
 
         Parameters
         ----------
-        folder : str or pathlib.Path
+        folder
             Empty, new, or filled by an earlier download from the same archive.
         query, collections
             As of `count`.
-        limit : int, optional
+        limit
             As of `search`: counts the pictures found, be they new, present or without a label.
-        label : str, mapping or callable
+        label
             A field, such as the default: its value in lower case is the label (``benign``, …). Any other string is
             itself the label of all. A mapping gives the label of an isic_id or of a diagnosis, the finest level
             first. A function gets the record and returns a str, or None. Pictures without a label are listed as
             skipped. Characters unfit for a folder's name become ``_``.
-        per_label : dict of str to int or None, optional
+        per_label
             How many pictures of each label, such as ``{"benign": 200, "malignant": 200}``, None for all; no others.
-        seed : int, optional
+        seed
             With `limit` or `per_label`: a random sample, the same for the same seed, instead of the oldest pictures.
             The API cannot shuffle, so the whole listing is walked first, 100 records a request.
-        max_side : int, optional
+        max_side
             Store larger pictures reduced to this many pixels on the longer side, as JPEG; ``original_width`` and
             ``original_height`` in metadata.csv are in pixels.
-        thumbnails : bool
+        thumbnails
             Fetch the archive's small pictures (at most 256 pixels a side) instead of the full ones.
-        connections : int
+        connections
             Pictures fetched at the same time.
-        progress : bool
+        progress
             Show a bar.
 
         Returns
@@ -262,21 +270,17 @@ class IsicArchive:
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
         listing = Listing(self, query, limit if seed is None else None, collections)
         listing.begin()  # refuses a bad query before anything is written
-        wanted = limit
+        ends = [limit, listing.count]
         if per_label and None not in per_label.values():
-            wanted = sum(per_label.values())
-        if None not in (wanted, listing.count):
-            wanted = min(wanted, listing.count)
-        elif wanted is None:
-            wanted = listing.count
+            ends.append(sum(number or 0 for number in per_label.values()))
+        wanted = min((number for number in ends if number is not None), default=None)
         bar = tqdm(total=wanted, unit="picture", leave=False, disable=not progress)
         run = Download(self, folder, label_of, max_side, thumbnails, connections, bar)
 
         def records():
             if not max_side and not thumbnails:
-                self._require_room(
-                    folder, query, collections, (wanted or 0) - len(run.journal), listing.count
-                )
+                to_come = (wanted or 0) - len(run.journal)
+                self._require_room(folder, query, collections, to_come, listing.count)
             yield from choose(listing, label_of, limit, per_label, seed)
 
         goes_on = f"what came is kept in {folder}, and the same call goes on from there"
@@ -338,7 +342,7 @@ class IsicArchive:
             numbers = [collections] if isinstance(collections, int) else [*collections]
             if not numbers or not all(isinstance(number, int) for number in numbers):
                 raise ValueError(
-                    f"collections must be the number of a collection or a list of them, not {collections!r}"
+                    f"collections must be a collection's number or a list of them, not {collections!r}"
                 )
             params["collections"] = ",".join(map(str, numbers))
         if query:
@@ -358,7 +362,7 @@ class IsicArchive:
             return None
         if not isinstance(url, str) or urlsplit(url)[:2] != urlsplit(self.url)[:2]:
             raise ArchiveError(
-                f"{self.url} names {str(url)[:200]} as its next page, on another host: not followed"
+                f"{self.url} names a next page on another host, not followed: {str(url)[:200]}"
             )
         return url
 
@@ -407,7 +411,13 @@ class Listing:
         Records that came, and those that came once more and were left out.
     """
 
-    def __init__(self, archive, query, limit, collections):
+    def __init__(
+        self,
+        archive: IsicArchive,
+        query: str | None,
+        limit: int | None,
+        collections: int | Sequence[int] | None,
+    ) -> None:
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, not {limit}")
         self.archive, self.query, self.limit = archive, query, limit
@@ -415,9 +425,11 @@ class Listing:
         self._url = archive._address(
             "images/search/", query, collections, limit=max(1, min(PAGE, limit or PAGE))
         )
-        self._page, self._is_whole, self.count, self.listed, self.twice = None, False, None, 0, 0
+        self._page: Any = None
+        self.count: int | None = None
+        self._is_whole, self.listed, self.twice = False, 0, 0
 
-    def begin(self):
+    def begin(self) -> None:
         """Ask for the first page."""
         self.archive._require_login()
         self._page = self.archive._page(self._url, self.query)
@@ -454,8 +466,8 @@ class Listing:
             pages.add(url)
             self._page = self.archive._page(url, self.query, first=False)
 
-    def notes(self):
-        """Say what is odd about the listing: list of str."""
+    def notes(self) -> list[str]:
+        """Say what is odd about the listing."""
         notes = [f"the archive listed {self.twice} pictures twice; each was taken once"] if self.twice else []
         if self._is_whole and self.count not in (None, self.listed):
             notes.append(f"the archive counted {self.count} pictures and listed {self.listed}")
@@ -465,10 +477,10 @@ class Listing:
 class _Seen:
     """A set of isic_ids that stays small: ``ISIC_`` and 7 digits, as the archive has them, take a bit each."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._bits, self._others = bytearray(10**7 // 8), set()
 
-    def add(self, isic_id):
+    def add(self, isic_id: str) -> bool:
         """Add one; say whether it is new."""
         if not re.fullmatch(r"ISIC_[0-9]{7}", isic_id):
             new = isic_id not in self._others
@@ -483,15 +495,15 @@ class _Seen:
 class _Bearer(requests.auth.AuthBase):
     """Sends the token to the API's own host (`requests` would else prefer what ~/.netrc says)."""
 
-    def __init__(self, token, url):
+    def __init__(self, token: str, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ValueError(
-                f"{url} is not https: the token would travel in the clear. Unset ISIC_TOKEN, or use https"
+                f"{url} is not https, a token would travel in the clear: unset ISIC_TOKEN, or use https"
             )
         self._token, self._origin = token, parts[:2]
 
-    def __call__(self, request):
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if urlsplit(request.url)[:2] == self._origin:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request

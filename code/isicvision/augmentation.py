@@ -1,6 +1,8 @@
 """imgaug pipelines: two ready ones and your own; on the fly while training, or materialised as pictures on disk."""
 
 import copy
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from imgaug.random import RNG
 from PIL import Image
 
 from . import pixels
+from .dataset import ImageDataset
 from .download import folder_name
 
 _T = np.linspace(0, 1, 24)
@@ -19,7 +22,12 @@ BEZIER = np.stack([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], axis=1)
 """Weights of start, control and end of a quadratic Bézier curve along it, shape (24, 3)."""
 
 
-def augment_dataset(dataset, augmenters, folder=None, seed=0):
+def augment_dataset(
+    dataset: ImageDataset,
+    augmenters: iaa.Augmenter | Sequence[iaa.Augmenter],
+    folder: str | os.PathLike | None = None,
+    seed: int = 0,
+) -> ImageDataset:
     """Augment the pictures of a training set with imgaug pipelines.
 
     Without `folder` nothing is written: `ImageClassifier.fit` passes each picture, in every epoch anew, through
@@ -29,16 +37,16 @@ def augment_dataset(dataset, augmenters, folder=None, seed=0):
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         The training part of a split. Never validation or test pictures: `evaluate` refuses augmented ones.
-    augmenters : imgaug.augmenters.Augmenter or list of them
+    augmenters
         Pipelines that keep size and channels of a picture: `dermoscopy`, `original_2018`, or your own, such as
         ``iaa.Sequential([iaa.Fliplr(0.5)])``.
-    folder : str or pathlib.Path, optional
+    folder
         Where to write the copies (JPEG, at the size of the picture), in a folder per label. Give each dataset
         one of its own, apart from the originals: the same call writes the same files again, and
         `ImageDataset.from_folder` would take copies for originals.
-    seed : int
+    seed
         0 or more. For the materialised copies; on the fly the seed of the classifier counts.
 
     Returns
@@ -144,9 +152,9 @@ class Pipeline:
 
     Parameters
     ----------
-    augmenters : imgaug.augmenters.Augmenter or sequence of them
+    augmenters
         Each picture passes through one of them, chosen at random. They are copied.
-    seed : int
+    seed
         0 or more.
 
     Raises
@@ -164,7 +172,7 @@ class Pipeline:
     in one thread only).
     """
 
-    def __init__(self, augmenters, seed):
+    def __init__(self, augmenters: iaa.Augmenter | Sequence[iaa.Augmenter], seed: int) -> None:
         augmenters = copy.deepcopy(_listed(augmenters))
         nodes = [node for augmenter in augmenters for node in _nodes(augmenter)]
         for node in nodes:  # a deterministic one would leave its random numbers to the next, to draw again
@@ -178,7 +186,7 @@ class Pipeline:
         iaa.AddToHueAndSaturation(seed=0)
         self.__dict__.update(state)
 
-    def __call__(self, pictures, keys):
+    def __call__(self, pictures: np.ndarray, keys: Sequence[int]) -> np.ndarray:
         """Augment pictures.
 
         Parameters
@@ -229,7 +237,7 @@ def _nodes(augmenter):
             yield from _nodes(child)
 
 
-def original_2018():
+def original_2018() -> iaa.Sequential:
     """Return the augmentation of Microsoft's sample of 2018: imgaug.augmenters.Sequential.
 
     Half of the pictures are mirrored; each side is cropped by up to a tenth, and the rest resized to the old size.
@@ -238,8 +246,14 @@ def original_2018():
 
 
 def dermoscopy(
-    scale=(0.9, 1.15), shift=0.05, brightness=0.1, tint=0.016, saturation=0.15, hair=0.1, cutout=0.2
-):
+    scale: tuple[float, float] = (0.9, 1.15),
+    shift: float = 0.05,
+    brightness: float = 0.1,
+    tint: float = 0.016,
+    saturation: float = 0.15,
+    hair: float = 0.1,
+    cutout: float = 0.2,
+) -> iaa.Sequential:
     """Return an augmentation for dermoscopic pictures: imgaug.augmenters.Sequential.
 
     * **Mirrored and turned by quarters**, each of the eight ways as often: a lesion on the skin has no up and no left.
@@ -286,7 +300,7 @@ class Hair(iaa.Augmenter):
             picture[...] = _with_hair(picture, random_state)
         return batch
 
-    def get_parameters(self):
+    def get_parameters(self) -> list:
         """Return what imgaug shows of an augmenter: here nothing."""
         return []
 

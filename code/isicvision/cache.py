@@ -7,6 +7,8 @@ page cache, which all processes share: memory stays flat however many pictures t
 faster here, counts as the process's memory, and ends the process where a file is cut short.)
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import shutil
@@ -14,11 +16,14 @@ import sqlite3
 import tempfile
 import warnings
 import zlib
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
+from numpy.typing import DTypeLike
 
 from . import pixels
 
@@ -26,7 +31,7 @@ LIMIT = 20
 """GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
 
 
-def folder():
+def folder() -> Path:
     """Return where the cache lies: ISICVISION_CACHE, else ``isicvision`` in the user's own cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("ISICVISION_CACHE") or Path(home) / "isicvision")
@@ -37,23 +42,21 @@ class Arrays:
 
     Parameters
     ----------
-    kind : str
+    kind
         Says how the arrays were made, such as ``pixels-224``: another kind is another folder.
-    shape : tuple of int
-    dtype : numpy dtype
     """
 
-    def __init__(self, kind, shape, dtype):
+    def __init__(self, kind: str, shape: Sequence[int], dtype: DTypeLike) -> None:
         self.kind, self.shape, self.dtype = kind, tuple(shape), np.dtype(dtype)
         self.bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self._folder = folder() / kind
-        self._room = None  # bytes that may still be written, see make_room
+        self._room: Any = None  # bytes that may still be written, from make_room on
 
-    def path(self, key):
+    def path(self, key: str) -> Path:
         """Return the file of `key`, a hash in hexadecimal digits."""
         return self._folder / key[:2] / key
 
-    def has(self, key):
+    def has(self, key: str) -> bool:
         """Say whether there is a file of the right length, and mark it as used."""
         path = self.path(key)
         try:
@@ -64,16 +67,16 @@ class Arrays:
             return False
         return True
 
-    def read(self, key, out):
+    def read(self, key: str, out: np.ndarray) -> bool:
         """Fill `out` with the array of `key`; return False if it is not there or damaged."""
         try:
             with open(self.path(key), "rb", buffering=0) as file:
-                length = file.readinto(memoryview(out).cast("B"))
+                length = file.readinto(out.data.cast("B"))
                 return length == self.bytes and file.read(5) == _checksum(out)
         except OSError:
             return False
 
-    def write(self, key, array):
+    def write(self, key: str, array: np.ndarray) -> None:
         """Keep `array` if there is room. If the disk takes no more, warn once and go on without."""
         if self._room is None:
             self.make_room(1)
@@ -100,23 +103,22 @@ class Arrays:
                 stacklevel=2,
             )
 
-    def make_room(self, count):
+    def make_room(self, count: int) -> None:
         """Delete the arrays of any kind that were not used for longest, until `count` more fit in the limit."""
         limit = round(float(os.environ.get("ISICVISION_CACHE_GB") or LIMIT) * 1e9)
         files = []
-        for entry in _files(folder()):
-            try:
-                status = entry.stat()
-            except FileNotFoundError:  # another run made room, too
-                continue
-            files.append((status.st_mtime, status.st_size, entry.path))
-        self._room = limit - sum(size for _, size, _ in files)
+        for shelf, _, names in os.walk(folder()):
+            for path in (os.path.join(shelf, name) for name in names if shelf != str(folder())):
+                with suppress(FileNotFoundError):  # another run made room, too
+                    status = os.lstat(path)
+                    files.append((status.st_mtime, status.st_size, path))
+        self._room, needed = limit - sum(size for _, size, _ in files), count * (self.bytes + 4)
         for _, size, path in sorted(files):
-            if self._room >= count * (self.bytes + 4):
+            if self._room >= needed:
                 return
             Path(path).unlink(missing_ok=True)
             self._room += size
-        if self._room < count * (self.bytes + 4):
+        if self._room < needed:
             warnings.warn(
                 f"{count} pictures take more than the {limit / 1e9:g} GB of the cache, so some are made anew each "
                 "time, which is slower; ISICVISION_CACHE_GB=… allows more",
@@ -128,33 +130,15 @@ def _checksum(array):
     return zlib.crc32(array.data).to_bytes(4, "little")
 
 
-def _files(root):
-    """List the arrays below `root`: they lie two folders deep, the index of keys does not."""
-    for kind in _folders(root):
-        for shelf in _folders(kind.path):
-            yield from (entry for entry in os.scandir(shelf.path) if entry.is_file(follow_symlinks=False))
-
-
-def _folders(root):
-    try:
-        return [entry for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-
-
-def clear():
+def clear() -> None:
     """Delete the whole cache: nothing is lost but time."""
     shutil.rmtree(folder(), ignore_errors=True)
 
 
-def keys(paths):
+def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
     """Return the key of each picture, the hash of its bytes; None where it cannot be read.
 
     Files whose name, size and times are known from an earlier call are not read again.
-
-    Parameters
-    ----------
-    paths : sequence of str or pathlib.Path
 
     Returns
     -------
@@ -211,12 +195,11 @@ class Pictures:
 
     Parameters
     ----------
-    paths : sequence of str or pathlib.Path
-    size : int
+    size
         Side of the squares, in pixels.
-    interpolation : str
+    interpolation
         See `pixels.decode`.
-    progress : str or None
+    progress
         Title of the progress bar.
 
     Attributes
@@ -231,7 +214,13 @@ class Pictures:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, paths, size, interpolation="bilinear", progress="decoding"):
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike],
+        size: int,
+        interpolation: str = "bilinear",
+        progress: str | None = "decoding",
+    ) -> None:
         self.paths = [str(path) for path in paths]
         self.size, self.interpolation = size, interpolation
         self.shape = (len(self.paths), size, size, 3)
@@ -271,7 +260,7 @@ class Pictures:
                 out[:] = self._decode(number)
         return batch
 
-    def require_all(self):
+    def require_all(self) -> Pictures:
         """Return this object, or raise one pixels.PictureError that names every broken picture."""
         if self.broken:
             raise pixels.PictureError(
@@ -281,17 +270,18 @@ class Pictures:
         return self
 
 
-def through(kind, width, pictures, compute):
+def through(
+    kind: str, width: int, pictures: Pictures, compute: Callable[[list[int]], np.ndarray]
+) -> np.ndarray:
     """Return one vector a picture, from the cache where it is, else computed and kept.
 
     Parameters
     ----------
-    kind : str
+    kind
         Must name everything that the vectors depend on but the picture.
-    width : int
+    width
         Length of the vectors.
-    pictures : Pictures
-    compute : callable
+    compute
         ``compute(numbers)`` returns float32 of shape (len(numbers), width).
 
     Returns
@@ -309,6 +299,6 @@ def through(kind, width, pictures, compute):
         arrays.make_room(len(missing))
         result[missing] = compute(missing)
         for n in missing:
-            if pictures.keys[n]:
-                arrays.write(pictures.keys[n], result[n])
+            if key := pictures.keys[n]:
+                arrays.write(key, result[n])
     return result

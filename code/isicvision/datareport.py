@@ -4,14 +4,16 @@ The report has the sections of the data summary report of the Team Data Science 
 the table of a checked `ImageDataset`; only the words of `FIELDS` and `WHY` are written by hand.
 """
 
+import os
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from . import duplicates
-from .dataset import GROUP_COLUMNS, PICTURE_COLUMNS
+from .dataset import GROUP_COLUMNS, PICTURE_COLUMNS, ImageDataset
 from .quality import MEANINGS, MEASURES
 
 OWN = {
@@ -76,14 +78,14 @@ WHY = {
 """Why a picture with a finding should go, or need not."""
 
 
-def findings(dataset, threshold=duplicates.THRESHOLD):
+def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
     """List what is wrong with single pictures: `ImageDataset.validate`, and labels that contradict each other.
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         Checked.
-    threshold : int
+    threshold
         Bits in which near-duplicates may differ, see `ImageDataset.near_duplicates`.
 
     Returns
@@ -94,36 +96,32 @@ def findings(dataset, threshold=duplicates.THRESHOLD):
     found = dataset.validate().query("problem != 'label conflict'")
     pairs = dataset.near_duplicates(threshold).query("crosses_label")
     same = dataset.table.groupby("sha256")["label"].transform("nunique") > 1
-    conflict = dataset.table[same]
-    conflict = conflict.assign(problem="label conflict", detail="the same bytes have another label elsewhere")
+    conflict = dataset.table[same].assign(
+        problem="label conflict", detail="the same bytes have another label elsewhere"
+    )
     hashes = dataset.table.set_index("path")["sha256"]
     pairs = pairs[pairs["path_a"].map(hashes) != pairs["path_b"].map(hashes)]
-    sides = [
-        pd.DataFrame(
-            {
-                "path": pairs[f"path_{one}"],
-                "problem": "near-duplicate with another label",
-                "detail": pairs["distance"].astype(str)
-                + " bits from "
-                + pairs[f"path_{other}"]
-                + ", "
-                + pairs[f"label_{other}"],
-            }
-        )
-        for one, other in ("ab", "ba")
-    ]
-    return pd.concat([found, conflict[["path", "problem", "detail"]], *sides]).reset_index(drop=True)
+    sides = []
+    for one, other in (("a", "b"), ("b", "a")):
+        bits = pairs["distance"].astype(str) + " bits from "
+        detail = bits + pairs[f"path_{other}"] + ", " + pairs[f"label_{other}"]
+        side = {
+            "path": pairs[f"path_{one}"],
+            "problem": "near-duplicate with another label",
+            "detail": detail,
+        }
+        sides.append(pd.DataFrame(side))
+    return pd.concat([found, conflict[["path", "problem", "detail"]], *sides], ignore_index=True)
 
 
-def proposals(dataset, found, exclude=()):
+def proposals(dataset: ImageDataset, found: pd.DataFrame, exclude: Sequence[str] = ()) -> pd.DataFrame:
     """Count findings by problem, with the reason for or against leaving the pictures out.
 
     Parameters
     ----------
-    dataset : ImageDataset
-    found : pandas.DataFrame
+    found
         As `findings` gives it.
-    exclude : sequence of str
+    exclude
         Problems whose pictures go.
 
     Returns
@@ -142,22 +140,19 @@ def proposals(dataset, found, exclude=()):
     rows = found.drop_duplicates(["path", "problem"]).assign(label=found["path"].map(label))
     table = pd.DataFrame({"pictures": rows["problem"].value_counts().reindex(list(WHY), fill_value=0)})
     table["excluded"] = ["yes" if problem in exclude or problem == "unreadable" else "no" for problem in WHY]
-    counts = pd.crosstab(rows["problem"], rows["label"]).reindex(
-        index=list(WHY), columns=dataset.labels, fill_value=0
-    )
+    counts = pd.crosstab(rows["problem"], rows["label"])
+    counts = counts.reindex(index=list(WHY), columns=dataset.labels, fill_value=0)
     return table.join(counts.add_prefix("of ")).assign(why=WHY.values()).rename_axis("problem")
 
 
-def exclude(dataset, found, problems):
+def exclude(dataset: ImageDataset, found: pd.DataFrame, problems: Sequence[str]) -> ImageDataset:
     """Set the pictures aside that have one of `problems`: a smaller `ImageDataset`, with the reasons."""
     chosen = found[found["problem"].isin(problems) & found["path"].isin(dataset.paths)]
-    chosen = chosen.drop_duplicates("path")
-    return dataset.without(
-        dict(zip(chosen["path"], chosen["problem"] + ": " + chosen["detail"], strict=True))
-    )
+    chosen = chosen.drop_duplicates("path").set_index("path")
+    return dataset.without((chosen["problem"] + ": " + chosen["detail"]).to_dict())
 
 
-def role(column, table):
+def role(column: str, table: pd.DataFrame) -> str:
     """Say what kind of column it is.
 
     Returns
@@ -176,7 +171,9 @@ def role(column, table):
     return "identifier" if many and not pd.api.types.is_numeric_dtype(table[column]) else "other"
 
 
-def associations(dataset, columns=None, draws=200, seed=0):
+def associations(
+    dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
     """Measure how well each column alone tells the label, as an area under the ROC curve.
 
     Numbers are the score themselves, so below 0.5 the *lower* values go with the label; rows without the number are
@@ -185,12 +182,10 @@ def associations(dataset, columns=None, draws=200, seed=0):
 
     Parameters
     ----------
-    dataset : ImageDataset
-    columns : sequence of str, optional
+    columns
         Default: all but identifiers.
-    draws : int
+    draws
         Resamples of the bootstrap over groups.
-    seed : int
 
     Returns
     -------
@@ -223,7 +218,9 @@ def associations(dataset, columns=None, draws=200, seed=0):
     return found.sort_values("auc", key=lambda auc: -(auc - 0.5).abs(), ignore_index=True)
 
 
-def shortcut(dataset, columns=None, draws=200, seed=0):
+def shortcut(
+    dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
+) -> dict:
     """Predict the label from what is no lesion: the picture's frame, quality and source.
 
     Gradient boosting (scikit-learn) in five folds by group. Near 0.5, these columns tell nothing; well above, a
@@ -231,10 +228,9 @@ def shortcut(dataset, columns=None, draws=200, seed=0):
 
     Parameters
     ----------
-    dataset : ImageDataset
-    columns : sequence of str, optional
+    columns
         Default: the columns whose `role` is ``frame`` or ``source``.
-    draws, seed : int
+    draws, seed
         As of `associations`.
 
     Returns
@@ -277,7 +273,7 @@ def shortcut(dataset, columns=None, draws=200, seed=0):
     return {"auc": auc, "low": low, "high": high, "columns": columns}
 
 
-def leaks(dataset, threshold=duplicates.THRESHOLD, seed=0):
+def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict[str, int]:
     """Count what a split picture by picture would leak, and a split by group does not.
 
     Returns
@@ -311,7 +307,7 @@ def leaks(dataset, threshold=duplicates.THRESHOLD, seed=0):
     return counts | {"tested": int(test.isin(set(train)).sum()), "test": len(test)}
 
 
-def leak_words(counts):
+def leak_words(counts: dict[str, int]) -> str:
     """Put what `leaks` counted into sentences."""
     if "random" in counts:
         tested = counts["tested"] / max(counts["test"], 1)
@@ -332,7 +328,7 @@ def leak_words(counts):
     )
 
 
-def missing(dataset):
+def missing(dataset: ImageDataset) -> pd.DataFrame:
     """Share of pictures without a value (or "unknown"), for each column of the source, in all and per label.
 
     Returns
@@ -347,7 +343,7 @@ def missing(dataset):
     return shares.sort_values("all", ascending=False, kind="stable").rename_axis("column")
 
 
-def dictionary(dataset, columns):
+def dictionary(dataset: ImageDataset, columns: Iterable[str]) -> pd.DataFrame:
     """Describe columns of a dataset: what a data dictionary says of each.
 
     Returns
@@ -380,7 +376,7 @@ def dictionary(dataset, columns):
     return pd.DataFrame(rows, columns=names)
 
 
-def relations(dataset, most=10):
+def relations(dataset: ImageDataset, most: int = 10) -> pd.DataFrame:
     """List the strongest relations between columns: Spearman's rank correlation of numbers, Cramér's V of text.
 
     V is corrected for its bias (Bergsma, *A bias-correction for Cramér's V and Tschuprow's T*, J. Korean Stat. Soc.
@@ -404,17 +400,21 @@ def relations(dataset, most=10):
     return pd.DataFrame([row for part in kept for row in part], columns=["one", "other", "measure", "value"])
 
 
-def write(dataset, folder, kept=None, exclude=()):
+def write(
+    dataset: ImageDataset,
+    folder: str | os.PathLike,
+    kept: ImageDataset | None = None,
+    exclude: Sequence[str] = (),
+) -> list[Path]:
     """Write the data summary report and the two data dictionaries as Markdown, with plots beside them.
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         Checked, before anything is left out.
-    folder : str or pathlib.Path
-    kept : ImageDataset, optional
+    kept
         What later steps read, after exclusions and corrections. Default: `dataset`.
-    exclude : sequence of str
+    exclude
         Problems whose pictures were left out, see `proposals`.
 
     Returns
@@ -434,17 +434,16 @@ def write(dataset, folder, kept=None, exclude=()):
     frame, whole = shortcut(dataset, [c for c in FRAME if c not in ("bytes", "sharpness")]), shortcut(dataset)
     numbers = [column for column in told["column"] if _numeric(table[column])]
     texts = [column for column in table if role(column, table) != "identifier" and column not in numbers]
-    tally = [
-        _common(table[column], 12).value_counts().rename_axis("value").reset_index(name="pictures")
-        for column in texts
-    ]
-    tally = [counted.assign(column=column) for column, counted in zip(texts, tally, strict=True)]
+    tally = {column: _common(table[column], 12).value_counts() for column in texts}
+    frequent = (
+        pd.concat(tally, names=["column", "value"]).reset_index(name="pictures") if texts else pd.DataFrame()
+    )
     credits = [column for column in ("attribution", "copyright_license") if column in table]
     pictures = {
-        "label": plots.class_balance(dataset).figure,
+        "label": plots.class_balance(dataset).get_figure(root=True),
         "missing": plots.missing(missing(dataset)) if raw else None,
         "measures": plots.measures(dataset),
-        "associations": plots.associations(told).figure,
+        "associations": plots.associations(told).get_figure(root=True),
     }
     for name, figure in pictures.items():
         if figure:
@@ -478,7 +477,7 @@ def write(dataset, folder, kept=None, exclude=()):
         "![Measures per label](measures.png)",
         markdown(table[numbers].describe().T.rename_axis("column").reset_index()),
         "Of what is no number, the twelve most frequent values:",
-        markdown(pd.concat(tally)[["column", "value", "pictures"]] if tally else pd.DataFrame()),
+        markdown(frequent),
         "## Variables ranked by their association with the label",
         "Area under the ROC curve of each column alone, for the label `of` against the others; 0.5 tells nothing, "
         "below it lower values go with the label; 95 % interval from a bootstrap over groups. Columns whose role is "
@@ -496,23 +495,19 @@ def write(dataset, folder, kept=None, exclude=()):
         if credits
         else "The table has neither licence nor attribution: see where the pictures come from.",
     ]
+    found_columns = markdown(dictionary(dataset, raw).drop(columns="made by"))
+    used_columns = markdown(dictionary(dataset, table.columns))
     pages = {
         "data_summary": sections,
-        "data_dictionary_raw": [
-            "# Data dictionary: the source, as found",
-            markdown(dictionary(dataset, raw).drop(columns="made by")),
-        ],
-        "data_dictionary_processed": [
-            "# Data dictionary: the table of pictures, as used",
-            markdown(dictionary(dataset, table.columns)),
-        ],
+        "data_dictionary_raw": ["# Data dictionary: the source, as found", found_columns],
+        "data_dictionary_processed": ["# Data dictionary: the table of pictures, as used", used_columns],
     }
     for name, parts in pages.items():
         (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return [folder / f"{name}.md" for name in pages]
 
 
-def shortcut_words(frame, whole):
+def shortcut_words(frame: dict, whole: dict) -> str:
     """Put what `shortcut` found, with the frame alone and with all, into sentences."""
 
     def area(found):
@@ -587,11 +582,8 @@ def _rates(values, positive, fold):
     count, sum_ = np.zeros((2, code.max() + 1, fold.max() + 1))
     np.add.at(count, (code, fold), 1)
     np.add.at(sum_, (code, fold), positive)
-    others = (
-        sum_.sum(axis=1, keepdims=True) - sum_ + positive.mean(),
-        count.sum(axis=1, keepdims=True) - count + 1,
-    )
-    return pd.Series((others[0] / others[1])[code, fold], values.index)
+    of_others, others = (each.sum(axis=1, keepdims=True) - each for each in (sum_, count))
+    return pd.Series(((of_others + positive.mean()) / (others + 1))[code, fold], values.index)
 
 
 def _areas(scores, positive, groups, fold, draws, seed):
@@ -599,12 +591,7 @@ def _areas(scores, positive, groups, fold, draws, seed):
     random, group = np.random.default_rng(seed), pd.factorize(groups)[0]
     fold = np.zeros(len(group), int) if fold is None else np.asarray(fold)
     order = np.lexsort((scores, fold))
-    score, fold, positive, group = (
-        np.asarray(scores)[order],
-        fold[order],
-        np.asarray(positive)[order],
-        group[order],
-    )
+    score, fold, positive, group = (np.asarray(a)[order] for a in (scores, fold, positive, group))
     if not len(group):
         return np.full(draws + 1, np.nan)
     new = np.r_[True, (np.diff(score) != 0) | (np.diff(fold) != 0)]

@@ -1,9 +1,12 @@
 """`ImageDataset`: a table of pictures with labels; create, look, correct, check, split, save."""
 
+from __future__ import annotations
+
 import heapq
 import os
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -47,16 +50,17 @@ class ImageDataset:
     augmenters: tuple = ()
 
     @classmethod
-    def from_folder(cls, root, group_column=None, sublabel_column=None):
+    def from_folder(
+        cls, root: str | os.PathLike, group_column: str | None = None, sublabel_column: str | None = None
+    ) -> ImageDataset:
         """Index a folder that has one subfolder a label; a ``metadata.csv`` in it is joined by file name.
 
         Parameters
         ----------
-        root : str or pathlib.Path
-        group_column : str, optional
+        group_column
             Column of metadata.csv that says which pictures belong together. Default: ``lesion_id``, else
             ``patient_id``, else each picture stands alone.
-        sublabel_column : str, optional
+        sublabel_column
             Column of metadata.csv with finer labels, the archive's ``diagnosis_3`` say: it becomes ``sublabel``, see
             `settings.Settings`.
 
@@ -106,34 +110,34 @@ class ImageDataset:
     @classmethod
     def from_csv(
         cls,
-        csv,
-        images=None,
-        image_column=None,
-        label_column="label",
-        group_column=None,
-        label_map=None,
-        metadata=None,
-    ):
+        csv: str | os.PathLike,
+        images: str | os.PathLike | None = None,
+        image_column: str | None = None,
+        label_column: str | Sequence[str] = "label",
+        group_column: str | None = None,
+        label_map: dict | None = None,
+        metadata: str | os.PathLike | None = None,
+    ) -> ImageDataset:
         """Read pictures and labels from a CSV file.
 
         Parameters
         ----------
-        csv : str or pathlib.Path
+        csv
             One row a picture.
-        images : str or pathlib.Path, optional
+        images
             Folder that holds the pictures, in subfolders or not. Default: the folder of `csv`.
-        image_column : str, optional
+        image_column
             Column that names the picture, with or without its folder and its extension. Default: the first of
             `PICTURE_COLUMNS` that is there.
-        label_column : str or list of str
+        label_column
             Column that holds the label; or one column a label, of which each row marks one (with 1, x, …).
-        group_column : str, optional
+        group_column
             Column that says which pictures belong together. Default: ``lesion_id``, else ``patient_id``,
             else each picture stands alone.
-        label_map : dict, optional
+        label_map
             Label in the file to label in the dataset. Rows with another label are set aside. Where it merges labels,
             the column ``sublabel`` keeps those of the file, see `settings.Settings`.
-        metadata : str or pathlib.Path, optional
+        metadata
             Second CSV file, whose further columns are joined by the picture's name (as it stands in `csv`).
 
         Raises
@@ -145,19 +149,18 @@ class ImageDataset:
         """
         csv = Path(csv)
         one_hot = not isinstance(label_column, str)
+        label_columns = [*label_column] if not isinstance(label_column, str) else [label_column]
         rows = _read_csv(csv, image_column, group_column, None if one_hot else label_column)
         if image_column is None:
             image_column = next((name for name in PICTURE_COLUMNS if name in rows), PICTURE_COLUMNS[0])
-        _require_columns(rows, csv, image_column, *(label_column if one_hot else [label_column]))
+        _require_columns(rows, csv, image_column, *label_columns)
         if metadata:
             rows = _join(rows, image_column, metadata, group_column)
         if group_column:
             _require_columns(rows, f"{csv} with {metadata}" if metadata else csv, group_column)
         images = Path(images) if images else csv.parent
         if not images.is_dir():
-            raise FileNotFoundError(
-                f"{images} is not a folder; images= names the one with the pictures of {csv}"
-            )
+            raise FileNotFoundError(f"{images} is not a folder; images= names the one with the pictures")
         files = _pictures_below(images)
         names = rows[image_column].astype("string").str.strip()
         found = _find(names, files)
@@ -168,7 +171,7 @@ class ImageDataset:
                 f"begins with {begins}"
                 + (" (several files have such a name: give folder and extension)" * (SEVERAL in found))
             )
-        labels, reasons = _one_hot(rows[list(label_column)]) if one_hot else _plain(rows[label_column])
+        labels, reasons = _one_hot(rows[label_columns]) if one_hot else _plain(rows[label_column])
         if label_map is not None:  # its keys may come from YAML as numbers
             mapped = labels.map({str(name): str(label) for name, label in label_map.items()})
             unknown = mapped.isna() & reasons.isna()
@@ -182,15 +185,13 @@ class ImageDataset:
         )
         reasons[names.isna()] = f"no name in the column {image_column!r}"
         paths = pd.Series(_below(images, files), dtype=object).reindex(found).set_axis(rows.index)
-        reasons[paths.where(reasons.isna()).duplicated() & reasons.isna()] = (
-            "the same picture stands in an earlier row"
-        )
+        again = paths.where(reasons.isna()).duplicated() & reasons.isna()
+        reasons[again] = "the same picture stands in an earlier row"
         keep = reasons.isna()
         table = pd.DataFrame({"path": paths[keep].astype(str), "label": labels[keep].astype(str)})
         rest = rows[keep].drop(columns=["path", "label"], errors="ignore")
-        lines = pd.Series(
-            [f"{csv}, row {row + 1}" for row in rows.index[~keep]], rows.index[~keep], dtype=str
-        )
+        left_out = rows.index[~keep]
+        lines = pd.Series([f"{csv}, row {row + 1}" for row in left_out], left_out, dtype=str)
         aside = paths[~keep].fillna(names[~keep].astype(object)).fillna(lines)
         set_aside = pd.DataFrame({"path": aside, "reason": reasons[~keep]}, dtype=str)
         return cls._checked(table.join(rest), set_aside, group_column, csv)
@@ -220,7 +221,7 @@ class ImageDataset:
         return cls(table.reset_index(drop=True), set_aside.reset_index(drop=True))
 
     @classmethod
-    def load(cls, csv):
+    def load(cls, csv: str | os.PathLike) -> ImageDataset:
         """Read a dataset that `save` wrote.
 
         Raises
@@ -231,14 +232,11 @@ class ImageDataset:
             If it was not written by `save`.
         """
         table = _read_csv(csv)
-        missing = {"path", "label", "group"} - set(table)
-        if missing:
-            raise ValueError(
-                f"{csv} lacks the columns {', '.join(sorted(missing))}: not saved by ImageDataset.save"
-            )
+        if missing := sorted({"path", "label", "group"} - set(table)):
+            raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
         return cls(table.astype({"path": str, "label": str, "group": str}))
 
-    def save(self, csv):
+    def save(self, csv: str | os.PathLike) -> Path:
         """Write the table as CSV (the pictures stay where they are) and return its path."""
         csv = Path(csv)
         csv.parent.mkdir(parents=True, exist_ok=True)
@@ -251,38 +249,37 @@ class ImageDataset:
         return len(self.table)
 
     @property
-    def labels(self):
-        """The labels that occur, sorted: list of str."""
+    def labels(self) -> list[str]:
+        """The labels that occur, sorted."""
         return sorted(self.table["label"].unique())
 
     @property
-    def paths(self):
-        """The pictures' paths in the table's order: list of str."""
+    def paths(self) -> list[str]:
+        """The pictures' paths in the table's order."""
         return self.table["path"].tolist()
 
-    def summary(self):
-        """Count pictures and groups per label: pandas.DataFrame with a row a label and one for all."""
+    def summary(self) -> pd.DataFrame:
+        """Count pictures and groups per label: a row a label and one for all."""
         rows = self.table.groupby("label")
         summary = pd.DataFrame({"pictures": rows.size(), "groups": rows["group"].nunique()})
         summary["share"] = summary["pictures"] / len(self)
         summary.loc["all"] = [len(self), self.table["group"].nunique(), 1.0]
         return summary.astype({"pictures": int, "groups": int}).round({"share": 3})
 
-    def sample(self, n, seed=0):
+    def sample(self, n: int, seed: int = 0) -> ImageDataset:
         """Draw `n` pictures, as many of each label as there are: a smaller `ImageDataset`."""
         shuffled = self.table.sample(frac=1, random_state=seed)
         turn = shuffled.groupby("label").cumcount()
         chosen = turn.sort_values(kind="stable").index[:n]
-        return replace(
-            self, table=self.table.loc[chosen].sort_values("label", kind="stable").reset_index(drop=True)
-        )
+        table = self.table.loc[chosen].sort_values("label", kind="stable", ignore_index=True)
+        return replace(self, table=table)
 
-    def relabel(self, labels):
+    def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
         """Correct labels.
 
         Parameters
         ----------
-        labels : dict of str to (str or None)
+        labels
             Path to its right label, which then has no ``sublabel``; None sets the picture aside.
 
         Raises
@@ -301,7 +298,7 @@ class ImageDataset:
         excluded = {path: "excluded by hand" for path, label in labels.items() if label is None}
         return replace(self, table=table).without(excluded)
 
-    def check(self):
+    def check(self) -> ImageDataset:
         """Decode and measure every picture; return the dataset of the sound ones, with `quality.MEASURES`.
 
         Broken, truncated or empty files and files that are no pictures go to `set_aside` with the reason.
@@ -316,22 +313,20 @@ class ImageDataset:
             return tuple(measures[name] for name in quality.MEASURES)
 
         results = pixels.map_threads(measure, self.paths, progress="checking")
-        reasons = {
-            path: result for path, result in zip(self.paths, results, strict=True) if isinstance(result, str)
-        }
-        sound = self.without(reasons)
+        pairs = zip(self.paths, results, strict=True)
+        sound = self.without({path: result for path, result in pairs if isinstance(result, str)})
         measures = [result for result in results if not isinstance(result, str)]
         table = sound.table.drop(columns=list(quality.MEASURES), errors="ignore")
         return replace(sound, table=table.join(pd.DataFrame(measures, columns=list(quality.MEASURES))))
 
-    def validate(self, min_side=64, max_side=10_000):
+    def validate(self, min_side: int = 64, max_side: int = 10_000) -> pd.DataFrame:
         """List what is wrong with the files. They are measured (`check`) if they have not been.
 
         Parameters
         ----------
-        min_side : int
+        min_side
             Pictures with a shorter side below this are ``tiny``: too small to show structures. In pixels.
-        max_side : int
+        max_side
             Pictures with a longer side above this are ``oversized``: larger than any camera's. In pixels.
             (Beyond `pixels.MAX_PIXELS` they are not decoded at all, and ``unreadable``.)
 
@@ -346,22 +341,16 @@ class ImageDataset:
 
         checked = self._measured()
         table, aside = checked.table, checked.set_aside
-        read = [
-            reason.startswith(f"{path}: ")
-            for path, reason in zip(aside["path"], aside["reason"], strict=True)
-        ]
-        broken = aside[np.array(read, bool)]
+        pairs = zip(aside["path"], aside["reason"], strict=True)
+        broken = aside[np.array([reason.startswith(f"{path}: ") for path, reason in pairs], bool)]
         size = table["width"].astype(str) + "x" + table["height"].astype(str) + " pixels"
         kinds = Image.registered_extensions()
-        named = pd.Series(
-            [kinds.get(os.path.splitext(path)[1].lower()) for path in table["path"]], dtype=object
-        )
+        endings = [os.path.splitext(path)[1].lower() for path in table["path"]]
+        named = pd.Series([kinds.get(ending) for ending in endings], dtype=object)
         first = table.groupby("sha256")[["path", "label"]].transform("first")
         again = table["path"] != first["path"]
         same = "the same bytes as " + first["path"]
-        findings = [
-            pd.DataFrame({"path": broken["path"], "problem": "unreadable", "detail": broken["reason"]})
-        ]
+        findings = [broken.rename(columns={"reason": "detail"}).assign(problem="unreadable")]
         for problem, rows, detail in (
             ("tiny", table[["width", "height"]].min(axis=1) < min_side, size),
             ("oversized", table[["width", "height"]].max(axis=1) > max_side, size),
@@ -377,16 +366,21 @@ class ImageDataset:
         ):
             found = pd.DataFrame({"path": table["path"], "problem": problem, "detail": detail})
             findings.append(found[rows])
-        return pd.concat(findings).sort_values(["path", "problem"], ignore_index=True)
+        found = pd.concat(findings)[["path", "problem", "detail"]]
+        return found.sort_values(["path", "problem"], ignore_index=True)
 
-    def near_duplicates(self, threshold=duplicates.THRESHOLD, parts=None):
+    def near_duplicates(
+        self,
+        threshold: int = duplicates.THRESHOLD,
+        parts: Sequence[ImageDataset] | dict[str, ImageDataset] | None = None,
+    ) -> pd.DataFrame:
         """List pairs of pictures that look alike. They are measured (`check`) if they have not been.
 
         Parameters
         ----------
-        threshold : int
+        threshold
             Bits of 64 in which their perceptual hashes may differ, see `duplicates.near_pairs`.
-        parts : sequence or dict of ImageDataset, optional
+        parts
             Parts of this dataset, as `split` gives them. Default: the column ``split``, if there is one.
 
         Returns
@@ -411,7 +405,7 @@ class ImageDataset:
 
         return self if set(MEASURES) <= set(self.table) else self.check()
 
-    def without(self, reasons):
+    def without(self, reasons: dict[str, str]) -> ImageDataset:
         """Set aside the pictures of `reasons`, a dict of path to reason."""
         aside = pd.DataFrame({"path": [*reasons], "reason": [*reasons.values()]}, dtype=str)
         keep = ~self.table["path"].isin(reasons.keys())
@@ -421,7 +415,14 @@ class ImageDataset:
             set_aside=pd.concat([self.set_aside, aside], ignore_index=True),
         )
 
-    def split(self, *fractions, stratify="label", group="group", seed=0, near_duplicates=None):
+    def split(
+        self,
+        *fractions: float,
+        stratify: str = "label",
+        group: str | None = "group",
+        seed: int = 0,
+        near_duplicates: int | None = None,
+    ) -> list[ImageDataset]:
         """Split into parts that share no group and have the labels in like proportion.
 
         Groups are dealt out one by one, larger ones first, to the part that lacks the largest
@@ -429,15 +430,14 @@ class ImageDataset:
 
         Parameters
         ----------
-        *fractions : float
+        *fractions
             Share of each part, such as ``0.6, 0.2, 0.2``; they sum to 1.
-        stratify : str
+        stratify
             Column whose values each part gets in proportion.
-        group : str or None
+        group
             Column whose equal values stay in one part; a missing value stands alone. ``"group"`` is the
             dataset's own: the lesion where it is known. None splits picture by picture.
-        seed : int
-        near_duplicates : int, optional
+        near_duplicates
             Groups with pictures whose perceptual hashes differ in at most so many bits stay in one part too.
             `check` must have been called.
 
@@ -461,12 +461,19 @@ class ImageDataset:
         parts = self._deal(fractions, stratify, group, seed, near_duplicates)
         return [self._rows(parts == n) for n in range(len(fractions))]
 
-    def folds(self, k, stratify="label", group="group", seed=0, near_duplicates=None):
+    def folds(
+        self,
+        k: int,
+        stratify: str = "label",
+        group: str | None = "group",
+        seed: int = 0,
+        near_duplicates: int | None = None,
+    ) -> list[tuple[ImageDataset, ImageDataset]]:
         """Split into `k` parts as `split` does; return k pairs (the others, this part), for cross-validation.
 
         Parameters
         ----------
-        k : int
+        k
             2 or more.
         stratify, group, seed, near_duplicates
             As of `split`.
@@ -486,16 +493,22 @@ class ImageDataset:
         parts = self._deal([1 / k] * k, stratify, group, seed, near_duplicates)
         return [(self._rows(parts != n), self._rows(parts == n)) for n in range(k)]
 
-    def split_report(self, parts, stratify="label", group="group", near_duplicates=None):
+    def split_report(
+        self,
+        parts: Sequence[ImageDataset] | dict[str, ImageDataset],
+        stratify: str = "label",
+        group: str = "group",
+        near_duplicates: int | None = None,
+    ) -> pd.DataFrame:
         """Say how well a split keeps groups whole and labels in proportion.
 
         Parameters
         ----------
-        parts : sequence or dict of ImageDataset
+        parts
             As `split` gives them; three are called train, validation and test, two train and test.
-        stratify, group : str
+        stratify, group
             As of `split`.
-        near_duplicates : int, optional
+        near_duplicates
             Count near-duplicates within so many bits across parts too.
 
         Returns
@@ -505,9 +518,9 @@ class ImageDataset:
             each label in the part, ``largest_deviation`` of these from the shares in all, ``shared_groups``:
             how many also stand in another part, ``near_duplicates``: pairs with a picture of another part.
         """
-        parts = _named(parts)
-        index = [*parts, "all"]
-        tables = [part.table.assign(part=name) for name, part in parts.items()]
+        named = _named(parts)
+        index = [*named, "all"]
+        tables = [part.table.assign(part=name) for name, part in named.items()]
         table = pd.concat([*tables, self.table.assign(part="all")], ignore_index=True)
         table["group"] = _group_names(table, group)
         dealt = table[table["part"] != "all"]
@@ -534,20 +547,18 @@ class ImageDataset:
         """Deal out the groups; return the number of the part of each picture: numpy.ndarray of int."""
         if self.augmenters or "augmented_from" in self.table:
             raise ValueError(
-                "split first, then augment the training part: augmented pictures are for training only"
+                "split first, then augment the training part: augmented pictures are for training"
             )
         for column in (stratify, *([group] if group else [])):
             if column not in self.table:
-                raise ValueError(
-                    f"no column {column!r} to split by; there are: {', '.join(self.table.columns)}"
-                )
+                known = ", ".join(self.table.columns)
+                raise ValueError(f"no column {column!r} to split by; there are: {known}")
         groups = self._groups(group, near_duplicates)
         label, labels = pd.factorize(self.table[stratify], sort=True, use_na_sentinel=False)
         counts = pd.DataFrame({"group": groups, "label": label}).value_counts(sort=False).reset_index()
         # a group with several labels (a corrected label, say) counts where most of its pictures are
-        main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True]).drop_duplicates(
-            "group"
-        )
+        main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
+        main = main.drop_duplicates("group")
         main = main.assign(size=main["group"].map(counts.groupby("group")["count"].sum()))
         main = main.sample(frac=1, random_state=seed).sort_values("size", ascending=False, kind="stable")
         part_of = np.zeros(groups.max(initial=-1) + 1, int)
@@ -559,9 +570,7 @@ class ImageDataset:
                 )
             names, sizes, first = rows["group"].to_numpy(), rows["size"].tolist(), len(fractions)
             part_of[names[:first]] = range(first)  # one to each, so that no part is left without this label
-            filled = [
-                (size / share, n) for n, (size, share) in enumerate(zip(sizes, fractions, strict=False))
-            ]
+            filled = [(sizes[n] / share, n) for n, share in enumerate(fractions)]
             heapq.heapify(filled)
             for name, size in zip(names[first:], sizes[first:], strict=True):
                 share, part = filled[0]  # the emptiest
@@ -582,9 +591,7 @@ class ImageDataset:
         if near_duplicates is None:
             return groups
         if "phash" not in self.table:
-            raise ValueError(
-                "near_duplicates needs perceptual hashes: dataset = dataset.check() measures them"
-            )
+            raise ValueError("near_duplicates needs perceptual hashes, which dataset.check() measures")
         # groups and sets of near-duplicates are the nodes, pictures the edges; a component takes its first name
         alike = duplicates.clusters(duplicates.as_integers(self.table["phash"]), near_duplicates)
         n = len(names)
@@ -704,11 +711,7 @@ def _one_hot(columns):
 def _join(rows, image_column, csv, *text_columns):
     """Add the columns of a second CSV file."""
     other = _read_csv(csv, image_column, *text_columns)
-    key = (
-        image_column
-        if image_column in other
-        else next((n for n in PICTURE_COLUMNS if n in other), image_column)
-    )
+    key = next((name for name in (image_column, *PICTURE_COLUMNS) if name in other), image_column)
     _require_columns(other, csv, key)
     other = other.drop_duplicates(key).set_index(key)
     if not rows[image_column].isin(other.index).any():

@@ -4,28 +4,38 @@
 fetch. They are daemons, so that Ctrl-C need not wait for a server that says nothing.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import heapq
 import html
 import itertools
 import json
+import math
 import os
 import queue
 import re
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import pixels
 from .journal import FLUSH_SECONDS, OWN_FILES, Journal
 from .sample import FIELDS
 from .transfer import ATTEMPTS, Part, TransferError, fetch, pause
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from tqdm import tqdm
+
+    from .archive import IsicArchive
 
 PARTS = ".parts"
 WAITING = 256  # pictures that may wait for their next attempt while others are fetched
@@ -59,18 +69,18 @@ class DownloadReport:
     _files: dict = field(default_factory=lambda: {"fetched": [], "present": []}, repr=False)
 
     @property
-    def fetched(self):
-        """Pictures that this call brought: list of pathlib.Path."""
+    def fetched(self) -> list[Path]:
+        """Pictures that this call brought."""
         return [self.folder / name for name in self._files["fetched"]]
 
     @property
-    def present(self):
-        """Pictures that were there already: list of pathlib.Path."""
+    def present(self) -> list[Path]:
+        """Pictures that were there already."""
         return [self.folder / name for name in self._files["present"]]
 
     @property
-    def table(self):
-        """One row a picture, by isic_id: pandas.DataFrame of ``isic_id``, ``status``, ``reason``, ``path``."""
+    def table(self) -> pd.DataFrame:
+        """One row a picture, by isic_id: ``isic_id``, ``status``, ``reason``, ``path``."""
         import pandas as pd  # slow to import, and only a table needs it
 
         rows = [(path.stem, "fetched", "", str(path)) for path in self.fetched]
@@ -121,17 +131,14 @@ class Download:
 
     Parameters
     ----------
-    archive : IsicArchive
+    archive
         Lends its session, time limits and guard, and reads a record again whose address has expired.
-    folder : pathlib.Path
-    label_of : callable
+    label_of
         Record to folder name or None, as `labeller` makes it.
-    max_side : int or None
+    max_side
         Store larger pictures reduced to it.
-    thumbnails : bool
+    thumbnails
         Fetch the archive's small pictures.
-    connections : int
-    bar : tqdm.tqdm
 
     Raises
     ------
@@ -139,7 +146,16 @@ class Download:
         If `folder` holds something else.
     """
 
-    def __init__(self, archive, folder, label_of, max_side, thumbnails, connections, bar):
+    def __init__(
+        self,
+        archive: IsicArchive,
+        folder: Path,
+        label_of: Callable[[dict], str | None],
+        max_side: int | None,
+        thumbnails: bool,
+        connections: int,
+        bar: tqdm,
+    ) -> None:
         self.archive, self.folder, self.label_of, self.bar = archive, Path(folder), label_of, bar
         self.max_side, self.size_name = max_side, "thumbnail_256" if thumbnails else "full"
         variant = f"at most {max_side} pixels a side" if max_side else "full size"
@@ -152,7 +168,7 @@ class Download:
         self.connections, self.slots = connections, threading.BoundedSemaphore(connections)
         self.stop, self.flushed, self.tags_fit = threading.Event(), time.monotonic(), False
 
-    def run(self, records):
+    def run(self, records: Iterable[dict]) -> None:
         """Take every record; return when each picture is there, or given up.
 
         Raises
@@ -210,9 +226,8 @@ class Download:
             return None
         url, suffix = self._address(record)
         if url is None:
-            return self._close(
-                isic_id, "failed", "its record names no file that can be a picture", row, known
-            )
+            reason = "its record names no file that can be a picture"
+            return self._close(isic_id, "failed", reason, row, known)
         part = Part(self.folder / PARTS, isic_id, self.left.pop(isic_id, None))
         self.todo.put(Job(isic_id, url, f"{row['label']}/{isic_id}{suffix}", row, part, known is not None))
         self.under_way += 1
@@ -385,9 +400,8 @@ class Download:
         self.stop.set()
         for _ in workers:
             self.todo.put(None)
-        until = (
-            time.monotonic() + 2
-        )  # one that hears nothing from its server is left behind: it writes no more
+        # one that hears nothing from its server is left behind: it writes no more
+        until = time.monotonic() + 2
         for worker in workers:
             if worker.ident:
                 worker.join(max(0, until - time.monotonic()))
@@ -403,9 +417,8 @@ class Download:
             (self.folder / PARTS).rmdir()
         problem = self.journal.close()
         if problem:
-            self.report.notes.append(
-                f"metadata.csv is behind ({problem}); the same call brings it up to date"
-            )
+            note = f"metadata.csv is behind ({problem}); the same call brings it up to date"
+            self.report.notes.append(note)
         self.bar.close()
 
 
@@ -417,7 +430,13 @@ def _disk_trouble(error, folder):
     return f"{folder} cannot be written to: {error}"
 
 
-def choose(records, label_of, limit=None, per_label=None, seed=None):
+def choose(
+    records: Iterable[dict],
+    label_of: Callable[[dict], str | None],
+    limit: int | None = None,
+    per_label: dict[str, int | None] | None = None,
+    seed: int | None = None,
+) -> Iterator[dict]:
     """Pick records: the first ones, or a random sample that is the same for the same seed.
 
     The API lists the oldest pictures first and cannot shuffle. So a sample walks the whole listing, 100 records a
@@ -426,14 +445,13 @@ def choose(records, label_of, limit=None, per_label=None, seed=None):
 
     Parameters
     ----------
-    records : iterable of dict
-    label_of : callable
+    label_of
         Record to label or None. Records without a label are passed on, to be listed as skipped.
-    limit : int, optional
+    limit
         How many in all.
-    per_label : dict of str to int or None, optional
+    per_label
         How many of each label, None for all; no others are taken.
-    seed : int, optional
+    seed
         Draw at random; the first ones if not given.
 
     Yields
@@ -443,32 +461,33 @@ def choose(records, label_of, limit=None, per_label=None, seed=None):
     if seed is None and not per_label:
         yield from records
         return
-    room = dict(per_label) if per_label else {None: limit}  # None: all labels together
-    drawn, turn = {label: [] for label in room}, itertools.count()
-    for record in records:
+    wanted: dict = per_label or {"": limit}  # "": all labels together
+    room = {label: math.inf if number is None else number for label, number in wanted.items()}
+    drawn: dict[str, list] = {label: [] for label in room}
+    for turn, record in enumerate(records):
         label = label_of(record) if isinstance(record, dict) else None
+        pool = label if label and per_label else ""
         if label is None:
             yield record
+        elif not room.get(pool):
             continue
-        pool = label if per_label else None
-        if seed is None:
-            if room.get(pool, 0) != 0:
-                room[pool] = room[pool] and room[pool] - 1
-                yield record
-            if all(number == 0 for number in room.values()):
+        elif seed is None:
+            room[pool] -= 1
+            yield record
+            if not any(room.values()):
                 return
-        elif room.get(pool, 0) != 0:
+        else:
             name = f"{seed}:{record.get('isic_id')}".encode("utf-8", "replace")
             key = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
-            heapq.heappush(drawn[pool], (-key, next(turn), record))
-            if room[pool] is not None and len(drawn[pool]) > room[pool]:
+            heapq.heappush(drawn[pool], (-key, turn, record))
+            if len(drawn[pool]) > room[pool]:
                 heapq.heappop(drawn[pool])
     for heap in drawn.values():
         for *_, record in sorted(heap, key=lambda entry: -entry[0]):
             yield record
 
 
-def labeller(label):
+def labeller(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> Callable[[dict], str | None]:
     """Turn `label` of `IsicArchive.download` into a function of the record that gives a folder's name or None.
 
     Raises
@@ -495,8 +514,8 @@ def labeller(label):
     return lambda record: label
 
 
-def folder_name(value, lower=False):
-    """Make a label fit to name a folder: str, or None if nothing is left of it."""
+def folder_name(value: object, lower: bool = False) -> str | None:
+    """Make a label fit to name a folder; None if nothing is left of it."""
     if not isinstance(value, str | int | float):
         return None
     text = str(value).lower() if lower else str(value)
@@ -506,7 +525,7 @@ def folder_name(value, lower=False):
     return name if name.strip("_") and len(name.encode()) < 200 else None
 
 
-def flatten(record):
+def flatten(record: dict) -> dict:
     """Put what is known of a picture into one flat dict; unknown keys are kept, as the archive adds some."""
     metadata = record.get("metadata")
     flat = {}

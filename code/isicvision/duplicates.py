@@ -5,10 +5,12 @@ flatters the test; with two labels it teaches nothing.
 """
 
 import warnings
+from collections.abc import Iterable
 from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 THRESHOLD = 2
 """Bits of 64 in which the hashes of near-duplicates may differ; docs/data.md has the measurement behind it."""
@@ -19,7 +21,7 @@ LIMIT = 1_000_000
 BLOCK = 2**21
 
 
-def near_pairs(hashes, threshold=THRESHOLD):
+def near_pairs(hashes: ArrayLike, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """List all pairs of hashes that differ in at most `threshold` bits.
 
     Multi-index hashing (Norouzi, Punjani and Fleet, *Fast search in Hamming space with multi-index hashing*,
@@ -29,7 +31,7 @@ def near_pairs(hashes, threshold=THRESHOLD):
     Parameters
     ----------
     hashes : array-like of uint64, shape (n,)
-    threshold : int
+    threshold
         0 to 64.
 
     Returns
@@ -78,7 +80,7 @@ def near_pairs(hashes, threshold=THRESHOLD):
     return first[order], second[order], distance[order]
 
 
-def clusters(hashes, threshold=THRESHOLD):
+def clusters(hashes: ArrayLike, threshold: int = THRESHOLD) -> np.ndarray:
     """Find the sets of hashes that are connected by pairs within `threshold`.
 
     Returns
@@ -91,7 +93,7 @@ def clusters(hashes, threshold=THRESHOLD):
     return connected(one, other, len(unique))[member]
 
 
-def connected(one, other, n):
+def connected(one: np.ndarray, other: np.ndarray, n: int) -> np.ndarray:
     """Find connected components; return their numbers for `n` nodes, edges going from `one` to `other`."""
     from scipy.sparse import coo_array  # loads when first used
     from scipy.sparse.csgraph import connected_components
@@ -100,7 +102,7 @@ def connected(one, other, n):
     return connected_components(edges, directed=False)[1]
 
 
-def as_integers(hashes):
+def as_integers(hashes: Iterable[str]) -> np.ndarray:
     """Turn hashes of 16 hex digits, as `quality.measure` gives them, into an array of uint64.
 
     Raises
@@ -114,14 +116,13 @@ def as_integers(hashes):
         raise ValueError(f"the column phash holds no hashes of 16 hex digits: {error}; see check()") from None
 
 
-def near_table(table, threshold=THRESHOLD):
+def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:
     """List near-duplicates in a table of pictures.
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         Columns ``path``, ``label``, ``group``, ``phash`` and, if pictures are in parts, ``part``.
-    threshold : int
 
     Returns
     -------

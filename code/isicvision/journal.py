@@ -36,11 +36,11 @@ class Journal:
 
     Parameters
     ----------
-    folder : pathlib.Path
+    folder
         Of the pictures; made if it is not there.
-    source : str
+    source
         Address of the archive: a folder holds the pictures of one.
-    variant : str
+    variant
         How the pictures are stored, such as ``"full size"``: a folder holds one kind.
 
     Raises
@@ -49,7 +49,7 @@ class Journal:
         If the folder holds something else, or another download is writing to it.
     """
 
-    def __init__(self, folder, source, variant):
+    def __init__(self, folder: Path, source: str, variant: str) -> None:
         self.folder = Path(folder)
         found = (self.folder / NAME).exists()
         if not found:
@@ -79,18 +79,18 @@ class Journal:
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
         self._source, self._pending, self._rewritten = source, [], (time.monotonic(), 0.0)
-        self._columns, self._is_behind = None, True  # of metadata.csv; unknown: to be written anew
+        self._columns: list[str] = []  # of metadata.csv
+        self._is_behind = True  # it must be written anew
         if not found:
             self._adopt_metadata()
         elif about.get("tables") == "whole" and (self.folder / "metadata.csv").exists():
             with open(self.folder / "metadata.csv", encoding="utf-8", newline="") as file:
-                self._columns, self._is_behind = next(csv.reader(file), None), False
+                self._columns, self._is_behind = next(csv.reader(file), []), False
 
     def _open(self):
         self._db = sqlite3.connect(self.folder / NAME, timeout=0, isolation_level=None)
-        self._db.execute(
-            "PRAGMA locking_mode = EXCLUSIVE"
-        )  # from the first write until the journal is closed
+        # from the first write until the journal is closed
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         with self._transaction():
             for statement in SCHEMA.split(";"):
                 self._db.execute(statement)
@@ -131,35 +131,43 @@ class Journal:
     def __len__(self):
         return self._db.execute("SELECT COUNT(*) FROM pictures WHERE status = 'done'").fetchone()[0]
 
-    def get(self, isic_id):
+    def get(self, isic_id: str) -> tuple[str, str, int, dict] | None:
         """Return (status, file, bytes, record) of a picture, or None; ``status`` is done, failed or skipped."""
         found = self._db.execute(
             "SELECT status, file, bytes, record FROM pictures WHERE isic_id = ?", (_clean(isic_id),)
         ).fetchone()
         return found and (*found[:3], json.loads(found[3]))
 
-    def put(self, isic_id, status, file=None, size=None, record=None, reason=None, known=False):
+    def put(
+        self,
+        isic_id: str,
+        status: str,
+        file: str | None = None,
+        size: int | None = None,
+        record: dict | None = None,
+        reason: str | None = None,
+        known: bool = False,
+    ) -> None:
         """Note what became of a picture; on the disk after the next `flush`.
 
         Parameters
         ----------
-        isic_id : str
-        status : str
+        status
             ``done``, ``failed`` or ``skipped``.
-        file : str, optional
+        file
             Path of the picture in the folder, with ``/``.
-        size : int, optional
+        size
             Its bytes.
-        record : dict, optional
+        record
             Its flat metadata.
-        reason : str, optional
+        reason
             Why it is not there.
-        known : bool
+        known
             The journal has it already.
         """
         self._pending.append((isic_id, status, reason, file, size, record or {}, known))
 
-    def flush(self):
+    def flush(self) -> None:
         """Write what was put to the journal, then bring metadata.csv and the credits up to date.
 
         Raises
@@ -169,21 +177,18 @@ class Journal:
         """
         if not self._pending:
             return
+        # the journal must not tell of a picture whose name a power cut may take back
         for folder in {self.folder / file.rpartition("/")[0] for _, _, _, file, *_ in self._pending if file}:
-            _sync_folder(
-                folder
-            )  # the journal must not tell of a picture whose name a power cut may take back
+            _sync_folder(folder)
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 map(self._row, self._pending),
             )
             self._db.execute("INSERT OR REPLACE INTO about VALUES ('tables', 'behind')")
-        done = [
-            {**record, "file": file} for _, status, _, file, _, record, _ in self._pending if status == "done"
-        ]
+        done = [{**record, "file": file} for _, how, _, file, _, record, _ in self._pending if how == "done"]
         self._is_behind |= any(known for *_, known in self._pending)
-        self._is_behind |= self._columns is None or not set().union(*done) <= {*self._columns}
+        self._is_behind |= not set().union(*done) <= {*self._columns}
         self._pending = []
         when, took = self._rewritten
         if not self._is_behind:
@@ -192,7 +197,7 @@ class Journal:
         elif time.monotonic() - when > 20 * took:  # not again and again when it is large
             self._write_tables()
 
-    def close(self):
+    def close(self) -> Exception | None:
         """Flush, write the tables sorted, and give the folder free; return the error if the disk takes no more."""
         problem = None
         try:
@@ -211,8 +216,8 @@ class Journal:
     @staticmethod
     def _row(entry):
         isic_id, status, reason, file, size, record, _ = entry
-        credit = [record.get(name) for name in ("attribution", "copyright_license")]
-        texts = (None if text is None else _clean(str(text)) for text in (*credit,))
+        credit = (record.get(name) for name in ("attribution", "copyright_license"))
+        texts = (None if text is None else _clean(str(text)) for text in credit)
         return (_clean(isic_id), status, reason and _clean(reason), file, size, json.dumps(record), *texts)
 
     def _write_tables(self):

@@ -1,27 +1,36 @@
 """Find labels that may be wrong: scores of a model that has not seen the lesion, ranked by cleanlab."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from .classifier import ImageClassifier
+from .dataset import ImageDataset
 
 FOLDS = 5
 
 
-def out_of_fold(dataset, backbone="efficientnet_lite0", image_size=None, classifier=None, seed=0):
+def out_of_fold(
+    dataset: ImageDataset,
+    backbone: str = "efficientnet_lite0",
+    image_size: int | None = None,
+    classifier: ClassifierMixin | None = None,
+    seed: int = 0,
+) -> np.ndarray:
     """Score each picture by a classifier that was fitted without any picture of its lesion.
 
     Parameters
     ----------
-    dataset : ImageDataset
-    backbone : str
+    backbone
         Whose features the classifier sees.
-    image_size : int, optional
-    classifier : scikit-learn classifier, optional
+    classifier
         Default: a logistic regression, not balanced: its scores should be as rare as the labels are.
-    seed : int
+    seed
         Of the folds.
 
     Returns
@@ -49,7 +58,7 @@ def out_of_fold(dataset, backbone="efficientnet_lite0", image_size=None, classif
     )
 
 
-def find(dataset, scores=None, **options):
+def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> pd.DataFrame:
     """Rank the pictures by how much their label looks like a mistake (cleanlab's confident learning).
 
     Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A low rank is no
@@ -57,7 +66,6 @@ def find(dataset, scores=None, **options):
 
     Parameters
     ----------
-    dataset : ImageDataset
     scores : array of float, shape (pictures, labels), optional
         Out-of-fold, columns in the order of ``dataset.labels``. Default: `out_of_fold`, which takes `options`.
     **options

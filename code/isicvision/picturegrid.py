@@ -1,5 +1,6 @@
 """A grid of pictures in a notebook that can be clicked and worked by keys; what they mean is the caller's matter."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anywidget
@@ -39,10 +40,10 @@ class PictureGrid(anywidget.AnyWidget):
     large = traitlets.Dict().tag(sync=True)
     hotkeys = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
-    def on_key(self, function):
+    def on_key(self, function: Callable[[str], object]) -> None:
         """Have ``function(key)`` called for each of `hotkeys` that is pressed; a double click counts as ``z``."""
         self.on_msg(lambda _, message, __: function(message["key"]))
 
-    def focus(self):
+    def focus(self) -> None:
         """Have the next key come here: a button that keeps it would leave ``x`` to JupyterLab, which cuts the cell."""
         self.send({"focus": True})

@@ -6,8 +6,10 @@ copy of this very file: one definition of preprocessing, not two.
 
 import io
 import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -24,7 +26,7 @@ class PictureError(ValueError):
     """A picture that cannot be read; the message says which one and why."""
 
 
-def listed(reasons):
+def listed(reasons: Iterable[str]) -> str:
     """Write out the first ten messages, each on a line of its own: str."""
     reasons = [*reasons]
     return "".join(f"\n  {reason}" for reason in reasons[:10] + ["…"] * (len(reasons) > 10))
@@ -50,12 +52,9 @@ def _open(source):
         raise PictureError(f"{name}: not a picture ({', '.join(FORMATS)} can be read)") from error
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
-    if (
-        getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
-    ):  # MPO: a camera's JPEG with a preview behind
-        raise PictureError(
-            f"{name}: an animation or a stack of {image.n_frames} pictures; save the one you mean"
-        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview behind
+        raise PictureError(f"{name}: an animation or a stack of {frames} pictures; save the one you mean")
     return name, image
 
 
@@ -71,7 +70,12 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def decode(source, size=None, interpolation="bilinear", min_side=1):
+def decode(
+    source: str | os.PathLike | bytes | BinaryIO,
+    size: int | None = None,
+    interpolation: str = "bilinear",
+    min_side: int = 1,
+) -> np.ndarray:
     """Decode one picture to RGB, upright, as an array.
 
     With `size`, the shorter side is resized to it (with antialiasing) and the centre square is cut out; JPEGs
@@ -80,13 +84,13 @@ def decode(source, size=None, interpolation="bilinear", min_side=1):
 
     Parameters
     ----------
-    source : str, pathlib.Path, bytes or binary file object
+    source
         JPEG, PNG, TIFF, BMP or WebP.
-    size : int, optional
+    size
         Side of the square, in pixels; the whole picture at its own size if not given.
     interpolation : "bilinear" or "bicubic"
         Of the resizing.
-    min_side : int
+    min_side
         Pictures with a shorter side, in pixels, are refused.
 
     Returns
@@ -104,9 +108,8 @@ def decode(source, size=None, interpolation="bilinear", min_side=1):
         raise ValueError(f"interpolation is 'bilinear' or 'bicubic', not {interpolation!r}")
     image, ((width, height), _) = _load(source, size)
     if min(width, height) < min_side:
-        raise PictureError(
-            f"{_name(source)}: {width}x{height} pixels are too few, each side needs {min_side} or more"
-        )
+        few = f"{width}x{height} pixels are too few, each side needs {min_side} or more"
+        raise PictureError(f"{_name(source)}: {few}")
     if size:
         width, height = image.size
         left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)
@@ -115,7 +118,9 @@ def decode(source, size=None, interpolation="bilinear", min_side=1):
     return np.asarray(image)
 
 
-def frame(source, max_side):
+def frame(
+    source: str | os.PathLike | bytes | BinaryIO, max_side: int
+) -> tuple[Image.Image, tuple[int, int], str]:
     """Decode the whole picture to RGB, upright, with its longer side reduced to at most `max_side`.
 
     JPEGs are decoded at a reduced scale where that serves, so this is also the quick way to see whether a file
@@ -123,8 +128,7 @@ def frame(source, max_side):
 
     Parameters
     ----------
-    source : str, pathlib.Path, bytes or binary file object
-    max_side : int
+    max_side
         In pixels; smaller pictures stay as they are.
 
     Returns
@@ -140,7 +144,7 @@ def frame(source, max_side):
     image, about = _load(source, max_side)
     scale = max_side / max(image.size)
     if scale < 1:
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BILINEAR)
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
     return image, *about
 
 
@@ -160,7 +164,7 @@ def _load(source, side=None):
         raise PictureError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
 
 
-def map_threads(function, items, progress=None):
+def map_threads(function: Callable, items: Sequence, progress: str | None = None) -> list:
     """Apply `function` to `items` in as many threads as there are cores (Pillow decodes without the GIL)."""
     if len(items) == 1:  # a thread for it would cost the service a tenth of its time
         return [function(items[0])]

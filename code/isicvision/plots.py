@@ -1,29 +1,39 @@
 """Pictures to look at: each function draws one thing and returns its axes or figure."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
+import os
 import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from . import pixels
 
+if TYPE_CHECKING:
+    from .dataset import ImageDataset
+    from .evaluation import Evaluation
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of the labels in their sorted order: Okabe and Ito's palette, distinct for colour-blind eyes."""
 
 
-def colours(labels):
-    """Return the colour of each label: dict of str to str."""
+def colours(labels: Iterable[str]) -> dict[str, str]:
+    """Return the colour of each label."""
     return {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(labels)}
 
 
-def class_balance(dataset, ax=None):
+def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     """Draw pictures and groups (lesions) per label as bars."""
     ax = ax or plt.subplots(figsize=(5, 2.2), layout="constrained")[1]
     counts = dataset.summary().drop(index="all")
@@ -39,7 +49,7 @@ def class_balance(dataset, ax=None):
     return ax
 
 
-def distribution(dataset, column, ax=None):
+def distribution(dataset: ImageDataset, column: str, ax: Axes | None = None) -> Axes:
     """Draw how often each value of a metadata column occurs, per label; missing values are a bar too."""
     ax = ax or plt.subplots(figsize=(6, 2.8), layout="constrained")[1]
     if column not in dataset.table:
@@ -47,12 +57,7 @@ def distribution(dataset, column, ax=None):
     values = dataset.table[column]
     if values.dtype.kind == "f":
         values = values.map(lambda value: f"{value:g}" if value == value else "missing")
-    counts = (
-        dataset.table.assign(value=values.fillna("missing"))
-        .groupby(["value", "label"])
-        .size()
-        .unstack(fill_value=0)
-    )
+    counts = pd.crosstab(values.fillna("missing"), dataset.table["label"])
     order = dataset.table[column].dropna().drop_duplicates().sort_values()
     order = [f"{value:g}" if dataset.table[column].dtype.kind == "f" else value for value in order]
     counts = counts.reindex([*order, *["missing"] * ("missing" in counts.index)])
@@ -63,27 +68,22 @@ def distribution(dataset, column, ax=None):
         places = np.arange(len(counts)) + (number - (len(dataset.labels) - 1) / 2) * width
         ax.bar(places, shares[label], width, color=colour, label=f"{label} (n = {counts[label].sum()})")
     ax.set(ylabel="share of the label", title=column)
-    if len("".join(map(str, counts.index))) > 40:
-        ax.set_xticks(range(len(counts)), counts.index, rotation=30, ha="right", rotation_mode="anchor")
-    else:
-        ax.set_xticks(range(len(counts)), counts.index)
+    ax.set_xticks(range(len(counts)), counts.index)
+    if len("".join(counts.index)) > 40:
+        plt.setp(ax.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     ax.legend(frameon=False)
     return ax
 
 
-def measures(dataset, columns=None):
+def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Figure:
     """Draw how measures are spread, per label: small multiples of the columns of numbers that vary.
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         Checked, unless `columns` are named.
-    columns : sequence of str, optional
+    columns
         Default: the numbers among `quality.MEASURES`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     from .quality import MEASURES  # loads when first used
 
@@ -113,16 +113,14 @@ def measures(dataset, columns=None):
         ax.set_yticks([])
         ax.yaxis.set_minor_locator(NullLocator())
     if columns:
-        figure.legend(
-            *axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=7, frameon=False
-        )
-    figure.supxlabel(
-        "share of the label's pictures; the last bin holds the top 1 % too", fontsize=9, color="0.4"
-    )
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=7, frameon=False)
+    note = "share of the label's pictures; the last bin holds the top 1 % too"
+    figure.supxlabel(note, fontsize=9, color="0.4")
     return figure
 
 
-def missing(shares):
+def missing(shares: pd.DataFrame) -> Figure:
     """Draw the share of missing values per column and label, as `datareport.missing` gives it; return the figure."""
     figure, ax = plt.subplots(figsize=(7, 0.9 + 0.26 * len(shares)), layout="constrained")
     ax.barh(shares.index, shares["all"], color="0.85", label="all")
@@ -139,58 +137,41 @@ def missing(shares):
     return figure
 
 
-def examples(dataset, column, each=6, most=10, seed=0, size=120):
+def examples(
+    dataset: ImageDataset, column: str, each: int = 6, most: int = 10, seed: int = 0, size: int = 120
+) -> Figure:
     """Draw pictures of each value of a column, a row a value, the frequent ones first.
 
     Parameters
     ----------
-    dataset : ImageDataset
-    column : str
+    column
         A diagnosis, say.
-    each : int
+    each
         Pictures a value.
-    most : int
+    most
         Values shown, the most frequent ones.
-    seed : int
-    size : int
+    size
         Side of each picture in pixels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     counts = dataset.table[column].value_counts().head(most)
-    figure, axes = plt.subplots(
-        len(counts),
-        each,
-        figsize=(1.25 * each + 2, 1.25 * len(counts) + 0.3),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = _panels(len(counts), each, 1.25 * each + 2, 1.25 * len(counts) + 0.3)
     chosen = []
     for row, (value, count) in zip(axes, counts.items(), strict=True):
         shown = dataset.table[dataset.table[column] == value]
         shown = shown.sample(min(each, len(shown)), random_state=seed)
         chosen.append(shown)
-        for ax in row:
-            ax.set(xticks=[], yticks=[], frame_on=False)
         for ax, path in zip(row, shown["path"], strict=False):
             ax.imshow(pixels.decode(path, size))
         labels = "/".join(sorted(shown["label"].unique()))
-        name = "\n".join(textwrap.wrap(str(value), 24))
-        row[0].set_ylabel(
-            f"{name}\n{labels}, {count}",
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=9,
-            multialignment="right",
-        )
+        name = f"{textwrap.fill(str(value), 24)}\n{labels}, {count}"
+        row[0].set_axis_on()
+        row[0].set(xticks=[], yticks=[], frame_on=False)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, multialignment="right")
     figure.supxlabel(credit(pd.concat(chosen)), fontsize=8, color="0.4")
     return figure
 
 
-def associations(table, ax=None):
+def associations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how well each column tells the label, as `datareport.associations` gives it: points with intervals."""
     shown = table.dropna(subset="auc").reset_index(drop=True)
     ax = ax or plt.subplots(figsize=(7.5, 1.2 + 0.25 * len(shown)), layout="constrained")[1]
@@ -214,28 +195,20 @@ def associations(table, ax=None):
     return ax
 
 
-def pairs(pairs, columns=3, size=150):
+def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
     """Draw pairs of pictures side by side, with their distance and labels.
 
     Parameters
     ----------
-    pairs : pandas.DataFrame
+    pairs
         Rows as `ImageDataset.near_duplicates` gives them.
-    columns : int
+    columns
         Pairs in a row.
-    size : int
+    size
         Side of each picture in pixels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     rows = max(1, -(-len(pairs) // columns))
-    figure, axes = plt.subplots(
-        rows, 2 * columns, figsize=(3.4 * columns, 2 * rows), squeeze=False, layout="constrained"
-    )
-    for ax in axes.flat:
-        ax.set_axis_off()
+    figure, axes = _panels(rows, 2 * columns, 3.4 * columns, 2 * rows)
     for (left, right), pair in zip(axes.reshape(-1, 2), pairs.to_dict("records"), strict=False):
         left.imshow(pixels.decode(pair["path_a"], size))
         right.imshow(pixels.decode(pair["path_b"], size))
@@ -245,39 +218,35 @@ def pairs(pairs, columns=3, size=150):
     return figure
 
 
-def save(figure, path):
+def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a figure to a file and close it, so that a notebook does not show it a second time; return the path."""
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return Path(path)
 
 
-def grid(pictures, columns=6, titles=None, size=150):
+def grid(
+    pictures: ImageDataset | pd.DataFrame,
+    columns: int = 6,
+    titles: Sequence[str] | None = None,
+    size: int = 150,
+) -> Figure:
     """Draw pictures in rows, with their labels and where they come from.
 
     Parameters
     ----------
-    pictures : ImageDataset or pandas.DataFrame
+    pictures
         A table with ``path`` and ``label``; with ``prediction`` too, wrong ones say what they were
         taken for. The columns ``attribution`` and ``copyright_license``, where present, make the caption.
-    columns : int
-    titles : sequence of str, optional
+    titles
         Instead of the labels.
-    size : int
+    size
         Side of each picture in pixels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
-    table = getattr(pictures, "table", pictures).reset_index(drop=True)
+    table = pictures if isinstance(pictures, pd.DataFrame) else pictures.table
     rows = max(1, -(-len(table) // columns))
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.6 * columns, 1.85 * rows + 0.3), squeeze=False, layout="constrained"
-    )
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, (number, row) in zip(axes.flat, table.iterrows(), strict=False):
+    figure, axes = _panels(rows, columns, 1.6 * columns, 1.85 * rows + 0.3)
+    for number, (ax, row) in enumerate(zip(axes.flat, table.to_dict("records"), strict=False)):
         try:
             ax.imshow(pixels.decode(row["path"], size))
         except pixels.PictureError:
@@ -287,13 +256,19 @@ def grid(pictures, columns=6, titles=None, size=150):
             wrong = row["prediction"] != row["label"]
             title = f"{row['label']}\nseen as {row['prediction']}" if wrong else row["label"]
         ax.set_title(title, fontsize=9)
-    caption = credit(table)
-    if caption:
-        figure.supxlabel(caption, fontsize=8, color="0.4")
+    figure.supxlabel(credit(table), fontsize=8, color="0.4")
     return figure
 
 
-def credit(table):
+def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """Return a figure of `width` x `height` inches and its axes, array of shape (rows, columns), for pictures."""
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return figure, axes
+
+
+def credit(table: pd.DataFrame) -> str:
     """Return the attributions of the pictures of a table in one line, or an empty string."""
     if "attribution" not in table:
         return ""
@@ -303,59 +278,39 @@ def credit(table):
     return f"{shown} ({', '.join(licences)})" if licences else shown
 
 
-def augmented(dataset, pictures=3, views=6, seed=0, size=150):
+def augmented(
+    dataset: ImageDataset, pictures: int = 3, views: int = 6, seed: int = 0, size: int = 150
+) -> Figure:
     """Draw a few pictures of an augmented dataset, each followed by what its pipelines make of it.
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         As `augment_dataset` returns it without a folder.
-    pictures, views : int
+    pictures, views
         Rows, fewer if the dataset is smaller, and augmented pictures in each.
-    seed : int
-    size : int
+    size
         Side of each picture in pixels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     from .augmentation import Pipeline
 
     shown = dataset.sample(pictures, seed)
     pipeline = Pipeline(dataset.augmenters, seed)
-    figure, axes = plt.subplots(
-        len(shown),
-        views + 1,
-        figsize=(1.5 * (views + 1), 1.6 * len(shown) + 0.3),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = _panels(len(shown), views + 1, 1.5 * (views + 1), 1.6 * len(shown) + 0.3)
     for number, (row, path) in enumerate(zip(axes, shown.paths, strict=True)):
         original = pixels.decode(path, size)
         keys = range(number * views, (number + 1) * views)
         copies = pipeline(np.repeat(original[None], views, axis=0), keys)
         for column, (ax, picture) in enumerate(zip(row, [original, *copies], strict=True)):
             ax.imshow(picture)
-            ax.set_axis_off()
             if number == 0:
                 ax.set_title("original" if column == 0 else f"view {column}", fontsize=9)
     figure.supxlabel(credit(shown.table), fontsize=8, color="0.4")
     return figure
 
 
-def history(history):
-    """Draw loss, accuracy or ROC AUC, and the learning rate by epoch, for training and validation.
-
-    Parameters
-    ----------
-    history : pandas.DataFrame
-        As `ImageClassifier.fit` returns it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+def history(history: pd.DataFrame) -> Figure:
+    """Draw loss, accuracy, ROC AUC and learning rate by epoch, from the table that `ImageClassifier.fit` returns."""
     figure, axes = plt.subplots(1, 4, figsize=(13, 2.8), layout="constrained")
     for ax, name in zip(axes, ("loss", "accuracy", "roc_auc"), strict=False):
         for part, style, colour in (("train", "o--", COLOURS[0]), ("validation", "o-", COLOURS[1])):
@@ -372,7 +327,7 @@ def history(history):
     return figure
 
 
-def live_history():
+def live_history() -> Callable[[pd.DataFrame], None]:
     """Return a function for ``fit(on_epoch=…)`` that draws the history so far in the notebook, anew each epoch."""
     from IPython.display import display  # notebooks have it; nothing else needs it
 
@@ -386,7 +341,7 @@ def live_history():
     return draw
 
 
-def learning_rates(table, ax=None):
+def learning_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the range test of `ImageClassifier.find_learning_rate`: the loss against the rate, and the suggestion."""
     ax = ax or plt.subplots(figsize=(5.5, 3), layout="constrained")[1]
     ax.plot(table["learning_rate"], table["loss"], color="0.8", label="each step")
@@ -400,16 +355,14 @@ def learning_rates(table, ax=None):
     return ax
 
 
-def measured(table, setting, ax=None):
+def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
     """Draw what the values of one setting did to the ROC AUC, and how long each took.
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         As tests/bench/bench_settings.py writes it: setting, value, pictures, roc_auc, low, high, seconds. The row
         ``common`` stands for the value that all other settings share.
-    setting : str
-    ax : matplotlib.axes.Axes, optional
     """
     rows = table[table["setting"].isin([setting, "common"])].astype({"value": object, "common_value": object})
     is_common = rows["setting"] == "common"
@@ -428,11 +381,8 @@ def measured(table, setting, ax=None):
         ax.annotate(
             f"{row['roc_auc']:.3f}", (place, row["roc_auc"]), xytext=(6, -3), textcoords="offset points"
         )
-    names = [_short(row["value"]) for _, row in rows.iterrows()]
-    labels = [
-        f"{name}\n{row['seconds']:.0f} s" for name, (_, row) in zip(names, rows.iterrows(), strict=True)
-    ]
-    ax.set_xticks(range(len(rows)), labels)
+    names = [f"{_short(row['value'])}\n{row['seconds']:.0f} s" for _, row in rows.iterrows()]
+    ax.set_xticks(range(len(rows)), names)
     ax.set(xlim=(-0.5, len(rows) - 0.3), ylabel="ROC AUC", title=f"{setting} (orange: common to all others)")
     return ax
 
@@ -442,24 +392,15 @@ def _short(value):
     return textwrap.fill(str(value), 20) if pd.isna(number) else f"{number:g}"
 
 
-def roc(evaluation, ax=None):
+def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw the ROC curve of the positive label with its 95 % band, the area and its interval, and the threshold."""
     ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
     curve, bands = evaluation.roc(), evaluation.bands()
-    ax.fill_between(
-        bands["place"], bands["recall_low"], bands["recall_high"], color=COLOURS[1], alpha=0.2, lw=0
-    )
-    ax.plot(
-        curve["false_positive_rate"], curve["recall"], color=COLOURS[1], label=_area(evaluation, "roc_auc")
-    )
-    if len(evaluation.classes) == 2:
-        ax.plot(
-            1 - evaluation.metric("specificity"),
-            evaluation.metric("recall"),
-            "o",
-            color="black",
-            label=_at(evaluation),
-        )
+    low, high = bands["recall_low"], bands["recall_high"]
+    ax.fill_between(bands["place"], low, high, color=COLOURS[1], alpha=0.2, lw=0)
+    label = _area(evaluation, "roc_auc")
+    ax.plot(curve["false_positive_rate"], curve["recall"], color=COLOURS[1], label=label)
+    _mark_threshold(ax, evaluation, 1 - evaluation.metric("specificity"), evaluation.metric("recall"))
     ax.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
     ax.set(xlabel="false positive rate (1 - specificity)", ylabel="recall (sensitivity)", aspect="equal")
     ax.set_title(f"ROC, {evaluation.positive} (n = {len(evaluation.table)})")
@@ -467,23 +408,15 @@ def roc(evaluation, ax=None):
     return ax
 
 
-def precision_recall(evaluation, ax=None):
+def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw the precision-recall curve of the positive label: its 95 % band, average precision, and the threshold."""
     ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
     curve, bands = evaluation.precision_recall(), evaluation.bands()
-    ax.fill_between(
-        bands["place"], bands["precision_low"], bands["precision_high"], color=COLOURS[1], alpha=0.2, lw=0
-    )
+    low, high = bands["precision_low"], bands["precision_high"]
+    ax.fill_between(bands["place"], low, high, color=COLOURS[1], alpha=0.2, lw=0)
     label = _area(evaluation, "average_precision")
     ax.plot(curve["recall"], curve["precision"], drawstyle="steps-post", color=COLOURS[1], label=label)
-    if len(evaluation.classes) == 2:
-        ax.plot(
-            evaluation.metric("recall"),
-            evaluation.metric("precision"),
-            "o",
-            color="black",
-            label=_at(evaluation),
-        )
+    _mark_threshold(ax, evaluation, evaluation.metric("recall"), evaluation.metric("precision"))
     share = (evaluation.table["label"] == evaluation.positive).mean()
     ax.axhline(share, linestyle=":", color="0.5", label=f"chance ({share:.2f})")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
@@ -492,8 +425,10 @@ def precision_recall(evaluation, ax=None):
     return ax
 
 
-def _at(evaluation):
-    return f"at threshold {0.5 if evaluation.threshold is None else evaluation.threshold:.3f}"
+def _mark_threshold(ax, evaluation, x, y):
+    if len(evaluation.classes) == 2:  # more have none
+        threshold = 0.5 if evaluation.threshold is None else evaluation.threshold
+        ax.plot(x, y, "o", color="black", label=f"at threshold {threshold:.3f}")
 
 
 def _area(evaluation, name):
@@ -503,7 +438,7 @@ def _area(evaluation, name):
     return f"{title} {evaluation.text(name)}"
 
 
-def confusion(evaluation, ax=None):
+def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw the confusion matrix as counts, shaded by the share of the true label."""
     counts = evaluation.confusion_matrix()
     side = 1.2 + 0.9 * len(counts)
@@ -519,25 +454,19 @@ def confusion(evaluation, ax=None):
     return ax
 
 
-def scores(evaluation, ax=None):
+def scores(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw how the scores of the positive label are spread, for each true label."""
     ax = ax or plt.subplots(figsize=(5, 3), layout="constrained")[1]
     for label, colour in colours(evaluation.classes).items():
         values = evaluation.table.loc[evaluation.table["label"] == label, f"score_{evaluation.positive}"]
-        ax.hist(
-            values,
-            np.linspace(0, 1, 21),
-            density=True,
-            alpha=0.6,
-            color=colour,
-            label=f"{label} (n = {len(values)})",
-        )
+        name = f"{label} (n = {len(values)})"
+        ax.hist(values, 20, range=(0, 1), density=True, alpha=0.6, color=colour, label=name)
     ax.set(xlabel=f"score for {evaluation.positive}", ylabel="density", title="Scores by true label")
     ax.legend(frameon=False)
     return ax
 
 
-def reliability(evaluation, ax=None, bins=10):
+def reliability(evaluation: Evaluation, ax: Axes | None = None, bins: int = 10) -> Axes:
     """Draw how often the positive label is true where its score is so high: see `decisions.reliability`."""
     from .decisions import reliability
 
@@ -556,17 +485,12 @@ def reliability(evaluation, ax=None, bins=10):
     return ax
 
 
-def net_benefit(table, ax=None):
+def net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw a decision curve, as `decisions.net_benefit` gives it: the model against referring all and none."""
     ax = ax or plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
     for name, style, colour in (("model", "-", COLOURS[1]), ("all", "--", "0.4"), ("none", ":", "0.4")):
-        ax.plot(
-            table["threshold"],
-            table[name],
-            style,
-            color=colour,
-            label={"model": name}.get(name, f"refer {name}"),
-        )
+        label = name if name == "model" else f"refer {name}"
+        ax.plot(table["threshold"], table[name], style, color=colour, label=label)
     top = max(table["model"].max(), table["all"].max())
     ax.set(
         xlabel="threshold: risk from which on one refers", ylabel="net benefit", ylim=(-0.2 * top, 1.1 * top)
@@ -576,7 +500,7 @@ def net_benefit(table, ax=None):
     return ax
 
 
-def slices(table, metric="roc_auc", ax=None):
+def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None) -> Axes:
     """Draw the metric of each value of a column with its interval, as `comparison.slices` gives it."""
     ax = ax or plt.subplots(figsize=(7, 1.3 + 0.32 * len(table)), layout="constrained")[1]
     styles = {
@@ -601,21 +525,17 @@ def slices(table, metric="roc_auc", ax=None):
     return ax
 
 
-def changed(dataset, names=None, size=128):
+def changed(dataset: ImageDataset, names: Sequence[str] | None = None, size: int = 128) -> Figure:
     """Draw what `audit.shortcuts` shows the model: a row a picture, a column a change.
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         A few pictures.
-    names : sequence of str, optional
+    names
         Of `audit.CHANGES`; default: all, and the border of the next picture.
-    size : int
+    size
         Side of each picture in pixels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     from . import audit  # SciPy loads when first used
 
@@ -624,47 +544,27 @@ def changed(dataset, names=None, size=128):
     columns |= {name: audit.changed(pictures, name) for name in (audit.CHANGES if names is None else names)}
     if names is None:
         columns[audit.SWAPPED] = audit.with_borders(pictures, np.roll(pictures, 1, axis=0))
-    figure, axes = plt.subplots(
-        len(pictures),
-        len(columns),
-        figsize=(1.05 * len(columns), 1.05 * len(pictures) + 0.7),
-        squeeze=False,
-        layout="constrained",
-    )
+    width, height = 1.05 * len(columns), 1.05 * len(pictures) + 0.7
+    figure, axes = _panels(len(pictures), len(columns), width, height)
     for line, (name, shown) in zip(axes.T, columns.items(), strict=True):
         line[0].set_title(textwrap.fill(name, 11), fontsize=8)
         for ax, picture in zip(line, shown, strict=True):
             ax.imshow(picture)
-            ax.set_axis_off()
-    caption = credit(dataset.table)
-    if caption:
-        figure.supxlabel(caption, fontsize=8, color="0.4")
+    figure.supxlabel(credit(dataset.table), fontsize=8, color="0.4")
     return figure
 
 
-def audit(table):
-    """Draw the result of `audit.shortcuts`: each figure with its interval, and the bounds as dashed lines.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+def audit(table: pd.DataFrame) -> Figure:
+    """Draw the result of `audit.shortcuts`: each figure with its interval, and the bounds as dashed lines."""
     from .audit import JUDGED_BY
 
     of_area = table[(table.index == "unchanged") | table.index.isin(list(JUDGED_BY))].copy()
     moved = table.drop(of_area.index)
     figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.27 * len(moved)), layout="constrained")
-    lost = [name for name, figure in JUDGED_BY.items() if figure == "lost" and name in table.index]
+    lost = [name for name, judged in JUDGED_BY.items() if judged == "lost" and name in table.index]
     ends = {"roc_auc_low": "lost_high", "roc_auc_high": "lost_low", "bound": "bound"}
-    for (
-        shown,
-        taken,
-    ) in ends.items():  # what is lost counts from the unchanged pictures, with its own interval
-        of_area.loc[lost, shown] = of_area.loc["unchanged", "roc_auc"] - of_area.loc[lost, taken]
+    for end, taken in ends.items():  # what is lost counts from the unchanged pictures, with its own interval
+        of_area.loc[lost, end] = of_area.loc["unchanged", "roc_auc"] - of_area.loc[lost, taken]
     _intervals(axes[0], of_area, "roc_auc")
     for place, bound in enumerate(of_area["bound"]):
         axes[0].vlines(bound, place - 0.4, place + 0.4, color="0.3", linestyle="--")
@@ -675,9 +575,8 @@ def audit(table):
         axes[1].vlines([-bound, bound], place - 0.4, place + 0.4, color="0.3", linestyle="--")
     axes[1].axvline(0, linestyle=":", color="0.5")
     axes[1].set(xlabel="past which share of the pictures the average one moves", title="With something added")
-    handles, names = axes[1].get_legend_handles_labels()
-    shown = dict(zip(names, handles, strict=True))
-    figure.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False)
+    handles = dict(zip(*reversed(axes[1].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -692,15 +591,12 @@ def _intervals(ax, table, figure):
     ax.set_ylim(len(table) - 0.5, -0.5)
 
 
-def report(evaluation, path, title, notes=()):
+def report(evaluation: Evaluation, path: str | os.PathLike, title: str, notes: Sequence[str] = ()) -> Path:
     """Write one HTML page with the metrics, their intervals and the plots, all in the file; return its path.
 
     Parameters
     ----------
-    evaluation : Evaluation
-    path : str or pathlib.Path
-    title : str
-    notes : sequence of str
+    notes
         Paragraphs below the title: which model, which pictures, what not to use it for.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
@@ -718,7 +614,7 @@ td, th {{padding: .15rem .8rem; text-align: right}} img {{max-width: 100%}}</sty
 <h2>Metrics on {len(evaluation.table)} test pictures</h2>
 <p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over lesions.
 Positive label: {html.escape(evaluation.positive)}.</p>{table}
-<h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{_encode(figure)}">
+<h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{encode(figure)}">
 </body></html>
 """
     path = Path(path)
@@ -727,7 +623,7 @@ Positive label: {html.escape(evaluation.positive)}.</p>{table}
     return path
 
 
-def _encode(figure: Figure, kind: str = "png") -> str:
+def encode(figure: Figure, kind: str = "png") -> str:
     """Render a figure as a base64 picture and close it, so that a notebook does not show it a second time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=90)

@@ -1,5 +1,6 @@
 """Where the repository lies, and a clear word when a notebook is run before its predecessor."""
 
+import os
 from pathlib import Path
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -8,19 +9,15 @@ PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
 """The repository that isicvision is installed from (`pip install -e .`), else the current folder."""
 
 
-def require(path, made_by):
+def require(path: str | os.PathLike, made_by: str) -> Path:
     """Return `path` if it is there, else say which notebook makes it.
 
     Parameters
     ----------
-    path : str or pathlib.Path
+    path
         A file or folder that an earlier notebook writes.
-    made_by : str
+    made_by
         That notebook, from the repository's root: ``"code/02_modeling/02_train.ipynb"``.
-
-    Returns
-    -------
-    pathlib.Path
 
     Raises
     ------

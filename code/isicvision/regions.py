@@ -13,7 +13,7 @@ ELLIPSE = 0.35
 """Half axes of the ellipse that stands for a lesion that is not found, as a share of the sides."""
 
 
-def lesion(picture):
+def lesion(picture: np.ndarray) -> np.ndarray:
     """Find the lesion, with a small margin.
 
     Otsu's threshold of the blue channel, in which pigment and blood are dark, after a median filter against hair
@@ -39,7 +39,7 @@ def lesion(picture):
     return _enlarged(_grown(found, 0.04), picture.shape)
 
 
-def skin(picture):
+def skin(picture: np.ndarray) -> np.ndarray:
     """Find the skin: what is neither the lesion with a margin, nor dark corners, nor glare or paper.
 
     Hair and rulers stay in; a median leaves them out.

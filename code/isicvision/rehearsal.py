@@ -1,7 +1,10 @@
 """A dry run: stand-ins that print the calls made to them."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import Any
 
 
 class Rehearsal:
@@ -11,7 +14,7 @@ class Rehearsal:
     Model.register(workspace, 'outputs/bundle')
     """
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         vars(self)["_text"] = text
 
     def __getattr__(self, name):
@@ -20,7 +23,7 @@ class Rehearsal:
     def __setattr__(self, name, value):
         print(f"{self._text}.{name} = {_describe(value)}")
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Rehearsal:
         """Print the call."""
         # the only None given by position is a workspace, which a rehearsal does not need
         values = ["workspace" if value is None else _describe(value) for value in args]

@@ -9,11 +9,14 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from http.client import responses
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import requests
@@ -57,7 +60,7 @@ class SampleArchive:
 
     Parameters
     ----------
-    folder : str or pathlib.Path
+    folder
         Holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row a picture, oldest first, the columns
         named as in the archive). A column ``collections`` may hold numbers joined by ``;``; without it all
         pictures are in collection 1.
@@ -68,7 +71,7 @@ class SampleArchive:
         If there is no metadata.csv in `folder`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike) -> None:
         folder = Path(folder)
         if not (folder / "metadata.csv").is_file():
             raise FileNotFoundError(
@@ -78,7 +81,6 @@ class SampleArchive:
         self.files = {path.stem: path for path in sorted((folder / "images").iterdir())}
         with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
             self.rows = [_typed(row) for row in csv.DictReader(file)]
-        self._by_id = {row["isic_id"]: row for row in self.rows}
         self._members = {}  # isic_ids by the number of their collection
         for row in self.rows:
             for number in row.pop("collections", "1").split(";"):
@@ -91,7 +93,7 @@ class SampleArchive:
         ]
         self._select = lru_cache(32)(self._find)  # one search asks for many pages
 
-    def answer(self, url):
+    def answer(self, url: str) -> tuple[int, dict, bytes]:
         """Answer a GET of `url`, whose scheme and host come back in every address of the answer.
 
         Returns
@@ -111,12 +113,12 @@ class SampleArchive:
         if match := re.fullmatch(r"/api/v2/collections/(\d{1,9})/", path):
             return _one([known for known in self._collections if known["id"] == int(match[1])])
         if match := re.fullmatch(r"/api/v2/images/(\w+)/", path):
-            return _one(
-                [self._record(self._by_id[name], root) for name in (match[1],) if name in self._by_id]
-            )
+            return _one([self._record(row, root) for row in self.rows if row["isic_id"] == match[1]])
         match = re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path)
-        file = self.files.get(match[2]) if match else None
-        if file is None or (match[1] == "images" and match[3] != file.suffix):
+        if not match or match[2] not in self.files:
+            return _one([])
+        file = self.files[match[2]]
+        if match[1] == "images" and match[3] != file.suffix:
             return _one([])
         body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
         kind = TYPES.get(match[3], "application/octet-stream")
@@ -150,7 +152,8 @@ class SampleArchive:
         fields = dict(row)
         isic_id = fields.pop("isic_id")
         name = self.files[isic_id].name if isic_id in self.files else f"{isic_id}.jpg"
-        size = self._size(isic_id)
+        size, thumbnail = self._size(isic_id), f"{root}/thumbnails/{isic_id}_thumbnail.jpg"
+        acquisition = {name: fields.pop(name) for name in ACQUISITION if name in fields}
         return {
             "isic_id": isic_id,
             "public": True,
@@ -158,16 +161,12 @@ class SampleArchive:
             "attribution": fields.pop("attribution", "Anonymous"),
             "files": {
                 "full": {"url": f"{root}/images/{name}", "size": size},
-                # thumbnails are drawn when asked for: this size is a guess
                 "thumbnail_256": {
-                    "url": f"{root}/thumbnails/{isic_id}_thumbnail.jpg",
+                    "url": thumbnail,
                     "size": min(size, 10_000),
-                },
+                },  # drawn when asked for: a guess
             },
-            "metadata": {
-                "acquisition": {name: fields.pop(name) for name in ACQUISITION if name in fields},
-                "clinical": fields,
-            },
+            "metadata": {"acquisition": acquisition, "clinical": fields},
         }
 
 
@@ -178,25 +177,25 @@ class QueryError(ValueError):
 class SampleAdapter(requests.adapters.BaseAdapter):
     """Lets a `requests.Session` ask a folder, as of `SampleArchive`: mount it under any http address."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike) -> None:
         super().__init__()
         self.archive = SampleArchive(folder)
 
-    def send(self, request, **_):
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
         """Answer a prepared request; the options of a connection (timeout, proxies, …) have no meaning here."""
-        response = requests.Response()
-        response.status_code, headers, body = self.archive.answer(request.url)
+        response, url = requests.Response(), str(request.url)
+        response.status_code, headers, body = self.archive.answer(url)
         response.headers.update(headers)
         response.raw = HTTPResponse(io.BytesIO(body), headers, preload_content=False)
         response.reason = responses[response.status_code]
-        response.url, response.request = request.url, request
+        response.url, response.request = url, request
         return response
 
-    def close(self):
+    def close(self) -> None:
         """Do nothing: no connection is open."""
 
 
-def parse_query(text):
+def parse_query(text: str) -> Callable[[dict], bool]:
     """Turn a query into a function that says whether a picture, a flat dict of its fields, is meant.
 
     The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either
@@ -311,13 +310,12 @@ def _page(items, params, root, path, show=lambda item, root: item):
 
 def _facet(rows, field):
     """Count the values of a field, the most frequent first; booleans are 0 and 1, as the search index has them."""
-    counts = Counter(row[field] for row in rows if field in row)
-    buckets = [
-        {"key": int(key), "key_as_string": str(key).lower()} if isinstance(key, bool) else {"key": key}
-        for key, _ in counts.most_common()
-    ]
-    for bucket, (_, number) in zip(buckets, counts.most_common(), strict=True):
-        bucket["doc_count"] = number
+    counts, buckets = Counter(row[field] for row in rows if field in row), []
+    for key, number in counts.most_common():
+        shown = (
+            {"key": int(key), "key_as_string": str(key).lower()} if isinstance(key, bool) else {"key": key}
+        )
+        buckets.append({**shown, "doc_count": number})
     present = counts.total()
     return {"buckets": buckets, "meta": {"missing_count": len(rows) - present, "present_count": present}}
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from . import pixels, regions
+from .dataset import ImageDataset
 
 BANDS = {"very light": 55, "light": 41, "intermediate": 28, "tan": 10, "brown": -30, "dark": -90}
 """Each tone, from light to dark, and the angle above which it begins, in degrees (Del Bino and Bernerd, Variations in
@@ -17,7 +19,7 @@ LEAST = 0.02
 """Share of the picture that must be skin, or nothing is measured."""
 
 
-def estimate(dataset):
+def estimate(dataset: ImageDataset) -> ImageDataset:
     """Measure the skin around each lesion, for slices by skin tone.
 
     ITA = arctan((L* - 50) / b*), in degrees (Chardon, Cretois and Hourseau, Skin colour typology and suntanning
@@ -32,10 +34,6 @@ def estimate(dataset):
     performance in dermatology datasets, 2019; Groh et al., Evaluating deep neural networks trained on clinical images
     in dermatology with the Fitzpatrick 17k dataset, 2021; Bevan and Atapour-Abarghouei, Detecting melanoma fairly,
     2022.
-
-    Parameters
-    ----------
-    dataset : ImageDataset
 
     Returns
     -------
@@ -56,7 +54,7 @@ def _measure(path):
     return ita(np.asarray(pixels.frame(path, SIDE)[0]))
 
 
-def ita(picture):
+def ita(picture: np.ndarray) -> float:
     """Measure the typology angle of the skin in one picture.
 
     Parameters
@@ -82,12 +80,12 @@ def _lab(colours):
     return cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
 
 
-def tone(angles):
+def tone(angles: ArrayLike) -> pd.Categorical:
     """Name the bands of typology angles.
 
     Parameters
     ----------
-    angles : sequence of float
+    angles
         Degrees; NaN has no band.
 
     Returns

@@ -10,7 +10,10 @@ import random
 import shutil
 import socket
 import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import requests
@@ -42,12 +45,14 @@ class TransferError(Exception):
         The server's, if it answered.
     """
 
-    def __init__(self, reason, again=False, after=0.0, status=None):
+    def __init__(
+        self, reason: object, again: bool = False, after: float = 0.0, status: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason, self.again, self.after, self.status = str(reason), again, after, status
 
 
-def pause(attempt, after=0.0):
+def pause(attempt: int, after: float = 0.0) -> float:
     """Return the seconds to wait after attempt number `attempt` (from 0), with jitter; at least `after`."""
     return after + BACKOFF * 2**attempt * random.uniform(0.5, 1.5)
 
@@ -58,20 +63,34 @@ class Session(requests.Session):
     Without its cookies, the passwords of ~/.netrc and its following of redirections, which also halves its time.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._settings = {}  # by host
 
-    def ask(self, url, headers, timeout, auth=None):
-        """Send a GET; return the requests.Response, its body not read."""
+    def ask(
+        self,
+        url: str,
+        headers: dict,
+        timeout: tuple[float, float],
+        auth: requests.auth.AuthBase | None = None,
+    ) -> requests.Response:
+        """Send a GET; the body of the answer is not read."""
         request = requests.Request("GET", url, headers={**self.headers, **headers}, auth=auth).prepare()
-        host = urlsplit(request.url)[:2]
+        url = str(request.url)
+        host = urlsplit(url)[:2]
         if host not in self._settings:
-            self._settings[host] = self.merge_environment_settings(request.url, {}, True, None, None)
-        return self.get_adapter(request.url).send(request, timeout=timeout, **self._settings[host])
+            self._settings[host] = self.merge_environment_settings(url, {}, True, None, None)
+        return self.get_adapter(url).send(request, timeout=timeout, **self._settings[host])
 
 
-def get(session, url, headers, timeout, guard=None, auth=None):
+def get(
+    session: Session,
+    url: str,
+    headers: dict,
+    timeout: tuple[float, float],
+    guard: Callable[[str], None] | None = None,
+    auth: requests.auth.AuthBase | None = None,
+) -> requests.Response:
     """Ask for `url`, following redirections itself so that `guard(url)` and `auth` see each address.
 
     `auth` must keep a secret to the host that it is for, as archive's `_Bearer` does.
@@ -119,7 +138,7 @@ def _asked_wait(response):
         return 0.0
 
 
-def chunks(response, deadline, largest):
+def chunks(response: requests.Response, deadline: float, largest: int) -> Iterator[bytes]:
     """Read the body piece by piece; whatever comes, no longer than to `deadline` (time.monotonic) or `largest` bytes.
 
     Raises
@@ -144,7 +163,7 @@ def chunks(response, deadline, largest):
         yield chunk
 
 
-def body(response, deadline, largest):
+def body(response: requests.Response, deadline: float, largest: int) -> bytes:
     """Read a body into memory, unpacked if it comes packed."""
     with response:
         response.raw.decode_content = True
@@ -159,60 +178,66 @@ class Part:
 
     Parameters
     ----------
-    folder : pathlib.Path
+    folder
         Of the parts of one download.
-    name : str
+    name
         Unique in it, without ``~``.
     """
 
-    def __init__(self, folder, name, path=None):
-        self.folder, self.name, self.path = folder, name, path
+    def __init__(self, folder: Path, name: str, path: Path | None = None) -> None:
+        self.folder, self.name = folder, name
+        self.path: Any = path  # or None
 
     @staticmethod
-    def left_in(folder):
-        """Find the parts that an earlier call left: dict of name to path."""
+    def left_in(folder: Path) -> dict[str, Path]:
+        """Find the parts that an earlier call left, by their names."""
         return {path.name.partition("~")[0]: path for path in folder.iterdir()} if folder.is_dir() else {}
 
     @property
-    def size(self):
-        """Bytes that are there: int."""
+    def size(self) -> int:
+        """Bytes that are there."""
         try:
             return os.stat(self.path).st_size if self.path else 0
         except FileNotFoundError:
             return 0
 
     @property
-    def validator(self):
-        """What the server called this version of the file, or an empty string: str."""
+    def validator(self) -> str:
+        """What the server called this version of the file, or an empty string."""
         return unquote(self.path.name.partition("~")[2]) if self.path else ""
 
-    def begin(self, validator):
+    def begin(self, validator: str) -> None:
         """Forget what is there and name the file for a new beginning."""
         self.drop()
         self.path = self.folder / f"{self.name}~{quote(validator, safe='')[:150]}"
 
-    def drop(self):
+    def drop(self) -> None:
         """Delete what is there."""
         if self.path:
             self.path.unlink(missing_ok=True)
             self.path = None
 
 
-def fetch(session, url, part, timeout, attempt=0, guard=None, stopped=lambda: False):
+def fetch(
+    session: Session,
+    url: str,
+    part: Part,
+    timeout: tuple[float, float, float],
+    attempt: int = 0,
+    guard: Callable[[str], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Mapping[str, str]:
     """Bring the file at `url` to `part`, going on where an earlier attempt ended if the server allows.
 
     Parameters
     ----------
-    session : Session
-    url : str
-    part : Part
-    timeout : tuple of float
+    timeout
         Seconds for the connection, for the next bytes, and for the whole attempt.
-    attempt : int
+    attempt
         From 0; the first ones bear less silence, see `PATIENCE`.
-    guard : callable, optional
+    guard
         Gets every address before it is asked, and raises `TransferError` to forbid it.
-    stopped : callable
+    stopped
         Says whether to give up: nothing is written after that.
 
     Returns
@@ -292,17 +317,16 @@ def _expected(response, part, begun):
 def _require_room(folder, size):
     free = shutil.disk_usage(folder).free
     if size + ROOM > free:
-        raise OSError(
-            errno.ENOSPC, f"{free / 1e6:.1f} MB are free, less than the next file needs", str(folder)
-        )
+        reason = f"{free / 1e6:.1f} MB are free, less than the next file needs"
+        raise OSError(errno.ENOSPC, reason, str(folder))
 
 
-def outsider_guard(home):
+def outsider_guard(home: str) -> Callable[[str], None]:
     """Make a guard that keeps the addresses in an archive's records from reaching into private networks.
 
     Parameters
     ----------
-    home : str
+    home
         The archive's own address. Files at its own host are always allowed, and so are private hosts if it is
         itself at one (an archive on loopback, or in a hospital); link-local hosts, where cloud machines keep
         their secrets, never are.
@@ -312,15 +336,15 @@ def outsider_guard(home):
     callable
         Gets an address; raises `TransferError`.
     """
-    home = urlsplit(home)
+    own = urlsplit(home)
 
     def guard(url):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise TransferError(f"not an address of http or https: {url[:100]!r}")
-        if parts.netloc != home.netloc:
+        if parts.netloc != own.netloc:
             kind = _kind_of_host(parts.hostname)
-            if kind == "forbidden" or (kind == "private" and _kind_of_host(home.hostname) == "public"):
+            if kind == "forbidden" or (kind == "private" and _kind_of_host(own.hostname) == "public"):
                 raise TransferError(
                     f"an address in a private network, which this archive has no business to name: {url[:100]!r}"
                 )
@@ -341,7 +365,7 @@ def _kind_of_host(name):
     return "public" if all(each.is_global for each in addresses) else "private"
 
 
-def why(error):
+def why(error: BaseException) -> str:
     """Dig the cause out of the wrappers of requests and urllib3."""
     while isinstance(error, requests.RequestException | HTTPError) and error.args:
         error = getattr(error, "reason", None) or error.args[-1]

@@ -4,28 +4,40 @@ Each shows as a picture where widgets are not rendered (a saved notebook on the 
 can be had without it: its methods do what its buttons do.
 """
 
+from __future__ import annotations
+
 import base64
-import contextlib
 import dataclasses
 import functools
 import inspect
 import io
+import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
 from . import pixels, plots
 from .annotation import EXCLUDE, Annotations
+from .dataset import ImageDataset
 from .picturegrid import PictureGrid
 from .presets import PRESETS
 from .settings import OPTIMIZERS, SCHEDULES, Settings
+
+if TYPE_CHECKING:
+    from imgaug import augmenters as iaa
+
+    from .classifier import ImageClassifier
+    from .evaluation import Evaluation
 
 SIDE, LARGE = 150, 640
 """Pixels of a thumbnail, and of the longer side of a picture shown large."""
@@ -37,18 +49,19 @@ class _Widget:
     """Something with a ``view`` (an ipywidgets.Widget) and ``_figure()``, which shows where there are no widgets."""
 
     def _repr_mimebundle_(self, **_):
-        return self.view._repr_mimebundle_() | {"image/jpeg": plots._encode(self._figure(), "jpeg")}
+        return self.view._repr_mimebundle_() | {"image/jpeg": plots.encode(self._figure(), "jpeg")}
 
 
 class _Pages(_Widget):
     """A grid of pictures, page by page.
 
-    A subclass has ``_rows()``, the pictures to show as a pandas.DataFrame, and ``_caption(row)``, a dict for
-    `PictureGrid`. `rows` are found anew when a filter is moved, not when a picture changes, which therefore stays
+    `rows` are found anew when a filter is moved, not when a picture changes, which therefore stays
     where it is until then.
     """
 
-    def __init__(self, controls, per_page, keys=("z", "n", "p")):
+    def __init__(
+        self, controls: Sequence[ipywidgets.Widget], per_page: int, keys: Iterable[str] = ("z", "n", "p")
+    ) -> None:
         self.per_page = per_page
         self.page = 0
         self.grid = PictureGrid(side=SIDE, hotkeys=[*keys])
@@ -57,20 +70,20 @@ class _Pages(_Widget):
         self._position = ipywidgets.Label()
         self._credit = ipywidgets.Label()
         back, forward = (_button(name, width="80px") for name in ("Back", "Next"))
-        back.on_click(lambda _: (self.turn(-1), self.grid.focus()))
-        forward.on_click(lambda _: (self.turn(1), self.grid.focus()))
+        back.on_click(lambda _: self._click("p"))
+        forward.on_click(lambda _: self._click("n"))
         for control in controls:
             control.observe(lambda _: self.refresh(), "value")
         bar = ipywidgets.HBox([*controls, back, forward, self._position], layout={"flex_flow": "row wrap"})
         self.view = ipywidgets.VBox([bar, self.grid, self._credit])
         self.refresh()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Apply the filters anew and show the first page."""
         self.rows, self.page = self._rows(), 0
         self._draw()
 
-    def turn(self, pages):
+    def turn(self, pages: int) -> None:
         """Go forward by `pages`, or back if negative."""
         last = max(0, (len(self.rows) - 1) // self.per_page)
         page = min(max(self.page + pages, 0), last)
@@ -78,7 +91,7 @@ class _Pages(_Widget):
             self.page = page
             self._draw()
 
-    def press(self, key):
+    def press(self, key: str) -> None:
         """Do what a key does: ``z`` shows the selected picture large and back, ``n`` and ``p`` turn the page."""
         if key == "z":
             if self.grid.large:
@@ -92,10 +105,22 @@ class _Pages(_Widget):
         elif key in ("n", "p"):
             self.turn(1 if key == "n" else -1)
 
+    def _click(self, key):
+        self.press(key)
+        self.grid.focus()
+
     @property
-    def shown(self):
+    def shown(self) -> pd.DataFrame:
         """The rows of this page."""
         return self.rows.iloc[self.page * self.per_page :][: self.per_page]
+
+    def _rows(self) -> pd.DataFrame:
+        """Find the pictures to show."""
+        raise NotImplementedError
+
+    def _caption(self, row: pd.Series) -> dict:
+        """Write the caption of a picture for `PictureGrid`."""
+        raise NotImplementedError
 
     def _close(self):
         self.grid.large = {}
@@ -136,12 +161,10 @@ class AnnotationUI(_Pages):
 
     Parameters
     ----------
-    dataset : ImageDataset
-    decisions : str or pathlib.Path
+    decisions
         The log, a CSV file.
-    suspicion : pandas.DataFrame, optional
+    suspicion
         As `labelissues.find` returns it: the most doubtful labels come first, and can be had alone.
-    per_page : int
 
     Attributes
     ----------
@@ -149,7 +172,13 @@ class AnnotationUI(_Pages):
     view : ipywidgets.VBox
     """
 
-    def __init__(self, dataset, decisions, suspicion=None, per_page=24):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        decisions: str | os.PathLike,
+        suspicion: pd.DataFrame | None = None,
+        per_page: int = 24,
+    ) -> None:
         self.annotations = Annotations(dataset, decisions)
         self._suspicion = None if suspicion is None else suspicion.set_index("path")
         labels = self.annotations.labels
@@ -165,22 +194,22 @@ class AnnotationUI(_Pages):
         for key, name in [*self._keys.items(), *KEYS.items()][: len(self._keys) + 4]:
             button = _button(f"{name} [{key}]", width="auto")
             button.style.text_color = colours.get(name, "#444444")
-            button.on_click(lambda _, key=key: (self.press(key), self.grid.focus()))
+            button.on_click(lambda _, key=key: self._click(key))
             buttons.append(button)
         row = ipywidgets.HBox([*buttons, self._progress, self._count], layout={"flex_flow": "row wrap"})
         self.view.children = (self.view.children[0], row, *self.view.children[1:])
 
     @property
-    def dataset(self):
+    def dataset(self) -> ImageDataset:
         """The dataset with all decisions applied: a new `ImageDataset`."""
         return self.annotations.dataset
 
-    def decide(self, path, label):
+    def decide(self, path: str, label: str) -> None:
         """Give the picture at `path` the label `label`, or exclude it with ``"(exclude)"``, and write that down."""
         self.annotations.decide(path, label)
         self._write_captions()
 
-    def press(self, key):
+    def press(self, key: str) -> None:
         """Do what a key does, see above, with the selected picture."""
         if key == "u":
             self._undo()
@@ -253,17 +282,17 @@ class ResultsUI(_Pages):
 
     Parameters
     ----------
-    evaluation : Evaluation
-    model : ImageClassifier, optional
+    model
         Fine-tuned; with it, ``saliency`` lays Grad-CAM over the pictures (`saliency.grad_cam`).
-    per_page : int
 
     Attributes
     ----------
     view : ipywidgets.VBox
     """
 
-    def __init__(self, evaluation, model=None, per_page=12):
+    def __init__(
+        self, evaluation: Evaluation, model: ImageClassifier | None = None, per_page: int = 12
+    ) -> None:
         self.evaluation, self._model = evaluation, model
         choices = ["wrong", "right", "all"]
         self.filter = ipywidgets.Dropdown(options=choices, description="Show", layout={"width": "170px"})
@@ -280,9 +309,8 @@ class ResultsUI(_Pages):
         )
         has_gradient = model is not None and model.classifier is None
         self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=not has_gradient)
-        self.saliency.tooltip = (
-            "what speaks for the predicted label" if has_gradient else "needs a fine-tuned model"
-        )
+        hint = "what speaks for the predicted label" if has_gradient else "needs a fine-tuned model"
+        self.saliency.tooltip = hint
         self.saliency.observe(lambda _: self._draw(), "value")
         super().__init__([self.filter, self.label, self.range], per_page)
         bar = self.view.children[0]
@@ -356,10 +384,9 @@ class PrecisionRecallUI(_Widget):
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation
         Of validation pictures, if the threshold shall be used. With more than two classes its ``positive`` one stands
         against all others.
-    per_page : int
 
     Attributes
     ----------
@@ -370,7 +397,7 @@ class PrecisionRecallUI(_Widget):
     view : ipywidgets.VBox
     """
 
-    def __init__(self, evaluation, per_page=12):
+    def __init__(self, evaluation: Evaluation, per_page: int = 12) -> None:
         if len(evaluation.classes) > 2:
             evaluation = evaluation.against(evaluation.positive)
         self._start = evaluation.at(0.5) if evaluation.threshold is None else evaluation
@@ -388,13 +415,8 @@ class PrecisionRecallUI(_Widget):
         canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
         self._axes = figure.subplots(1, 2)
         # no score is infinite: the ends of the curves, where nothing is called positive, cannot be chosen
-        self._curves = {
-            name: curve[np.isfinite(curve["threshold"])]
-            for name, curve in (
-                ("roc", self._start.roc()),
-                ("precision_recall", self._start.precision_recall()),
-            )
-        }
+        curves = {"roc": self._start.roc(), "precision_recall": self._start.precision_recall()}
+        self._curves = {name: curve[np.isfinite(curve["threshold"])] for name, curve in curves.items()}
         self._marks = self._plot(self._axes)
         canvas.mpl_connect("button_press_event", self._clicked)
         self._canvas = canvas
@@ -405,21 +427,20 @@ class PrecisionRecallUI(_Widget):
         self._draw()
 
     @property
-    def evaluation(self):
+    def evaluation(self) -> Evaluation:
         """The evaluation at the present threshold."""
         return self._start.at(self.threshold.value)
 
-    def click(self, curve, x, y):
+    def click(self, curve: str, x: float, y: float) -> None:
         """Take the threshold of the point nearest to (x, y), each 0 to 1, of ``"roc"`` or ``"precision_recall"``."""
         table = self._curves[curve]
         nearest = ((table.to_numpy()[:, :2] - (x, y)) ** 2).sum(axis=1).argmin()
         self.threshold.value = float(table["threshold"].iloc[nearest])
 
     def _clicked(self, event):
-        if event.inaxes in self._axes:
-            self.click(
-                "roc" if event.inaxes is self._axes[0] else "precision_recall", event.xdata, event.ydata
-            )
+        for curve, ax in zip(self._curves, self._axes, strict=True):
+            if event.inaxes is ax:
+                self.click(curve, event.xdata, event.ydata)
 
     def _plot(self, axes):
         plots.roc(self._start, axes[0])
@@ -467,10 +488,8 @@ class ConfusionMatrixUI(_Widget):
 
     Parameters
     ----------
-    evaluation : Evaluation
-    model : ImageClassifier, optional
+    model
         For saliency, as of `ResultsUI`.
-    per_page : int
 
     Attributes
     ----------
@@ -480,7 +499,9 @@ class ConfusionMatrixUI(_Widget):
     view : ipywidgets.VBox
     """
 
-    def __init__(self, evaluation, model=None, per_page=12):
+    def __init__(
+        self, evaluation: Evaluation, model: ImageClassifier | None = None, per_page: int = 12
+    ) -> None:
         self._evaluation = evaluation
         counts = evaluation.confusion_matrix()
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
@@ -493,10 +514,9 @@ class ConfusionMatrixUI(_Widget):
             for column, predicted in enumerate(counts.columns, 1):
                 share = shares.loc[true, predicted]
                 button = _button(f"{counts.loc[true, predicted]} ({share:.0%})", width="auto", height="44px")
-                shade = [
-                    round(255 - share * (255 - end)) for end in (0, 114, 178)
-                ]  # white to the palette's blue
-                button.style.button_color = f"rgb({shade[0]}, {shade[1]}, {shade[2]})"
+                # white to the palette's blue
+                shade = ", ".join(str(round(255 - share * (255 - end))) for end in (0, 114, 178))
+                button.style.button_color = f"rgb({shade})"
                 button.style.text_color = "white" if share > 0.6 else "black"
                 button.on_click(lambda _, cell=(true, predicted): self.show(*cell))
                 layout[row, column] = self.buttons[true, predicted] = button
@@ -506,12 +526,11 @@ class ConfusionMatrixUI(_Widget):
         wrong = counts.stack().drop([(name, name) for name in counts.index])
         self.show(*wrong.idxmax())
 
-    def show(self, true, predicted):
+    def show(self, true: str, predicted: str) -> None:
         """Show the pictures of one cell."""
         if (true, predicted) not in self.buttons:
-            raise ValueError(
-                f"no cell {true!r}, {predicted!r}; labels are {', '.join(self._evaluation.classes)}"
-            )
+            labels = ", ".join(self._evaluation.classes)
+            raise ValueError(f"no cell {true!r}, {predicted!r}; labels are {labels}")
         self.cell = true, predicted
         table = self._evaluation.table.query("label == @true and prediction == @predicted")
         self._title.value = f"<b>{len(table)} pictures: {escape(true)}, predicted {escape(predicted)}</b>"
@@ -531,11 +550,10 @@ class AugmentationUI(_Widget):
 
     Parameters
     ----------
-    dataset : ImageDataset
-    pipeline : callable, optional
+    pipeline
         Returns an imgaug augmenter; each of its parameters has a number (0 to 1) or a pair of numbers (0 to 2) as its
         default, and gets a slider. Default: `augmentation.dermoscopy`.
-    pictures, views : int
+    pictures, views
         As of `plots.augmented`.
 
     Attributes
@@ -544,15 +562,18 @@ class AugmentationUI(_Widget):
     view : ipywidgets.VBox
     """
 
-    def __init__(self, dataset, pipeline=None, pictures=2, views=6):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        pipeline: Callable[..., iaa.Augmenter] | None = None,
+        pictures: int = 2,
+        views: int = 6,
+    ) -> None:
         from . import augmentation  # imgaug takes a second to load
 
         self._augment = augmentation.augment_dataset
-        self._dataset, self._pipeline, self._shape = (
-            dataset,
-            pipeline or augmentation.dermoscopy,
-            (pictures, views),
-        )
+        self._dataset, self._shape = dataset, (pictures, views)
+        self._pipeline = pipeline or augmentation.dermoscopy
         parameters = inspect.signature(self._pipeline).parameters.values()
         self._defaults = {parameter.name: parameter.default for parameter in parameters}
         self.sliders = {name: _slider(name, default) for name, default in self._defaults.items()}
@@ -565,13 +586,13 @@ class AugmentationUI(_Widget):
         self._draw()
 
     @property
-    def parameters(self):
+    def parameters(self) -> dict:
         """The parameters that were moved away from their defaults."""
         values = {name: slider.value for name, slider in self.sliders.items()}
         return {name: value for name, value in values.items() if value != self._defaults[name]}
 
     @property
-    def augmenter(self):
+    def augmenter(self) -> iaa.Augmenter:
         """The imgaug augmenter with these parameters, for `augment_dataset`."""
         return self._pipeline(**self.parameters)
 
@@ -579,7 +600,7 @@ class AugmentationUI(_Widget):
         return plots.augmented(self._augment(self._dataset, self.augmenter), *self._shape)
 
     def _draw(self):
-        self._image.value = base64.b64decode(plots._encode(self._figure(), "jpeg"))
+        self._image.value = base64.b64decode(plots.encode(self._figure(), "jpeg"))
         self._code.value = _code(_call(self._pipeline.__name__, self.parameters))
 
 
@@ -588,7 +609,7 @@ class ParamsUI(_Widget):
 
     Parameters
     ----------
-    preset : str
+    preset
         Where to begin, one of `presets.PRESETS`.
 
     Attributes
@@ -599,11 +620,12 @@ class ParamsUI(_Widget):
 
     MODEL = ("backbone", "image_size", "dropout", "views")
 
-    def __init__(self, preset="balanced"):
+    def __init__(self, preset: str = "balanced") -> None:
         from . import backbones  # torch takes a second to load
         from .classifier import VIEWS
 
         self.preset = ipywidgets.Dropdown(options=[*PRESETS], value=preset, description="preset")
+        self._is_held = False
         number, choice = ipywidgets.BoundedIntText, ipywidgets.Dropdown
         self.controls = {
             "backbone": choice(options=backbones.BACKBONES),
@@ -633,18 +655,18 @@ class ParamsUI(_Widget):
         self._take_preset()
 
     @property
-    def model(self):
-        """Arguments for `ImageClassifier`, but for the labels: dict."""
+    def model(self) -> dict:
+        """Arguments for `ImageClassifier`, but for the labels."""
         return {name: self.controls[name].value for name in self.MODEL}
 
     @property
-    def training(self):
-        """Settings for `ImageClassifier.fit`: dict."""
+    def training(self) -> dict:
+        """Settings for `ImageClassifier.fit`."""
         shown = {name: control.value for name, control in self.controls.items() if name not in self.MODEL}
         return PRESETS[self.preset.value]["training"] | shown
 
     @property
-    def code(self):
+    def code(self) -> str:
         """The lines that make and train such a model."""
         model = self.model
         made = _call("ImageClassifier", model, repr(model.pop("backbone")), "dataset.labels")
@@ -654,19 +676,11 @@ class ParamsUI(_Widget):
         preset = PRESETS[self.preset.value]
         values = {field.name: field.default for field in dataclasses.fields(Settings)}
         values |= {"backbone": "efficientnet_lite0"} | preset["model"] | preset["training"]
-        with self.hold():
-            for name, control in self.controls.items():
-                control.value = values[name]
+        self._is_held = True  # one drawing for all changes
+        for name, control in self.controls.items():
+            control.value = values[name]
+        self._is_held = False
         self._draw()
-
-    @contextlib.contextmanager
-    def hold(self):
-        """Draw nothing within the block, for changes of several controls at once."""
-        self._is_held = True
-        try:
-            yield
-        finally:
-            self._is_held = False
 
     def _figure(self):
         settings = Settings(**self.training)
@@ -676,22 +690,17 @@ class ParamsUI(_Widget):
         ax.plot(places * settings.epochs, rates, color=plots.COLOURS[0], label="last layer")
         if settings.freeze_epochs < settings.epochs:
             body = places * settings.epochs >= settings.freeze_epochs
-            ax.plot(
-                (places * settings.epochs)[body],
-                settings.body_rate * np.asarray(rates)[body],
-                "--",
-                color=plots.COLOURS[1],
-                label="body",
-            )
+            slower = settings.body_rate * np.asarray(rates)[body]
+            ax.plot((places * settings.epochs)[body], slower, "--", color=plots.COLOURS[1], label="body")
         ax.set(xlabel="epoch", title=f"learning rate, {settings.schedule}")
         ax.legend(frameon=False)
         return figure
 
     def _draw(self):
-        if getattr(self, "_is_held", False):
+        if self._is_held:
             return
         try:
-            self._image.value = base64.b64decode(plots._encode(self._figure()))
+            self._image.value = base64.b64decode(plots.encode(self._figure()))
             self._code.value = _code(self.code)
         except ValueError as error:  # of Settings: the control to change is named
             self._code.value = f"<p style='color:#D55E00'>{escape(str(error))}</p>"
@@ -708,9 +717,7 @@ def _slider(name, default):
         return ipywidgets.FloatRangeSlider(max=max(2, *default), **options)
     if isinstance(default, (int, float)):
         return ipywidgets.FloatSlider(max=max(1, default), **options)
-    raise TypeError(
-        f"parameter {name!r} has the default {default!r}, no number and no pair of numbers to slide"
-    )
+    raise TypeError(f"parameter {name!r} has the default {default!r}, no number and no pair to slide")
 
 
 def _call(name, arguments, *before):

@@ -78,7 +78,7 @@ def test_a_widget_shows_rather_than_its_picture_and_outlives_page_and_kernel(not
     lab = notebook(
         [
             "import ipywidgets\nfrom IPython.display import display\nfrom isicvision import plots, widgets",
-            "slider = ipywidgets.IntSlider(3)\npicture = plots._encode(plots.plt.figure(), 'jpeg')\n"
+            "slider = ipywidgets.IntSlider(3)\npicture = plots.encode(plots.plt.figure(), 'jpeg')\n"
             "display(slider._repr_mimebundle_() | {'image/jpeg': picture}, raw=True)",
         ]
     )
