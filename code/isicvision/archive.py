@@ -145,9 +145,7 @@ class IsicArchive:
                 counts = {b.get("key_as_string", b["key"]): b["doc_count"] for b in field["buckets"]}
                 missing = (field.get("meta") or {}).get("missing_count")
             except (TypeError, KeyError, AttributeError):
-                raise ArchiveError(
-                    f"{self.url}images/facets/ does not answer in the API v2's shape"
-                ) from None
+                raise ArchiveError(f"{self.url}images/facets/ answers in no shape of the API v2") from None
             facets[name] = counts | ({None: missing} if missing else {})
         return facets
 
@@ -341,9 +339,7 @@ class IsicArchive:
         if collections is not None:
             numbers = [collections] if isinstance(collections, int) else [*collections]
             if not numbers or not all(isinstance(number, int) for number in numbers):
-                raise ValueError(
-                    f"collections must be a collection's number or a list of them, not {collections!r}"
-                )
+                raise ValueError(f"collections must be one number or a list of them, not {collections!r}")
             params["collections"] = ",".join(map(str, numbers))
         if query:
             params["query"] = query
@@ -361,9 +357,7 @@ class IsicArchive:
         if not url:
             return None
         if not isinstance(url, str) or urlsplit(url)[:2] != urlsplit(self.url)[:2]:
-            raise ArchiveError(
-                f"{self.url} names a next page on another host, not followed: {str(url)[:200]}"
-            )
+            raise ArchiveError(f"{self.url} names a next page on another host, not followed: {url!s:.200}")
         return url
 
     def _json(self, url, query=None, first=True):
@@ -422,9 +416,8 @@ class Listing:
             raise ValueError(f"limit must not be negative, not {limit}")
         self.archive, self.query, self.limit = archive, query, limit
         # the API would take a limit of 0 for 100
-        self._url = archive._address(
-            "images/search/", query, collections, limit=max(1, min(PAGE, limit or PAGE))
-        )
+        size = max(1, min(PAGE, limit or PAGE))
+        self._url = archive._address("images/search/", query, collections, limit=size)
         self._page: Any = None
         self.count: int | None = None
         self._is_whole, self.listed, self.twice = False, 0, 0

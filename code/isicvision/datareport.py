@@ -96,21 +96,16 @@ def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd
     found = dataset.validate().query("problem != 'label conflict'")
     pairs = dataset.near_duplicates(threshold).query("crosses_label")
     same = dataset.table.groupby("sha256")["label"].transform("nunique") > 1
-    conflict = dataset.table[same].assign(
-        problem="label conflict", detail="the same bytes have another label elsewhere"
-    )
+    detail = "the same bytes have another label elsewhere"
+    conflict = dataset.table[same].assign(problem="label conflict", detail=detail)
     hashes = dataset.table.set_index("path")["sha256"]
     pairs = pairs[pairs["path_a"].map(hashes) != pairs["path_b"].map(hashes)]
     sides = []
     for one, other in (("a", "b"), ("b", "a")):
         bits = pairs["distance"].astype(str) + " bits from "
         detail = bits + pairs[f"path_{other}"] + ", " + pairs[f"label_{other}"]
-        side = {
-            "path": pairs[f"path_{one}"],
-            "problem": "near-duplicate with another label",
-            "detail": detail,
-        }
-        sides.append(pd.DataFrame(side))
+        side = pd.DataFrame({"path": pairs[f"path_{one}"], "detail": detail})
+        sides.append(side.assign(problem="near-duplicate with another label"))
     return pd.concat([found, conflict[["path", "problem", "detail"]], *sides], ignore_index=True)
 
 
@@ -260,9 +255,8 @@ def shortcut(
         model = HistGradientBoostingClassifier(
             max_leaf_nodes=8, categorical_features="from_dtype", random_state=seed
         )
-        with threadpool_limits(
-            1, "openmp"
-        ):  # on a busy machine, threads that wait for each other cost far more
+        # on a busy machine, threads that wait for each other cost far more
+        with threadpool_limits(1, "openmp"):
             model.fit(features[fold != part], table["label"][fold != part])
             scores[fold == part] = model.predict_proba(features[fold == part])
     areas = [
@@ -436,7 +430,7 @@ def write(
     texts = [column for column in table if role(column, table) != "identifier" and column not in numbers]
     tally = {column: _common(table[column], 12).value_counts() for column in texts}
     frequent = (
-        pd.concat(tally, names=["column", "value"]).reset_index(name="pictures") if texts else pd.DataFrame()
+        pd.concat(tally, names=["column", "value"]).reset_index(name="pictures") if texts else table[:0]
     )
     credits = [column for column in ("attribution", "copyright_license") if column in table]
     pictures = {

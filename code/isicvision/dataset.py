@@ -149,7 +149,7 @@ class ImageDataset:
         """
         csv = Path(csv)
         one_hot = not isinstance(label_column, str)
-        label_columns = [*label_column] if not isinstance(label_column, str) else [label_column]
+        label_columns = [label_column] if isinstance(label_column, str) else [*label_column]
         rows = _read_csv(csv, image_column, group_column, None if one_hot else label_column)
         if image_column is None:
             image_column = next((name for name in PICTURE_COLUMNS if name in rows), PICTURE_COLUMNS[0])
@@ -546,9 +546,7 @@ class ImageDataset:
     def _deal(self, fractions, stratify, group, seed, near_duplicates):
         """Deal out the groups; return the number of the part of each picture: numpy.ndarray of int."""
         if self.augmenters or "augmented_from" in self.table:
-            raise ValueError(
-                "split first, then augment the training part: augmented pictures are for training"
-            )
+            raise ValueError("split first, then augment the training part: augmented pictures train only")
         for column in (stratify, *([group] if group else [])):
             if column not in self.table:
                 known = ", ".join(self.table.columns)

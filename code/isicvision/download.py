@@ -424,9 +424,7 @@ class Download:
 
 def _disk_trouble(error, folder):
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
-        return (
-            f"the disk of {folder} is full ({error}): make room, or take less by max_side= or thumbnails=True"
-        )
+        return f"the disk of {folder} is full ({error}): make room, or take less by max_side or thumbnails"
     return f"{folder} cannot be written to: {error}"
 
 

@@ -57,9 +57,8 @@ def near_pairs(hashes: ArrayLike, threshold: int = THRESHOLD) -> tuple[np.ndarra
     one, other, distance = _near_unique(unique, threshold)
     crowd = np.minimum(count, CROWD)
     same = np.flatnonzero(count > 1)
-    one, other, distance = (
-        np.concatenate(parts) for parts in ((same, one), (same, other), (0 * same, distance))
-    )
+    one, other = np.concatenate([same, one]), np.concatenate([same, other])
+    distance = np.concatenate([0 * same, distance])
     pairs = np.where(one == other, crowd[one] * (crowd[one] - 1) // 2, crowd[one] * crowd[other])
     fits = np.cumsum(pairs) <= LIMIT
     if not fits.all():

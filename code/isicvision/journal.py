@@ -133,9 +133,8 @@ class Journal:
 
     def get(self, isic_id: str) -> tuple[str, str, int, dict] | None:
         """Return (status, file, bytes, record) of a picture, or None; ``status`` is done, failed or skipped."""
-        found = self._db.execute(
-            "SELECT status, file, bytes, record FROM pictures WHERE isic_id = ?", (_clean(isic_id),)
-        ).fetchone()
+        query = "SELECT status, file, bytes, record FROM pictures WHERE isic_id = ?"
+        found = self._db.execute(query, (_clean(isic_id),)).fetchone()
         return found and (*found[:3], json.loads(found[3]))
 
     def put(
@@ -241,9 +240,8 @@ class Journal:
         return columns
 
     def _write_missing(self):
-        rows = self._db.execute(
-            "SELECT isic_id, status, reason FROM pictures WHERE status != 'done' ORDER BY isic_id"
-        )
+        query = "SELECT isic_id, status, reason FROM pictures WHERE status != 'done' ORDER BY isic_id"
+        rows = self._db.execute(query)
         first = rows.fetchone()
         if first is None:
             (self.folder / "missing.csv").unlink(missing_ok=True)

@@ -52,10 +52,8 @@ def out_of_fold(
     features = model.featurize(dataset)
     classifier = classifier or LogisticRegression(C=0.003, max_iter=1000)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    table = dataset.table
-    return cross_val_predict(
-        classifier, features, table["label"], groups=table["group"], cv=folds, method="predict_proba"
-    )
+    known = {"y": dataset.table["label"], "groups": dataset.table["group"]}
+    return cross_val_predict(classifier, features, **known, cv=folds, method="predict_proba")
 
 
 def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> pd.DataFrame:

@@ -378,9 +378,8 @@ def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
         colour = shade[row["setting"] == "common"]
         ax.vlines(place, row["low"], row["high"], color=colour, lw=2)
         ax.plot(place, row["roc_auc"], "o", color=colour)
-        ax.annotate(
-            f"{row['roc_auc']:.3f}", (place, row["roc_auc"]), xytext=(6, -3), textcoords="offset points"
-        )
+        area = row["roc_auc"]
+        ax.annotate(f"{area:.3f}", (place, area), xytext=(6, -3), textcoords="offset points")
     names = [f"{_short(row['value'])}\n{row['seconds']:.0f} s" for _, row in rows.iterrows()]
     ax.set_xticks(range(len(rows)), names)
     ax.set(xlim=(-0.5, len(rows) - 0.3), ylabel="ROC AUC", title=f"{setting} (orange: common to all others)")
@@ -492,10 +491,8 @@ def net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         label = name if name == "model" else f"refer {name}"
         ax.plot(table["threshold"], table[name], style, color=colour, label=label)
     top = max(table["model"].max(), table["all"].max())
-    ax.set(
-        xlabel="threshold: risk from which on one refers", ylabel="net benefit", ylim=(-0.2 * top, 1.1 * top)
-    )
-    ax.set_title("Net benefit per picture")
+    ax.set(xlabel="threshold: risk from which on one refers", ylabel="net benefit")
+    ax.set(ylim=(-0.2 * top, 1.1 * top), title="Net benefit per picture")
     ax.legend(frameon=False)
     return ax
 

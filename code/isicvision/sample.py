@@ -312,10 +312,8 @@ def _facet(rows, field):
     """Count the values of a field, the most frequent first; booleans are 0 and 1, as the search index has them."""
     counts, buckets = Counter(row[field] for row in rows if field in row), []
     for key, number in counts.most_common():
-        shown = (
-            {"key": int(key), "key_as_string": str(key).lower()} if isinstance(key, bool) else {"key": key}
-        )
-        buckets.append({**shown, "doc_count": number})
+        text = {"key_as_string": str(key).lower()} if isinstance(key, bool) else {}
+        buckets.append({"key": int(key) if text else key, **text, "doc_count": number})
     present = counts.total()
     return {"buckets": buckets, "meta": {"missing_count": len(rows) - present, "present_count": present}}
 
