@@ -6,6 +6,7 @@ stand in model_card.md.j2 and data_card.md.j2; every figure comes from what is d
 """
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -13,22 +14,19 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from . import datareport, record
+from .dataset import ImageDataset
 
 NO_SETTINGS = ("pictures", "groups", "set_aside", "manifest", "sources", "finished", "history")
 """What the training part of a model.json holds beside settings."""
 
 
-def model_card(folder):
+def model_card(folder: str | os.PathLike) -> Path:
     """Write README.md, the model card, into the folder of a saved model.
 
     Parameters
     ----------
-    folder : str or pathlib.Path
+    folder
         With model.json and, if `record.write` made one, run.json. What they lack is said to be "not recorded".
-
-    Returns
-    -------
-    pathlib.Path
 
     Raises
     ------
@@ -62,19 +60,15 @@ def model_card(folder):
     )
 
 
-def data_card(dataset, path):
+def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
     """Write the data card of a data set.
 
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset
         Checked: what later steps read. Its `set_aside` is counted.
-    path : str or pathlib.Path
+    path
         Of the Markdown file.
-
-    Returns
-    -------
-    pathlib.Path
     """
     table, missing = dataset.table, datareport.missing(dataset)
     frame = [name for name in datareport.FRAME if name not in ("bytes", "sharpness")]

@@ -518,8 +518,8 @@ def shortcut_words(frame: dict, whole: dict) -> str:
     )
 
 
-def markdown(frame):
-    """Write a table as Markdown, without pandas' optional dependency: str, ``None.`` if it has no row."""
+def markdown(frame: pd.DataFrame) -> str:
+    """Write a table as Markdown, without pandas' optional dependency; ``None.`` if it has no row."""
     if not len(frame):
         return "None."
 
