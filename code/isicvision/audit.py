@@ -66,7 +66,7 @@ def changed(pictures: np.ndarray, name: str) -> np.ndarray:
     """
     if name not in CHANGES:
         raise ValueError(f"no change {name!r}; there are: {', '.join(CHANGES)}")
-    return np.stack(pixels.map_threads(CHANGES[name], pictures))
+    return np.stack(pixels.map_threads(CHANGES[name], list(pictures)))
 
 
 def with_borders(pictures: np.ndarray, others: np.ndarray) -> np.ndarray:

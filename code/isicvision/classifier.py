@@ -406,13 +406,13 @@ class ImageClassifier:
         isicvision.pixels.PictureError
             If pictures cannot be read; it names all of them.
         """
-        pictures = self._pictures(pictures).require_all()
+        readable = self._pictures(pictures).require_all()
         kind = f"features-{_digest(self.network.body)}-{self.image_size}-{self.backbone.interpolation}"
 
         def compute(numbers):
-            return self._apply(Features(self.network), pictures, numbers, "features")
+            return self._apply(Features(self.network), readable, numbers, "features")
 
-        return cache.through(kind, self.backbone.features, pictures, compute)
+        return cache.through(kind, self.backbone.features, readable, compute)
 
     def predict_proba(self, pictures: ImageDataset | Sequence[str | Path]) -> np.ndarray:
         """Predict the probability of each label.

@@ -24,13 +24,13 @@ def saved(folder, tmp_path_factory):
     network.fit(train, epochs=2, batch_size=6, learning_rate=[0.01, 0.001], progress=False)
     network.calibrate(test)
     network.decide_at(0.25, rule="a sensitivity of one | two")
-    record.write(
-        network.save(root / "tuned"), network, parts, {"SETTINGS": {}}, evaluation=evaluate(network, test)
-    )
+    record.write(network.save(root / "tuned"), network, parts, {"SETTINGS": {}})
+    record.add_metrics(root / "tuned", evaluate(network, test))
     classifier = make_pipeline(StandardScaler(), LogisticRegression())
     features = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, classifier=classifier)
     features.fit(train)
-    record.write(features.save(root / "features"), features, parts, evaluation=evaluate(features, test))
+    record.write(features.save(root / "features"), features, parts)
+    record.add_metrics(root / "features", evaluate(features, test))
     return root
 
 
@@ -157,7 +157,8 @@ def test_three_labels_have_no_threshold_and_a_column_each(tmp_path, dataset):
     model.fit(dataset, epochs=1, batch_size=12, progress=False)
     shares = np.random.default_rng(0).dirichlet([1, 1, 1], len(dataset))
     evaluation = Evaluation.from_scores(dataset.table["label"], shares, classes=names)
-    record.write(model.save(tmp_path / "m"), model, {"train": dataset}, evaluation=evaluation)
+    record.write(model.save(tmp_path / "m"), model, {"train": dataset})
+    record.add_metrics(tmp_path / "m", evaluation)
     text = cards.model_card(tmp_path / "m").read_text()
     assert "means over the labels" in text and "there is no threshold" in text and "not calibrated" in text
     assert rows(text)["train"][:5] == ["24", "12", "8", "8", "8"]

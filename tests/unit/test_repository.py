@@ -248,7 +248,8 @@ def without_hints(source):
     """Return the public functions and methods in which an argument or the result has no type hint."""
     tree = ast.parse(source)
     found = []
-    for scope in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]:
+    classes = [each for each in tree.body if isinstance(each, ast.ClassDef) and each.name[0] != "_"]
+    for scope in [tree, *classes]:
         for function in (node for node in scope.body if isinstance(node, ast.FunctionDef)):
             if function.name.startswith("_") and function.name not in ("__init__", "__call__"):
                 continue
