@@ -37,6 +37,13 @@ def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evalu
     assert (np.random.get_state()[1] == state).all()
 
 
+def test_scores_of_many_labels_are_drawn_as_the_positive_one_and_the_others():
+    labels = list("abcdeabcde")
+    evaluation = Evaluation.from_scores(labels, np.full((10, 5), 0.2), classes=list("abcde"), positive="b")
+    legend = [text.get_text() for text in plots.scores(evaluation).get_legend().get_texts()]
+    assert legend == ["the others (n = 8)", "b (n = 2)"]
+
+
 def test_a_grid_names_labels_and_says_where_the_pictures_come_from(dataset):
     figure = plots.grid(dataset.sample(4))
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
