@@ -129,7 +129,7 @@ def main():
     target = parser.parse_args().target
     if not REAL.is_dir():
         raise SystemExit(f"no real pictures: {REAL} is not there")
-    rows = pd.read_csv(target).to_dict("records") if target.exists() else []
+    rows = pd.read_csv(target, dtype={"value": str}).to_dict("records") if target.exists() else []
     done = {(row["setting"], str(row["value"])) for row in rows}
     pictures = dataset()
     for name, values in TRIED.items():
