@@ -49,7 +49,7 @@ notebooks: install  ## run the notebooks on the bundled sample and save them wit
 	$(BIN)/python code/run.py --in-place
 
 bench: install  ## run the benchmarks in tests/bench (no tests: they print figures)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench,ray]"
 	for file in tests/bench/bench_*.py; do $(BIN)/python -W ignore $$file || exit 1; done
 
 docs: install  ## build the documents as a site in outputs/site, from the very same files

@@ -1,0 +1,145 @@
+"""How time, memory and disk grow with the number of pictures and of processes, on HAM10000 reduced to 200x150.
+
+    python tests/bench/bench_growth.py --write   # a quarter of an hour on two cores; needs the extra `ray`
+
+* ``train``: an epoch of the preset ``fast`` by torchrun, every picture decoded before;
+* ``features`` and ``scores``: code/02_modeling/score_archive.py, from files to Parquet, with the model of that preset
+  (untrained: the time is the same).
+
+Each process has one thread, so that two compare with one; a machine of two cores has no third for the process that
+coordinates. ``seconds`` are those of the work, ``whole`` those of the command, with the start of Python, Ray and
+torchrun and the export to ONNX. Memory is the peak of the sum over all processes, with what they share counted once
+(Linux's PSS). --write replaces the rows of docs/measurements/growth.csv, from which docs/howto/many_pictures.md plans.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+from bench_data_path import REAL, ham10000
+
+from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset, cache
+
+TARGET = PROJECT_ROOT / "docs" / "measurements" / "growth.csv"
+SIZES = (1000, 3000, 7000)
+WORKS = (
+    "train",
+    "features",
+    "scores",
+)  # the last for the fewest pictures alone: it is the second, four times over
+SCRIPT = PROJECT_ROOT / "code" / "02_modeling" / "score_archive.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def some(count):
+    """Return `count` pictures, the same share of each label as of all (`sample` would take equal numbers)."""
+    dataset = ham10000()
+    return dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=0))
+
+
+def train(table):
+    """Train for an epoch, in each process that torchrun started; print the seconds."""
+    dataset = ImageDataset.load(table)
+    model = ImageClassifier.from_preset("fast", dataset.labels)
+    history = model.fit(dataset, epochs=1, precision="fp32", progress=False)
+    if os.environ["RANK"] == "0":
+        print(f"{len(dataset)} pictures in {history['seconds'].sum():.1f} s")
+
+
+def measured(command, decoded):
+    """Run a command; return its seconds of work, of all, and its peak of memory in MiB."""
+    environment = os.environ | {"ISICVISION_CACHE": str(decoded), "OMP_NUM_THREADS": "1"}
+    environment |= {"ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
+    started, peak = time.perf_counter(), 0
+    with tempfile.TemporaryFile("w+") as output:
+        with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
+            while process.poll() is None:
+                peak = max(peak, memory(psutil.Process(process.pid)))
+                time.sleep(1)
+        output.seek(0)
+        said = output.read()
+    if process.returncode:
+        sys.exit(said[-3000:])
+    return (
+        float(re.search(r"pictures in ([\d.]+) s", said)[1]),
+        time.perf_counter() - started,
+        peak / 2**20,
+    )
+
+
+def memory(process):
+    """Return the bytes that a process and its descendants have in memory."""
+    total = 0
+    try:
+        for each in [process, *process.children(recursive=True)]:
+            try:
+                total += each.memory_full_info().pss
+            except psutil.Error:  # it has just ended
+                pass
+    except psutil.Error:
+        pass
+    return total
+
+
+def size(folder):
+    """Return the MB of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pictures", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--write", action="store_true", help="into docs/measurements/growth.csv")
+    parser.add_argument("--train", help=argparse.SUPPRESS)  # what torchrun starts
+    arguments = parser.parse_args()
+    if arguments.train:
+        return train(arguments.train)
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError:
+        sys.exit(print('skipped: Ray is not installed: pip install -c constraints.txt -e ".[ray]"'))
+    if not REAL.is_dir():
+        sys.exit(print(f"skipped: there are no real pictures in {REAL}"))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        model = ImageClassifier.from_preset("fast", ham10000().labels)
+        saved, sides = model.save(folder / "model"), (128, model.backbone.interpolation)
+        for count in arguments.pictures:
+            dataset = some(count)
+            table, decoded = dataset.save(folder / f"{count}.csv"), folder / f"cache-{count}"
+            os.environ["ISICVISION_CACHE"] = str(decoded)
+            cache.Pictures(dataset.paths, *sides)  # which the training reads
+            for work in WORKS if count == min(arguments.pictures) else WORKS[:2]:
+                for processes in (1, 2):
+                    results = folder / f"{work}-{count}-{processes}"
+                    command = [*TORCHRUN, str(processes), __file__, "--train", str(table)]
+                    if work != "train":
+                        command = [sys.executable, SCRIPT, "--model", saved, "--table", table]
+                        command += ["--to", results, "--workers", str(processes)]
+                        command += ["--features"] * (work == "features")
+                    seconds, whole, peak = measured(command, decoded)
+                    disk = size(decoded if work == "train" else results)
+                    row = {"work": work, "pictures": count, "processes": processes}
+                    row |= {"seconds": round(seconds, 1), "per_second": round(count / seconds, 1)}
+                    row |= {"whole": round(whole, 1), "memory_mib": round(peak), "disk_mb": round(disk, 1)}
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
+                    if arguments.write:
+                        pd.DataFrame(rows).to_csv(TARGET, index=False)
+    print(pd.DataFrame(rows).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
