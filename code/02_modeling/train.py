@@ -4,7 +4,8 @@
     accelerate launch code/02_modeling/train.py --checkpoint outputs/checkpoint
     python code/02_modeling/train.py --rerun outputs/model/run.json --outputs outputs/again
 
-It reads outputs/dataset.csv and writes outputs/split/ and outputs/model/. A parameter file may hold any of the names in
+It reads outputs/dataset.csv, or with --data a folder with a subfolder a label (as `ImageDataset.from_folder` does), and
+writes outputs/split/ and outputs/model/. A parameter file may hold any of the names in
 PARAMETERS; those that belong to other notebooks are passed over. With --checkpoint a job that was killed goes on where
 it was, by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
 says whether the metrics are. The pictures are those of the dataset.csv beside the recorded model's folder.
@@ -51,12 +52,11 @@ PARAMETERS = {
 NOTEBOOK = "code/01_data_acquisition_and_understanding/02_understand_and_correct.ipynb"
 
 
-def train(p, table, checkpoint=None, expected=None):
+def train(p, dataset, checkpoint=None, expected=None):
     """Do what the notebook does, with the parameters `p`; return the model and the test pictures.
 
-    `table` is a saved ImageDataset, `checkpoint` a folder or None, `expected` the split of a run record or None.
+    `checkpoint` is a folder or None, `expected` the split of a run record or None.
     """
-    dataset = ImageDataset.load(require(table, NOTEBOOK))
     parts = dict(
         zip(("train", "validation", "test"), dataset.split(0.6, 0.2, 0.2, seed=p["SEED"]), strict=True)
     )
@@ -122,6 +122,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--parameters", help="YAML file, as for the notebooks")
     parser.add_argument("--outputs", help="folder of dataset.csv and the results (default: outputs)")
+    parser.add_argument("--data", help="folder of pictures, in place of dataset.csv")
     parser.add_argument("--checkpoint", help="folder from which a killed job goes on")
     parser.add_argument("--rerun", help="run.json of the run to repeat")
     arguments = parser.parse_args()
@@ -140,9 +141,11 @@ if __name__ == "__main__":
     if arguments.outputs:
         given["OUTPUTS"] = str(Path(arguments.outputs).resolve())
     checkpoint = arguments.checkpoint and Path(arguments.checkpoint).resolve()
+    dataset = arguments.data and ImageDataset.from_folder(Path(arguments.data).resolve())
     os.chdir(PROJECT_ROOT)
     parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
     beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
-    model, test = train(parameters, beside / "dataset.csv", checkpoint, run and run["split"])
+    dataset = dataset or ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
+    model, test = train(parameters, dataset, checkpoint, run and run["split"])
     if run and run["metrics"]:
         compare(run, model, test)

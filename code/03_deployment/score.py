@@ -129,7 +129,7 @@ def run(request):
 
     predictions = []
     for start in range(0, len(pictures), CHUNK):
-        predictions += _predict(pictures[start : start + CHUNK], explain)
+        predictions += predict(pictures[start : start + CHUNK], explain)
     answer = {
         "predictions": predictions,
         "model": {"id": card["id"], "version": card["version"]},
@@ -232,7 +232,7 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is Python's, not JSON")
 
 
-def _predict(pictures, explain=False):
+def predict(pictures, explain=False):
     """Score a few pictures; one that is refused gets {"error": ...} in its place."""
     decoded = pixels.map_threads(_decode, pictures)
     readable = [array for array in decoded if isinstance(array, np.ndarray)]

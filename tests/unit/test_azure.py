@@ -3,18 +3,24 @@
 import json
 import os
 import pty
+import re
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+import tomllib
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import yaml
 from conftest import environment_with
-from test_deployment import StandIn
+from test_deployment import StandIn, picture
 
-from isicvision import PROJECT_ROOT, azure, build_bundle
+from isicvision import PROJECT_ROOT, ImageDataset, azure, build_bundle, deploy_local
+from isicvision import bundle as bundled
 
 pytest.importorskip("azureml.core")
 from azureml.core import Environment, Workspace
@@ -520,3 +526,173 @@ def test_the_key_is_not_printed_to_a_person():
     with pytest.raises(OSError):  # nothing to read
         os.read(master, 100)
     os.close(master)
+
+
+# jobs and batches: training, and scoring of whole folders
+
+TRAINING = PROJECT_ROOT / "code" / "02_modeling" / "azure"
+LOAD = """
+import os
+import sys
+
+from azure.ai.ml import load_batch_endpoint, load_compute, load_data, load_job
+from azure.ai.ml.entities._load_functions import load_model_batch_deployment  # which the CLI calls, too
+
+training, files, bundle = sys.argv[1:]
+job = load_job(f"{training}/job.yml")
+assert job._validate().passed, job._validate()
+assert (job.distribution.type, job.distribution.process_count_per_instance) == ("pytorch", 2)
+assert {name: output.mode for name, output in job.outputs.items()} == {
+    "results": "rw_mount", "checkpoint": "rw_mount"  # upload would come too late where the machine is taken away
+}
+data = load_data(f"{training}/data.yml", params_override=[{"path": bundle}])
+assert job.inputs["pictures"].path == f"{data.name}@latest" and data.type == job.inputs["pictures"].type
+endpoint = load_batch_endpoint(f"{files}/batch-endpoint.yml")
+model = [{"model.path": os.path.relpath(bundle, files)}]
+deployment = load_model_batch_deployment(f"{files}/batch-deployment.yml", params_override=model)
+assert deployment.endpoint_name == endpoint.name
+workers = deployment.settings.max_concurrency_per_instance
+assert deployment.settings.environment_variables["WORKER_COUNT"] == str(workers)
+assert not deployment.environment_variables  # they are not sent
+for name, user, count in (
+    (f"{training}/compute.yml", job.compute, job.resources.instance_count),
+    (f"{files}/batch-compute.yml", deployment.compute, deployment.resources["instance_count"]),
+):
+    compute = load_compute(name)
+    assert compute.tier == "low_priority" and compute.min_instances == 0
+    assert user == compute.name and count <= compute.max_instances
+"""
+
+
+def load(python, training, files, bundle):
+    """Run what is above in the environment that has azure-ai-ml."""
+    arguments = map(str, (training, files, bundle))
+    return subprocess.run([python, "-c", LOAD, *arguments], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.xdist_group("azure-ai-ml")
+def test_the_files_of_jobs_and_batches_are_valid_and_fit_together(own_python, bundle, tmp_path):
+    done = load(own_python, TRAINING, FILES, bundle)
+    assert done.returncode == 0, done.stderr
+    code = shutil.copytree(PROJECT_ROOT / "code", tmp_path / "code")
+    copies = [code / path.relative_to(PROJECT_ROOT / "code") for path in (TRAINING, FILES)]
+    for name, old, new in (
+        ("job.yml", "type: pytorch", "type: pytorc"),
+        ("job.yml", "instance_count: 1", "instances: 1"),
+        ("job.yml", "mode: rw_mount # written at once", "mode: upload #"),
+        ("compute.yml", "tier: low_priority", "tier: dedicated"),
+        ("batch-deployment.yml", "mini_batch_size: 64", "mini_batch_size: many"),
+        ("batch-deployment.yml", 'WORKER_COUNT: "4"', 'WORKER_COUNT: "3"'),
+        ("batch-endpoint.yml", "name: isicvision-batch", "name: another"),
+    ):
+        (path,) = (folder / name for folder in copies if (folder / name).exists())
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        assert load(own_python, *copies, bundle).returncode, (name, new)
+        path.write_text(text)
+
+
+def test_environments_of_jobs_have_the_tested_versions():
+    text = (PROJECT_ROOT / "constraints.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in text if "==" in line)
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]} | {"pyyaml"}
+    for path, names in (
+        (TRAINING / "conda.yml", needed),
+        (FILES / "batch" / "conda.yml", {*bundled._REQUIREMENTS, "azureml-defaults"}),
+    ):
+        *_, last = yaml.safe_load(path.read_text())["dependencies"]
+        pins = dict(each.split("==") for each in last["pip"])
+        assert {*pins} == names
+        tested_here = {name.lower(): version for name, version in tested.items()}
+        for name, version in pins.items():
+            assert tested_here.get(name.lower(), version) == version
+
+
+def test_the_training_jobs_command_runs_as_azure_runs_it(tmp_path):
+    """In as many processes as the file says, with the variables by which Azure tells them their ranks."""
+    sample, pictures = PROJECT_ROOT / "sample_data", tmp_path / "pictures"
+    table = ImageDataset.from_csv(
+        sample / "metadata.csv", images=sample / "images", label_column="diagnosis_1"
+    ).table
+    for path, label in zip(table["path"], table["label"], strict=True):
+        link = pictures / label / Path(path).name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    job = yaml.safe_load((TRAINING / "job.yml").read_text())
+    parameters = tmp_path / "parameters.yml"
+    quick = {"BACKBONE": "resnet18", "WEIGHTS": None, "IMAGE_SIZE": 64, "EPOCHS": 1, "LEARNING_RATE": 0.001}
+    parameters.write_text(yaml.safe_dump(quick))
+    places = {
+        "${{inputs.pictures}}": pictures,
+        "${{inputs.parameters}}": parameters,
+        "${{outputs.results}}": tmp_path / "results",
+        "${{outputs.checkpoint}}": tmp_path / "checkpoint",
+    }
+    declared = {f"${{{{{kind}.{name}}}}}" for kind in ("inputs", "outputs") for name in job[kind]}
+    assert declared == {*places} == set(re.findall(r"\$\{\{.*?\}\}", job["command"]))
+    command = job["command"]
+    for name, place in places.items():
+        command = command.replace(name, shlex.quote(str(place)))
+    code = (TRAINING / job["code"]).resolve()
+    count = job["distribution"]["process_count_per_instance"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {
+        "WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "ACCELERATE_USE_CPU": "true",
+    }
+    environment = (
+        os.environ | job["environment_variables"] | {name: str(value) for name, value in told.items()}
+    )
+    environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    with ExitStack() as stack:
+        processes = []
+        for rank in range(count):
+            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            options = {"cwd": code, "env": environment | ranks, "stderr": subprocess.PIPE, "text": True}
+            process = stack.enter_context(subprocess.Popen(shlex.split(command), **options))
+            stack.callback(process.kill)
+            processes.append(process)
+        for process in processes:
+            _, said = process.communicate(timeout=300)
+            assert process.returncode == 0, said[-3000:]
+    assert (tmp_path / "results" / "model" / "run.json").exists()
+    assert list((tmp_path / "checkpoint").iterdir())
+
+
+RUN_BATCH = """
+import json
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import batch_score
+
+batch_score.init()
+print(json.dumps(batch_score.run(sys.argv[2:])))
+"""
+
+
+def test_a_batch_answers_what_the_service_answers(bundle, tmp_path):
+    deployment = yaml.safe_load((FILES / "batch-deployment.yml").read_text())
+    code = FILES / deployment["code_configuration"]["code"]
+    pictures = [tmp_path / f"{number}.jpg" for number in range(11)]
+    for number, path in enumerate(pictures):
+        path.write_bytes(b"no picture" if number == 3 else picture(number))
+    mounted = tmp_path / "mounted"
+    shutil.copytree(bundle, mounted / "bundle")
+    command = [sys.executable, "-c", RUN_BATCH, code, *pictures]
+    environment = os.environ | {"AZUREML_MODEL_DIR": str(mounted)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(row) for row in json.loads(done.stdout.splitlines()[-1])]
+    assert [row.pop("picture") for row in rows] == [path.name for path in pictures]
+    assert "not a picture" in rows[3]["error"]
+    with deploy_local(bundle) as service:
+        sound = [n for n in range(11) if n != 3]
+        answers = [service.score(pictures[n]) for n in sound]
+    assert [rows[n]["scores"] for n in sound] == [answer["scores"] for answer in answers]

@@ -22,9 +22,9 @@ from isicvision.client import ServiceError
 
 SLOW = """
 import time
-_quick = _predict
+_quick = predict
 
-def _predict(*arguments):
+def predict(*arguments):
     time.sleep({seconds})
     return _quick(*arguments)
 """
@@ -159,7 +159,7 @@ def test_log_has_a_line_of_json_for_each_request_and_no_picture(bundle):
 def test_log_tells_of_a_fault_and_sums_up_every_minute(bundle, tmp_path):
     faulty = shutil.copytree(bundle, tmp_path / "bundle")
     with open(faulty / "score.py", "a") as script:
-        script.write("\nrequestlog.INTERVAL = 0\n\ndef _predict(pictures):\n    1 / 0\n")
+        script.write("\nrequestlog.INTERVAL = 0\n\ndef predict(pictures):\n    1 / 0\n")
     with deploy_local(faulty) as service:
         assert post(service.scoring_uri) == 500
         assert [line["status"] for line in lines(service)] == [500]
