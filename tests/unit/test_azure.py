@@ -635,7 +635,7 @@ def test_the_training_jobs_command_runs_as_azure_runs_it(tmp_path):
     command = job["command"]
     for name, place in places.items():
         command = command.replace(name, shlex.quote(str(place)))
-    code = (TRAINING / job["code"]).resolve()
+    code = shutil.copytree((TRAINING / job["code"]).resolve(), tmp_path / "code")  # all that Azure gets
     count = job["distribution"]["process_count_per_instance"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
