@@ -1,5 +1,6 @@
 """A whole archive scored by Ray Data; skipped where the extra `ray` is not installed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -33,8 +34,8 @@ def archive(tmp_path_factory):
     broken = folder / "broken.jpg"
     broken.write_bytes(b"no picture")
     rows = pd.DataFrame({"path": [str(broken), str(folder / "absent.jpg")], "label": "x", "group": "y"})
-    dataset.table = pd.concat([dataset.table, rows], ignore_index=True)
-    return model, dataset.paths[:-2], dataset.save(folder / "dataset.csv")
+    table = pd.concat([dataset.table, rows], ignore_index=True)
+    return model, dataset.paths, dataclasses.replace(dataset, table=table).save(folder / "dataset.csv")
 
 
 def command(archive, to, *more):
@@ -95,14 +96,13 @@ def test_features(archive, tmp_path):
 
 def test_a_worker_that_is_killed_midway_loses_nothing(archive, tmp_path):
     model, paths, table = archive
-    many = ImageDataset.load(table)  # links: pictures enough to be in the middle of
     rows = []
-    for number in range(4000):
+    for number in range(4000):  # links: pictures enough to be in the middle of
         link = tmp_path / "links" / f"{number}.jpg"
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(paths[number % len(paths)])
         rows.append({"path": str(link), "label": "x", "group": "y"})
-    many.table = pd.DataFrame(rows)
+    many = dataclasses.replace(ImageDataset.load(table), table=pd.DataFrame(rows))
     given = command(archive, tmp_path / "scores", "--workers", "2")
     given[given.index("--table") + 1] = many.save(tmp_path / "many.csv")
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
