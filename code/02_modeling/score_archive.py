@@ -90,13 +90,13 @@ class Worker:
 def write_graph(model, folder, features):
     """Write what the workers run into `folder`, once, and return the file: pathlib.Path.
 
-    A folder holds the results of one model: those of another raise ValueError.
+    A folder holds the results of one model: with those of another the script ends.
     """
     folder = folder / "_model"  # readers of Parquet pass over names with an underscore
     graph, card = folder / ("features.onnx" if features else "scores.onnx"), folder / "model.json"
     if card.exists():
         if json.loads(card.read_text()) != model.card or not graph.exists():
-            raise ValueError(f"{folder.parent} holds results of another kind or model: choose another folder")
+            sys.exit(f"{folder.parent} holds results of another kind or model: choose another folder")
         return graph
     folder.mkdir(parents=True, exist_ok=True)
     if features:
@@ -141,11 +141,11 @@ def score(model, table, folder, workers, features=False):
         for path in dict.fromkeys(map(os.path.abspath, ImageDataset.load(table).paths))
         if path not in known
     ]
+    print(f"{len(known)} pictures are done, {len(paths)} to do", flush=True)
+    if not paths:
+        return
     rows = min(ROWS, math.ceil(len(paths) / workers))
     blocks = [pa.table({"path": paths[start : start + rows]}) for start in range(0, len(paths), rows)]
-    print(f"{len(known)} pictures are done, {len(paths)} to do", flush=True)
-    if not blocks:
-        return
     # the core more is for writing; none more is busy
     cores = None if os.environ.get("RAY_ADDRESS") else workers + 1
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
@@ -158,9 +158,9 @@ def score(model, table, folder, workers, features=False):
             batch_size=BATCH,
             compute=ActorPoolStrategy(size=workers),
         ).write_parquet(str(folder))
+        print(f"{len(paths)} pictures in {time.perf_counter() - started:.1f} s", flush=True)
     finally:
         ray.shutdown()
-    print(f"{len(paths)} pictures in {time.perf_counter() - started:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
@@ -173,9 +173,6 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: one a core")
     parser.add_argument("--features", action="store_true", help="instead of scores")
     arguments = parser.parse_args()
-    try:
-        score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+    score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
     count, broken = summary(Path(arguments.to))
     print(f"{count} pictures in {arguments.to}, {len(broken)} could not be read{pixels.listed(broken)}")
