@@ -144,7 +144,7 @@ def score(model, table, folder, workers, features=False):
     print(f"{len(known)} pictures are done, {len(paths)} to do", flush=True)
     if not paths:
         return
-    rows = min(ROWS, math.ceil(len(paths) / workers))
+    rows = min(ROWS, math.ceil(len(paths) / workers / 4))  # so many that the workers end together
     blocks = [pa.table({"path": paths[start : start + rows]}) for start in range(0, len(paths), rows)]
     # the core more is for writing; none more is busy
     cores = None if os.environ.get("RAY_ADDRESS") else workers + 1
@@ -156,7 +156,8 @@ def score(model, table, folder, workers, features=False):
             fn_constructor_args=(str(graph), model.card, None if features else model.labels),
             batch_format="pyarrow",
             batch_size=BATCH,
-            compute=ActorPoolStrategy(size=workers),
+            # else the worker that is there first takes four blocks, and the others wait in vain
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         ).write_parquet(str(folder))
         print(f"{len(paths)} pictures in {time.perf_counter() - started:.1f} s", flush=True)
     finally:

@@ -1,6 +1,7 @@
 """The files around the code: they parse, and what they name is there; and the type hints of the code."""
 
 import ast
+import csv
 import json
 import re
 import shlex
@@ -321,3 +322,14 @@ def test_imports_have_no_cycles():
 def test_type_hints_agree_with_the_code():
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_on_many_pictures_shows_the_measured_growth():
+    page = (ROOT / "docs/howto/many_pictures.md").read_text(encoding="utf-8")
+    with open(ROOT / "docs/measurements/growth.csv", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    assert rows
+    for row in rows:
+        start = f"| {row['work']} | {int(row['pictures']):,} | {row['processes']} | "
+        figures = [float(row[name]) for name in ("seconds", "per_second", "whole", "memory_mib", "disk_mb")]
+        assert start + " | ".join(f"{figure:,.0f}" for figure in figures) + " |" in page, row
