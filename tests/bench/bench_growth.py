@@ -9,7 +9,7 @@
 Each process has one thread, so that two compare with one; a machine of two cores has no third for the process that
 coordinates. ``seconds`` are those of the work, ``whole`` those of the command, with the start of Python, Ray and
 torchrun and the export to ONNX. Memory is the peak of the sum over all processes, with what they share counted once
-(Linux's PSS). --write replaces the rows of docs/measurements/growth.csv, from which docs/howto/many_pictures.md plans.
+(Linux's PSS). --write puts the rows into docs/measurements/growth.csv, from which docs/howto/many_pictures.md plans.
 """
 
 import argparse
@@ -31,11 +31,8 @@ from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset, cache
 
 TARGET = PROJECT_ROOT / "docs" / "measurements" / "growth.csv"
 SIZES = (1000, 3000, 7000)
-WORKS = (
-    "train",
-    "features",
-    "scores",
-)  # the last for the fewest pictures alone: it is the second, four times over
+WORKS = ("train", "features", "scores")
+KEYS = ["work", "pictures", "processes"]
 SCRIPT = PROJECT_ROOT / "code" / "02_modeling" / "score_archive.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
@@ -95,11 +92,21 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
+def write(rows):
+    """Put rows into the table of all, in place of earlier ones of the same work."""
+    table = pd.DataFrame(rows)
+    if TARGET.exists():
+        table = pd.concat([pd.read_csv(TARGET), table]).drop_duplicates(KEYS, keep="last")
+    table["order"] = table["work"].map(WORKS.index)
+    table.sort_values(["order", *KEYS]).drop(columns="order").to_csv(TARGET, index=False)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--works", nargs="*", choices=WORKS, default=WORKS)
     parser.add_argument("--write", action="store_true", help="into docs/measurements/growth.csv")
     parser.add_argument("--train", help=argparse.SUPPRESS)  # what torchrun starts
     arguments = parser.parse_args()
@@ -121,7 +128,9 @@ def main():
             table, decoded = dataset.save(folder / f"{count}.csv"), folder / f"cache-{count}"
             os.environ["ISICVISION_CACHE"] = str(decoded)
             cache.Pictures(dataset.paths, *sides)  # which the training reads
-            for work in WORKS if count == min(arguments.pictures) else WORKS[:2]:
+            for work in arguments.works:
+                if work == "scores" and count != min(SIZES):  # as features, four times over
+                    continue
                 for processes in (1, 2):
                     results = folder / f"{work}-{count}-{processes}"
                     command = [*TORCHRUN, str(processes), __file__, "--train", str(table)]
@@ -137,7 +146,7 @@ def main():
                     rows.append(row)
                     print(json.dumps(row), flush=True)
                     if arguments.write:
-                        pd.DataFrame(rows).to_csv(TARGET, index=False)
+                        write(rows)
     print(pd.DataFrame(rows).to_string(index=False))
 
 
