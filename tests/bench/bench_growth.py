@@ -129,7 +129,7 @@ def main():
             os.environ["ISICVISION_CACHE"] = str(decoded)
             cache.Pictures(dataset.paths, *sides)  # which the training reads
             for work in arguments.works:
-                if work == "scores" and count != min(SIZES):  # as features, four times over
+                if work == "scores" and count == SIZES[1]:  # they take four times as long as features
                     continue
                 for processes in (1, 2):
                     results = folder / f"{work}-{count}-{processes}"
