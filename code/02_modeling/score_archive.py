@@ -46,19 +46,19 @@ class Worker:
     ----------
     graph : str
         ONNX file: uint8 pictures in, one array out.
-    card : dict
-        The model's, see `ImageClassifier.card`.
+    size, interpolation
+        As of `pixels.decode`.
     columns : list of str or None
         Of the array's columns; None: it stays one column, ``features``.
     """
 
-    def __init__(self, graph, card, columns):
+    def __init__(self, graph, size, interpolation, columns):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
-        self.size, self.interpolation, self.columns = card["image_size"], card["interpolation"], columns
+        self.size, self.interpolation, self.columns = size, interpolation, columns
 
     def __call__(self, table):
         """Map a table with the column ``path`` to one with the results: pyarrow.Table."""
@@ -146,6 +146,7 @@ def score(model, table, folder, workers, features=False):
         return
     rows = min(ROWS, math.ceil(len(paths) / workers / 4))  # so many that the workers end together
     blocks = [pa.table({"path": paths[start : start + rows]}) for start in range(0, len(paths), rows)]
+    columns = None if features else model.labels
     # the core more is for writing; none more is busy
     cores = None if os.environ.get("RAY_ADDRESS") else workers + 1
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
@@ -153,7 +154,7 @@ def score(model, table, folder, workers, features=False):
     try:
         ray.data.from_arrow(blocks).map_batches(
             Worker,
-            fn_constructor_args=(str(graph), model.card, None if features else model.labels),
+            fn_constructor_args=(str(graph), model.image_size, model.backbone.interpolation, columns),
             batch_format="pyarrow",
             batch_size=BATCH,
             # else the worker that is there first takes four blocks, and the others wait in vain

@@ -1,15 +1,16 @@
 """How time, memory and disk grow with the number of pictures and of processes, on HAM10000 reduced to 200x150.
 
-    python tests/bench/bench_growth.py --write   # a quarter of an hour on two cores; needs the extra `ray`
+    python tests/bench/bench_growth.py --write   # 20 minutes on two cores; needs the extra `ray`
 
 * ``train``: an epoch of the preset ``fast`` by torchrun, every picture decoded before;
 * ``features`` and ``scores``: code/02_modeling/score_archive.py, from files to Parquet, with the model of that preset
   (untrained: the time is the same).
 
 Each process has one thread, so that two compare with one; a machine of two cores has no third for the process that
-coordinates. ``seconds`` are those of the work, ``whole`` those of the command, with the start of Python, Ray and
-torchrun and the export to ONNX. Memory is the peak of the sum over all processes, with what they share counted once
-(Linux's PSS). --write puts the rows into docs/measurements/growth.csv, from which docs/howto/many_pictures.md plans.
+coordinates. ``seconds`` are those of the work, for Ray with the start of its workers, ``whole`` those of the command,
+with the start of Python, Ray and torchrun and the export to ONNX. Memory is the peak of the sum over all processes,
+with what they share counted once (Linux's PSS). --write puts the rows into docs/measurements/growth.csv, from which
+docs/howto/many_pictures.md plans.
 """
 
 import argparse
