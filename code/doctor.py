@@ -175,8 +175,9 @@ def check_packages(root):
         if not lacking:
             continue
         what = "packages" if section == "dependencies" else f"packages of the extra {section}"
-        if section in ("bench", "docs"):  # their targets in the Makefile install them
-            yield NOTE, f"{what}: {', '.join(lacking)} (`make {section}` installs it)"
+        target = {"bench": "bench", "ray": "bench", "docs": "docs"}.get(section)  # of the Makefile
+        if target:
+            yield NOTE, f"{what}: {', '.join(lacking)} (`make {target}` installs it)"
         else:
             complete = False
             yield MISSING, f"{what}: {', '.join(lacking)} (`make install`)"
