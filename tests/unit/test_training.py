@@ -217,6 +217,23 @@ def test_the_moving_average_of_the_weights_is_what_remains(dataset):
     assert same(weights(plain), weights(still))
 
 
+def test_a_slow_moving_average_follows_quickly_at_first(dataset):
+    start = small()
+    fit(dataset, model=start, epochs=1, learning_rate=1e-12, l2=0)
+    plain, averaged = (fit(dataset, ema=decay)[0] for decay in (None, 0.9999))
+    begin, end, mean = (model.network.head[-1].weight for model in (start, plain, averaged))
+    assert (mean - begin).norm() > 0.3 * (end - begin).norm()  # a ten-thousandth a step would be nothing yet
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_l2_pulls_the_weights_towards_zero(dataset, optimizer):
+    free, held = (
+        fit(dataset, optimizer=optimizer, l2=share, learning_rate=0.05)[0].network.head[-1].weight.norm()
+        for share in (0, 0.9)
+    )
+    assert held < 0.95 * free
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_each_precision_learns_and_is_written_down(dataset, precision):
     model, history = fit(dataset, precision=precision, epochs=4)
