@@ -1,0 +1,66 @@
+"""How much memory a training on all real pictures takes, at 224 px and minibatches of 32 with `dermoscopy()`.
+
+    python tests/bench/bench_memory.py                       # an epoch of each network on 7,006 pictures: minutes
+    python tests/bench/bench_memory.py --networks resnet18 --seconds 120   # stop after so much training
+
+Prints the peak of this process: of all its memory, and without what it shares or could drop at once, the mapped pages
+of the picture cache (psutil's rss, and uss).
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+
+import psutil
+from bench_settings import REAL, dataset
+
+from isicvision import ImageClassifier, augment_dataset, augmentation
+
+
+def train(network):
+    """Train one epoch; random weights will do, they take as much room."""
+    pictures = dataset()
+    model = ImageClassifier(network, pictures.labels, weights=None, image_size=224)
+    shown = augment_dataset(pictures, [augmentation.dermoscopy()])
+    model.fit(shown, epochs=1, batch_size=32, learning_rate=0.001, precision="fp32", progress=False)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", default=["efficientnet_lite0", "resnet18"])
+    parser.add_argument("--seconds", type=float, default=3600, help="longest time of each, decoding included")
+    parser.add_argument("--train", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not REAL.is_dir():
+        raise SystemExit(f"no real pictures: {REAL} is not there")
+    if options.train:
+        return train(options.train)
+    for network in options.networks:
+        started, peak = time.monotonic(), {"rss": 0, "uss": 0}
+        process = subprocess.Popen([sys.executable, "-W", "ignore", __file__, "--train", network])
+        watched = psutil.Process(process.pid)
+        while process.poll() is None and time.monotonic() - started < options.seconds:
+            try:
+                now = [each.memory_full_info() for each in (watched, *watched.children(recursive=True))]
+            except psutil.NoSuchProcess:
+                continue
+            peak = {name: max(most, sum(getattr(each, name) for each in now)) for name, most in peak.items()}
+            time.sleep(0.5)
+        seconds = time.monotonic() - started
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        elif process.returncode:
+            raise SystemExit(f"{network}: the training failed")
+        print(
+            f"{network}: " + ", ".join(f"{name} {most / 2**30:.2f} GiB" for name, most in peak.items()),
+            end="",
+        )
+        print(f", {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
