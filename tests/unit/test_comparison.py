@@ -112,3 +112,11 @@ def test_bands_and_ordered_values_keep_their_order():
     assert [name.split()[0] for name in names] == ["up", "over", "over", "over"]
     assert ends == sorted(ends)
     assert [*comparison.slices(evaluation, "size").index] == ["small", "large", "missing"]
+
+
+def test_p_values_allow_for_being_several_as_holm_did():
+    found = comparison._holm(pd.Series([0.01, np.nan, 0.04, 0.03], index=list("abcd")))
+    assert np.allclose(
+        found[["a", "d", "c"]], [0.03, 0.06, 0.06]
+    )  # times 3, 2 and 1, and never below an earlier one
+    assert found.get("b") is None or np.isnan(found["b"])
