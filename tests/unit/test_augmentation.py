@@ -293,3 +293,14 @@ def test_the_preview_shows_each_picture_and_what_becomes_of_it(dataset):
     assert len({view.tobytes() for view in shown}) == 8
     assert "Synthetic test picture" in figure.get_supxlabel()
     plots.plt.close(figure)
+
+
+def test_the_augmentation_of_2018_mirrors_half_of_the_pictures_and_crops_each():
+    picture = np.tile(np.linspace(0, 255, 100, dtype=np.uint8)[None, :, None], (100, 1, 3))
+    views = original_2018().augment_images([picture] * 60)
+    mirrored = [view[50, 0, 0] > view[50, -1, 0] for view in views]
+    assert 15 < sum(mirrored) < 45
+    ranges = [np.ptp(view[50, :, 0].astype(int)) for view in views]
+    assert min(ranges) < 225 and all(
+        view.shape == picture.shape for view in views
+    )  # up to a fifth of the width went

@@ -354,3 +354,8 @@ def test_bands_enclose_the_curves():
     inside = (bands["recall_low"] <= recall + 1e-9) & (recall <= bands["recall_high"] + 1e-9)
     assert inside.mean() > 0.95
     assert (bands["precision_low"] <= bands["precision_high"]).all()
+
+
+def test_without_a_jackknife_an_interval_is_that_of_the_percentiles():
+    assert np.allclose(interval(0.5, np.linspace(0, 1, 1001)), [0.025, 0.975])
+    assert np.allclose(interval(0.5, np.linspace(0, 1, 1001), level=0.8), [0.1, 0.9])
