@@ -456,12 +456,10 @@ def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
 def scores(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw how the scores of the positive label are spread, for each true label, or for it and the others together."""
     ax = ax or plt.subplots(figsize=(5, 3), layout="constrained")[1]
-    true, labels = evaluation.table["label"], evaluation.classes
-    if len(labels) > 3:  # more histograms than that hide each other
-        labels = ["the others", evaluation.positive]
-        true = true.where(true == evaluation.positive, "the others")
-    for label, colour in colours(labels).items():
-        values = evaluation.table.loc[true == label, f"score_{evaluation.positive}"]
+    if len(evaluation.classes) > 3:  # more histograms than that hide each other
+        evaluation = evaluation.against(evaluation.positive)
+    for label, colour in colours(evaluation.classes).items():
+        values = evaluation.table.loc[evaluation.table["label"] == label, f"score_{evaluation.positive}"]
         name = f"{label} (n = {len(values)})"
         ax.hist(values, 20, range=(0, 1), density=True, alpha=0.6, color=colour, label=name)
     ax.set(xlabel=f"score for {evaluation.positive}", ylabel="density", title="Scores by true label")

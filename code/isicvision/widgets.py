@@ -6,6 +6,7 @@ can be had without it: its methods do what its buttons do.
 
 from __future__ import annotations
 
+import abc
 import base64
 import dataclasses
 import functools
@@ -52,7 +53,7 @@ class _Widget:
         return self.view._repr_mimebundle_() | {"image/jpeg": plots.encode(self._figure(), "jpeg")}
 
 
-class _Pages(_Widget):
+class _Pages(_Widget, abc.ABC):
     """A grid of pictures, page by page.
 
     `rows` are found anew when a filter is moved, not when a picture changes, which therefore stays
@@ -114,13 +115,13 @@ class _Pages(_Widget):
         """The rows of this page."""
         return self.rows.iloc[self.page * self.per_page :][: self.per_page]
 
+    @abc.abstractmethod
     def _rows(self) -> pd.DataFrame:
         """Find the pictures to show."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _caption(self, row: pd.Series) -> dict:
         """Write the caption of a picture for `PictureGrid`."""
-        raise NotImplementedError
 
     def _close(self):
         self.grid.large = {}

@@ -41,7 +41,7 @@ def test_scores_of_many_labels_are_drawn_as_the_positive_one_and_the_others():
     labels = list("abcdeabcde")
     evaluation = Evaluation.from_scores(labels, np.full((10, 5), 0.2), classes=list("abcde"), positive="b")
     legend = [text.get_text() for text in plots.scores(evaluation).get_legend().get_texts()]
-    assert legend == ["the others (n = 8)", "b (n = 2)"]
+    assert legend == ["(all others) (n = 8)", "b (n = 2)"]
 
 
 def test_a_grid_names_labels_and_says_where_the_pictures_come_from(dataset):
