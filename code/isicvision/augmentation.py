@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -235,6 +236,16 @@ def _nodes(augmenter):
             yield children
         for child in children:
             yield from _nodes(child)
+
+
+def described(augmenters: iaa.Augmenter | Sequence[iaa.Augmenter]) -> str:
+    """Write pipelines out as imgaug does, without the names nobody gave and what it has drawn ahead."""
+    text = ", ".join(str(augmenter) for augmenter in _listed(augmenters))
+    ahead = r"AutoPrefetcher\(nb_prefetch=.*?, last_rng_idx=\w+, other_param=(\w+\((?:[^()]|\([^()]*\))*\))\)"
+    text = re.sub(ahead, r"\1", text)
+    text = re.sub(r"Deterministic\((?:(?:int|float|str) )?([^()]*)\)", r"\1", text)
+    text = re.sub(r"name=Unnamed[\w-]+, |, deterministic=False|, else_list=None", "", text)
+    return re.sub(r"(\.\d*?[1-9]|\.)0+(?=\D|$)", lambda found: found[1].rstrip("."), text)
 
 
 def original_2018() -> iaa.Sequential:

@@ -90,7 +90,6 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
         }
         pins = {name: metadata.version(name) for name in _REQUIREMENTS}
         card = {
-            "licence": "MIT",
             **model.card,
             "id": f"isicvision-{model.card.get('backbone', 'model')}".replace("_", "-"),
             "version": checksums["model.onnx"][:12],

@@ -16,7 +16,16 @@ from markupsafe import Markup
 from . import datareport, record
 from .dataset import ImageDataset
 
-NO_SETTINGS = ("pictures", "groups", "set_aside", "manifest", "sources", "finished", "history")
+NO_SETTINGS = (
+    "pictures",
+    "groups",
+    "set_aside",
+    "manifest",
+    "sources",
+    "finished",
+    "history",
+    "augmentation",
+)
 """What the training part of a model.json holds beside settings."""
 
 

@@ -261,6 +261,7 @@ class ImageClassifier:
             rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(chosen) | {
                 "precision": history.attrs["precision"],
+                "augmentation": self._augmentation(dataset),
                 "history": rows.where(rows.notna(), None).to_dict("records"),  # JSON knows no NaN
             }
             self.step_loss = history.attrs["step_loss"]
@@ -325,8 +326,15 @@ class ImageClassifier:
             pictures = self._pictures(dataset, size)
         return dataset, pictures
 
+    def _augmenters(self, dataset):
+        return dataset.augmenters or (self._augmenter and (self._augmenter,))
+
+    def _augmentation(self, dataset):
+        augmenters = self._augmenters(dataset)
+        return augmentation.described(augmenters) if augmenters else "none"
+
     def _pipeline(self, dataset):
-        augmenters = dataset.augmenters or (self._augmenter and (self._augmenter,))
+        augmenters = self._augmenters(dataset)
         return augmentation.Pipeline(augmenters, self.seed) if augmenters else None
 
     def _fine_tune(self, dataset, pictures, targets, validation, settings, checkpoint, **options):
@@ -334,7 +342,7 @@ class ImageClassifier:
             raise ValueError("training needs two pictures or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
         about = {name: self.card[name] for name in names} | {"pictures": record.manifest(dataset)}
-        about["augmenters"] = str(dataset.augmenters or self._augmenter)
+        about["augmenters"] = self._augmentation(dataset)
         if validation is not None:
             if validation.augmenters or "augmented_from" in validation.table:
                 raise ValueError("the validation pictures are augmented: only training pictures may be")

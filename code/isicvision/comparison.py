@@ -100,6 +100,8 @@ def _delong(first, second):
 def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.DataFrame:
     """Evaluate each value of a metadata column by itself, against all other pictures.
 
+    Of more than two labels the positive one is told from the rest.
+
     Parameters
     ----------
     column
@@ -120,9 +122,11 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
     ValueError
         If there is no such column.
     """
+    if column not in evaluation.table:
+        raise ValueError(f"no column {column!r}; there are: {', '.join(evaluation.table.columns)}")
+    if len(evaluation.classes) > 2:
+        evaluation = evaluation.against(evaluation.positive)
     table = evaluation.table
-    if column not in table:
-        raise ValueError(f"no column {column!r}; there are: {', '.join(table.columns)}")
     values = table[column]
     if values.dtype.kind in "if" and values.nunique() > 10:
         values = pd.qcut(values, BANDS, duplicates="drop")
@@ -155,13 +159,14 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
 
 def _named(values):
     """Turn values into strings in their order, the missing ones last: categorical Series."""
-    missing = values.isna()
+    missing, is_number = values.isna(), values.dtype.kind in "if"
+    write = "{:g}".format if is_number else str
     if isinstance(values.dtype, pd.CategoricalDtype):
-        names = values.cat.categories.astype(str)
+        names = values.cat.categories
     else:
-        names = sorted(values[~missing].astype(str).unique())
-    values = values.astype(object).astype(str).where(~missing, "missing")
-    return values.astype(pd.CategoricalDtype([*dict.fromkeys([*names, "missing"])]))
+        names = sorted(values[~missing].unique(), key=None if is_number else str)
+    values = values.astype(object).map(write).where(~missing, "missing")
+    return values.astype(pd.CategoricalDtype([*dict.fromkeys([*map(write, names), "missing"])]))
 
 
 def _holm(p_values):

@@ -1,6 +1,6 @@
 """What each setting of a training does, on the real pictures: one is changed at a time, all else stays.
 
-    python tests/bench/bench_settings.py            # a quarter of an hour on two cores; goes on where it was stopped
+    python tests/bench/bench_settings.py            # three quarters of an hour on two cores; goes on where it was stopped
 
 Writes a row a run to docs/measurements/settings.csv, from which 04_what_the_settings_do.ipynb draws: ROC AUC on the
 validation pictures (the test pictures are not looked at) with its interval over lesions, and the seconds of training.
@@ -30,29 +30,36 @@ COMMON = {
     "augmentation": "dermoscopy",
     "split": "by lesion",
     "pictures": None,
+    "seed": 0,
     "image_size": 96,
     "dropout": 0.2,
-    "epochs": 2,
+    "epochs": 3,
     "batch_size": 32,
-    "learning_rate": 0.002,
+    "learning_rate": 0.001,
     "schedule": "one_cycle",
     "optimizer": "adamw",
     "l2": 0.01,
     "frozen_stages": 2,
     "class_weight": "balanced",
+    "sublabels": False,
     "precision": "fp32",
 }
 TRIED = {
     "common": [None],
-    "learning_rate": [0.0003, 0.006],
-    "batch_size": [128],
-    "dropout": [0.5],
-    "image_size": [64],
-    "pictures": [500, 1500],
+    "seed": [1, 2],
+    "learning_rate": [0.0001, 0.0003, 0.003, 0.01],
+    "batch_size": [8, 128],
+    "dropout": [0.0, 0.5],
+    "image_size": [64, 128, 160],
+    "pictures": [300, 600, 1200, 2400],
     "split": ["by picture"],
-    "frozen_stages": ["all but the last layer"],
-    "augmentation": ["none"],
-    "network": ["efficientnet_lite0, random weights"],
+    "frozen_stages": [0, "all but the last layer"],
+    "augmentation": ["none", "original_2018"],
+    "network": ["efficientnet_lite0, random weights", "resnet18, random weights"],
+    "epochs": [1, 8],
+    "epochs, no augmentation": [8],
+    "class_weight": ["none"],
+    "sublabels": [True],
 }
 
 
@@ -71,7 +78,9 @@ def dataset():
 
 def run(pictures, name, value):
     """Train with one choice changed; return a row."""
-    choice = COMMON | ({} if name == "common" else {name: value})
+    choice = COMMON | ({} if name == "common" else {name.partition(", ")[0]: value})
+    if name.endswith("no augmentation"):
+        choice["augmentation"] = "none"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a split by picture warns, rightly
         parts = pictures.split(0.6, 0.2, 0.2, group="group" if choice["split"] == "by lesion" else None)
@@ -81,11 +90,10 @@ def run(pictures, name, value):
         choice["epochs"] = round(choice["epochs"] / share)  # the same number of steps for all
         train = train.split(share, 1 - share, seed=1)[0]
     backbone, _, random = choice["network"].partition(", ")
-    settings = {key: choice[key] for key in list(COMMON)[6:]}
+    settings = {key: choice[key] for key in list(COMMON)[7:]}
+    settings["class_weight"] = None if choice["class_weight"] == "none" else "balanced"
     if isinstance(settings["frozen_stages"], str):
         settings |= {"frozen_stages": 0, "freeze_epochs": settings["epochs"]}
-    if settings["optimizer"] == "sgd":
-        settings["learning_rate"] *= 10
     if random:
         settings["frozen_stages"] = 0  # nothing worth keeping
     model = ImageClassifier(
@@ -94,6 +102,7 @@ def run(pictures, name, value):
         None if random else "imagenet",
         choice["image_size"],
         choice["dropout"],
+        seed=choice["seed"],
     )
     if choice["augmentation"] != "none":
         train = augment_dataset(train, getattr(augmentation, choice["augmentation"])())
@@ -106,7 +115,7 @@ def run(pictures, name, value):
     return {
         "setting": name,
         "value": value,
-        "common_value": COMMON.get(name),
+        "common_value": COMMON.get(name.partition(", ")[0]),
         "pictures": len(train),
         "roc_auc": round(evaluation.metric("roc_auc"), 4),
         "low": round(low, 4),

@@ -12,7 +12,7 @@ from imgaug import augmenters as iaa
 from PIL import Image
 
 from isicvision import augment_dataset, evaluate, pixels, plots
-from isicvision.augmentation import Hair, Pipeline, dermoscopy, original_2018
+from isicvision.augmentation import Hair, Pipeline, dermoscopy, described, original_2018
 
 FLIPS = iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply((0.5, 1.5))])
 PICTURES = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), np.uint8)
@@ -304,3 +304,14 @@ def test_the_augmentation_of_2018_mirrors_half_of_the_pictures_and_crops_each():
     assert min(ranges) < 225 and all(
         view.shape == picture.shape for view in views
     )  # up to a fifth of the width went
+
+
+def test_a_description_is_the_same_before_and_after_use_and_tells_pipelines_apart():
+    pipeline = dermoscopy()
+    text = described(pipeline)
+    pipeline(images=[np.zeros((64, 64, 3), np.uint8)] * 3)
+    assert described([pipeline]) == text
+    assert "Uniform(0.9, 1.15)" in text and "Choice(a=[0, 90, 180, 270]" in text and "Hair(" in text
+    assert "Auto" not in text and "Deterministic" not in text and "Unnamed" not in text
+    others = dermoscopy(shift=0.06), iaa.Add(10), iaa.Add(100), iaa.Multiply(1.05)
+    assert len({text, *map(described, others)}) == 5

@@ -104,7 +104,7 @@ def test_a_full_record_fills_everything_but_what_no_record_holds(tuned):
     missing = {line.split("|")[1].strip() for line in table if line.startswith("|")}
     # the pictures have no licence here; whether a commit is known depends on where the tests run
     unknown = {"commit", "files changed since the commit", "processor"}
-    assert missing - unknown == {"augmentation", "Synthetic test picture"}
+    assert missing - unknown == {"Synthetic test picture"}
     assert [line[:8] for line in table if not line.startswith("|")] == ["Factors:"]
 
 

@@ -114,6 +114,27 @@ def test_bands_and_ordered_values_keep_their_order():
     assert [*comparison.slices(evaluation, "size").index] == ["small", "large", "missing"]
 
 
+def test_few_numbers_are_written_and_ordered_as_numbers():
+    labels, scores, metadata = made(90)
+    metadata["age"] = np.resize([5.0, 15.0, 100.0, np.nan], len(labels))
+    found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "age")
+    assert [*found.index] == ["5", "15", "100", "missing"]
+
+
+def test_of_many_labels_the_slices_are_of_the_positive_one_against_the_rest():
+    labels, scores, metadata = made(600, sites=["arm", "back"])
+    scores = np.stack([1 - scores, scores * 0.9, scores * 0.1], axis=1)
+    three = ["naevus", "keratosis", "melanoma"]
+    names = np.array(three)[np.where(labels == "malignant", 2, np.arange(len(labels)) % 2)]
+    many = Evaluation.from_scores(names, scores, classes=three, positive="melanoma", metadata=metadata)
+    found = comparison.slices(many, "site")
+    alone = comparison.slices(many.against("melanoma"), "site")
+    pd.testing.assert_frame_equal(found, alone)
+    part = many.table[many.table["site"] == "arm"]
+    area = roc_auc_score(part["label"] == "melanoma", part["score_melanoma"])
+    assert found.loc["arm", "value"] == pytest.approx(area)
+
+
 def test_p_values_allow_for_being_several_as_holm_did():
     found = comparison._holm(pd.Series([0.01, np.nan, 0.04, 0.03], index=list("abcd")))
     assert np.allclose(
