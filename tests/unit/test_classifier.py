@@ -85,7 +85,7 @@ def test_probabilities_sum_to_one_and_follow_the_table(lite0, dataset):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_features_and_any_scikit_learn_classifier(dataset, tmp_path, name):
     train, test = dataset.split(0.5, 0.5)
-    model = ImageClassifier("efficientnet_lite0", LABELS, image_size=64, classifier=CLASSIFIERS[name])
+    model = small("squeezenet1_1", classifier=CLASSIFIERS[name])
     with pytest.raises(RuntimeError, match="call fit first"):
         model.predict_proba(test)
     model.fit(train)
@@ -165,7 +165,7 @@ def test_broken_pictures_are_set_aside_before_training_with_a_report(dataset, tm
         model.predict_proba(type(dataset)(table))
 
 
-@pytest.mark.parametrize("name", ["alexnet", "resnet50"])
+@pytest.mark.parametrize("name", ["alexnet", "resnet18"])
 def test_other_networks_train_save_and_export(dataset, tmp_path, name):
     model = ImageClassifier(name, LABELS, weights=None, image_size=64)
     model.fit(dataset.sample(8), epochs=1, batch_size=4, learning_rate=0.001, progress=False)

@@ -28,7 +28,7 @@ def finer(dataset):
 
 def small(**options):
     return ImageClassifier(
-        "shufflenet_v2_x0_5", LABELS, **{"weights": None, "image_size": 64, "dropout": 0.1} | options
+        "squeezenet1_1", LABELS, **{"weights": None, "image_size": 64, "dropout": 0.1} | options
     )
 
 

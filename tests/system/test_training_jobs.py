@@ -1,0 +1,131 @@
+"""Trainings in processes of their own: killed and gone on with, in two processes, and what they do to memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from isicvision import PROJECT_ROOT, ImageDataset
+
+JOB = """
+import sys, signal, os
+import isicvision.training as training
+from isicvision import ImageClassifier, ImageDataset, augment_dataset
+from imgaug import augmenters as iaa
+dataset, folder, kill_at = ImageDataset.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+train, validation = dataset.split(0.5, 0.5)
+step, count = training._Training._step, 0
+def counted(self, *arguments):
+    global count
+    count += 1
+    if count == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+training._Training._step = counted
+training.CHECKPOINT_SECONDS = 0  # after every step
+model = ImageClassifier("shufflenet_v2_x0_5", ["benign", "malignant"], weights=None, image_size=64, dropout=0.3)
+history = model.fit(
+    augment_dataset(train, iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply((0.8, 1.2))])), validation,
+    checkpoint=folder + "/checkpoint", epochs=3, batch_size=5, learning_rate=0.002, schedule="one_cycle",
+    optimizer="adamw", ema=0.9, keep="best", precision="fp32", accumulate=2)
+model.save(folder + "/model")
+history.drop(columns="seconds").to_csv(folder + "/history.csv")
+"""
+
+
+def job(dataset, folder, kill_at=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    table = dataset.save(folder / "dataset.csv")
+    command = [sys.executable, "-c", JOB, str(table), str(folder), str(kill_at)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(dataset, tmp_path):
+    whole = job(dataset, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = job(dataset, tmp_path / "killed", kill_at=6)  # within the second epoch
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model").exists()
+    resumed = job(dataset, tmp_path / "killed")
+    assert resumed.returncode == 0 and "going on from" in resumed.stdout
+    for name in ("history.csv", "model/network.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+
+
+SHARED = """
+import sys, json
+from isicvision import ImageClassifier, ImageDataset, augment_dataset
+from imgaug import augmenters as iaa
+from accelerate import PartialState
+dataset, target = ImageDataset.load(sys.argv[1]), sys.argv[2]
+train, validation = dataset.split(0.5, 0.5)
+augmented = augment_dataset(train, iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply((0.8, 1.2))]))
+result = {}
+for name, rate in (("alexnet", 1e-3), ("resnet18", 1e-6), ("efficientnet_lite0", 1e-6)):
+    weights = "imagenet" if "lite" in name else None
+    model = ImageClassifier(name, dataset.labels, weights=weights, image_size=96, dropout=0.3)
+    history = model.fit(
+        augmented, validation, epochs=2, batch_size=6, accumulate=1, learning_rate=rate, class_weight="balanced",
+        label_smoothing=0.1, precision="fp32", progress=False)
+    result[name] = {"loss": history.attrs["step_loss"], "auc": history["validation_roc_auc"].tolist()}
+state = PartialState()
+if state.is_main_process:
+    json.dump({"processes": state.num_processes, **result}, open(target, "w"))
+"""
+
+
+def test_two_processes_compute_what_one_computes(tmp_path):
+    """Batch norm, dropout, augmentation, class weights and validation included.
+
+    The rates are low where batch norms are: on six small pictures a single ReLU that rounds to the other side of zero
+    changes gradients by a percent, whatever the number of processes.
+    """
+    csv = PROJECT_ROOT / "sample_data" / "metadata.csv"
+    sample = ImageDataset.from_csv(csv, images=csv.parent / "images", label_column="diagnosis_1").sample(24)
+    script, table = tmp_path / "job.py", sample.save(tmp_path / "dataset.csv")
+    script.write_text(SHARED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    results = []
+    for processes in (1, 2):
+        target = tmp_path / f"{processes}.json"
+        command = [*launch, str(processes), str(script), str(table), str(target)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(json.loads(target.read_text()))
+    one, two = results
+    assert (one.pop("processes"), two.pop("processes")) == (1, 2)
+    for name in one:
+        assert len(one[name]["loss"]) == 4
+        assert np.abs(np.subtract(one[name]["loss"], two[name]["loss"])).max() < 1e-5, name
+        assert one[name]["auc"] == two[name]["auc"]
+
+
+MEMORY = """
+import resource
+from pathlib import Path
+import torch
+from isicvision import hardware
+
+def faults():  # pages that the system had to clear
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16, 2**20)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+usual, before = [faults() for _ in range(4)][-1], resident()
+with hardware.memory_kept():
+    assert [faults() for _ in range(4)][-1] < usual / 10
+    assert resident() > before + 50
+assert resident() < before + 20
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows glibc only")
+def test_memory_of_large_tensors_is_kept_between_steps_and_given_back_at_the_end():
+    subprocess.run([sys.executable, "-c", MEMORY], check=True, timeout=120)
