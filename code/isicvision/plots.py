@@ -362,7 +362,8 @@ def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
     ----------
     table
         As tests/bench/bench_settings.py writes it: setting, value, pictures, roc_auc, low, high, seconds. The row
-        ``common`` stands for the value that all other settings share.
+        ``common`` stands for the value that all other settings share. From the least to the highest of it and the
+        rows ``seed`` goes a grey band: what chance alone does.
     """
     rows = table[table["setting"].isin([setting, "common"])].astype({"value": object, "common_value": object})
     is_common = rows["setting"] == "common"
@@ -374,6 +375,8 @@ def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
     rows = rows.assign(order=numbers).sort_values("order", kind="stable", ignore_index=True)
     ax = ax or plt.subplots(figsize=(7, 2.8), layout="constrained")[1]
     shade = {True: COLOURS[1], False: COLOURS[0]}
+    chance = table["roc_auc"][table["setting"].isin(["common", "seed"])]
+    ax.axhspan(chance.min(), chance.max(), color="0.9")
     for place, row in rows.iterrows():
         colour = shade[row["setting"] == "common"]
         ax.vlines(place, row["low"], row["high"], color=colour, lw=2)

@@ -25,7 +25,7 @@ DOCUMENTS = {  # and where its figures come from; those of docs/howto/many_pictu
     "docs/howto/more_than_two_classes.md": HAM10000,
     "docs/howto/a_better_model.md": HAM10000,
     "docs/service.md": ("benchmarks/*",),
-    "code/02_modeling/04_what_the_settings_do.ipynb": ("settings.csv",),
+    "code/02_modeling/04_what_the_settings_do.ipynb": ("settings.csv", SAMPLE),
 }
 
 
