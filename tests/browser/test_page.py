@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 from PIL import Image
-from unit.test_deployment import SIZE, StandIn
+from system.test_deployment import SIZE, StandIn
 
 from isicvision import PROJECT_ROOT, build_bundle, deploy_local
 
