@@ -37,7 +37,7 @@ browser:  ## install Debian's Chromium for the browser tests, if there is no Chr
 run: install  ## run all notebooks in order; results go to outputs/
 	$(BIN)/python code/run.py --source "$(SOURCE)" $(if $(PARAMETERS),--parameters "$(PARAMETERS)")
 
-test: install browser  ## run the tests: units, the notebooks, widgets in JupyterLab
+test: install browser  ## run the tests: units, services and processes, the notebooks, widgets in JupyterLab
 	$(BIN)/python -m pytest
 
 lint: install  ## check style and format of code and notebooks, and type hints

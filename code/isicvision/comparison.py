@@ -160,12 +160,15 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
 def _named(values):
     """Turn values into strings in their order, the missing ones last: categorical Series."""
     missing, is_number = values.isna(), values.dtype.kind in "if"
-    write = "{:g}".format if is_number else str
+
+    def write(value):
+        return str(value).removesuffix(".0") if is_number else str(value)
+
     if isinstance(values.dtype, pd.CategoricalDtype):
         names = values.cat.categories
     else:
         names = sorted(values[~missing].unique(), key=None if is_number else str)
-    values = values.astype(object).map(write).where(~missing, "missing")
+    values = values.astype(object).map(write, na_action="ignore").where(~missing, "missing")
     return values.astype(pd.CategoricalDtype([*dict.fromkeys([*map(write, names), "missing"])]))
 
 

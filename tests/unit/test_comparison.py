@@ -119,6 +119,9 @@ def test_few_numbers_are_written_and_ordered_as_numbers():
     metadata["age"] = np.resize([5.0, 15.0, 100.0, np.nan], len(labels))
     found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "age")
     assert [*found.index] == ["5", "15", "100", "missing"]
+    metadata["clinic"] = pd.array(np.resize([20000001, 20000002, None], len(labels)), "Int64")
+    found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "clinic")
+    assert [*found.index] == ["20000001", "20000002", "missing"]
 
 
 def test_of_many_labels_the_slices_are_of_the_positive_one_against_the_rest():

@@ -293,6 +293,14 @@ def test_a_finished_run_is_not_run_again(dataset, tmp_path, monkeypatch):
     assert again.equals(first)
 
 
+def test_a_pipeline_that_was_used_meanwhile_is_the_same_training(dataset, tmp_path):
+    pipeline = iaa.Fliplr(0.5)
+    augmented = augment_dataset(dataset, pipeline)
+    first = small().fit(augmented, progress=False, checkpoint=tmp_path, **QUICK)
+    pipeline(images=[np.zeros((8, 8, 3), np.uint8)] * 2)
+    assert small().fit(augmented, progress=False, checkpoint=tmp_path, **QUICK).equals(first)
+
+
 def test_a_resumed_run_keeps_the_precision_that_auto_took(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "TRIAL_STEPS", 2)
     auto = QUICK | {"precision": "auto"}
