@@ -135,3 +135,20 @@ def test_the_report_is_one_page_that_holds_everything(evaluation, tmp_path):
     page = plots.report(evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]).read_text()
     assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
     assert "A &lt;b&gt;note" in page and "http" not in page
+
+
+def test_measurements_of_a_setting_stand_in_order_before_a_band_of_what_seeds_do():
+    rows = [
+        ("rate", 0.01, 0.7),
+        ("common", None, 0.9),
+        ("seed", 1, 0.88),
+        ("seed", 2, 0.93),
+        ("rate", 0.0001, 0.8),
+    ]
+    table = pd.DataFrame(rows, columns=["setting", "value", "roc_auc"])
+    table = table.assign(common_value=0.001, pictures=10, low=0.6, high=0.95, seconds=1.0)
+    ax = plots.measured(table, "rate")
+    assert [line.get_ydata()[0] for line in ax.lines] == [0.8, 0.9, 0.7]
+    assert [label.get_text().split()[0] for label in ax.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
+    (band,) = ax.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.88, 0.93))
