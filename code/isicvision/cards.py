@@ -80,7 +80,6 @@ def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         Of the Markdown file.
     """
     table, missing = dataset.table, datareport.missing(dataset)
-    frame = [name for name in datareport.FRAME if name not in ("bytes", "sharpness")]
     columns = {
         role: datareport.dictionary(dataset, [c for c in table if datareport.role(c, table) == role])
         for role in ("patient", "diagnosis", "source")
@@ -99,7 +98,7 @@ def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         findings=found.drop(columns="excluded").reset_index(),
         leaks=datareport.leak_words(datareport.leaks(dataset)),
         shortcuts=datareport.shortcut_words(
-            datareport.shortcut(dataset, frame), datareport.shortcut(dataset)
+            datareport.shortcut(dataset, datareport.FRAME), datareport.shortcut(dataset)
         ),
     )
 

@@ -130,6 +130,7 @@ class ImageClassifier:
             "classifier": None if classifier is None else str(classifier),
             "temperature": 1.0,
             "scores": None,
+            "scores_pictures": None,
             "decision": None,
             "familiarity": None,
             "training": None,
@@ -269,7 +270,8 @@ class ImageClassifier:
             history, trained = None, {}
             self._fit_classifier(dataset, targets)
         # those of an earlier training
-        self.card |= {"temperature": 1.0, "scores": None, "decision": None, "familiarity": None}
+        forgotten = dict.fromkeys(("scores", "scores_pictures", "decision", "familiarity"))
+        self.card |= forgotten | {"temperature": 1.0}
         self.familiarity = None
         counts = dataset.table["label"].value_counts()
         self.card["training"] = trained | {
@@ -469,12 +471,13 @@ class ImageClassifier:
             raise ValueError(
                 "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
             )
-        self.card |= {"temperature": 1.0, "scores": None, "decision": None}
+        self.card |= {"temperature": 1.0, "scores": None, "scores_pictures": None, "decision": None}
         scores = self.predict_proba(validation)
         temperature = decisions.temperature(self._targets(validation, "validation"), scores)
         quantiles = np.quantile(decisions.at_temperature(scores, temperature), np.linspace(0, 1, 21), axis=0)
         self.card["temperature"] = temperature
         self.card["scores"] = dict(zip(self.labels, quantiles.T.round(5).tolist(), strict=True))
+        self.card["scores_pictures"] = len(validation)
         return temperature
 
     def decide_at(self, threshold: float, positive: str | None = None, rule: str | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,12 @@ from scipy import stats
 
 from .evaluation import PREFIX, Evaluation, interval
 
-if TYPE_CHECKING:
-    from .evaluation import Evaluation
-
 FEWEST = 10
 """Positive lesions, and others, below which nothing is said of a slice."""
 RATE = 0.05
 """How often, at most, any slice of a column is flagged by chance alone."""
+CONFIRMED = ("diagnosis_confirm_type", "dx_type")
+"""How a diagnosis was confirmed, as the ISIC Archive and HAM10000 call it."""
 BANDS = 4
 """Into so many bands of as many pictures a column of numbers is cut."""
 
@@ -155,6 +153,31 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
     found["verdict"] = np.where(found["p_value"] < RATE, "differs", "no difference seen")
     found.loc[found["p_value"].isna(), "verdict"] = "too few to say"
     return found
+
+
+def confirmed_alike(evaluation: Evaluation) -> Evaluation | None:
+    """Keep the pictures whose diagnosis was confirmed in a way that every label knows.
+
+    Lesions that were cut out were suspicious and came to one camera; those that were only watched, to another: where
+    all malignant lesions are of the first kind and most benign ones of the second, a network can tell kinds of
+    pictures apart in place of lesions.
+
+    Returns
+    -------
+    Evaluation or None
+        None if the table has no column of `CONFIRMED`, or no such pictures, or nothing but such pictures.
+    """
+    table = evaluation.table
+    column = next((name for name in CONFIRMED if name in table), None)
+    if column is None:
+        return None
+    labels = table.groupby(column)["label"].transform("nunique")  # NaN where it is not known
+    alike = labels == len(evaluation.classes)
+    return (
+        replace(evaluation, table=table[alike].reset_index(drop=True))
+        if 0 < alike.sum() < len(table)
+        else None
+    )
 
 
 def _named(values):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from sklearn.covariance import LedoitWolf
 from torch import nn
 
 from .network import Network, stages
-
-if TYPE_CHECKING:
-    from .network import Network
 
 REFUSED = 0.03
 """Share of held-out pictures that may lie beyond the limit."""

@@ -33,7 +33,8 @@ def drift(
         version of the model, is passed over.
     bundle
         Whose model.json holds the ``scores`` (a dict from label to the scores of held-out pictures, or equally spaced
-        quantiles of them) and, if the model was familiarized, the deciles of the ``distance``.
+        quantiles of them, and then in ``scores_pictures`` of how many) and, if the model was familiarized, the deciles
+        of the ``distance``.
     reference : dict of str to array-like, optional
         The same from elsewhere, by label or ``"distance"``: ``{"malignant": evaluation.scores}``.
     day
@@ -44,7 +45,8 @@ def drift(
     pandas.DataFrame
         A row for each label but the first, for the distance, and for the share of pictures refused, as far as there
         is something to compare with: ``pictures`` in the log, ``reference`` and ``now`` (medians; shares of the
-        refused), ``psi``, ``p_value``, and ``verdict``: steady, moved, moved far, or too few pictures.
+        refused), ``psi``, ``p_value``, and ``verdict``: steady, moved, moved far, or too few pictures. Each picture
+        counts by itself: where many are of one lesion, the p-value is too small.
 
     Raises
     ------
@@ -59,16 +61,16 @@ def drift(
             f"the log holds no scored request of model {card['version']}{f' on {day}' if day else ''}"
         )
 
-    known = _reference(card) | (reference or {})
+    known, counts = _reference(card)
+    known, counts = known | (reference or {}), counts | {name: None for name in reference or {}}
     rows = {}
     for label in card["labels"][1:]:
         if known.get(label) is not None:
-            rows[f"score of {label}"] = _compare(
-                [scores[label] for line in requests for scores in line["scores"]], known[label]
-            )
+            scores = [scores[label] for line in requests for scores in line["scores"]]
+            rows[f"score of {label}"] = _compare(scores, known[label], counts.get(label))
     if known.get("distance") is not None:
         distances = [value for line in requests for value in line.get("distance", []) if value is not None]
-        rows["distance"] = _compare(distances, known["distance"])
+        rows["distance"] = _compare(distances, known["distance"], counts.get("distance"))
     if not rows:
         raise ValueError(
             f"{bundle}/model.json holds neither scores nor distances to compare with: give the scores of the "
@@ -93,22 +95,25 @@ def _read(log):
 
 
 def _reference(card):
+    """Return what there is to compare with, and the number of pictures that it is of where only quantiles are kept."""
     familiarity = card.get("familiarity") or {}
     known = (card.get("scores") or {}) | {"distance": familiarity.get("distance_deciles")}
+    counts = dict.fromkeys(card["labels"], card.get("scores_pictures"))
     if held_out := familiarity.get("held_out"):
-        count = held_out["pictures"]
+        count = counts["distance"] = held_out["pictures"]
         # a new picture may lie beyond all of them: of few that is no small chance
         known["refused"] = (held_out["refused"] * count + 1) / (count + 1)
-    return known
+    return known, counts
 
 
-def _compare(values, reference):
-    # a thousand values that have the reference's quantiles, whether it came as quantiles or as all its values
+def _compare(values, reference, count=None):
+    # so many values that have the reference's quantiles: of few, the test must not be sure
+    drawn = np.quantile(np.asarray(reference, float), np.linspace(0, 1, count or len(reference)))
     reference = np.quantile(np.asarray(reference, float), np.linspace(0, 1, 1001))
     row = {"pictures": len(values), "reference": np.median(reference), "now": np.nan, "psi": np.nan}
     if not values:
         return row | {"p_value": np.nan, "verdict": "too few pictures"}
-    psi, p_value = _psi(values, reference), stats.ks_2samp(values, reference).pvalue
+    psi, p_value = _psi(values, reference), stats.ks_2samp(values, drawn).pvalue
     verdict = "steady" if p_value > SURE or psi < 0.1 else "moved" if psi < 0.25 else "moved far"
     return row | {
         "now": np.median(values),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
-from PIL import ImageChops, ImageStat
+from PIL import Image, ImageChops, ImageStat
 from scipy.ndimage import uniform_filter1d
 
 from . import pixels
@@ -30,6 +30,9 @@ MEANINGS = {
     "sharpness": ("0 and more", "variance of the Laplacian: low if blurred"),
     "dark_corners": ("0 to 1", "share of the corners that is near black, as in a dermatoscope's round view"),
     "border": ("0 to 1", "share of the picture that is a plain black or white bar along an edge"),
+    "edge_red": ("0 to 255", "mean of the red channel along the edge, an eighth of each side deep"),
+    "edge_green": ("0 to 255", "mean of the green channel there"),
+    "edge_blue": ("0 to 255", "mean of the blue channel there"),
     "ruler": ("0, or 0.5 to 1", "how regularly dark marks repeat near an edge: a hint at a ruler"),
     "sha256": ("64 hex digits", "hash of the file's bytes: equal in exact copies only"),
     "phash": ("16 hex digits", "perceptual hash: few bits differ between pictures that look alike"),
@@ -86,6 +89,7 @@ def measure(path: str | os.PathLike) -> dict:
         "sharpness": _sharpness(grey),
         "dark_corners": float((grey[_corners(grey.shape)] < NEAR_BLACK).mean()),
         "border": _border(grey),
+        **dict(zip(("edge_red", "edge_green", "edge_blue"), _edge(picture), strict=True)),
         "ruler": _ruler(np.asarray(red.resize(grey_picture.size), np.float32)),
         "sha256": hashlib.sha256(content).hexdigest(),
         "phash": str(imagehash.phash(grey_picture)),
@@ -103,6 +107,14 @@ def _corners(shape):
     """Say which pixels are in a corner: farther from the centre than nine tenths of the way out."""
     rows, columns = (np.linspace(-1, 1, side) if side > 1 else np.ones(1) for side in shape)
     return np.hypot(rows[:, None], columns) >= 0.9 * np.sqrt(2)
+
+
+def _edge(picture):
+    """Mean colour along the edge, where there is more skin than lesion: skin, light and camera."""
+    inner = Image.new("L", picture.size, 255)
+    width, height = picture.size
+    inner.paste(0, (width // 8, height // 8, width - width // 8, height - height // 8))
+    return ImageStat.Stat(picture, inner).mean
 
 
 def _border(grey):

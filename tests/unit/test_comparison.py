@@ -144,3 +144,14 @@ def test_p_values_allow_for_being_several_as_holm_did():
         found[["a", "d", "c"]], [0.03, 0.06, 0.06]
     )  # times 3, 2 and 1, and never below an earlier one
     assert found.get("b") is None or np.isnan(found["b"])
+
+
+def test_only_pictures_confirmed_in_a_way_that_every_label_knows_are_kept():
+    labels = ["benign", "benign", "benign", "malignant", "malignant"]
+    ways = ["follow_up", "histo", None, "histo", None]
+    metadata = pd.DataFrame({"path": [*"abcde"], "dx_type": ways})
+    evaluation = Evaluation.from_scores(labels, [0.1, 0.2, 0.3, 0.8, 0.9], metadata=metadata)
+    assert comparison.confirmed_alike(evaluation).table["path"].tolist() == ["b", "d"]
+    for other in (metadata[["path"]], metadata.assign(dx_type="histo"), metadata.assign(dx_type=labels)):
+        given = Evaluation.from_scores(labels, evaluation.scores, metadata=other)
+        assert comparison.confirmed_alike(given) is None

@@ -58,6 +58,15 @@ def test_quantiles_serve_as_all_the_values_do(bundle):
     assert deciles["psi"].item() == pytest.approx(all_of_them["psi"].item(), rel=0.05)
 
 
+def test_few_held_out_pictures_make_the_test_less_sure(bundle):
+    quantiles = {"malignant": np.quantile(sample(-1, 500), np.linspace(0, 1, 21)).tolist()}
+    seen = log(sample(-0.6, 100, 1))
+    many, few = (
+        drift(seen, bundle(scores=quantiles, scores_pictures=count))["p_value"].item() for count in (500, 30)
+    )
+    assert many < 0.01 < few
+
+
 def test_psi_is_that_of_its_definition_and_ties_do_no_harm(bundle):
     half = drift(log([0.0] * 500 + [1.0] * 500), bundle(), {"malignant": [0.0] * 500 + [1.0] * 500})
     assert half["psi"].item() == pytest.approx(0, abs=0.01) and half["verdict"].item() == "steady"

@@ -42,6 +42,20 @@ def test_plain_skin_has_every_measure_and_no_frame_or_ruler(measured):
     assert found["red"] > found["green"] > found["blue"]
 
 
+def test_the_colour_of_the_edge_is_that_of_the_skin_around_the_lesion(measured):
+    picture = skin()
+    clean = measured(picture)
+    ImageDraw.Draw(picture).ellipse([40, 30, 216, 162], "black")
+    found = measured(picture)
+    assert found["red"] < clean["red"] - 30
+    for name in ("edge_red", "edge_green", "edge_blue"):
+        assert found[name] == pytest.approx(clean[name], abs=1)
+    tinted = measured(
+        Image.merge("RGB", (*picture.split()[:2], picture.split()[2].point(lambda value: value // 2)))
+    )
+    assert tinted["edge_blue"] == pytest.approx(found["edge_blue"] / 2, abs=1)
+
+
 def test_a_round_view_has_dark_corners_but_no_border(measured):
     picture, mask = skin(), Image.new("L", (256, 192), 0)
     ImageDraw.Draw(mask).ellipse([-10, -40, 266, 232], 255)
