@@ -46,6 +46,7 @@ PARAMETERS = {
     "OPTIMIZER": "adamw",
     "L2": 0.0005,
     "SETTINGS": {},
+    "POSITIVE": None,
     "SENSITIVITY": 0.9,
     "SEED": 0,
 }
@@ -91,9 +92,10 @@ def train(p, dataset, checkpoint=None, expected=None):
         validation = parts["validation"]
         model.calibrate(validation)
         if len(model.labels) == 2:
-            threshold = evaluate(model, validation).choose_threshold(sensitivity=p["SENSITIVITY"])
+            found = evaluate(model, validation, positive=p["POSITIVE"])
+            threshold = found.choose_threshold(sensitivity=p["SENSITIVITY"])
             rule = f"sensitivity {p['SENSITIVITY']} on {len(validation)} validation pictures"
-            model.decide_at(threshold, rule=rule)
+            model.decide_at(threshold, positive=found.positive, rule=rule)
         model.familiarize(parts["train"], validation)
         for name, part in parts.items():
             part.save(f"{p['OUTPUTS']}/split/{name}.csv")

@@ -521,7 +521,7 @@ def shortcut_words(frame: dict, whole: dict) -> str:
     return (
         f"Gradient boosting that sees nothing but the frame ({names[0]}) reaches {area(frame)} in cross-validation by "
         f"lesion. With what else tells of the camera and the source ({names[1]}) it reaches {area(whole)}; sharpness, "
-        "the size of a file and the colour along the edge depend on lesion and skin too, so part of this is legitimate. "
+        "the size of a file and the colour along the edge depend on lesion and skin too, so some of it is fair. "
         "Chance is 0.5. A network's figure says something of the lesion only as far as it is above these."
     )
 

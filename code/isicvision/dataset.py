@@ -58,8 +58,8 @@ class ImageDataset:
         Parameters
         ----------
         group_column
-            Column of metadata.csv that says which pictures belong together. Default: ``lesion_id``, else
-            ``patient_id``, else each picture stands alone.
+            Column of metadata.csv that says which pictures belong together. Default, and where it is empty:
+            ``lesion_id``, else ``patient_id``, else each picture stands alone.
         sublabel_column
             Column of metadata.csv with finer labels, the archive's ``diagnosis_3`` say: it becomes ``sublabel``, see
             `settings.Settings`.
@@ -132,8 +132,8 @@ class ImageDataset:
         label_column
             Column that holds the label; or one column a label, of which each row marks one (with 1, x, …).
         group_column
-            Column that says which pictures belong together. Default: ``lesion_id``, else ``patient_id``,
-            else each picture stands alone.
+            Column that says which pictures belong together. Default, and where it is empty: ``lesion_id``, else
+            ``patient_id``, else each picture stands alone.
         label_map
             Label in the file to label in the dataset. Rows with another label are set aside. Where it merges labels,
             the column ``sublabel`` keeps those of the file, see `settings.Settings`.
@@ -201,8 +201,10 @@ class ImageDataset:
         """Fill the group column, refuse what cannot be learnt from, and say what was set aside."""
         if group_column and group_column not in table:
             raise ValueError(f"the metadata of {source} has no column {group_column!r} to group by")
-        column = group_column or next((name for name in GROUP_COLUMNS if name in table), None)
-        group = table[column].astype("string") if column else pd.Series(pd.NA, table.index, "string")
+        group = pd.Series(pd.NA, table.index, "string")
+        for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):  # the next where the former is not known
+            if column in table:
+                group = group.fillna(table[column].astype("string"))
         table = table.drop(columns="group", errors="ignore")
         table.insert(2, "group", group.fillna(table["path"]).astype(str))
         labels = sorted(table["label"].unique())

@@ -278,6 +278,16 @@ def test_isic_2020_is_read_and_grouped_by_patient(tmp_path):
     assert dataset.table["label"].tolist() == ["benign", "malignant", "benign", "benign"]
 
 
+def test_where_the_patient_is_not_known_the_lesion_groups_and_where_neither_is_the_picture(tmp_path):
+    touch(tmp_path, *(f"p{n}.jpg" for n in range(5)))
+    rows = "image,label,lesion_id,patient_id\np0,a,L1,P1\np1,b,L2,P1\np2,a,L3,\np3,b,L3,\np4,a,,\n"
+    (tmp_path / "table.csv").write_text(rows)
+    options = {"images": tmp_path, "image_column": "image", "label_column": "label"}
+    for column, groups in (("patient_id", ["P1", "P1", "L3", "L3"]), (None, ["L1", "L2", "L3", "L3"])):
+        dataset = ImageDataset.from_csv(tmp_path / "table.csv", **options, group_column=column)
+        assert dataset.table["group"].tolist() == [*groups, dataset.paths[4]]
+
+
 def test_ph2_is_read_without_its_masks(tmp_path):
     for name in ("IMD002", "IMD003", "IMD004"):
         below = f"PH2 Dataset images/{name}"
