@@ -134,9 +134,7 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
     values = _named(values)
     rows = []
     for value, part in table.groupby(values, observed=True):
-        ours, theirs = (
-            replace(evaluation, table=each.reset_index(drop=True)) for each in (part, table[values != value])
-        )
+        ours, theirs = (evaluation.where(each) for each in (values == value, values != value))
         lesions = part.groupby("group")["label"].agg(lambda labels: (labels == evaluation.positive).any())
         count, positive, reached = len(lesions), int(lesions.sum()), ours.metric(metric)
         low, high, difference, p_value = [np.nan] * 4
@@ -155,29 +153,28 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
     return found
 
 
-def confirmed_alike(evaluation: Evaluation) -> Evaluation | None:
-    """Keep the pictures whose diagnosis was confirmed in a way that every label knows.
+def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
+    """Say which pictures' diagnosis was confirmed in a way that occurs with every label.
 
-    Lesions that were cut out were suspicious and came to one camera; those that were only watched, to another: where
-    all malignant lesions are of the first kind and most benign ones of the second, a network can tell kinds of
-    pictures apart in place of lesions.
+    Lesions that were cut out were suspicious; those that were only watched were not, and often had another camera.
+    Where all malignant lesions are of the first kind and most benign ones of the second, a network can tell kinds of
+    pictures apart in place of lesions. Compare the figure of all pictures with that of these.
+
+    Parameters
+    ----------
+    table
+        Of an `ImageDataset` or `Evaluation`, with a ``label`` and perhaps one of the columns `CONFIRMED`.
 
     Returns
     -------
-    Evaluation or None
-        None if the table has no column of `CONFIRMED`, or no such pictures, or nothing but such pictures.
+    numpy.ndarray of bool, shape (pictures,)
+        All true if the table does not say how.
     """
-    table = evaluation.table
     column = next((name for name in CONFIRMED if name in table), None)
     if column is None:
-        return None
+        return np.ones(len(table), bool)
     labels = table.groupby(column)["label"].transform("nunique")  # NaN where it is not known
-    alike = labels == len(evaluation.classes)
-    return (
-        replace(evaluation, table=table[alike].reset_index(drop=True))
-        if 0 < alike.sum() < len(table)
-        else None
-    )
+    return (labels == table["label"].nunique()).to_numpy()
 
 
 def _named(values):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from . import duplicates, pixels
 
@@ -276,6 +277,10 @@ class ImageDataset:
         table = self.table.loc[chosen].sort_values("label", kind="stable", ignore_index=True)
         return replace(self, table=table)
 
+    def where(self, rows: ArrayLike) -> ImageDataset:
+        """Keep the pictures for which `rows`, a bool for each row of the table, is true: ``table["age"] > 60``, say."""
+        return replace(self, table=self.table[np.asarray(rows, bool)].reset_index(drop=True))
+
     def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
         """Correct labels.
 
@@ -461,7 +466,7 @@ class ImageDataset:
         if len(fractions) < 2 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
             raise ValueError(f"fractions must be two or more, positive and sum to 1, not {fractions}")
         parts = self._deal(fractions, stratify, group, seed, near_duplicates)
-        return [self._rows(parts == n) for n in range(len(fractions))]
+        return [self.where(parts == n) for n in range(len(fractions))]
 
     def folds(
         self,
@@ -493,7 +498,7 @@ class ImageDataset:
         if k < 2:
             raise ValueError(f"k must be 2 or more, not {k}")
         parts = self._deal([1 / k] * k, stratify, group, seed, near_duplicates)
-        return [(self._rows(parts != n), self._rows(parts == n)) for n in range(k)]
+        return [(self.where(parts != n), self.where(parts == n)) for n in range(k)]
 
     def split_report(
         self,
@@ -541,9 +546,6 @@ class ImageDataset:
             report["near_duplicates"] = ends.reindex(index, fill_value=0)
             report.loc["all", "near_duplicates"] = len(pairs)
         return report
-
-    def _rows(self, keep):
-        return replace(self, table=self.table[keep].reset_index(drop=True))
 
     def _deal(self, fractions, stratify, group, seed, near_duplicates):
         """Deal out the groups; return the number of the part of each picture: numpy.ndarray of int."""

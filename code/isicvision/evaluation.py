@@ -172,6 +172,10 @@ class Evaluation:
                 other.__dict__["_bands"] = self._bands
         return other
 
+    def where(self, rows: ArrayLike) -> Evaluation:
+        """Evaluate the pictures for which `rows`, a bool for each row of the table, is true."""
+        return replace(self, table=self.table[np.asarray(rows, bool)].reset_index(drop=True))
+
     @property
     def scores(self) -> np.ndarray:
         """The scores: array of float, shape (pictures, classes)."""

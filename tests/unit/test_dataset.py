@@ -551,7 +551,7 @@ def test_folds_hold_each_picture_out_once_and_keep_lesions_whole(alike):
 def test_split_report_says_how_far_the_shares_are_off(alike):
     parts = {
         "left": alike.relabel({p: None for p in alike.paths[8:]}),
-        "right": alike._rows(np.arange(80) >= 10),
+        "right": alike.where(np.arange(80) >= 10),
     }
     report = alike.split_report(parts, near_duplicates=2)
     assert report.index.tolist() == ["left", "right", "all"]
@@ -568,7 +568,7 @@ def test_near_duplicates_say_what_they_cross(alike):
     ]
     assert pairs["crosses_label"].tolist() == [True, True] and pairs["crosses_group"].all()
     assert "crosses_split" not in pairs
-    first, rest = alike._rows(np.arange(80) < 4), alike._rows(np.arange(80) >= 4)
+    first, rest = alike.where(np.arange(80) < 4), alike.where(np.arange(80) >= 4)
     pairs = alike.near_duplicates(2, parts=(first, rest))
     assert pairs["crosses_split"].tolist() == [True, False]
     assert pairs.loc[0, ["part_a", "part_b"]].tolist() == ["train", "test"]
