@@ -1,6 +1,6 @@
 # `make` alone lists what there is to make. Needs Python 3.11 or newer; installs everything else into .venv.
 PYTHON ?= python3
-SOURCE ?= sample
+SOURCE ?=
 PARAMETERS ?=
 BIN = .venv/bin
 
@@ -35,7 +35,7 @@ browser:  ## install Debian's Chromium for the browser tests, if there is no Chr
 	echo "No Chromium: unless Playwright has one, tests in a browser will be skipped (see tests/browser/conftest.py)"
 
 run: install  ## run all notebooks in order; results go to outputs/
-	$(BIN)/python code/run.py --source "$(SOURCE)" $(if $(PARAMETERS),--parameters "$(PARAMETERS)")
+	$(BIN)/python code/run.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(PARAMETERS),--parameters "$(PARAMETERS)")
 
 test: install browser  ## run the tests: units, services and processes, the notebooks, widgets in JupyterLab
 	$(BIN)/python -m pytest

@@ -85,7 +85,11 @@ def tidy(notebook):
 def main():
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", help="sample, isic, the URL of an archive with its API, or a folder")
+    parser.add_argument(
+        "--source",
+        help="sample, isic, the URL of an archive with its API, or a folder; default: SOURCE of the parameter "
+        "file, else sample",
+    )
     parser.add_argument("--parameters", help="YAML file of parameters for the notebooks")
     parser.add_argument(
         "--in-place", action="store_true", help="write the executed notebooks back into code/"
@@ -103,17 +107,15 @@ def main():
             sys.exit(f"{text} cannot be read as YAML: {error}")
         if not isinstance(parameters, dict):
             sys.exit(f"{text} must hold lines like NAME: value")
-    if arguments.source:
-        source = Path(arguments.source)
-        if (
-            not source.is_dir()
-            and arguments.source not in ("sample", "isic")
-            and "://" not in arguments.source
-        ):
+    if arguments.source or "SOURCE" in parameters:
+        source = str(arguments.source or parameters["SOURCE"])
+        if Path(source).is_dir():
+            source = str(Path(source).resolve())
+        elif source not in ("sample", "isic") and "://" not in source:
             sys.exit(
                 f"SOURCE is sample, isic, the URL of an archive or a folder; there is no folder {source}"
             )
-        parameters["SOURCE"] = str(source.resolve()) if source.is_dir() else arguments.source
+        parameters["SOURCE"] = source
     os.chdir(ROOT)
     wanted = check(parameters)
 

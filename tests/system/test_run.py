@@ -34,6 +34,22 @@ def test_a_source_that_is_not_there_is_named():
     assert result.returncode == 1 and "there is no folder my_picturs" in result.stderr
 
 
+def test_a_source_of_the_parameter_file_counts_unless_another_is_given(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("SOURCE: of_the_file")
+    assert "there is no folder of_the_file" in run("--parameters", str(file)).stderr
+    assert "there is no folder given" in run("--parameters", str(file), "--source", "given").stderr
+
+
+@pytest.mark.parametrize("given", [[], ["SOURCE=isic"]])
+def test_make_hands_over_a_source_only_where_one_is_given(given, monkeypatch):
+    monkeypatch.delenv("SOURCE", raising=False)
+    command = ["make", "-n", "-C", str(ROOT), "run", "PARAMETERS=mine.yaml", *given]
+    printed = subprocess.run(command, capture_output=True, text=True).stdout
+    assert '--parameters "mine.yaml"' in printed
+    assert ("--source" in printed) == ('--source "isic"' in printed) == bool(given)
+
+
 def test_the_make_targets_are_listed_by_make_alone():
     listing = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True).stdout
     for target in ("install", "run", "test", "lint", "notebooks", "bench", "clean"):
