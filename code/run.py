@@ -35,6 +35,17 @@ def check(parameters):
     }
 
 
+def note_what_a_preset_overrides(parameters):
+    """Say which of `parameters` have no effect beside PRESET."""
+    names = ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2", "DROPOUT", "VIEWS")
+    idle = [name for name in names if name in parameters]
+    if parameters.get("PRESET") and idle:
+        print(
+            f"PRESET {parameters['PRESET']} chooses {', '.join(idle)} by itself, what the file says has no effect. "
+            "Settings of fit go through SETTINGS, such as SETTINGS: {batch_size: 16}; else leave PRESET out."
+        )
+
+
 def execute(path, target, parameters):
     """Execute one notebook and return the result; exit with a clear word if a cell fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +129,7 @@ def main():
         parameters["SOURCE"] = source
     os.chdir(ROOT)
     wanted = check(parameters)
+    note_what_a_preset_overrides(parameters)
 
     outputs = Path(parameters.get("OUTPUTS", "outputs"))
     started = time.perf_counter()

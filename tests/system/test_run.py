@@ -41,6 +41,17 @@ def test_a_source_of_the_parameter_file_counts_unless_another_is_given(tmp_path)
     assert "there is no folder given" in run("--parameters", str(file), "--source", "given").stderr
 
 
+def test_what_a_preset_overrides_is_said(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "code")
+    from run import note_what_a_preset_overrides
+
+    note_what_a_preset_overrides({"PRESET": "fast", "BATCH_SIZE": 64, "SEED": 1})
+    assert "PRESET fast chooses BATCH_SIZE by itself" in capsys.readouterr().out
+    for parameters in ({"PRESET": "fast", "SEED": 1}, {"PRESET": None, "BATCH_SIZE": 64}):
+        note_what_a_preset_overrides(parameters)
+        assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("given", [[], ["SOURCE=isic"]])
 def test_make_hands_over_a_source_only_where_one_is_given(given, monkeypatch):
     monkeypatch.delenv("SOURCE", raising=False)

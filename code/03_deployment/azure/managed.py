@@ -2,7 +2,7 @@
 
 azure-ai-ml and the inference server contradict each other's pins, so it gets an environment of its own:
 
-    python -m venv --upgrade-deps .venv-azure
+    .venv/bin/python -m venv --upgrade-deps .venv-azure
     .venv-azure/bin/pip install -r code/03_deployment/azure/requirements.txt
 
     .venv-azure/bin/python code/03_deployment/azure/managed.py check  # the files; no account
