@@ -91,22 +91,6 @@ def with_borders(pictures: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.stack(pixels.map_threads(swap, [*zip(pictures, others, strict=True)]))
 
 
-def _without_lesion(picture):
-    return _blend(picture, _skin_colour(picture), regions.lesion(picture))
-
-
-def _border_only(picture):
-    return _blend(picture, _skin_colour(picture), _inside(len(picture)))
-
-
-def _without_border(picture):
-    return _blend(picture, _skin_colour(picture), ~_inside(len(picture)))
-
-
-def _with_dark_corners(picture):
-    return _blend(picture, np.float32([5, 5, 5]), ~_inside(len(picture), 1.15))
-
-
 def _with_ruler(picture):
     picture, side = picture.copy(), len(picture)
     for number in range(24):
@@ -128,11 +112,13 @@ def _with_marks(ink):
 
 
 CHANGES = {
-    "lesion masked": _without_lesion,
-    "border only": _border_only,
-    "border masked": _without_border,
+    "lesion masked": lambda picture: _blend(picture, _skin_colour(picture), regions.lesion(picture)),
+    "border only": lambda picture: _blend(picture, _skin_colour(picture), _inside(len(picture))),
+    "border masked": lambda picture: _blend(picture, _skin_colour(picture), ~_inside(len(picture))),
     "ruler added": _with_ruler,
-    "dark corners added": _with_dark_corners,
+    "dark corners added": lambda picture: _blend(
+        picture, np.float32([5, 5, 5]), ~_inside(len(picture), 1.15)
+    ),
     **{f"{name} marks added": _with_marks(ink) for name, ink in INKS.items()},
 }
 """What is done to a picture, an array of uint8, shape (side, side, 3), by name."""

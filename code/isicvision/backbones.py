@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 import torchvision
+from accelerate import init_empty_weights
 from safetensors.torch import load_file
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from .network import SharedDropout
 
@@ -183,7 +183,7 @@ def _torchvision(name):
     """Read the facts of a torchvision network from its newest weights, and the rest from its skeleton."""
     weights = torchvision.models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
-    with _WithoutValues():
+    with init_empty_weights(), torch.random.fork_rng(devices=[]):  # vision transformers draw nonetheless
         network = _make(name)
     layers = {key: m for key, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     last_layer, layer = layers.popitem()  # SqueezeNet's is a convolution
@@ -201,19 +201,6 @@ def _torchvision(name):
         # torchvision's README, "Pre-trained Model License": its own, but for SWAG's
         licence="CC-BY-NC-4.0" if "SWAG" in weights.name else "BSD-3-Clause",
     )
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Make parameters on the meta device: shapes without memory.
-
-    ``with torch.device("meta")`` would move the arithmetic in RegNet's constructor there, too, which fails.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in (torch.empty, torch.zeros, torch.ones):
-            kwargs = {**kwargs, "device": "meta"}
-        return func(*args, **kwargs)
 
 
 def _make(name, scratch=False):

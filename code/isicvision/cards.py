@@ -5,6 +5,7 @@ Face Hub reads; `data_card` those of Pushkarna et al., *Data Cards*, 2022, as fa
 stand in model_card.md.j2 and data_card.md.j2; every figure comes from what is described.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -15,18 +16,7 @@ from markupsafe import Markup
 
 from . import datareport, record
 from .dataset import ImageDataset
-
-NO_SETTINGS = (
-    "pictures",
-    "groups",
-    "set_aside",
-    "manifest",
-    "sources",
-    "finished",
-    "history",
-    "augmentation",
-)
-"""What the training part of a model.json holds beside settings."""
+from .settings import Settings
 
 
 def model_card(folder: str | os.PathLike) -> Path:
@@ -54,6 +44,7 @@ def model_card(folder: str | os.PathLike) -> Path:
     run = record.read(of_run) if of_run.exists() else {}
     if any(model.get(name) != value for name, value in run.get("model", {}).items()):
         raise ValueError(f"{of_run} is of another model than {path.name}: write it anew with record.write")
+    names = [field.name for field in dataclasses.fields(Settings)]
     counts, network = training.get("pictures", {}), folder / "network.safetensors"
     return _write(
         folder / "README.md",
@@ -61,9 +52,7 @@ def model_card(folder: str | os.PathLike) -> Path:
         model=model,
         run=run,
         training=training,
-        settings={
-            name: value for name, value in training.items() if name not in NO_SETTINGS and value is not None
-        },
+        settings={name: training[name] for name in names if training.get(name) is not None},
         parts=run.get("split") or {"train": training | {"pictures": sum(counts.values()), "labels": counts}},
         megabytes=network.stat().st_size / 1e6 if network.exists() else None,
     )

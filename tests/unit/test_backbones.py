@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,7 +22,7 @@ EVERYTHING = torchvision.models.list_models(module=torchvision.models)
 
 def skeleton(name, classes=1000, dropout=0.5):
     """The network on the meta device: shapes without memory."""
-    with backbones._WithoutValues():
+    with init_empty_weights():
         return Network(backbones.get(name), classes, None, dropout).to("meta")
 
 
