@@ -34,6 +34,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from isicvision import ImageClassifier, ImageDataset, export, network, pixels
+from isicvision.project import listed
 
 ROWS = 512  # at most, of a block: the part of the table that is written, or done again, as a whole
 BATCH = 32  # pictures in a worker's memory
@@ -177,4 +178,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
     count, broken = summary(Path(arguments.to))
-    print(f"{count} pictures in {arguments.to}, {len(broken)} could not be read{pixels.listed(broken)}")
+    print(f"{count} pictures in {arguments.to}, {len(broken)} could not be read{listed(broken)}")

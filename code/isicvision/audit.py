@@ -116,9 +116,7 @@ CHANGES = {
     "border only": lambda picture: _blend(picture, _skin_colour(picture), _inside(len(picture))),
     "border masked": lambda picture: _blend(picture, _skin_colour(picture), ~_inside(len(picture))),
     "ruler added": _with_ruler,
-    "dark corners added": lambda picture: _blend(
-        picture, np.float32([5, 5, 5]), ~_inside(len(picture), 1.15)
-    ),
+    "dark corners added": lambda picture: _blend(picture, 5, ~_inside(len(picture), 1.15)),
     **{f"{name} marks added": _with_marks(ink) for name, ink in INKS.items()},
 }
 """What is done to a picture, an array of uint8, shape (side, side, 3), by name."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from . import pixels
 from .dataset import ImageDataset
-from .download import folder_name
+from .project import folder_name, listed
 
 _T = np.linspace(0, 1, 24)
 BEZIER = np.stack([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], axis=1)
@@ -141,7 +141,7 @@ def _require_sound(paths):
     if broken:
         raise pixels.PictureError(
             f"{len(broken)} of {len(paths)} pictures cannot be read, so nothing was augmented; "
-            f"dataset.check() sets such pictures aside:{pixels.listed(broken)}"
+            f"dataset.check() sets such pictures aside:{listed(broken)}"
         )
 
 

@@ -26,6 +26,7 @@ import PIL
 from numpy.typing import DTypeLike
 
 from . import pixels
+from .project import listed
 
 LIMIT = 20
 """GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
@@ -265,7 +266,7 @@ class Pictures:
         if self.broken:
             raise pixels.PictureError(
                 f"{len(self.broken)} of {len(self)} pictures cannot be read; dataset.check() sets such pictures "
-                f"aside:{pixels.listed(self.broken.values())}"
+                f"aside:{listed(self.broken.values())}"
             )
         return self
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from . import datareport, record
 from .dataset import ImageDataset
+from .project import replacing
 from .settings import Settings
 
 
@@ -103,8 +104,8 @@ def _write(path, template, **values):
     )
     pages.filters["table"] = _table
     text = pages.get_template(template).render(values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 

@@ -1,12 +1,13 @@
 """One file from which a training goes on as if it had never stopped: tensors as safetensors, the rest as JSON."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from .project import replacing
 
 
 def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -26,12 +27,8 @@ def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, s
             where = tensors if torch.is_tensor(value) else scalars
             where[f"optimizer/{number}/{name}"] = value
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    new = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, new, {"state": json.dumps({**state, "optimizer": scalars})})
-    with open(new, "rb+") as file:
-        os.fsync(file.fileno())  # the old one goes only when the new one is safe
-    os.replace(new, path)
+    with replacing(path) as part:
+        save_file(tensors, part, {"state": json.dumps({**state, "optimizer": scalars})})
 
 
 def load(path: str | Path) -> tuple[dict, dict, dict] | None:

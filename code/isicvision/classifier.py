@@ -22,10 +22,11 @@ from safetensors.torch import load_file, load_model, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 
-from . import augmentation, backbones, cache, decisions, familiarity, hardware, pixels, record, training
+from . import augmentation, backbones, cache, decisions, familiarity, hardware, record, training
 from .batches import forward
 from .network import Features, Network, Scores, set_training, summary
 from .presets import PRESETS
+from .project import listed
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ class ImageClassifier:
         if pictures.broken:
             reasons = pictures.broken.values()
             warnings.warn(
-                f"{len(reasons)} of {len(pictures)} {what} pictures cannot be read, set aside:{pixels.listed(reasons)}",
+                f"{len(reasons)} of {len(pictures)} {what} pictures cannot be read, set aside:{listed(reasons)}",
                 stacklevel=4,
             )
             dataset = dataset.without(pictures.broken)

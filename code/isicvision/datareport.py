@@ -14,6 +14,7 @@ import pandas as pd
 
 from . import duplicates
 from .dataset import GROUP_COLUMNS, PICTURE_COLUMNS, ImageDataset
+from .project import replacing
 from .quality import MEANINGS, MEASURES
 
 OWN = {
@@ -505,7 +506,8 @@ def write(
         "data_dictionary_processed": ["# Data dictionary: the table of pictures, as used", used_columns],
     }
     for name, parts in pages.items():
-        (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        with replacing(folder / f"{name}.md") as part:
+            part.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return [folder / f"{name}.md" for name in pages]
 
 

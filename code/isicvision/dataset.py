@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from . import duplicates, pixels
+from .project import replacing
 
 PICTURE_COLUMNS = ("isic_id", "image_id", "image_name", "image", "filename", "file")
 """Columns of a metadata.csv that may name the picture, in the order in which they are tried."""
@@ -242,10 +243,8 @@ class ImageDataset:
     def save(self, csv: str | os.PathLike) -> Path:
         """Write the table as CSV (the pictures stay where they are) and return its path."""
         csv = Path(csv)
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        temporary = csv.with_name(f".{csv.name}.tmp")
-        self.table.to_csv(temporary, index=False)
-        temporary.replace(csv)
+        with replacing(csv) as part:
+            self.table.to_csv(part, index=False)
         return csv
 
     def __len__(self):

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from . import pixels
-from .journal import FLUSH_SECONDS, OWN_FILES, Journal
+from .journal import FLUSH_SECONDS, Journal
+from .project import folder_name
 from .sample import FIELDS
 from .transfer import ATTEMPTS, Part, TransferError, fetch, pause
 
@@ -510,17 +511,6 @@ def labeller(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> C
             f"label must be a field, a function, a mapping or a word that can name a folder, not {label!r}"
         )
     return lambda record: label
-
-
-def folder_name(value: object, lower: bool = False) -> str | None:
-    """Make a label fit to name a folder; None if nothing is left of it."""
-    if not isinstance(value, str | int | float):
-        return None
-    text = str(value).lower() if lower else str(value)
-    name = re.sub(r"\s*[^\w ,()+.-]+\s*", "_", text).strip(" .")
-    if name in OWN_FILES:
-        name += "_"
-    return name if name.strip("_") and len(name.encode()) < 200 else None
 
 
 def flatten(record: dict) -> dict:

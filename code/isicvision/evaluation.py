@@ -16,6 +16,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from . import metrics
 from .metrics import METRICS
+from .project import replacing
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -406,8 +407,8 @@ class Evaluation:
     def save(self, csv: str | Path) -> Path:
         """Write the prediction table as CSV, with the decision in two columns of its own, and return its path."""
         csv = Path(csv)
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        self.table.assign(positive=self.positive, threshold=self.threshold).to_csv(csv, index=False)
+        with replacing(csv) as part:
+            self.table.assign(positive=self.positive, threshold=self.threshold).to_csv(part, index=False)
         return csv
 
     @classmethod

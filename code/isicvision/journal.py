@@ -13,14 +13,17 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-NAME = "journal.sqlite"
-OWN_FILES = (NAME, "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
+from .project import OWN_FILES, replacing
+
+NAME = OWN_FILES[0]
 FIRST_COLUMNS = ("isic_id", "label", "file", "attribution", "copyright_license")
 LICENSES = {
     "CC-0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY": "https://creativecommons.org/licenses/by/4.0/",
     "CC-BY-NC": "https://creativecommons.org/licenses/by-nc/4.0/",
 }
+# a record may hold half a surrogate pair
+TEXT: dict = {"encoding": "utf-8", "errors": "replace", "newline": ""}
 FLUSH_SECONDS = 1.0
 """How far the journal may be behind."""
 
@@ -191,8 +194,8 @@ class Journal:
         self._pending = []
         when, took = self._rewritten
         if not self._is_behind:
-            with open(self.folder / "metadata.csv", "a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, self._columns, lineterminator="\n").writerows(map(_printable, done))
+            with open(self.folder / "metadata.csv", "a", **TEXT) as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerows(done)
         elif time.monotonic() - when > 20 * took:  # not again and again when it is large
             self._write_tables()
 
@@ -232,11 +235,11 @@ class Journal:
             "SELECT DISTINCT json_each.key FROM pictures, json_each(pictures.record) WHERE status = 'done'"
         )
         columns = [*FIRST_COLUMNS, *sorted({name for (name,) in names} - {*FIRST_COLUMNS})]
-        with _replacing(self.folder / "metadata.csv") as file:
+        with replacing(self.folder / "metadata.csv") as part, open(part, "w", **TEXT) as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             for record, name in self._db.execute(query):
-                writer.writerow(_printable({**json.loads(record), "file": name}))
+                writer.writerow({**json.loads(record), "file": name})
         return columns
 
     def _write_missing(self):
@@ -246,7 +249,7 @@ class Journal:
         if first is None:
             (self.folder / "missing.csv").unlink(missing_ok=True)
             return
-        with _replacing(self.folder / "missing.csv") as file:
+        with replacing(self.folder / "missing.csv") as part, open(part, "w", **TEXT) as file:
             csv.writer(file, lineterminator="\n").writerows([("isic_id", "status", "reason"), first, *rows])
 
     def _write_credits(self):
@@ -255,10 +258,10 @@ class Journal:
             "FROM pictures WHERE status = 'done' GROUP BY 1, 2 ORDER BY n DESC, 1, 2"
         ).fetchall()
         variant = self._db.execute("SELECT value FROM about WHERE name = 'variant'").fetchone()[0]
-        with _replacing(self.folder / "attribution.txt") as file:
+        with replacing(self.folder / "attribution.txt") as part, open(part, "w", **TEXT) as file:
             file.write(f"{_headline(self._source)}, {variant}\n\n")
             file.writelines(f"{who} ({terms}): {count} pictures\n" for who, terms, count in counts)
-        with _replacing(self.folder / "licenses.txt") as file:
+        with replacing(self.folder / "licenses.txt") as part, open(part, "w", **TEXT) as file:
             for terms in sorted({terms for _, terms, _ in counts}):
                 file.write(f"{terms}: {LICENSES.get(terms, 'ask the archive')}\n")
 
@@ -267,30 +270,9 @@ def _headline(source):
     return f"Pictures of {source}"
 
 
-@contextmanager
-def _replacing(path):
-    """Write a text file that takes the place of `path` when it is whole."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _clean(text):
     """Make any text of a record fit for UTF-8 files and the journal."""
     return text.encode("utf-8", "replace").decode()[:300]
-
-
-def _printable(row):
-    return {
-        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-        for name, value in row.items()
-    }
 
 
 def _sync_folder(path):

@@ -6,7 +6,7 @@ copy of this very file: one definition of preprocessing, not two.
 
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -24,12 +24,6 @@ ORIENTATION = ExifTags.Base.Orientation
 
 class PictureError(ValueError):
     """A picture that cannot be read; the message says which one and why."""
-
-
-def listed(reasons: Iterable[str]) -> str:
-    """Write out the first ten messages, each on a line of its own: str."""
-    reasons = [*reasons]
-    return "".join(f"\n  {reason}" for reason in reasons[:10] + ["…"] * (len(reasons) > 10))
 
 
 def _name(source):

@@ -1,12 +1,17 @@
-"""Where the repository lies, and a clear word when a notebook is run before its predecessor."""
+"""Where the repository lies, and small help for all: files that are whole or absent, names of folders, messages."""
 
 import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
 """The repository that isicvision is installed from (`pip install -e .`), else the current folder."""
+OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
+"""What a download writes beside the folders of the labels: no label's folder has such a name."""
 
 
 def require(path: str | os.PathLike, made_by: str) -> Path:
@@ -30,3 +35,37 @@ def require(path: str | os.PathLike, made_by: str) -> Path:
             f"{path} is not there yet. Run {made_by} first: it writes it. (`make run` runs them all.)"
         )
     return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lend a new file, which takes the place of `path` once it is whole and on the disk; else all stays as it was.
+
+    Its name ends as that of `path` does, because some writers go by it. The folder is made if it is not there.
+    """
+    part = path.with_name(f".part.{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def folder_name(value: object, lower: bool = False) -> str | None:
+    """Make a label fit to name a folder; None if nothing is left of it."""
+    if not isinstance(value, str | int | float):
+        return None
+    text = str(value).lower() if lower else str(value)
+    name = re.sub(r"\s*[^\w ,()+.-]+\s*", "_", text).strip(" .")
+    if name in OWN_FILES:
+        name += "_"
+    return name if name.strip("_") and len(name.encode()) < 200 else None
+
+
+def listed(reasons: Iterable[str]) -> str:
+    """Write out the first ten messages, each on a line of its own: str."""
+    reasons = [*reasons]
+    return "".join(f"\n  {reason}" for reason in reasons[:10] + ["…"] * (len(reasons) > 10))

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from . import __version__, cache
-from .project import PROJECT_ROOT
+from .project import PROJECT_ROOT, replacing
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -201,6 +201,5 @@ def read(path: str | Path) -> dict:
 
 
 def _write(path, run):
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(run, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    new.replace(path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(run, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -20,7 +20,8 @@ from PIL import Image
 
 from isicvision import PROJECT_ROOT, ImageDataset, IsicArchive, download, journal, pixels, transfer
 from isicvision.archive import ArchiveError
-from isicvision.download import DownloadReport, choose, flatten, folder_name, labeller
+from isicvision.download import DownloadReport, choose, flatten, labeller
+from isicvision.project import folder_name
 
 
 @pytest.fixture(autouse=True)

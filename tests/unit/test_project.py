@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import isicvision
+from isicvision.project import replacing
 
 IMPORT = """
 import sys, time
@@ -36,3 +37,17 @@ def test_require_names_the_notebook_to_run_first(tmp_path):
     assert isicvision.require(tmp_path, made_by="x") == tmp_path
     with pytest.raises(FileNotFoundError, match=r"absent\.csv is not there yet.*02_train"):
         isicvision.require(tmp_path / "absent.csv", made_by="code/02_modeling/02_train.ipynb")
+
+
+def test_a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "table.csv.gz"
+    with replacing(path) as part:
+        assert part.name.endswith(path.name)
+        part.write_text("old")
+    with pytest.raises(OSError, match="no room"), replacing(path) as part:
+        part.write_text("ne")
+        raise OSError("no room")
+    assert [file.name for file in path.parent.iterdir()] == ["table.csv.gz"] and path.read_text() == "old"
+    with replacing(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
