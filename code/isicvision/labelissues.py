@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
@@ -16,32 +15,13 @@ FOLDS = 5
 
 
 def out_of_fold(
-    dataset: ImageDataset,
-    backbone: str = "efficientnet_lite0",
-    image_size: int | None = None,
-    classifier: ClassifierMixin | None = None,
-    seed: int = 0,
+    dataset: ImageDataset, backbone: str = "efficientnet_lite0", image_size: int | None = None
 ) -> np.ndarray:
-    """Score each picture by a classifier that was fitted without any picture of its lesion.
+    """Score each picture by a logistic regression that was fitted without any picture of its lesion.
 
-    Parameters
-    ----------
-    backbone
-        Whose features the classifier sees.
-    classifier
-        Default: a logistic regression, not balanced: its scores should be as rare as the labels are.
-    seed
-        Of the folds.
-
-    Returns
-    -------
-    numpy.ndarray of float, shape (pictures, labels)
-        Columns in the order of ``dataset.labels``.
-
-    Raises
-    ------
-    ValueError
-        If a label has fewer lesions than there are folds.
+    It sees the features of `backbone`, and is not balanced: its scores should be as rare as the labels are. Returns
+    floats of shape (pictures, labels), columns in the order of ``dataset.labels``; raises ValueError if a label has
+    fewer lesions than there are folds.
     """
     lesions = dataset.table.groupby("label")["group"].nunique()
     if lesions.min() < FOLDS:
@@ -50,9 +30,9 @@ def out_of_fold(
         )
     model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=LogisticRegression())
     features = model.featurize(dataset)
-    classifier = classifier or LogisticRegression(C=0.003, max_iter=1000)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     known = {"y": dataset.table["label"], "groups": dataset.table["group"]}
+    classifier = LogisticRegression(C=0.003, max_iter=1000)
     return cross_val_predict(classifier, features, **known, cv=folds, method="predict_proba")
 
 

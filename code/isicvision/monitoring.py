@@ -19,6 +19,7 @@ from .bundle import read_card
 
 ENOUGH = 50  # pictures: fewer say nothing of a distribution
 SURE = 0.01  # p-values below it count
+COLUMNS = ["pictures", "reference", "now", "psi", "p_value", "verdict"]
 
 
 def drift(
@@ -78,7 +79,7 @@ def drift(
         )
     if known.get("refused") is not None:
         rows["refused"] = _compare_shares(requests, known["refused"])
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
 
 
 def _read(log):
@@ -110,17 +111,11 @@ def _compare(values, reference, count=None):
     # so many values that have the reference's quantiles: of few, the test must not be sure
     drawn = np.quantile(np.asarray(reference, float), np.linspace(0, 1, count or len(reference)))
     reference = np.quantile(np.asarray(reference, float), np.linspace(0, 1, 1001))
-    row = {"pictures": len(values), "reference": np.median(reference), "now": np.nan, "psi": np.nan}
     if not values:
-        return row | {"p_value": np.nan, "verdict": "too few pictures"}
+        return _row(0, np.median(reference))
     psi, p_value = _psi(values, reference), stats.ks_2samp(values, drawn).pvalue
     verdict = "steady" if p_value > SURE or psi < 0.1 else "moved" if psi < 0.25 else "moved far"
-    return row | {
-        "now": np.median(values),
-        "psi": psi,
-        "p_value": p_value,
-        "verdict": verdict if len(values) >= ENOUGH else "too few pictures",
-    }
+    return _row(len(values), np.median(reference), np.median(values), psi, p_value, verdict)
 
 
 def _psi(values, reference):
@@ -138,11 +133,9 @@ def _compare_shares(requests, reference):
     refused = sum(line["refused"] for line in requests)
     p_value = stats.binomtest(refused, count, reference).pvalue
     verdict = "steady" if p_value > SURE else "moved" if refused / count < 2 * reference else "moved far"
-    return {
-        "pictures": count,
-        "reference": reference,
-        "now": refused / count,
-        "psi": np.nan,
-        "p_value": p_value,
-        "verdict": verdict if count >= ENOUGH else "too few pictures",
-    }
+    return _row(count, reference, refused / count, np.nan, p_value, verdict)
+
+
+def _row(pictures, reference, now=np.nan, psi=np.nan, p_value=np.nan, verdict=""):
+    """Return the values of `COLUMNS`."""
+    return pictures, reference, now, psi, p_value, verdict if pictures >= ENOUGH else "too few pictures"

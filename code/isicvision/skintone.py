@@ -46,12 +46,12 @@ def estimate(dataset: ImageDataset) -> ImageDataset:
     pixels.PictureError
         If a picture cannot be read; `ImageDataset.check` sets such ones aside.
     """
-    angles = pixels.map_threads(_measure, dataset.paths, progress="skin tone")
+
+    def measure(path):
+        return ita(np.asarray(pixels.frame(path, SIDE)[0]))
+
+    angles = pixels.map_threads(measure, dataset.paths, progress="skin tone")
     return replace(dataset, table=dataset.table.assign(ita=angles, skin_tone=tone(angles)))
-
-
-def _measure(path):
-    return ita(np.asarray(pixels.frame(path, SIDE)[0]))
 
 
 def ita(picture: np.ndarray) -> float:
@@ -71,13 +71,9 @@ def ita(picture: np.ndarray) -> float:
     skin = picture[regions.skin(picture)]
     if len(skin) < LEAST * picture.shape[0] * picture.shape[1]:
         return float("nan")
-    lightness, _, yellow = np.median(_lab(skin), axis=0)
+    lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
+    lightness, _, yellow = np.median(lab, axis=0)
     return float(np.degrees(np.arctan((lightness - 50) / yellow))) if yellow > 0 else float("nan")
-
-
-def _lab(colours):
-    """Convert uint8 RGB to CIELAB under D65: array of float32, shape (n, 3), L* from 0 to 100."""
-    return cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
 
 
 def tone(angles: ArrayLike) -> pd.Categorical:
