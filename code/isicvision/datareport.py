@@ -82,7 +82,7 @@ WHY = {
 
 
 def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
-    """List what is wrong with single pictures: `ImageDataset.validate`, and labels that contradict each other.
+    """List what is wrong with single pictures: `ImageDataset.validate`, and near-duplicates with another label.
 
     Parameters
     ----------
@@ -94,13 +94,9 @@ def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd
     Returns
     -------
     pandas.DataFrame
-        ``path, problem, detail``. Both sides of a ``label conflict`` are listed.
+        ``path, problem, detail``; both pictures of a pair are listed.
     """
-    found = dataset.validate().query("problem != 'label conflict'")
     pairs = dataset.near_duplicates(threshold).query("crosses_label")
-    same = dataset.table.groupby("sha256")["label"].transform("nunique") > 1
-    detail = "the same bytes have another label elsewhere"
-    conflict = dataset.table[same].assign(problem="label conflict", detail=detail)
     hashes = dataset.table.set_index("path")["sha256"]
     pairs = pairs[pairs["path_a"].map(hashes) != pairs["path_b"].map(hashes)]
     sides = []
@@ -109,7 +105,7 @@ def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd
         detail = bits + pairs[f"path_{other}"] + ", " + pairs[f"label_{other}"]
         side = pd.DataFrame({"path": pairs[f"path_{one}"], "detail": detail})
         sides.append(side.assign(problem="near-duplicate with another label"))
-    return pd.concat([found, conflict[["path", "problem", "detail"]], *sides], ignore_index=True)
+    return pd.concat([dataset.validate(), *sides], ignore_index=True)
 
 
 def proposals(dataset: ImageDataset, found: pd.DataFrame, exclude: Sequence[str] = ()) -> pd.DataFrame:

@@ -22,6 +22,8 @@ PICTURE_COLUMNS = ("isic_id", "image_id", "image_name", "image", "filename", "fi
 GROUP_COLUMNS = ("lesion_id", "patient_id")
 """Columns that say which pictures belong together, in the order in which they are tried."""
 HASHES = ("sha256", "phash")
+TINY, OVERSIZED = 64, 10_000
+"""Pixels: a shorter side below the first shows no structures, a longer one above the second is no camera's."""
 NO_PICTURE, SEVERAL = -1, -2
 
 
@@ -313,10 +315,9 @@ class ImageDataset:
 
         def measure(path):
             try:
-                measures = quality.measure(path)
+                return quality.measure(path)
             except pixels.PictureError as error:
                 return str(error)
-            return tuple(measures[name] for name in quality.MEASURES)
 
         results = pixels.map_threads(measure, self.paths, progress="checking")
         pairs = zip(self.paths, results, strict=True)
@@ -325,23 +326,16 @@ class ImageDataset:
         table = sound.table.drop(columns=list(quality.MEASURES), errors="ignore")
         return replace(sound, table=table.join(pd.DataFrame(measures, columns=list(quality.MEASURES))))
 
-    def validate(self, min_side: int = 64, max_side: int = 10_000) -> pd.DataFrame:
+    def validate(self) -> pd.DataFrame:
         """List what is wrong with the files. They are measured (`check`) if they have not been.
-
-        Parameters
-        ----------
-        min_side
-            Pictures with a shorter side below this are ``tiny``: too small to show structures. In pixels.
-        max_side
-            Pictures with a longer side above this are ``oversized``: larger than any camera's. In pixels.
-            (Beyond `pixels.MAX_PIXELS` they are not decoded at all, and ``unreadable``.)
 
         Returns
         -------
         pandas.DataFrame
-            ``path, problem, detail``, a row a finding, sorted by path and problem. The problems: ``unreadable``,
-            ``tiny``, ``oversized``, ``greyscale``, ``wrong extension``, ``exact duplicate`` (the same bytes as an
-            earlier picture), ``label conflict`` (an exact duplicate with another label).
+            ``path, problem, detail``, a row a finding, sorted by path and problem. The problems: ``unreadable`` (so are
+            pictures of more than `pixels.MAX_PIXELS`), ``tiny``, ``oversized`` (see `TINY` and `OVERSIZED`),
+            ``greyscale``, ``wrong extension``, ``exact duplicate`` (the same bytes as an earlier picture), ``label
+            conflict`` (the same bytes as a picture with another label; each of them is listed).
         """
         from PIL import Image
 
@@ -353,22 +347,18 @@ class ImageDataset:
         kinds = Image.registered_extensions()
         endings = [os.path.splitext(path)[1].lower() for path in table["path"]]
         named = pd.Series([kinds.get(ending) for ending in endings], dtype=object)
-        first = table.groupby("sha256")[["path", "label"]].transform("first")
-        again = table["path"] != first["path"]
-        same = "the same bytes as " + first["path"]
+        copies = table.groupby("sha256")
+        first, conflict = copies["path"].transform("first"), copies["label"].transform("nunique") > 1
+        said = (table["label"] + " in " + table["path"])[conflict].groupby(table["sha256"]).agg(", ".join)
         findings = [broken.rename(columns={"reason": "detail"}).assign(problem="unreadable")]
         for problem, rows, detail in (
-            ("tiny", table[["width", "height"]].min(axis=1) < min_side, size),
-            ("oversized", table[["width", "height"]].max(axis=1) > max_side, size),
+            ("tiny", table[["width", "height"]].min(axis=1) < TINY, size),
+            ("oversized", table[["width", "height"]].max(axis=1) > OVERSIZED, size),
             ("greyscale", table["grey"].astype(bool), "no pixel has a colour"),
             # MPO is a camera's JPEG with a preview behind
             ("wrong extension", table["format"].replace("MPO", "JPEG") != named, "holds " + table["format"]),
-            ("exact duplicate", again, same),
-            (
-                "label conflict",
-                again & (table["label"] != first["label"]),
-                same + ", which is labelled " + first["label"] + ", not " + table["label"],
-            ),
+            ("exact duplicate", table["path"] != first, "the same bytes as " + first),
+            ("label conflict", conflict, "the same bytes are labelled " + table["sha256"].map(said)),
         ):
             found = pd.DataFrame({"path": table["path"], "problem": problem, "detail": detail})
             findings.append(found[rows])

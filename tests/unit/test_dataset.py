@@ -348,13 +348,16 @@ def flawed(tmp_path):
     return tmp_path
 
 
-def test_validate_finds_each_flaw_once_and_names_it(flawed, monkeypatch):
+def test_validate_finds_each_flaw_and_names_it(flawed, monkeypatch):
     dataset = ImageDataset.from_folder(flawed)
-    findings = dataset.validate(max_side=299)
+    monkeypatch.setattr("isicvision.dataset.OVERSIZED", 299)
+    findings = dataset.validate()
     rows = [(Path(row.path).name, row.problem) for row in findings.itertuples()]
     assert rows == [
         ("cut.jpg", "unreadable"),
+        ("p0.jpg", "label conflict"),
         ("p1.jpg", "exact duplicate"),
+        ("p1.jpg", "label conflict"),
         ("p2.jpg", "greyscale"),
         ("p4.jpg", "exact duplicate"),
         ("p4.jpg", "label conflict"),
@@ -363,12 +366,13 @@ def test_validate_finds_each_flaw_once_and_names_it(flawed, monkeypatch):
         ("p7.jpg", "oversized"),
     ]
     details = findings["detail"].str.replace(str(flawed), "")
-    assert "cut short" in details[0] and details[1] == "the same bytes as /benign/p0.jpg"
-    assert details[4] == "the same bytes as /benign/p0.jpg, which is labelled benign, not malignant"
-    assert details[5] == "holds PNG" and details[6] == "20x40 pixels"
+    assert "cut short" in details[0] and details[2] == "the same bytes as /benign/p0.jpg"
+    both = "benign in /benign/p0.jpg, benign in /benign/p1.jpg, malignant in /malignant/p4.jpg"
+    assert details[1] == details[6] == f"the same bytes are labelled {both}"
+    assert details[7] == "holds PNG" and details[8] == "20x40 pixels"
     checked = dataset.check()
     monkeypatch.setattr("isicvision.quality.measure", None)  # measured once is enough
-    pd.testing.assert_frame_equal(checked.validate(max_side=299), findings)
+    pd.testing.assert_frame_equal(checked.validate(), findings)
     assert len(checked) == len(dataset) - 1
 
 
