@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import heapq
-import html
 import itertools
 import json
 import math
@@ -67,7 +66,7 @@ class DownloadReport:
     skipped: list = field(default_factory=list)
     notes: list = field(default_factory=list)
     seconds: float = 0.0
-    _files: dict = field(default_factory=lambda: {"fetched": [], "present": []}, repr=False)
+    _files: dict = field(default_factory=lambda: {"fetched": [], "present": []})
 
     @property
     def fetched(self) -> list[Path]:
@@ -90,7 +89,7 @@ class DownloadReport:
         rows += [(isic_id, "skipped", reason, "") for isic_id, reason in self.skipped]
         return pd.DataFrame(sorted(rows), columns=["isic_id", "status", "reason", "path"])
 
-    def __str__(self):
+    def __repr__(self):
         counts = [f"{status} {len(files)}" for status, files in self._files.items()]
         counts += [f"failed {len(self.failed)}", f"skipped {len(self.skipped)}"]
         lines = [f"{', '.join(counts)} in {self.seconds:.1f} s: {self.folder}"]
@@ -100,10 +99,6 @@ class DownloadReport:
         lines += [f"  {note}" for note in self.notes]
         lines += ["  the same call tries the failed ones again"] if self.failed else []
         return "\n".join(lines)
-
-    def _repr_html_(self):
-        first, *rest = html.escape(str(self)).split("\n")
-        return f"<b>{first}</b>" + "".join(f"<br>{line}" for line in rest)
 
 
 class StoppedError(Exception):

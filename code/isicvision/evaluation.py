@@ -200,7 +200,8 @@ class Evaluation:
             sensitivity, ``precision`` and ``npv`` are the positive and negative predictive value at this set's share of
             positives. Definitions: `metrics`.
         """
-        return float(self._values(name)[0])
+        once = np.ones((1, len(self.table)))
+        return float(self._mean(name, self._compute(_family(name), once)[name])[0])
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return (low, high), the bootstrap interval of one metric over groups, or NaN twice if undefined.
@@ -246,9 +247,6 @@ class Evaluation:
     def _drawn(self):
         return {}
 
-    def _values(self, name):
-        return self._mean(name, self._compute(_family(name), np.ones((1, len(self.table))))[name])
-
     def _compute(self, family, weights):
         true, predicted, scores = self._arrays
         if len(self.classes) == 2 and family in (
@@ -266,9 +264,9 @@ class Evaluation:
             return values[:, self.classes.index(self.positive)]
         return values.mean(axis=1)
 
-    def metrics(self) -> pd.DataFrame:
-        """Return every metric with its 95 % interval: pandas.DataFrame with value, low and high."""
-        rows = {name: (self.metric(name), *self.interval(name)) for name in METRICS}
+    def metrics(self, names: Sequence[str] = METRICS) -> pd.DataFrame:
+        """Return metrics with their 95 % intervals: pandas.DataFrame with value, low and high."""
+        rows = {name: (self.metric(name), *self.interval(name)) for name in names}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
     def per_class(self) -> pd.DataFrame:
@@ -279,14 +277,10 @@ class Evaluation:
         pandas.DataFrame
             Rows by label and metric; value, low and high (95 %), and the number of pictures with that label.
         """
-        rows = []
-        for label in self.classes:
-            against = self.against(label)
-            for name in PER_CLASS:
-                value, (low, high) = against.metric(name), against.interval(name)
-                rows.append((label, name, value, low, high, int((self.table["label"] == label).sum())))
-        columns = ["label", "metric", "value", "low", "high", "pictures"]
-        return pd.DataFrame(rows, columns=columns).set_index(["label", "metric"])
+        each = {label: self.against(label).metrics(PER_CLASS) for label in self.classes}
+        counts = {label: int((self.table["label"] == label).sum()) for label in self.classes}
+        table = pd.concat(each, names=["label", "metric"])
+        return table.assign(pictures=table.index.get_level_values("label").map(counts))
 
     def against(self, label: str) -> Evaluation:
         """Return the evaluation of one label against all others, as two classes; the decisions stay as they are."""

@@ -514,7 +514,7 @@ def test_no_hostile_record_writes_outside_the_folder_and_each_is_in_the_report(d
     assert all(name.startswith("a/b/data/") for name in files_below(tmp_path))
     assert len(rows_of(folder)) == 1 and rows_of(folder)[0]["age_approx"] == '{"a": [1]}'
     assert max(len(isic_id) for isic_id, _ in report.failed) <= 80
-    str(report), report.table, report._repr_html_()
+    str(report), report.table
 
 
 def test_a_header_of_ten_gigapixels_is_refused_before_it_is_decoded(tmp_path):
@@ -768,10 +768,10 @@ def test_the_journal_keeps_what_it_was_told_and_forgets_nothing_on_an_error(tmp_
     assert [(row["isic_id"], row["later"]) for row in rows_of(tmp_path / "data")] == [("A", ""), ("C", "1")]
 
 
-def test_the_report_reads_well_and_carries_no_markup_of_others(tmp_path):
+def test_the_report_reads_well(tmp_path):
     report = DownloadReport(tmp_path, failed=[("<b>", "<script>")], seconds=2)
     assert str(report).startswith("fetched 0, present 0, failed 1, skipped 0 in 2.0 s")
-    assert "<script>" not in report._repr_html_() and "&lt;script&gt;" in report._repr_html_()
+    assert str(report) == repr(report)  # at the end of a notebook's cell, too
     assert report.table.to_dict("records") == [
         {"isic_id": "<b>", "status": "failed", "reason": "<script>", "path": ""}
     ]
