@@ -169,6 +169,11 @@ class ImageClassifier:
         model.card["preset"] = preset
         return model
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is: torch.device."""
+        return next(self.network.parameters()).device
+
     def _check_size(self, size, name):
         least = max(64, self.backbone.min_size)
         if self.backbone.fixed_size and size != self.backbone.image_size:
@@ -263,7 +268,7 @@ class ImageClassifier:
             rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(chosen) | {
                 "precision": history.attrs["precision"],
-                "augmentation": self._augmentation(dataset),
+                "augmentation": self._augmentation(dataset)[1],
                 "history": rows.where(rows.notna(), None).to_dict("records"),  # JSON knows no NaN
             }
             self.step_loss = history.attrs["step_loss"]
@@ -307,7 +312,7 @@ class ImageClassifier:
         sublabels, targets = self._outputs(shown, self._targets(shown, "training"), chosen)
         network = copy.deepcopy(self.network)
         self._fit_head(network, sublabels)
-        augment = self._pipeline(dataset)
+        augment, _ = self._augmentation(dataset)
         return training.find_learning_rate(network, pictures, targets, chosen, augment, self.seed, progress)
 
     def _settings(self, given):
@@ -329,23 +334,19 @@ class ImageClassifier:
             pictures = self._pictures(dataset, size)
         return dataset, pictures
 
-    def _augmenters(self, dataset):
-        return dataset.augmenters or (self._augmenter and (self._augmenter,))
-
     def _augmentation(self, dataset):
-        augmenters = self._augmenters(dataset)
-        return augmentation.described(augmenters) if augmenters else "none"
-
-    def _pipeline(self, dataset):
-        augmenters = self._augmenters(dataset)
-        return augmentation.Pipeline(augmenters, self.seed) if augmenters else None
+        """Return the pipeline of a dataset, or of the preset, with its description; None and "none" without one."""
+        augmenters = dataset.augmenters or (self._augmenter and (self._augmenter,))
+        if not augmenters:
+            return None, "none"
+        return augmentation.Pipeline(augmenters, self.seed), augmentation.described(augmenters)
 
     def _fine_tune(self, dataset, pictures, targets, validation, settings, checkpoint, **options):
         if len(dataset) < 2:
             raise ValueError("training needs two pictures or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
         about = {name: self.card[name] for name in names} | {"pictures": record.manifest(dataset)}
-        about["augmenters"] = self._augmentation(dataset)
+        augment, about["augmenters"] = self._augmentation(dataset)
         if validation is not None:
             if validation.augmenters or "augmented_from" in validation.table:
                 raise ValueError("the validation pictures are augmented: only training pictures may be")
@@ -357,7 +358,7 @@ class ImageClassifier:
             targets,
             settings,
             validation=validation,
-            augment=self._pipeline(dataset),
+            augment=augment,
             seed=self.seed,
             folder=checkpoint,
             about=about,
@@ -529,7 +530,7 @@ class ImageClassifier:
         order = np.random.default_rng(self.seed).permutation(len(known))
         means = self._stage_means(known, np.sort(order[: familiarity.PICTURES]))
         new = self._stage_means(held_out)
-        self.familiarity = familiarity.fit(means, new).to(next(self.network.parameters()).device)
+        self.familiarity = familiarity.fit(means, new).to(self.device)
         distances = self._distances(new)
         self.card["familiarity"] = {
             "training": {"pictures": len(means)},
@@ -582,7 +583,7 @@ class ImageClassifier:
     def _apply(self, module, pictures, numbers, title):
         """Apply a module to many pictures, by ONNX Runtime where that is faster and installed."""
         work = len(numbers) * getattr(module, "views", 1) * (self.image_size / 224) ** 2
-        if work >= WORTH_EXPORTING and next(module.parameters()).device.type == "cpu":
+        if work >= WORTH_EXPORTING and self.device.type == "cpu":
             try:
                 from . import export
             except ModuleNotFoundError:  # they belong to an extra
@@ -673,7 +674,7 @@ class ImageClassifier:
             weights = load_file(folder / "familiarity.safetensors")
             known = familiarity.Familiarity(len(weights["mean"]))
             known.load_state_dict(weights)
-            model.familiarity = known.to(next(model.network.parameters()).device)
+            model.familiarity = known.to(model.device)
         return model
 
     def to_onnx(self, path: str | Path) -> Path:

@@ -19,7 +19,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from .settings import Settings
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.3
 """How many times as fast as fp32 another precision must be for ``"auto"`` to take it: less is not worth new digits."""
 
@@ -58,7 +58,7 @@ def time_precisions(network: nn.Module, batch: torch.Tensor, targets: torch.Tens
         for number in range(4):  # the first of each only warms up
             for name in times:
                 started = time.perf_counter()
-                with torch.autocast(device.type, PRECISIONS.get(name), enabled=name in PRECISIONS):
+                with torch.autocast(device.type, DTYPES.get(name), enabled=name in DTYPES):
                     loss = functional.cross_entropy(trial(batch, merged=False), targets)
                 optimizer.zero_grad()
                 loss.backward()

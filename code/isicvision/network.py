@@ -42,10 +42,6 @@ class SharedDropout(nn.Module):
         self.rows: slice | None = None
         self.total: int | None = None
 
-    def extra_repr(self) -> str:
-        """Tell p where the network is printed."""
-        return f"p={self.p}"
-
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Drop values of a float tensor (n, ...) in training mode.
 
@@ -63,21 +59,11 @@ class SharedDropout(nn.Module):
         return values * mask.to(values)
 
 
-def set_rows(
-    network: nn.Module, start: int | None = None, stop: int | None = None, total: int | None = None
-) -> None:
-    """Tell each `SharedDropout` in `network` which rows of the whole batch this process holds.
-
-    Parameters
-    ----------
-    start, stop
-        Rows start to stop - 1 of the whole batch.
-    total
-        Rows of the whole batch; None to go back to ordinary dropout.
-    """
+def set_rows(network: nn.Module, rows: slice | None = None, total: int | None = None) -> None:
+    """Tell each `SharedDropout` in `network` which `rows` of `total` this process holds; None: ordinary dropout."""
     for module in network.modules():
         if isinstance(module, SharedDropout):
-            module.rows, module.total = None if total is None else slice(start, stop), total
+            module.rows, module.total = rows, total
 
 
 class Network(nn.Module):

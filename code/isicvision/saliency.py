@@ -47,7 +47,7 @@ def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = N
         raise ValueError(f"unknown label {label!r}; there are: {', '.join(model.labels)}")
     if model.classifier is not None:
         raise ValueError("a scikit-learn classifier has no gradient: saliency is of fine-tuned networks")
-    batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(next(model.network.parameters()).device)
+    batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(model.device)
     layer = _last_with_places(model.network, batch[:1])
     maps = LayerGradCam(model.network, layer).attribute(
         batch, target=model.labels.index(label), relu_attributions=True

@@ -39,7 +39,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .cache import Pictures
 
-OPTIMIZERS = {
+TORCH_OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=1, momentum=0.9, nesterov=True, fused=True),
     "adamw": partial(torch.optim.AdamW, lr=1, fused=True),
 }
@@ -167,7 +167,7 @@ class _Training:
         groups = [{"params": [*network.head.parameters()], "factor": 1.0}]
         if body := [weight for weight in network.body.parameters() if weight.requires_grad]:
             groups.insert(0, {"params": body, "factor": settings.body_rate})
-        optimizer = OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
+        optimizer = TORCH_OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         label_of = torch.tensor(network.label_of)
         self.labels, self.weights = label_of[self.targets], torch.ones(len(label_of))
@@ -326,7 +326,7 @@ class _Training:
         for n, part in enumerate(step):
             batch, targets = next(batches), self.targets[part.numbers].to(self.device)
             labels = self.labels[part.numbers].to(self.device)
-            set_rows(self.network, part.rows.start, part.rows.stop, part.total)
+            set_rows(self.network, part.rows, part.total)
             torch.manual_seed(_seed(self.seed, number, n))  # dropout
             wait = run.no_sync() if world > 1 and n < len(step) - 1 else contextlib.nullcontext()
             with wait, hardware.memory_explained(settings):

@@ -88,7 +88,7 @@ def fastai(dataset):
 def bare(dataset, precision, batches):
     """Make the steps of `ImageClassifier.fit` on batches in memory."""
     network = ImageClassifier("resnet18", dataset.labels, weights=None).network
-    optimizer = training.OPTIMIZERS["sgd"](network.parameters(), lr=0.01, weight_decay=0.0005)
+    optimizer = training.TORCH_OPTIMIZERS["sgd"](network.parameters(), lr=0.01, weight_decay=0.0005)
     return train(network, optimizer, batches, precision)
 
 

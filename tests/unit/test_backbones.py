@@ -333,7 +333,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     assert "code ran" not in capsys.readouterr().out
 
 
-def drop(values, rows=(None, None, None), p=0.4):
+def drop(values, rows=(None, None), p=0.4):
     torch.manual_seed(3)
     dropout = SharedDropout(p)
     set_rows(dropout, *rows)
@@ -344,13 +344,15 @@ def drop(values, rows=(None, None, None), p=0.4):
 def test_two_processes_drop_what_one_process_drops():
     values = torch.randn(7, 4, 5)
     whole = drop(values)
-    assert torch.equal(whole, drop(values, (0, 7, 7)))
-    assert torch.equal(whole, torch.cat([drop(values[:4], (0, 4, 7)), drop(values[4:], (4, 7, 7))]))
+    assert torch.equal(whole, drop(values, (slice(0, 7), 7)))
+    assert torch.equal(
+        whole, torch.cat([drop(values[:4], (slice(0, 4), 7)), drop(values[4:], (slice(4, 7), 7))])
+    )
     torch.manual_seed(3)
     nn.functional.dropout(values, 0.4)
     assert torch.equal(whole, nn.functional.dropout(values, 0.4))  # what one process always computed
     with pytest.raises(ValueError, match="told of 3 rows and got 7"):
-        drop(values, (4, 7, 7))
+        drop(values, (slice(4, 7), 7))
 
 
 def test_dropout_keeps_the_mean_the_kind_of_number_and_the_gradient():
@@ -364,7 +366,7 @@ def test_dropout_keeps_the_mean_the_kind_of_number_and_the_gradient():
 
 def test_no_dropout_in_evaluation_or_with_p_zero_and_no_random_number_drawn():
     values, network = torch.randn(7, 4), nn.Sequential(SharedDropout(0.4))
-    set_rows(network, 0, 3, 9)
+    set_rows(network, slice(0, 3), 9)
     state = torch.get_rng_state()
     assert network.eval()(values) is values and SharedDropout(0).train()(values) is values
     assert torch.equal(torch.get_rng_state(), state)
@@ -376,7 +378,7 @@ def test_rows_reach_each_dropout_of_a_network_and_can_be_taken_back():
     network = skeleton("alexnet", 2, dropout=0.3)
     shared = [m for m in network.modules() if isinstance(m, SharedDropout)]
     assert [m.p for m in shared] == [0.3] * 3  # two inside, one in the head
-    set_rows(network, 2, 5, 8)
+    set_rows(network, slice(2, 5), 8)
     assert all(m.rows == slice(2, 5) and m.total == 8 for m in shared)
     set_rows(network)
     assert all(m.rows is None and m.total is None for m in shared)
