@@ -397,12 +397,8 @@ class IsicArchive:
 class Listing:
     """The records that a query finds, page by page as they are asked for.
 
-    Attributes
-    ----------
-    count : int or None
-        How many the archive says there are; known after `begin`.
-    listed, twice : int
-        Records that came, and those that came once more and were left out.
+    `count` is how many the archive says there are, known after `begin`, or None; `listed` how many came, `twice` how
+    many came once more and were left out.
     """
 
     def __init__(

@@ -48,22 +48,7 @@ BOUNDS = {"roc_auc": 0.9, "lost": 0.2, "moved": 0.25, "dark corners added": 0.35
 
 
 def changed(pictures: np.ndarray, name: str) -> np.ndarray:
-    """Change pictures in one of the ways of `CHANGES`.
-
-    Parameters
-    ----------
-    pictures : array of uint8, shape (n, side, side, 3)
-        RGB, as `pixels.decode` gives them.
-
-    Returns
-    -------
-    numpy.ndarray of uint8, of the same shape
-
-    Raises
-    ------
-    ValueError
-        If there is no such change.
-    """
+    """Change uint8 RGB pictures, shape (n, side, side, 3), by the `name` of one of `CHANGES`; else raise ValueError."""
     if name not in CHANGES:
         raise ValueError(f"no change {name!r}; there are: {', '.join(CHANGES)}")
     return np.stack(pixels.map_threads(CHANGES[name], list(pictures)))
@@ -72,15 +57,8 @@ def changed(pictures: np.ndarray, name: str) -> np.ndarray:
 def with_borders(pictures: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Put the border of another picture around the middle of each, in the colour of its own skin.
 
-    Without the second step the colour of the skin would tell one source of pictures from another.
-
-    Parameters
-    ----------
-    pictures, others : array of uint8, shape (n, side, side, 3)
-
-    Returns
-    -------
-    numpy.ndarray of uint8, of the same shape
+    Without the second step the colour of the skin would tell one source of pictures from another. All are arrays of
+    uint8, shape (n, side, side, 3).
     """
 
     def swap(pair):

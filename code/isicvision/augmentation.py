@@ -148,29 +148,17 @@ def _require_sound(paths):
 class Pipeline:
     """Augmenters with a seed: what becomes of a picture depends on the seed and the picture's key alone.
 
-    So it is the same in any batch, order, thread or process. One pipeline may be called from several threads at
-    once, and be pickled for worker processes where its augmenters can be (`iaa.Lambda` of a lambda cannot).
+    So it is the same in any batch, order, thread or process. One pipeline may be called from several threads at once,
+    and be pickled for worker processes where its augmenters can be (`iaa.Lambda` of a lambda cannot). Each picture
+    passes through one of the augmenters, chosen at random; they are copied. Raises TypeError or ValueError if there is
+    none, or something else is among them. The seed is 0 or more.
 
-    Parameters
-    ----------
-    augmenters
-        Each picture passes through one of them, chosen at random. They are copied.
-    seed
-        0 or more.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `augmenters` is empty or one of them is none.
-
-    Notes
-    -----
     All augmenters draw from one generator, as they do in imgaug by default, but from a new one for each picture:
-    numpy's SeedSequence makes streams of nearby keys independent (https://numpy.org/doc/stable/reference/random/parallel.html).
-    ``to_deterministic()`` of an augmenter has no effect here. The global generators of numpy and imgaug stay as they
-    were, but for a few augmenters that use them on their own: `iaa.MotionBlur`, `iaa.Rain` and
-    `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds numpy's while it draws (use that
-    in one thread only).
+    numpy's SeedSequence makes streams of nearby keys independent
+    (https://numpy.org/doc/stable/reference/random/parallel.html). ``to_deterministic()`` of an augmenter has no effect
+    here. The global generators of numpy and imgaug stay as they were, but for a few augmenters that use them on their
+    own: `iaa.MotionBlur`, `iaa.Rain` and `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds
+    numpy's while it draws (use that in one thread only).
     """
 
     def __init__(self, augmenters: iaa.Augmenter | Sequence[iaa.Augmenter], seed: int) -> None:
@@ -188,22 +176,10 @@ class Pipeline:
         self.__dict__.update(state)
 
     def __call__(self, pictures: np.ndarray, keys: Sequence[int]) -> np.ndarray:
-        """Augment pictures.
+        """Augment uint8 pictures of shape (n, height, width, 3), each by its key: an array like them.
 
-        Parameters
-        ----------
-        pictures : array of uint8, shape (n, height, width, 3)
-        keys : sequence of int, length n
-            0 or more, such as epoch * number of pictures + index of the picture.
-
-        Returns
-        -------
-        numpy.ndarray of uint8, shape (n, height, width, 3)
-
-        Raises
-        ------
-        ValueError
-            If a pipeline changes size, channels or type of a picture, or there are more or fewer keys than pictures.
+        Keys are whole numbers from 0, such as epoch * number of pictures + index of the picture. Raises ValueError if a
+        pipeline changes size, channels or type of a picture, or there are more or fewer keys than pictures.
         """
         try:
             augmenters, nodes = copied = self._idle.pop()

@@ -69,24 +69,12 @@ class Backbone:
     licence: str
 
     def build(self, weights: str | Path | None, dropout: float) -> nn.Module:
-        """Make the network, load `weights` and cut the last layer off: pictures to features.
+        """Make the network, load `weights` and cut the last layer off.
 
-        Parameters
-        ----------
-        weights
-            ``"imagenet"``, a file of ImageNet weights (.pth or .safetensors), or None: random values.
-        dropout
-            Probability, 0 to below 1, of the dropout layers that the network has inside (AlexNet and VGG
-            between their fully connected layers). One right in front of the last layer goes with it.
-
-        Returns
-        -------
-        torch.nn.Module
-            Float32 (n, 3, height, width), normalised, to float32 (n, `features`).
-
-        Raises
-        ------
-        WeightsError
+        It maps float32 (n, 3, height, width), normalised, to float32 (n, `features`). The weights are ``"imagenet"``, a
+        file of ImageNet weights (.pth or .safetensors), or None: random values. `dropout` is the probability, 0 to
+        below 1, of the dropout layers that the network has inside (AlexNet and VGG between their fully connected
+        layers); one right in front of the last layer goes with it. Raises WeightsError.
         """
         network = self._network(scratch=weights is None)
         if weights is not None:
@@ -152,10 +140,7 @@ _LITE0 = Backbone(
 def get(name: str) -> Backbone:
     """Look a network up by name: one of `BACKBONES`, or any classification network of torchvision.
 
-    Raises
-    ------
-    ValueError
-        If there is none of this name; the message gives the nearest names.
+    Raises ValueError if there is none of this name; the message gives the nearest names.
     """
     if name == "efficientnet_lite0":
         return _LITE0

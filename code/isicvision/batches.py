@@ -60,17 +60,9 @@ def load(
 ) -> Iterator[torch.Tensor]:
     """Read and augment batches: in other processes while the network learns, or in this one between the steps.
 
-    Parameters
-    ----------
-    wanted
-        What to ask of `parts`, in order.
-    workers
-        Processes; default as many as there are cores for a GPU, and 0 for the CPU: there the network needs the cores,
-        and its threads wait for one another where another thread takes one of them.
-
-    Yields
-    ------
-    torch.Tensor of uint8, shape (n, height, width, 3), on `device`
+    `wanted` is what to ask of `parts`, in order. By default there are as many `workers`, processes, as cores for a GPU,
+    and none for the CPU: there the network needs the cores, and its threads wait for one another where another thread
+    takes one of them. Yields uint8 of shape (n, height, width, 3), on `device`.
     """
     if workers is None:
         workers = 0 if device.type == "cpu" else min(os.cpu_count() or 1, 16) - 1
@@ -93,17 +85,8 @@ def forward(
 ) -> np.ndarray:
     """Apply a network to pictures in batches, without gradients.
 
-    Parameters
-    ----------
-    pictures : array of uint8, shape (n, height, width, 3), or `cache.Pictures`
-    numbers
-        Which of them; default all.
-    progress
-        Title of the progress bar.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (n, outputs)
+    Pictures are `cache.Pictures` or an array of uint8, shape (n, height, width, 3), of which `numbers` says which to
+    take (default: all); `progress` is the title of a bar. Returns float32 of shape (n, outputs).
     """
     device = next(network.parameters()).device
     network.eval()

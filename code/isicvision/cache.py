@@ -39,13 +39,7 @@ def folder() -> Path:
 
 
 class Arrays:
-    """Arrays of one shape and type, by key.
-
-    Parameters
-    ----------
-    kind
-        Says how the arrays were made, such as ``pixels-224``: another kind is another folder.
-    """
+    """Arrays of one shape and type, by key; another `kind`, such as ``pixels-224``, is another folder."""
 
     def __init__(self, kind: str, shape: Sequence[int], dtype: DTypeLike) -> None:
         self.kind, self.shape, self.dtype = kind, tuple(shape), np.dtype(dtype)
@@ -137,14 +131,9 @@ def clear() -> None:
 
 
 def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
-    """Return the key of each picture, the hash of its bytes; None where it cannot be read.
+    """Return the key of each picture, the hash of its bytes in 32 hexadecimal digits; None where it cannot be read.
 
     Files whose name, size and times are known from an earlier call are not read again.
-
-    Returns
-    -------
-    list of (str or None)
-        32 hexadecimal digits each.
     """
     marks = [_mark(path) for path in paths]
     try:
@@ -192,25 +181,10 @@ def _key(path):
 class Pictures:
     """Decoded pictures as one large array that is never in memory whole: ``pictures[[3, 5]]`` reads two.
 
-    Making one decodes what the cache does not hold, in as many threads as there are cores.
-
-    Parameters
-    ----------
-    size
-        Side of the squares, in pixels.
-    interpolation
-        See `pixels.decode`.
-    progress
-        Title of the progress bar.
-
-    Attributes
-    ----------
-    broken : dict of str to str
-        Path to reason, of each picture that cannot be read.
-    keys : list of (str or None)
-        See `keys`.
-    shape : tuple of int
-        (pictures, size, size, 3); the type is uint8.
+    Making one decodes what the cache does not hold, in as many threads as there are cores, to squares with sides of
+    `size` pixels (`interpolation` as of `pixels.decode`), with a bar under the title `progress`. The `shape` is
+    (pictures, size, size, 3), of uint8. `broken` is a dict of path to reason, of the pictures that cannot be read;
+    `keys` holds what the function `keys` gives.
     """
 
     dtype = np.dtype(np.uint8)
@@ -276,18 +250,8 @@ def through(
 ) -> np.ndarray:
     """Return one vector a picture, from the cache where it is, else computed and kept.
 
-    Parameters
-    ----------
-    kind
-        Must name everything that the vectors depend on but the picture.
-    width
-        Length of the vectors.
-    compute
-        ``compute(numbers)`` returns float32 of shape (len(numbers), width).
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (pictures, width)
+    `kind` must name everything that the vectors depend on but the picture. ``compute(numbers)`` returns float32 of
+    shape (len(numbers), width); the result is of shape (pictures, width).
     """
     arrays = Arrays(kind, (width,), np.float32)
     result = np.empty((len(pictures), width), np.float32)

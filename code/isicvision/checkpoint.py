@@ -13,12 +13,8 @@ from .project import replacing
 def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Write a checkpoint, whole or not at all.
 
-    Parameters
-    ----------
-    parts
-        Name to state dict, such as ``{"network": network.state_dict()}``.
-    state
-        All else, fit for JSON; floats come back to the last bit.
+    `parts` are state dicts by name, such as ``{"network": network.state_dict()}``; `state` is all else, fit for JSON:
+    floats come back to the last bit.
     """
     tensors = {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
     scalars = {}
@@ -32,17 +28,9 @@ def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, s
 
 
 def load(path: str | Path) -> tuple[dict, dict, dict] | None:
-    """Read a checkpoint.
+    """Read what `save` was given: parts, the optimizer's state (for `restore`), state; None if there is no file.
 
-    Returns
-    -------
-    parts, optimizer_state, state
-        What `save` was given; the second goes to `restore`. None if there is no file.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged.
+    Raises ValueError if the file is damaged.
     """
     path = Path(path)
     if not path.exists():

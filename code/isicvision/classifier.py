@@ -184,13 +184,7 @@ class ImageClassifier:
             raise ValueError(f"{name} is a number of pixels, {least} or more, not {size}")
 
     def summary(self) -> pd.DataFrame:
-        """Say what the network consists of, what of it is trained, and its memory: see `network.summary`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row a stage.
-        """
+        """Say what the network consists of, what of it is trained, and its memory: see `network.summary`."""
         settings = self.card["training"] or self._defaults
         frozen, size = settings.get("frozen_stages", 0), settings.get("train_image_size")
         set_training(self.network, frozen, head_only=self.classifier is not None)
@@ -295,15 +289,8 @@ class ImageClassifier:
     ) -> pd.DataFrame:
         """Train a copy for up to 80 steps with a rate that grows, to see which rates learn: a range test.
 
-        Parameters
-        ----------
-        **settings
-            As of `fit`; batch size, optimizer and augmentation matter most.
-
-        Returns
-        -------
-        pandas.DataFrame
-            See `training.find_learning_rate`; `plots.learning_rates` draws it.
+        The settings are as of `fit`; batch size, optimizer and augmentation matter most. The result is as of
+        `training.find_learning_rate`; `plots.learning_rates` draws it.
         """
         chosen = self._settings(settings)
         count = min(len(dataset), training.RAMP_STEPS * chosen.batch_size)
@@ -485,19 +472,9 @@ class ImageClassifier:
     def decide_at(self, threshold: float, positive: str | None = None, rule: str | None = None) -> None:
         """Call pictures positive from this score on, from now on; saved with the model, and used by the service.
 
-        Parameters
-        ----------
-        threshold
-            0 to 1, from `Evaluation.choose_threshold` on validation pictures.
-        positive
-            One of two labels; default: the last.
-        rule
-            How it was chosen, in words, for whoever reads model.json.
-
-        Raises
-        ------
-        ValueError
-            If there are more than two labels, or a value is out of range.
+        The threshold is 0 to 1, from `Evaluation.choose_threshold` on validation pictures; `positive` is one of two
+        labels, by default the last; `rule` says in words how it was chosen, for whoever reads model.json. Raises
+        ValueError if there are more than two labels, or a value is out of range.
         """
         positive = self.labels[-1] if positive is None else positive
         if len(self.labels) != 2 or positive not in self.labels:
@@ -542,18 +519,8 @@ class ImageClassifier:
     def distance(self, pictures: ImageDataset | Sequence[str | Path] | np.ndarray) -> np.ndarray:
         """Tell how far from the training pictures each picture lies: the service refuses what lies beyond 1.
 
-        Parameters
-        ----------
-        pictures : ImageDataset, sequence of paths, or array of uint8, shape (pictures, image_size, image_size, 3)
-
-        Returns
-        -------
-        numpy.ndarray of float32, shape (pictures,)
-
-        Raises
-        ------
-        RuntimeError
-            Before `familiarize`.
+        Pictures may also be an array as of `scores`. Returns float32 of shape (pictures,); raises RuntimeError before
+        `familiarize`.
         """
         if self.familiarity is None:
             raise RuntimeError("the model knows no limit yet: call familiarize(training, validation) first")
@@ -595,13 +562,7 @@ class ImageClassifier:
     def scores(self, array: np.ndarray) -> np.ndarray:
         """Predict the probabilities of pictures that are decoded already, see `pixels.decode`.
 
-        Parameters
-        ----------
-        array : array of uint8, shape (pictures, image_size, image_size, 3)
-
-        Returns
-        -------
-        numpy.ndarray of float32, shape (pictures, labels)
+        Maps uint8 of shape (pictures, image_size, image_size, 3) to float32 of shape (pictures, labels).
         """
         self._require_fitted()
         result = forward(self.scoring_module(), array)

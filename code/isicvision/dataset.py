@@ -228,15 +228,7 @@ class ImageDataset:
 
     @classmethod
     def load(cls, csv: str | os.PathLike) -> ImageDataset:
-        """Read a dataset that `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError
-            If `csv` is not there.
-        ValueError
-            If it was not written by `save`.
-        """
+        """Read a dataset that `save` wrote. Raises FileNotFoundError if it is not there, ValueError if it is none."""
         table = _read_csv(csv)
         if missing := sorted({"path", "label", "group"} - set(table)):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
@@ -283,17 +275,9 @@ class ImageDataset:
         return replace(self, table=self.table[np.asarray(rows, bool)].reset_index(drop=True))
 
     def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
-        """Correct labels.
+        """Correct labels: of each path its right one, which then has no ``sublabel``; None sets the picture aside.
 
-        Parameters
-        ----------
-        labels
-            Path to its right label, which then has no ``sublabel``; None sets the picture aside.
-
-        Raises
-        ------
-        KeyError
-            If a path is not in the dataset.
+        Raises KeyError if a path is not in the dataset.
         """
         unknown = set(labels) - set(self.table["path"])
         if unknown:
@@ -467,22 +451,8 @@ class ImageDataset:
     ) -> list[tuple[ImageDataset, ImageDataset]]:
         """Split into `k` parts as `split` does; return k pairs (the others, this part), for cross-validation.
 
-        Parameters
-        ----------
-        k
-            2 or more.
-        stratify, group, seed, near_duplicates
-            As of `split`.
-
-        Returns
-        -------
-        list of tuple of (ImageDataset, ImageDataset)
-            Training and validation pictures; each picture is in one validation part.
-
-        Raises
-        ------
-        ValueError
-            If `k` is below 2, a column is missing, or a label has fewer groups than `k`.
+        The other arguments are as of `split`. Raises ValueError if `k` is below 2, a column is missing, or a label has
+        fewer groups than `k`.
         """
         if k < 2:
             raise ValueError(f"k must be 2 or more, not {k}")

@@ -143,12 +143,10 @@ def _arrays(evaluation):
 
 
 def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
-    """Count what the decisions of an evaluation would mean for 1,000 people's lesions.
+    """Count what the decisions of an evaluation of two classes would mean for 1,000 people's lesions.
 
     Parameters
     ----------
-    evaluation
-        Of two classes, at its threshold.
     prevalence
         Share of positive lesions among those that will be shown to the model, above 0 and below 1. That of the test
         pictures is rarely that of a clinic.
@@ -189,12 +187,11 @@ def net_benefit(
     """Weigh found positive lesions against false alarms at each threshold: a decision curve.
 
     At the threshold p a false alarm counts p / (1 - p) as much as a found lesion: who refers at 5 % accepts 19 false
-    alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). The scores must be calibrated.
+    alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). There must be two classes, and the scores
+    calibrated.
 
     Parameters
     ----------
-    evaluation
-        Of two classes.
     prevalence
         As of `per_thousand`; default: the share of the pictures. Scores move with it, see `at_prevalence`.
     thresholds : array of float, optional

@@ -123,23 +123,11 @@ class Job:
 
 
 class Download:
-    """One call of `IsicArchive.download`.
+    """One call of `IsicArchive.download`; raises ValueError if `folder` holds something else.
 
-    Parameters
-    ----------
-    archive
-        Lends its session, time limits and guard, and reads a record again whose address has expired.
-    label_of
-        Record to folder name or None, as `labeller` makes it.
-    max_side
-        Store larger pictures reduced to it.
-    thumbnails
-        Fetch the archive's small pictures.
-
-    Raises
-    ------
-    ValueError
-        If `folder` holds something else.
+    The archive lends its session, time limits and guard, and reads a record again whose address has expired. `label_of`
+    is as `labeller` makes it. Pictures larger than `max_side` are stored reduced to it; with `thumbnails` the archive's
+    small pictures are fetched.
     """
 
     def __init__(
@@ -167,12 +155,8 @@ class Download:
     def run(self, records: Iterable[dict]) -> None:
         """Take every record; return when each picture is there, or given up.
 
-        Raises
-        ------
-        StoppedError
-            If the disk takes no more, or one picture after the other is refused.
-        Exception
-            What `records` raises, after the pictures before it are there.
+        Raises StoppedError if the disk takes no more, or one picture after the other is refused; and what `records`
+        raises, after the pictures before it are there.
         """
         number = self.connections + CORES  # some look at pictures while the others fetch
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
@@ -434,23 +418,12 @@ def choose(
     """Pick records: the first ones, or a random sample that is the same for the same seed.
 
     The API lists the oldest pictures first and cannot shuffle. So a sample walks the whole listing, 100 records a
-    request, and keeps those whose isic_id, hashed with the seed, comes first (bottom-k sampling): every picture has
-    the same chance, whatever the order, and an archive that has grown changes few of them.
+    request, and keeps those whose isic_id, hashed with the seed, comes first (bottom-k sampling): every picture has the
+    same chance, whatever the order, and an archive that has grown changes few of them.
 
-    Parameters
-    ----------
-    label_of
-        Record to label or None. Records without a label are passed on, to be listed as skipped.
-    limit
-        How many in all.
-    per_label
-        How many of each label, None for all; no others are taken.
-    seed
-        Draw at random; the first ones if not given.
-
-    Yields
-    ------
-    dict
+    `limit` says how many in all, `per_label` how many of each label (None for all), and then no others are taken.
+    Records to which `label_of` gives None are passed on, to be listed as skipped. Without a seed the first ones are
+    taken.
     """
     if seed is None and not per_label:
         yield from records
@@ -484,10 +457,7 @@ def choose(
 def labeller(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> Callable[[dict], str | None]:
     """Turn `label` of `IsicArchive.download` into a function of the record that gives a folder's name or None.
 
-    Raises
-    ------
-    ValueError
-        If `label` is neither a field, a function, a mapping nor fit to name a folder.
+    Raises ValueError if it is neither a field, a function, a mapping nor fit to name a folder.
     """
     if isinstance(label, Mapping):
         fields = ("isic_id", *(f"diagnosis_{level}" for level in (5, 4, 3, 2, 1)))

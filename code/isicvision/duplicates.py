@@ -24,32 +24,12 @@ BLOCK = 2**21
 def near_pairs(hashes: ArrayLike, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """List all pairs of hashes that differ in at most `threshold` bits.
 
-    Multi-index hashing (Norouzi, Punjani and Fleet, *Fast search in Hamming space with multi-index hashing*,
-    CVPR 2012): of the parts that a hash is cut into, at least one differs in so few bits that it can be looked
-    up. None is missed, up to two bounds that keep memory flat: `CROWD` and `LIMIT`.
+    Multi-index hashing (Norouzi, Punjani and Fleet, *Fast search in Hamming space with multi-index hashing*, CVPR
+    2012): of the parts that a hash is cut into, at least one differs in so few bits that it can be looked up. None is
+    missed, up to two bounds that keep memory flat: `CROWD` and `LIMIT` (where there are more pairs, a warning says so).
 
-    Parameters
-    ----------
-    hashes : array-like of uint64, shape (n,)
-    threshold
-        0 to 64.
-
-    Returns
-    -------
-    first, second : numpy.ndarray of int64, shape (pairs,)
-        Positions in `hashes`, ``first < second``.
-    distance : numpy.ndarray of int64, shape (pairs,)
-        Bits that differ; the nearest pairs come first.
-
-    Warns
-    -----
-    UserWarning
-        If there are more than `LIMIT` pairs; the nearest are returned.
-
-    Raises
-    ------
-    ValueError
-        If `threshold` is not in 0 to 64.
+    The hashes are uint64. Returns three arrays of int64, shape (pairs,): positions in `hashes`, the first below the
+    second, and how many bits differ, the nearest pairs first. Raises ValueError if `threshold` is not in 0 to 64.
     """
     unique, member, count = np.unique(np.asarray(hashes, np.uint64), return_inverse=True, return_counts=True)
     by_hash = np.argsort(member, kind="stable")
@@ -82,10 +62,7 @@ def near_pairs(hashes: ArrayLike, threshold: int = THRESHOLD) -> tuple[np.ndarra
 def clusters(hashes: ArrayLike, threshold: int = THRESHOLD) -> np.ndarray:
     """Find the sets of hashes that are connected by pairs within `threshold`.
 
-    Returns
-    -------
-    numpy.ndarray of int, shape (n,)
-        Equal numbers for hashes of one set, from 0 in no particular order.
+    Returns an array of int, shape (n,): hashes of one set have the same number, from 0 in no particular order.
     """
     unique, member = np.unique(np.asarray(hashes, np.uint64), return_inverse=True)
     one, other, _ = _near_unique(unique, threshold)
@@ -102,13 +79,7 @@ def connected(one: np.ndarray, other: np.ndarray, n: int) -> np.ndarray:
 
 
 def as_integers(hashes: Iterable[str]) -> np.ndarray:
-    """Turn hashes of 16 hex digits, as `quality.measure` gives them, into an array of uint64.
-
-    Raises
-    ------
-    ValueError
-        If one is not 16 hex digits.
-    """
+    """Turn hashes of 16 hex digits (`quality.measure`) into an array of uint64; ValueError if one is none."""
     try:
         return np.array([int(text, 16) for text in hashes], np.uint64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -116,17 +87,9 @@ def as_integers(hashes: Iterable[str]) -> np.ndarray:
 
 
 def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:
-    """List near-duplicates in a table of pictures.
+    """List near-duplicates in a table with the columns ``path, label, group, phash`` and, if there are parts, ``part``.
 
-    Parameters
-    ----------
-    table
-        Columns ``path``, ``label``, ``group``, ``phash`` and, if pictures are in parts, ``part``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As of `ImageDataset.near_duplicates`, which also says what is in it.
+    `ImageDataset.near_duplicates` says what is in the result.
     """
     first, second, distance = near_pairs(as_integers(table["phash"]), threshold)
     has_parts = "part" in table

@@ -265,7 +265,7 @@ class Evaluation:
         return values.mean(axis=1)
 
     def metrics(self, names: Sequence[str] = METRICS) -> pd.DataFrame:
-        """Return metrics with their 95 % intervals: pandas.DataFrame with value, low and high."""
+        """Return metrics, by default all, with their 95 % intervals: pandas.DataFrame with value, low and high."""
         rows = {name: (self.metric(name), *self.interval(name)) for name in names}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 

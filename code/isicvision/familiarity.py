@@ -26,13 +26,8 @@ class Familiarity(nn.Module):
     """The Mahalanobis distance from the mean of the training pictures, in units of its limit.
 
     Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, whose layers' means over all
-    positions these are, here with one Gaussian for all labels. The last features, which a fine-tuned network has
-    learnt to keep blind to all but the labels, tell far less: bench_refusal.py has both.
-
-    Parameters
-    ----------
-    width
-        Length of the vectors.
+    positions these are, here with one Gaussian for all labels. The last features, which a fine-tuned network has learnt
+    to keep blind to all but the labels, tell far less: bench_refusal.py has both. `width` is the length of the vectors.
     """
 
     def __init__(self, width: int):
@@ -48,14 +43,9 @@ class Familiarity(nn.Module):
 def fit(training: np.ndarray, held_out: np.ndarray) -> Familiarity:
     """Learn the mean and covariance of training pictures, and the limit from held-out ones.
 
-    The limit is the distance that the share `REFUSED` of new pictures will pass, if they come from where the held-out
-    ones did: the quantile of conformal prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World,
-    2005).
-
-    Parameters
-    ----------
-    training, held_out : array of float, shape (pictures, width)
-        See `taps`.
+    Both are given as floats of shape (pictures, width), see `taps`. The limit is the distance that the share `REFUSED`
+    of new pictures will pass, if they come from where the held-out ones did: the quantile of conformal prediction
+    (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005).
     """
     scale = np.maximum(training.std(axis=0), 1e-6)  # a channel that is always 0
     covariance = LedoitWolf().fit(training / scale).covariance_
@@ -74,12 +64,8 @@ def taps(network: Network) -> Iterator[list[torch.Tensor]]:
     """Collect what the stages of a network put out while it runs, as means over all positions.
 
     The last stage is left out, see `Familiarity`, and so is one without positions; of a network whose stages have none
-    (a vision transformer) the features are taken.
-
-    Yields
-    ------
-    list of torch.Tensor, shape (n, channels) each
-        Filled by each run of the network, in the order of the stages.
+    (a vision transformer) the features are taken. Yields a list that each run of the network fills, in the order of the
+    stages, with tensors of shape (n, channels).
     """
     found, earlier = [], 0
 
@@ -118,10 +104,7 @@ class StageMeans(nn.Module):
 class WithDistance(nn.Module):
     """What gives scores or features, and a `Familiarity`: both from one run of the network.
 
-    Parameters
-    ----------
-    scoring
-        Has `network`, and runs it on the pictures as they are before any other view of them.
+    `scoring` has `network`, and runs it on the pictures as they are before any other view of them.
     """
 
     def __init__(self, scoring: nn.Module, familiarity: Familiarity):

@@ -37,15 +37,8 @@ def on_cpu() -> bool:
 def time_precisions(network: nn.Module, batch: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
     """Time a few training steps of a copy of the network in each precision that this device has.
 
-    Parameters
-    ----------
-    batch : torch.Tensor of uint8, shape (n, height, width, 3)
-    targets : torch.Tensor of int64, shape (n,)
-
-    Returns
-    -------
-    dict of str to float
-        Seconds a step; "fp32" is the first.
+    The batch is uint8, shape (n, height, width, 3), the targets int64, shape (n,). Returns seconds a step by precision;
+    "fp32" is the first.
     """
     device = batch.device
     half = "bf16" if device.type != "cuda" or torch.cuda.is_bf16_supported(False) else "fp16"

@@ -35,21 +35,10 @@ CREATE TABLE IF NOT EXISTS pictures (isic_id TEXT PRIMARY KEY, status TEXT, reas
 
 
 class Journal:
-    """The journal of one folder.
+    """The journal of one folder, which is made if it is not there.
 
-    Parameters
-    ----------
-    folder
-        Of the pictures; made if it is not there.
-    source
-        Address of the archive: a folder holds the pictures of one.
-    variant
-        How the pictures are stored, such as ``"full size"``: a folder holds one kind.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds something else, or another download is writing to it.
+    A folder holds pictures of one `source`, the archive's address, of one `variant`, such as ``"full size"``. Raises
+    ValueError if it holds something else, or another download is writing to it.
     """
 
     def __init__(self, folder: Path, source: str, variant: str) -> None:
@@ -152,30 +141,16 @@ class Journal:
     ) -> None:
         """Note what became of a picture; on the disk after the next `flush`.
 
-        Parameters
-        ----------
-        status
-            ``done``, ``failed`` or ``skipped``.
-        file
-            Path of the picture in the folder, with ``/``.
-        size
-            Its bytes.
-        record
-            Its flat metadata.
-        reason
-            Why it is not there.
-        known
-            The journal has it already.
+        `status` is ``done``, ``failed`` or ``skipped``, for which there is a `reason`; `file` the picture's path in the
+        folder, with ``/``, and `size` its bytes; `record` its flat metadata; `known` says that the journal has it
+        already.
         """
         self._pending.append((isic_id, status, reason, file, size, record or {}, known))
 
     def flush(self) -> None:
         """Write what was put to the journal, then bring metadata.csv and the credits up to date.
 
-        Raises
-        ------
-        OSError, sqlite3.Error
-            If the disk takes no more; nothing that was written before is lost.
+        Raises OSError or sqlite3.Error if the disk takes no more; nothing that was written before is lost.
         """
         if not self._pending:
             return

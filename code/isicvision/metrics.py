@@ -24,16 +24,8 @@ def draws(groups: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iter
     """Draw groups with replacement, and count how often each picture comes.
 
     Lesions, not pictures, are drawn, because pictures of one lesion resemble each other (Davison and Hinkley, Bootstrap
-    Methods and their Application, 1997, section 3.8).
-
-    Parameters
-    ----------
-    groups : array of int, shape (pictures,)
-        The group of each picture, numbered from 0 without gaps.
-
-    Yields
-    ------
-    array of float, shape (up to `BLOCK`, pictures)
+    Methods and their Application, 1997, section 3.8). `groups` are the pictures' own, numbered from 0 without gaps.
+    Yields arrays of float, shape (up to `BLOCK`, pictures).
     """
     random = np.random.default_rng(seed)
     count = int(groups.max()) + 1
@@ -48,17 +40,7 @@ def left_out(groups: np.ndarray) -> Iterator[np.ndarray]:
     """Leave each group out in turn, or of more groups than `PARTS` each part of them: the jackknife.
 
     What is wanted of it, the shape of a distribution, needs no more parts (Efron and Narasimhan, The automatic
-    construction of bootstrap confidence intervals, 2020).
-
-    Parameters
-    ----------
-    groups : array of int, shape (pictures,)
-        As of `draws`.
-
-    Yields
-    ------
-    array of float, shape (up to `BLOCK`, pictures)
-        1, or 0 of a picture that is left out.
+    construction of bootstrap confidence intervals, 2020). As `draws`, with 1, or 0 of a picture that is left out.
     """
     count = int(groups.max()) + 1
     part = (np.random.default_rng(0).permutation(count) % PARTS)[groups]
@@ -72,17 +54,9 @@ def counts(
 ) -> dict[str, np.ndarray]:
     """Compute what follows from the confusion matrix.
 
-    Parameters
-    ----------
-    true, predicted : array of 0 and 1, shape (pictures, classes)
-    scores : array of float, shape (pictures, classes)
-    weights : array of float, shape (draws, pictures)
-        How often each picture counts.
-
-    Returns
-    -------
-    dict of str to array of float, shape (draws, classes), each class against the others; accuracy (draws, 1)
-        NaN where a metric is not defined.
+    The truth, the predictions (of 0 and 1) and the scores have the shape (pictures, classes), the weights (draws,
+    pictures): how often each picture counts. Returns metrics by name, float of shape (draws, classes), each class
+    against the others; accuracies (draws, 1); NaN where one is not defined.
     """
     right, actual, called = weights @ (true * predicted), weights @ true, weights @ predicted
     total = weights.sum(axis=1, keepdims=True)
@@ -181,20 +155,9 @@ def on_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the curves off at the same places for every draw, for a band around them.
 
-    Parameters
-    ----------
-    positive : array of bool, shape (pictures,)
-    scores : array of float, shape (pictures,)
-    weights : array of float, shape (draws, pictures)
-    grid : array of float, shape (places,)
-        From 0 to 1.
-
-    Returns
-    -------
-    recall : array of float, shape (draws, places)
-        At these false positive rates.
-    precision : array of float, shape (draws, places)
-        At these recalls, the highest at this recall or more.
+    `positive` (bool) and `scores` have the shape (pictures,), weights (draws, pictures), the grid (places,), from 0 to
+    1. Returns two arrays of shape (draws, places): the recall at these false positive rates, and the precision at these
+    recalls, the highest at this recall or more.
     """
     hits, alarms = (each.cumsum(axis=1) for each in _steps(positive, scores, weights))
     with np.errstate(invalid="ignore"):

@@ -19,21 +19,11 @@ if TYPE_CHECKING:
 class SharedDropout(nn.Module):
     """Dropout whose mask belongs to the whole batch, of which this process may hold only some rows.
 
-    Every process draws the same mask, on the CPU from PyTorch's default generator, and keeps its own rows of
-    it: several processes with the same seed then compute what one process computes. Without rows (see
-    `set_rows`) it is ordinary dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
-
-    Parameters
-    ----------
-    p
-        Probability of a zero, 0 to below 1; other values are scaled by 1 / (1 - p).
-
-    Attributes
-    ----------
-    rows : slice or None
-        The rows of the whole batch that this process holds.
-    total : int or None
-        Number of rows of the whole batch.
+    Every process draws the same mask, on the CPU from PyTorch's default generator, and keeps its own rows of it:
+    several processes with the same seed then compute what one process computes. Without `rows` (a slice of the batch's
+    `total`, see `set_rows`) it is ordinary dropout (Srivastava et al. 2014,
+    https://jmlr.org/papers/v15/srivastava14a.html). `p` is the probability of a zero, 0 to below 1; other values are
+    scaled by 1 / (1 - p).
     """
 
     def __init__(self, p: float):
@@ -43,13 +33,7 @@ class SharedDropout(nn.Module):
         self.total: int | None = None
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Drop values of a float tensor (n, ...) in training mode.
-
-        Raises
-        ------
-        ValueError
-            If n is not the number of rows that `set_rows` announced.
-        """
+        """Drop values of a float tensor (n, ...) in training; raise ValueError if `set_rows` announced another n."""
         if not self.training or self.p == 0:
             return values
         total, rows = (len(values), slice(None)) if self.rows is None else (self.total, self.rows)
@@ -82,13 +66,7 @@ class Network(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def set_outputs(self, label_of: Sequence[int]) -> None:
-        """Give the network a new last layer, some of whose outputs belong to the same label.
-
-        Parameters
-        ----------
-        label_of
-            The label of each output, numbered from 0.
-        """
+        """Give the network a new last layer; `label_of` is the label of each output, from 0: several may share one."""
         old = self.head[-1]
         self.head[-1] = nn.Linear(old.in_features, len(label_of)).to(old.weight.device)
         self.label_of = [*label_of]
@@ -147,21 +125,12 @@ class Features(nn.Module):
 
 
 def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-    """List the parts of a network from input to output, for freezing the first of them.
+    """List the parts of a network from input to output, for freezing the first of them: (name, modules) of each.
 
-    These are its children; where they are fewer than four, the one with most layers is replaced by its own
-    children, and so on. A normalisation belongs to the layer in front of it. Together the stages hold all
-    parameters of `body`.
-
-    Parameters
-    ----------
-    body
-        What `Backbone.build` returns.
-
-    Returns
-    -------
-    list of (str, list of torch.nn.Module)
-        The first stage is called ``"stem"``, the others after their (first) module, such as ``"layer1"``.
+    These are the children of `body`, which `Backbone.build` returns; where they are fewer than four, the one with most
+    layers is replaced by its own children, and so on. A normalisation belongs to the layer in front of it. Together the
+    stages hold all parameters. The first is called ``"stem"``, the others after their (first) module, such as
+    ``"layer1"``.
     """
     found, loose = [("", [body])], []
     while len(found) < 4:
@@ -189,19 +158,11 @@ def _count(module):
 def summary(network: Network, image_size: int) -> pd.DataFrame:
     """Tabulate the stages of a network: its size, what of it is trained, and the memory of training.
 
-    Parameters
-    ----------
-    image_size
-        Side of the square pictures, in pixels.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each of `stages`, for the head, and for the total, with these columns. ``stage``: its name.
-        ``layers``: number of layers with parameters. ``parameters``, and how many of them are ``trainable``.
-        ``output_shape``: tuple, for one picture. ``activations_mib``: an estimate of the memory that training
-        takes for each picture of a batch, in MiB: the outputs of all layers, in float32. Parameters,
-        gradients and the optimizer's state come on top, once.
+    A row for each of `stages`, for the head, and for the total: ``stage``, its name; ``layers``, the number of those
+    with parameters; ``parameters``, and how many of them are ``trainable``; ``output_shape``, a tuple, for one picture
+    with sides of `image_size` pixels; ``activations_mib``, an estimate of the memory that training takes for each
+    picture of a batch, in MiB: the outputs of all layers, in float32. Parameters, gradients and the optimizer's state
+    come on top, once.
     """
     network = copy.deepcopy(network).to("meta").eval()  # the meta device computes shapes only
     parts = [*stages(network.body), ("head", [network.head])]
@@ -245,19 +206,8 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
 def set_training(network: Network, frozen_stages: int = 0, head_only: bool = False) -> None:
     """Choose what is trained; what is not keeps weights and batch statistics, and needs no gradients.
 
-    Call it after ``network.train()``, which would wake the frozen parts' batch norms.
-
-    Parameters
-    ----------
-    frozen_stages
-        So many of `stages` stay as they are, counted from the input.
-    head_only
-        The whole body stays as it is.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer stages.
+    The first `frozen_stages` of `stages` stay as they are, or with `head_only` the whole body. Call it after
+    ``network.train()``, which would wake the frozen parts' batch norms. Raises ValueError if there are fewer stages.
     """
     parts = stages(network.body)
     if frozen_stages > len(parts):

@@ -115,25 +115,11 @@ def decode(
 def frame(
     source: str | os.PathLike | bytes | BinaryIO, max_side: int
 ) -> tuple[Image.Image, tuple[int, int], str]:
-    """Decode the whole picture to RGB, upright, with its longer side reduced to at most `max_side`.
+    """Decode the whole picture to RGB, upright, with its longer side reduced to at most `max_side` pixels.
 
-    JPEGs are decoded at a reduced scale where that serves, so this is also the quick way to see whether a file
-    is sound: all of its data are read.
-
-    Parameters
-    ----------
-    max_side
-        In pixels; smaller pictures stay as they are.
-
-    Returns
-    -------
-    PIL.Image.Image, tuple of int, str
-        The picture; its own (width, height) in pixels, upright; its format (`FORMATS`).
-
-    Raises
-    ------
-    PictureError
-        As of `decode`.
+    JPEGs are decoded at a reduced scale where that serves, so this is also the quick way to see whether a file is
+    sound: all of its data are read. Smaller pictures stay as they are. Returns the picture, its own (width, height),
+    upright, and its format (of `FORMATS`); raises PictureError as `decode` does.
     """
     image, about = _load(source, max_side)
     scale = max_side / max(image.size)

@@ -15,19 +15,9 @@ OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt",
 
 
 def require(path: str | os.PathLike, made_by: str) -> Path:
-    """Return `path` if it is there, else say which notebook makes it.
+    """Return `path` if it is there, else raise FileNotFoundError, which names the notebook to run first.
 
-    Parameters
-    ----------
-    path
-        A file or folder that an earlier notebook writes.
-    made_by
-        That notebook, from the repository's root: ``"code/02_modeling/02_train.ipynb"``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If nothing is at `path`; the message names the notebook to run first.
+    That is `made_by`, from the repository's root: ``"code/02_modeling/01_train.ipynb"``.
     """
     path = Path(path)
     if not path.exists():

@@ -48,19 +48,12 @@ REGULAR = 0.5
 
 
 def measure(path: str | os.PathLike) -> dict:
-    """Measure one picture; it is read and decoded once.
+    """Measure one picture, which is read and decoded once: a value for each of `MEASURES`.
 
-    Returns
-    -------
-    dict
-        A value for each of `MEASURES`; `MEANINGS` has their units. ``sharpness`` is the variance of the
-        Laplacian (Pech-Pacheco et al., *Diatom autofocusing in brightfield microscopy*, ICPR 2000), here of
-        the grey picture with its longer side at `SIDE`. ``phash`` is ImageHash's, of 8 x 8 bits.
-
-    Raises
-    ------
-    pixels.PictureError
-        If the file cannot be read or decoded; the message names it.
+    `MEANINGS` has their units. ``sharpness`` is the variance of the Laplacian (Pech-Pacheco et al., *Diatom
+    autofocusing in brightfield microscopy*, ICPR 2000), here of the grey picture with its longer side at `SIDE`.
+    ``phash`` is ImageHash's, of 8 x 8 bits. Raises PictureError if the file cannot be read or decoded; the message
+    names it.
     """
     try:
         content = Path(path).read_bytes()

@@ -27,14 +27,9 @@ FILE = "run.json"
 
 
 def manifest(dataset: ImageDataset) -> str:
-    """Hash what a dataset holds: the bytes of its pictures, their labels, and which belong together.
+    """Hash the bytes of a dataset's pictures, their labels, and which belong together: 32 hexadecimal digits.
 
     Where the files lie and in which order makes no difference.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
     """
     table = dataset.table
     rows = zip(cache.keys(dataset.paths), table["label"], table["group"], table["path"], strict=True)
@@ -45,15 +40,8 @@ def manifest(dataset: ImageDataset) -> str:
 def sources(dataset: ImageDataset) -> list[dict]:
     """List whom to name for the pictures of a dataset, under which licence, as far as its table says so.
 
-    Parameters
-    ----------
-    dataset
-        The columns ``attribution`` and ``copyright_license`` of its table, which pictures of the ISIC Archive have.
-
-    Returns
-    -------
-    list of dict
-        ``attribution`` and ``licence`` (str or None), and the number of ``pictures``, most first; empty if unknown.
+    By the columns ``attribution`` and ``copyright_license``, which pictures of the ISIC Archive have: dicts of
+    ``attribution`` and ``licence`` (str or None), and the number of ``pictures``, most first; none if unknown.
     """
     table = dataset.table.reindex(columns=["attribution", "copyright_license"])
     counts = table.value_counts(dropna=False)
@@ -181,13 +169,7 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
 
 
 def read(path: str | Path) -> dict:
-    """Read a run record: dict.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is none at `path`, or it is no run record.
-    """
+    """Read a run record: dict. FileNotFoundError or ValueError says that there is none at `path`."""
     path = Path(path)
     try:
         run = json.loads(path.read_text(encoding="utf-8"))

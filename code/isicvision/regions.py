@@ -14,22 +14,13 @@ ELLIPSE = 0.35
 
 
 def lesion(picture: np.ndarray) -> np.ndarray:
-    """Find the lesion, with a small margin.
+    """Find the lesion in a uint8 RGB picture of shape (height, width, 3), with a small margin: a mask of bool.
 
     Otsu's threshold of the blue channel, in which pigment and blood are dark, after a median filter against hair
     (Celebi et al., Lesion border detection in dermoscopy images using ensembles of thresholding methods, 2013, compare
     such thresholds); of the dark regions the one with most of its area near the centre. Where that has less than
-    `SMALLEST` or more than `LARGEST` of the view, an ellipse in the middle stands for it. Pale lesions on
-    freckled or hairy skin are missed by it: it serves to hide the lesion in most pictures, and measures nothing.
-
-    Parameters
-    ----------
-    picture : array of uint8, shape (height, width, 3)
-        RGB.
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (height, width)
+    `SMALLEST` or more than `LARGEST` of the view, an ellipse in the middle stands for it. Pale lesions on freckled or
+    hairy skin are missed by it: it serves to hide the lesion in most pictures, and measures nothing.
     """
     small = _reduced(picture)
     seen = _view(small)
@@ -42,17 +33,8 @@ def lesion(picture: np.ndarray) -> np.ndarray:
 def skin(picture: np.ndarray) -> np.ndarray:
     """Find the skin: what is neither the lesion with a margin, nor dark corners, nor glare or paper.
 
-    Hair and rulers stay in; a median leaves them out.
-
-    Parameters
-    ----------
-    picture : array of uint8, shape (height, width, 3)
-        RGB.
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (height, width)
-        Nowhere true, if there is none.
+    Hair and rulers stay in; a median leaves them out. Picture and mask are as of `lesion`; nowhere is it true if there
+    is no skin.
     """
     small = _reduced(picture)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)

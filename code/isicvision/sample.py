@@ -54,21 +54,13 @@ _DEPTH = 20  # of parentheses; deeper ones could exhaust the stack
 class SampleArchive:
     """Answers of an archive whose pictures lie in a folder.
 
-    The subset of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``,
-    ``images/search/size/``, ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and
-    the files. ``previous`` is always null, facets count each number on its own instead of ranges.
+    The subset of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``, ``images/search/size/``,
+    ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and the files. ``previous`` is
+    always null, facets count each number on its own instead of ranges.
 
-    Parameters
-    ----------
-    folder
-        Holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row a picture, oldest first, the columns
-        named as in the archive). A column ``collections`` may hold numbers joined by ``;``; without it all
-        pictures are in collection 1.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no metadata.csv in `folder`.
+    The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row a picture, oldest first, the columns
+    named as in the archive), or FileNotFoundError is raised. A column ``collections`` may hold numbers joined by ``;``;
+    without it all pictures are in collection 1.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -94,13 +86,7 @@ class SampleArchive:
         self._select = lru_cache(32)(self._find)  # one search asks for many pages
 
     def answer(self, url: str) -> tuple[int, dict, bytes]:
-        """Answer a GET of `url`, whose scheme and host come back in every address of the answer.
-
-        Returns
-        -------
-        tuple of int, dict, bytes
-            Status, headers, body.
-        """
+        """Answer a GET of `url` by status, headers and body; its scheme and host are those of every address in it."""
         parts = urlsplit(url)
         root, path = f"{parts.scheme}://{parts.netloc}", parts.path
         params = parse_qs(parts.query, keep_blank_values=True)
@@ -198,15 +184,10 @@ class SampleAdapter(requests.adapters.BaseAdapter):
 def parse_query(text: str) -> Callable[[dict], bool]:
     """Turn a query into a function that says whether a picture, a flat dict of its fields, is meant.
 
-    The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either
-    end, ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and
-    ``{20 TO 40}`` without them, ``AND`` before ``OR``, a space between terms for ``AND``, and parentheses with
-    ``AND`` or ``OR`` beside them.
-
-    Raises
-    ------
-    QueryError
-        If it is not of this language, or names an unknown field; a ValueError.
+    The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either end,
+    ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and ``{20 TO 40}``
+    without them, ``AND`` before ``OR``, a space between terms for ``AND``, and parentheses with ``AND`` or ``OR``
+    beside them. Raises QueryError, a ValueError, if it is something else, or names an unknown field.
     """
     groups, before, rest = [[[]]], "(", text.strip()  # each open group: alternatives, each a list of tests
     while rest:

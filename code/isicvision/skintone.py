@@ -55,18 +55,10 @@ def estimate(dataset: ImageDataset) -> ImageDataset:
 
 
 def ita(picture: np.ndarray) -> float:
-    """Measure the typology angle of the skin in one picture.
+    """Measure the typology angle of the skin in one picture, RGB of uint8, the skin around a lesion included.
 
-    Parameters
-    ----------
-    picture : array of uint8, shape (height, width, 3)
-        RGB, the skin around a lesion included.
-
-    Returns
-    -------
-    float
-        -90 to 90 degrees, higher for lighter skin. NaN if less than `LEAST` of the picture is skin, or its median is
-        not yellowish (b* not above 0): under a bluish white balance the angle says nothing.
+    Returns -90 to 90 degrees, higher for lighter skin. NaN if less than `LEAST` of the picture is skin, or its median
+    is not yellowish (b* not above 0): under a bluish white balance the angle says nothing.
     """
     skin = picture[regions.skin(picture)]
     if len(skin) < LEAST * picture.shape[0] * picture.shape[1]:
@@ -77,18 +69,7 @@ def ita(picture: np.ndarray) -> float:
 
 
 def tone(angles: ArrayLike) -> pd.Categorical:
-    """Name the bands of typology angles.
-
-    Parameters
-    ----------
-    angles
-        Degrees; NaN has no band.
-
-    Returns
-    -------
-    pandas.Categorical
-        Of the names of `BANDS`, ordered from light to dark.
-    """
+    """Name the bands of typology angles in degrees: the keys of `BANDS`, ordered from light to dark; NaN has none."""
     names = [*BANDS]
     edges = [-np.inf, *list(BANDS.values())[-2::-1], np.inf]
     found = pd.cut(np.asarray(angles, dtype=float), edges, labels=names[::-1])

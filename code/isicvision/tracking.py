@@ -10,24 +10,13 @@ FOLDER = "outputs/tracking"
 
 @contextlib.contextmanager
 def start(tracker: str | None, settings: dict) -> Iterator[Callable[[dict], object]]:
-    """Open a log and yield ``log(row)``, which takes a dict of an epoch's figures, ``epoch`` among them.
+    """Open a log in TensorBoard or MLflow, and yield ``log(row)``, which takes a dict of an epoch's figures.
 
-    Look at them with ``tensorboard --logdir outputs/tracking/tensorboard``, or
-    ``mlflow ui --backend-store-uri sqlite:///outputs/tracking/mlflow.db`` (from the package mlflow). MLflow goes to
-    another server where MLFLOW_TRACKING_URI says so, as it does in Azure ML.
-
-    Parameters
-    ----------
-    tracker : "tensorboard", "mlflow" or None
-    settings
-        Logged once, as the parameters of the run.
-
-    Raises
-    ------
-    ValueError
-        If there is no such tracker.
-    ModuleNotFoundError
-        If it is not installed; the message says how.
+    Look at them with ``tensorboard --logdir outputs/tracking/tensorboard``, or ``mlflow ui --backend-store-uri
+    sqlite:///outputs/tracking/mlflow.db`` (from the package mlflow). MLflow goes to another server where
+    MLFLOW_TRACKING_URI says so, as it does in Azure ML. The row has its ``epoch``. The settings are logged once, as the
+    parameters of the run. Raises ValueError if there is no such tracker, ModuleNotFoundError if it is not installed
+    (the message says how).
     """
     if tracker not in _TRACKERS:
         raise ValueError(f"tracker is {', '.join(map(repr, _TRACKERS))}, not {tracker!r}")

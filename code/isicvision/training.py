@@ -73,46 +73,21 @@ def train(
 ) -> pd.DataFrame:
     """Fine-tune `network` in place and return its history.
 
-    Parameters
-    ----------
-    network
-        Maps uint8 pictures (n, height, width, 3) to logits (n, classes).
-    pictures : sequence of uint8 pictures, such as `cache.Pictures`
-        ``pictures[numbers]`` is an array of shape (n, height, width, 3).
-    targets : array of int, shape (pictures,)
-        Numbers of the network's outputs, see `network.Network.set_outputs`.
-    validation : (pictures, targets) or None
-        Scored after each epoch, in the precision of the training; these targets are numbers of labels.
-    augment
-        ``augment(pictures, keys)``, see `augmentation.Pipeline`.
-    folder
-        Where to keep ``checkpoint.safetensors``. If there is one of the same training, it goes on from there.
-    about
-        What makes it the same training, besides the settings; fit for JSON.
-    tracker : "tensorboard", "mlflow" or None
-        See `tracking.start`.
-    workers
-        See `batches.load`.
-    progress
-        Show bars and a line an epoch.
-    on_epoch
-        Is given the history so far, a pandas.DataFrame, after each epoch.
+    ``pictures[numbers]`` is an array of uint8, shape (n, height, width, 3). `targets` are numbers of the network's
+    outputs (see `network.Network.set_outputs`); those of `validation`, which is scored after each epoch in the
+    precision of the training, are numbers of labels. ``augment(pictures, keys)`` is like `augmentation.Pipeline`,
+    `workers` as of `batches.load`; `tracker`, `progress` and `on_epoch` are as of `ImageClassifier.fit`. `folder` keeps
+    ``checkpoint.safetensors``: if there is one of the same training, by its settings and by `about` (fit for JSON), it
+    goes on from there.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A row an epoch: learning_rate (of its last step), train_loss, train_accuracy, seconds, and, with validation,
-        validation_loss, validation_accuracy and validation_roc_auc (with more than two labels the mean of one against
-        the rest; NaN where it is not defined). Its ``attrs`` hold ``step_loss``, a float a step, and ``precision``.
+    The history, a pandas.DataFrame, has a row an epoch: learning_rate (of its last step), train_loss, train_accuracy,
+    seconds, and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two
+    labels the mean of one against the rest; NaN where it is not defined). Its ``attrs`` hold ``step_loss``, a float a
+    step, and ``precision``.
 
-    Raises
-    ------
-    FloatingPointError
-        If the loss is no longer finite; the network then has the weights of the last good epoch.
-    MemoryError
-        If a batch does not fit; the message says what to try.
-    ValueError
-        If the checkpoint is damaged or of another training.
+    Raises FloatingPointError if the loss is no longer finite (the network then has the weights of the last good epoch),
+    MemoryError if a batch does not fit (the message says what to try), ValueError if the checkpoint is damaged or of
+    another training.
     """
     if validation is None and (settings.keep == "best" or settings.patience):
         raise ValueError("keep='best' and patience go by the validation pictures: give validation=")
@@ -466,18 +441,10 @@ def find_learning_rate(
 ) -> pd.DataFrame:
     """Train `network`, which this spoils, with a rate that grows from step to step, until the loss explodes.
 
-    Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
-
-    Parameters
-    ----------
-    network, pictures, targets, settings, augment, seed, progress
-        As of `train`; rate, schedule and epochs of the settings do not matter.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a step: learning_rate, loss and smooth_loss (an exponential mean). ``attrs["suggestion"]`` is a tenth of
-        the rate where the smooth loss is lowest: near that it still falls fast, and does not explode yet.
+    Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3. The arguments are as of `train`;
+    rate, schedule and epochs of the settings do not matter. Returns a row a step: learning_rate, loss and smooth_loss
+    (an exponential mean). ``attrs["suggestion"]`` is a tenth of the rate where the smooth loss is lowest: near that it
+    still falls fast, and does not explode yet.
     """
     epochs = -(-RAMP_STEPS // len(steps(len(targets), settings.batch_size)))
     given = dataclasses.asdict(settings)

@@ -33,16 +33,9 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class TransferError(Exception):
-    """An attempt failed.
+    """An attempt failed, for `reason`; if `again` is true, another may succeed, not before `after` seconds.
 
-    Attributes
-    ----------
-    reason : str
-    again : bool
-        Whether another attempt may succeed, not before `after` seconds.
-    after : float
-    status : int or None
-        The server's, if it answered.
+    `status` is the server's, an int; None if it did not answer.
     """
 
     def __init__(
@@ -93,17 +86,9 @@ def get(
 ) -> requests.Response:
     """Ask for `url`, following redirections itself so that `guard(url)` and `auth` see each address.
 
-    `auth` must keep a secret to the host that it is for, as archive's `_Bearer` does.
-
-    Returns
-    -------
-    requests.Response
-        Successful (or 416 to a request with a Range), its body not read yet.
-
-    Raises
-    ------
-    TransferError
-        If there is no answer, or another one than success.
+    `auth` must keep a secret to the host that it is for, as archive's `_Bearer` does; `timeout` is in seconds: for the
+    connection, the next bytes. Returns a successful response (or 416 to a request with a Range), its body not read yet.
+    Raises TransferError if there is no answer, or another one than success.
     """
     try:
         for _ in range(5):
@@ -139,12 +124,9 @@ def _asked_wait(response):
 
 
 def chunks(response: requests.Response, deadline: float, largest: int) -> Iterator[bytes]:
-    """Read the body piece by piece; whatever comes, no longer than to `deadline` (time.monotonic) or `largest` bytes.
+    """Read the body piece by piece, no longer than to `deadline` (time.monotonic), and at most `largest` bytes.
 
-    Raises
-    ------
-    TransferError
-        If the connection breaks, stalls or trickles (`SLOWEST`), it takes too long, or too much comes.
+    Raises TransferError if the connection breaks, stalls or trickles (`SLOWEST`), it takes too long, or too much comes.
     """
     total, started = 0, time.monotonic()
     while True:
@@ -173,15 +155,9 @@ def body(response: requests.Response, deadline: float, largest: int) -> bytes:
 class Part:
     """What has come of one file, under a name that says how to go on: ``<name>~<validator>``.
 
-    The validator is the strong ETag, else the date, of what the server sent (RFC 9110, 13.1.5 If-Range); a server
-    that gives neither starts from the beginning.
-
-    Parameters
-    ----------
-    folder
-        Of the parts of one download.
-    name
-        Unique in it, without ``~``.
+    The validator is the strong ETag, else the date, of what the server sent (RFC 9110, 13.1.5 If-Range); a server that
+    gives neither starts from the beginning. `folder` is for the parts of one download; `name` is unique in it, and has
+    no ``~``.
     """
 
     def __init__(self, folder: Path, name: str, path: Path | None = None) -> None:
@@ -229,28 +205,11 @@ def fetch(
 ) -> Mapping[str, str]:
     """Bring the file at `url` to `part`, going on where an earlier attempt ended if the server allows.
 
-    Parameters
-    ----------
-    timeout
-        Seconds for the connection, for the next bytes, and for the whole attempt.
-    attempt
-        From 0; the first ones bear less silence, see `PATIENCE`.
-    guard
-        Gets every address before it is asked, and raises `TransferError` to forbid it.
-    stopped
-        Says whether to give up: nothing is written after that.
-
-    Returns
-    -------
-    requests.structures.CaseInsensitiveDict
-        The headers of the answer. `part.path` is then as long as the server said, and on the disk.
-
-    Raises
-    ------
-    TransferError
-        If this attempt failed. What came stays in `part` if it can be gone on with.
-    OSError
-        If the disk takes no more; what came is deleted then.
+    `timeout` is in seconds: for the connection, the next bytes, the whole attempt. The first attempts (from 0) bear
+    less silence, see `PATIENCE`. `guard(url)` sees every address and raises TransferError to forbid it; once
+    `stopped()`, nothing is written. Returns the headers; the part is then as long as the server said, and on the disk.
+    Raises TransferError if the attempt failed (what came stays if it can be gone on with), OSError if the disk takes no
+    more (what came is deleted).
     """
     connect, read, overall = timeout
     deadline = time.monotonic() + overall
@@ -324,17 +283,9 @@ def _require_room(folder, size):
 def outsider_guard(home: str) -> Callable[[str], None]:
     """Make a guard that keeps the addresses in an archive's records from reaching into private networks.
 
-    Parameters
-    ----------
-    home
-        The archive's own address. Files at its own host are always allowed, and so are private hosts if it is
-        itself at one (an archive on loopback, or in a hospital); link-local hosts, where cloud machines keep
-        their secrets, never are.
-
-    Returns
-    -------
-    callable
-        Gets an address; raises `TransferError`.
+    Files at the host of `home`, the archive's own address, are always allowed, and so are private hosts if it is itself
+    at one (an archive on loopback, or in a hospital); link-local hosts, where cloud machines keep their secrets, never
+    are. The guard gets an address, and raises TransferError.
     """
     own = urlsplit(home)
 
