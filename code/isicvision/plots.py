@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from . import pixels
 
@@ -28,6 +27,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Of the labels in their sorted order: Okabe and Ito's palette, distinct for colour-blind eyes."""
 
 
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+"""Place of a legend where bars or points may stand anywhere."""
+
+
 def colours(labels: Iterable[str]) -> dict[str, str]:
     """Return the colour of each label."""
     return {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(labels)}
@@ -35,16 +38,16 @@ def colours(labels: Iterable[str]) -> dict[str, str]:
 
 def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     """Draw pictures and groups (lesions) per label as bars."""
-    ax = ax or plt.subplots(figsize=(5, 2.2), layout="constrained")[1]
     counts = dataset.summary().drop(index="all")
+    ax = ax or plt.subplots(figsize=(5, 1 + 0.6 * len(counts)), layout="constrained")[1]
     palette = colours(dataset.labels)
     for row, (label, count) in enumerate(counts.iterrows()):
         ax.barh(row - 0.2, count["pictures"], 0.4, color=palette[label])
         ax.barh(row + 0.2, count["groups"], 0.4, color=palette[label], alpha=0.5)
-        ax.annotate(f" {count['pictures']:.0f} pictures", (count["pictures"], row - 0.2), va="center")
-        ax.annotate(f" {count['groups']:.0f} lesions or groups", (count["groups"], row + 0.2), va="center")
-    ax.set(yticks=range(len(counts)), yticklabels=counts.index, title=f"{len(dataset)} pictures by label")
-    ax.set_xlim(0, counts["pictures"].max() * 1.45)
+        ax.annotate(f" {count['pictures']:,.0f} pictures", (count["pictures"], row - 0.2), va="center")
+        ax.annotate(f" {count['groups']:,.0f} lesions or groups", (count["groups"], row + 0.2), va="center")
+    ax.set(yticks=range(len(counts)), yticklabels=counts.index, title=f"{len(dataset):,} pictures by label")
+    ax.set_xlim(0, counts["pictures"].max() * 1.55)
     ax.invert_yaxis()
     return ax
 
@@ -69,14 +72,17 @@ def distribution(dataset: ImageDataset, column: str, ax: Axes | None = None) -> 
         ax.bar(places, shares[label], width, color=colour, label=f"{label} (n = {counts[label].sum()})")
     ax.set(ylabel="share of the label", title=column)
     ax.set_xticks(range(len(counts)), counts.index)
-    if len("".join(counts.index)) > 40:
+    if len("".join(counts.index)) > 30:
         plt.setp(ax.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
-    ax.legend(frameon=False)
+    _legend(ax, ax, **BESIDE)
     return ax
 
 
 def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Figure:
-    """Draw how measures are spread, per label: small multiples of the columns of numbers that vary.
+    """Draw how measures are spread: small multiples of the columns of numbers that vary, a row a label.
+
+    A box is the middle half of the label's pictures with their median, its line 95 % of them. Of a measure that is the
+    same for most pictures, as where few have a ruler, a bar shows how many have more.
 
     Parameters
     ----------
@@ -87,53 +93,56 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
     """
     from .quality import MEASURES  # loads when first used
 
-    table = dataset.table
+    table, palette = dataset.table, colours(dataset.labels)
     columns = [
         column
         for column in (MEASURES if columns is None else columns)
         if column in table and table[column].dtype.kind in "iuf" and table[column].nunique() > 1
     ]
-    bins = int(np.clip(len(table) ** 0.5, 11, 31))
-    rows = max(1, -(-len(columns) // 4))
-    figure, axes = plt.subplots(rows, 4, figsize=(11, 2.1 * rows + 0.5), squeeze=False, layout="constrained")
+    rows, height = max(1, -(-len(columns) // 4)), 0.8 + 0.24 * len(palette)
+    figure, axes = plt.subplots(
+        rows, 4, figsize=(11, height * rows + 0.3), squeeze=False, sharey=True, layout="constrained"
+    )
     for ax in axes.flat[len(columns) :]:
         ax.set_axis_off()
     for ax, column in zip(axes.flat, columns, strict=False):
-        values = table[column].dropna()
-        edges = np.linspace(values.min(), values.quantile(0.99), bins)
-        if edges[0] == edges[-1]:
-            edges = np.linspace(values.min(), values.max(), bins)
-        for label, colour in colours(dataset.labels).items():
-            shown = table.loc[table["label"] == label, column].dropna().clip(upper=edges[-1])
-            share = np.ones(len(shown)) / max(len(shown), 1)
-            ax.hist(shown, edges, weights=share, color=colour, histtype="step", lw=1.6, label=label)
-        rare = bool((values == values.min()).mean() > 0.7)  # a single high bar would hide the rest
-        ax.set_yscale("log" if rare else "linear")
-        ax.set_title(column + " (log)" * rare, fontsize=10)
-        ax.set_yticks([])
-        ax.yaxis.set_minor_locator(NullLocator())
-    if columns:
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=7, frameon=False)
-    note = "share of the label's pictures; the last bin holds the top 1 % too"
+        least = table[column].min()
+        rare = bool((table[column].dropna() == least).mean() > 0.7)
+        for place, (label, colour) in enumerate(palette.items()):
+            values = table.loc[table["label"] == label, column].dropna()
+            if rare:
+                ax.barh(place, (values > least).mean(), 0.7, color=colour, alpha=0.6)
+            else:
+                low, first, middle, third, high = values.quantile([0.025, 0.25, 0.5, 0.75, 0.975])
+                ax.hlines(place, low, high, color=colour)
+                ax.barh(place, third - first, 0.7, left=first, color=colour, alpha=0.6)
+                ax.vlines(middle, place - 0.35, place + 0.35, color="black")
+        if rare:
+            ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        ax.set_title(f"{column}: share above {least:g}" if rare else column, fontsize=10)
+        ax.set_yticks(range(len(palette)), palette)
+        ax.xaxis.get_major_locator().set_params(nbins=5)
+    axes[0, 0].invert_yaxis()
+    note = "box: half of the label's pictures, and their median; line: 95 % of them"
     figure.supxlabel(note, fontsize=9, color="0.4")
     return figure
 
 
 def missing(shares: pd.DataFrame) -> Figure:
-    """Draw the share of missing values per column and label, as `datareport.missing` gives it; return the figure."""
-    figure, ax = plt.subplots(figsize=(7, 0.9 + 0.26 * len(shares)), layout="constrained")
-    ax.barh(shares.index, shares["all"], color="0.85", label="all")
-    for label, colour in colours(sorted(shares.columns.drop("all"))).items():
-        ax.plot(shares[label], shares.index, "o", color=colour, label=label, markersize=5, clip_on=False)
-    ax.set(
-        xlim=(0, max(0.1, 1.05 * shares.max(axis=None))),
-        xlabel="share of pictures without a value",
-        title="What is missing",
-    )
+    """Draw the share of missing values of the columns that lack some, per label, as `datareport.missing` gives it."""
+    shown, labels = shares[shares["all"] > 0], sorted(shares.columns.drop("all"))
+    height = 1.1 + len(shown) * (0.15 + 0.1 * len(labels))
+    figure, ax = plt.subplots(figsize=(7, height), layout="constrained")
+    ax.barh(range(len(shown)), shown["all"], color="0.85", label="all")
+    for number, (label, colour) in enumerate(colours(labels).items()):
+        places = np.arange(len(shown)) + 0.7 * ((number + 0.5) / len(labels) - 0.5)
+        ax.plot(shown[label], places, "o", color=colour, label=label, markersize=5, clip_on=False)
+    ax.set_yticks(range(len(shown)), shown.index)
+    ax.set_title(f"What is missing: {len(shares) - len(shown)} of {len(shares)} columns lack nothing")
+    ax.set(xlim=(0, max(0.1, 1.05 * shares.max(axis=None))), xlabel="share of pictures without a value")
     ax.xaxis.set_major_formatter("{x:.0%}")
     ax.invert_yaxis()
-    ax.legend(loc="lower right", frameon=False)
+    _legend(ax, ax, **BESIDE)
     return figure
 
 
@@ -185,8 +194,8 @@ def associations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(shown)), names)
     ax.set(
         xlim=(-0.02, 1.02),
-        xlabel="ROC AUC of the column alone; 0.5 tells nothing",
-        title="What tells the label",
+        xlabel="ROC AUC of the column alone; 0.5 tells nothing, 0 and 1 everything",
+        title="What tells a label (in brackets: which)",
     )
     if not several and len(shown):
         ax.set_title(f"What tells {shown['of'].iloc[0]}")
@@ -425,6 +434,12 @@ def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax.set_title(f"Precision and recall, {evaluation.positive} (n = {len(evaluation.table)})")
     ax.legend(loc="lower left", frameon=False)
     return ax
+
+
+def _legend(owner, ax, **place):
+    """Give the axes, or their figure, a legend that has each name once."""
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    owner.legend(handles.values(), handles, frameon=False, **place)
 
 
 def _mark_threshold(ax, evaluation, x, y):

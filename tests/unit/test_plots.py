@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 from imgaug import augmenters as iaa
 
-from isicvision import Evaluation, augment_dataset, datareport, plots
+from isicvision import Evaluation, ImageDataset, augment_dataset, comparison, datareport, decisions, plots
 
 
 @pytest.fixture(autouse=True)
@@ -73,18 +74,43 @@ def test_long_values_are_cut_short(dataset):
     assert all(len(name) == 30 and name.endswith("…") for name in names)
 
 
-def test_measures_are_small_multiples_of_what_varies(dataset):
+def test_pictures_of_seven_labels_are_counted_without_one_number_over_another():
+    table = pd.DataFrame(
+        {"path": [*"abcdefghijklmn"], "label": [*"stuvwxy"] * 2, "group": [*"abcdefghijklmn"]}
+    )
+    ax = plots.class_balance(ImageDataset(table))
+    ax.figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert len(boxes) == 14 and all(low.y1 <= high.y0 for low, high in pairwise(boxes))
+
+
+def test_measures_are_small_multiples_of_what_varies_with_a_row_a_label(dataset):
     figure = plots.measures(dataset.check())
-    titles = [ax.get_title().split(" (")[0] for ax in figure.axes if ax.axison]
+    titles = [ax.get_title().split(":")[0] for ax in figure.axes if ax.axison]
     assert {"brightness", "sharpness"} <= set(titles) and not {"width", "format", "sha256"} & set(titles)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == dataset.labels
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == dataset.labels
     assert plots.measures(dataset, ["sex"])  # nothing to draw is no error
 
 
-def test_missing_shares_stand_beside_their_column(dataset):
-    ax = plots.missing(datareport.missing(dataset)).axes[0]
-    assert ax.get_yticklabels()[0].get_text() == "sex"
+def test_of_a_measure_that_few_pictures_have_the_share_of_them_is_shown_of_others_the_middle_half():
+    table = pd.DataFrame({"path": [*map(str, range(40))], "label": ["a", "b"] * 20, "group": range(40)})
+    table = table.assign(ruler=[0, 1] * 5 + [0] * 30, size=np.repeat(range(20), 2))
+    size, ruler = plots.measures(ImageDataset(table), ["size", "ruler"]).axes[:2]
+    assert [bar.get_width() for bar in ruler.patches] == [0, 0.25] and ruler.get_title().endswith(
+        "share above 0"
+    )
+    assert [(bar.get_x(), bar.get_width()) for bar in size.patches] == [(4.75, 9.5)] * 2
+
+
+def test_missing_shares_stand_beside_their_column_a_place_a_label(dataset):
+    shares = datareport.missing(dataset)
+    ax = plots.missing(shares).axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["sex"]
+    assert ax.get_title().endswith(f"{len(shares) - 1} of {len(shares)} columns lack nothing")
     assert ax.patches[0].get_width() == pytest.approx(dataset.table["sex"].isna().mean())
+    places = [line.get_ydata()[0] for line in ax.lines]
+    assert len({*places}) == len(dataset.labels) and np.mean(places) == pytest.approx(0)
+    assert plots.missing(shares[shares["all"] == 0])  # nothing to draw is no error
 
 
 def test_examples_have_a_row_a_value_the_frequent_first(dataset):
