@@ -150,6 +150,7 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
     found["p_value"] = _holm(found.pop("p"))
     found["verdict"] = np.where(found["p_value"] < RATE, "differs", "no difference seen")
     found.loc[found["p_value"].isna(), "verdict"] = "too few to say"
+    found.attrs["positive"] = evaluation.positive  # for `plots.slices`
     return found
 
 

@@ -200,7 +200,8 @@ def net_benefit(
     Returns
     -------
     pandas.DataFrame
-        ``threshold``, and the net benefit per picture of the ``model``, of referring ``all``, and of ``none`` (0).
+        ``threshold``, and the net benefit per picture of the ``model``, of referring ``all``, and of ``none`` (0). If
+        the evaluation has a threshold, ``attrs`` holds it as ``score``, and the ``risk`` it is at that prevalence.
     """
     thresholds = np.linspace(0.01, 0.5, 50) if thresholds is None else np.asarray(thresholds, dtype=float)
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
@@ -214,7 +215,7 @@ def net_benefit(
         for part in (moved[positive], moved[~positive])
     )
     odds = thresholds / (1 - thresholds)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "threshold": thresholds,
             "model": prevalence * recall - (1 - prevalence) * rate * odds,
@@ -222,6 +223,10 @@ def net_benefit(
             "none": 0.0,
         }
     )
+    if (score := evaluation.threshold) is not None:
+        own = np.array([[1 - score, score] if column == 1 else [score, 1 - score]])
+        table.attrs = {"score": score, "risk": float(at_prevalence(own, *shares)[0, column])}
+    return table
 
 
 def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:

@@ -405,7 +405,7 @@ def _short(value):
 
 def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw the ROC curve of the positive label with its 95 % band, the area and its interval, and the threshold."""
-    ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
+    ax = ax or plt.subplots(figsize=(4.6, 4.8), layout="constrained")[1]
     curve, bands = evaluation.roc(), evaluation.bands()
     low, high = bands["recall_low"], bands["recall_high"]
     ax.fill_between(bands["place"], low, high, color=COLOURS[1], alpha=0.2, lw=0)
@@ -414,14 +414,14 @@ def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     _mark_threshold(ax, evaluation, 1 - evaluation.metric("specificity"), evaluation.metric("recall"))
     ax.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
     ax.set(xlabel="false positive rate (1 - specificity)", ylabel="recall (sensitivity)", aspect="equal")
-    ax.set_title(f"ROC, {evaluation.positive} (n = {len(evaluation.table)})")
-    ax.legend(loc="lower right", frameon=False)
+    ax.set_title(f"ROC, {evaluation.positive} (n = {len(evaluation.table)})", fontsize=10)
+    legend_below(ax)
     return ax
 
 
 def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw the precision-recall curve of the positive label: its 95 % band, average precision, and the threshold."""
-    ax = ax or plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
+    ax = ax or plt.subplots(figsize=(4.6, 4.8), layout="constrained")[1]
     curve, bands = evaluation.precision_recall(), evaluation.bands()
     low, high = bands["precision_low"], bands["precision_high"]
     ax.fill_between(bands["place"], low, high, color=COLOURS[1], alpha=0.2, lw=0)
@@ -431,9 +431,14 @@ def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     share = (evaluation.table["label"] == evaluation.positive).mean()
     ax.axhline(share, linestyle=":", color="0.5", label=f"chance ({share:.2f})")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    ax.set_title(f"Precision and recall, {evaluation.positive} (n = {len(evaluation.table)})")
-    ax.legend(loc="lower left", frameon=False)
+    ax.set_title(f"Precision and recall, {evaluation.positive} (n = {len(evaluation.table)})", fontsize=10)
+    legend_below(ax)
     return ax
+
+
+def legend_below(ax: Axes) -> None:
+    """Put the legend below the axes, where it hides no curve."""
+    _legend(ax, ax, loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4.2, fontsize="small")
 
 
 def _legend(owner, ax, **place):
@@ -442,9 +447,15 @@ def _legend(owner, ax, **place):
     owner.legend(handles.values(), handles, frameon=False, **place)
 
 
+def _threshold(evaluation):
+    """Return the threshold in use, or None: more than two classes have none."""
+    if len(evaluation.classes) == 2:
+        return 0.5 if evaluation.threshold is None else evaluation.threshold
+    return None
+
+
 def _mark_threshold(ax, evaluation, x, y):
-    if len(evaluation.classes) == 2:  # more have none
-        threshold = 0.5 if evaluation.threshold is None else evaluation.threshold
+    if (threshold := _threshold(evaluation)) is not None:
         ax.plot(x, y, "o", color="black", label=f"at threshold {threshold:.3f}")
 
 
@@ -473,14 +484,19 @@ def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
 
 def scores(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw how the scores of the positive label are spread, for each true label, or for it and the others together."""
-    ax = ax or plt.subplots(figsize=(5, 3), layout="constrained")[1]
+    ax = ax or plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
+    threshold = _threshold(evaluation)
     if len(evaluation.classes) > 3:  # more histograms than that hide each other
         evaluation = evaluation.against(evaluation.positive)
     for label, colour in colours(evaluation.classes).items():
         values = evaluation.table.loc[evaluation.table["label"] == label, f"score_{evaluation.positive}"]
+        share = np.full(len(values), 1 / max(1, len(values)))  # so that a rare label is seen too
         name = f"{label} (n = {len(values)})"
-        ax.hist(values, 20, range=(0, 1), density=True, alpha=0.6, color=colour, label=name)
-    ax.set(xlabel=f"score for {evaluation.positive}", ylabel="density", title="Scores by true label")
+        ax.hist(values, 20, range=(0, 1), weights=share, alpha=0.6, color=colour, label=name)
+    if threshold is not None:
+        ax.axvline(threshold, linestyle="--", color="black", label=f"threshold {threshold:.3f}")
+    ax.set(xlabel=f"score for {evaluation.positive}", ylabel="share of the label's pictures")
+    ax.set_title("Scores by true label")
     ax.legend(frameon=False)
     return ax
 
@@ -500,26 +516,32 @@ def reliability(evaluation: Evaluation, ax: Axes | None = None, bins: int = 10) 
         aspect="equal",
     )
     ax.set_title(f"Reliability (n = {len(evaluation.table)})")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), frameon=False)
+    legend_below(ax)
     return ax
 
 
 def net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw a decision curve, as `decisions.net_benefit` gives it: the model against referring all and none."""
-    ax = ax or plt.subplots(figsize=(5, 3.2), layout="constrained")[1]
+    """Draw a decision curve, as `decisions.net_benefit` gives it: the model against referring all and none.
+
+    A vertical line is the risk that the model's own threshold, a score, stands for at that prevalence.
+    """
+    ax = ax or plt.subplots(figsize=(5, 4), layout="constrained")[1]
     for name, style, colour in (("model", "-", COLOURS[1]), ("all", "--", "0.4"), ("none", ":", "0.4")):
         label = name if name == "model" else f"refer {name}"
         ax.plot(table["threshold"], table[name], style, color=colour, label=label)
+    if "risk" in table.attrs:
+        label = "model's threshold: score {score:.3f}, risk {risk:.3f}".format(**table.attrs)
+        ax.axvline(table.attrs["risk"], color=COLOURS[0], label=label)
     top = max(table["model"].max(), table["all"].max())
-    ax.set(xlabel="threshold: risk from which on one refers", ylabel="net benefit")
+    ax.set(xlabel="risk from which on one refers (not the score)", ylabel="net benefit")
     ax.set(ylim=(-0.2 * top, 1.1 * top), title="Net benefit per picture")
-    ax.legend(frameon=False)
+    legend_below(ax)
     return ax
 
 
 def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None) -> Axes:
     """Draw the metric of each value of a column with its interval, as `comparison.slices` gives it."""
-    ax = ax or plt.subplots(figsize=(7, 1.3 + 0.32 * len(table)), layout="constrained")[1]
+    ax = ax or plt.subplots(figsize=(7, 1.7 + 0.32 * len(table)), layout="constrained")[1]
     styles = {
         "differs": (COLOURS[1], "o"),
         "no difference seen": (COLOURS[0], "o"),
@@ -528,17 +550,19 @@ def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None)
     for place, (_, row) in enumerate(table.iterrows()):
         colour, marker = styles[row["verdict"]]
         ax.hlines(place, row["low"], row["high"], color=colour, lw=2)
-        ax.plot(row["value"], place, marker, color=colour, label=row["verdict"])
+        ax.plot(row["value"], place, marker, color=colour, label=row["verdict"], clip_on=False)
+    of = table.attrs.get("positive", "positive")
     names = [
-        f"{value}\n{row['pictures']} pictures, {row['positive']} of {row['lesions']} lesions"
+        f"{value}\n{row['pictures']} pictures, {row['positive']} of {row['lesions']} lesions {of}"
         for value, row in table.iterrows()
     ]
     ax.set_yticks(range(len(table)), names, fontsize=8)
     ax.set(xlabel=metric.replace("roc_auc", "ROC AUC").replace("_", " "), title=f"By {table.index.name}")
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    legend_below(ax)
     ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.margins(x=0.1)
+    ends = table[["value", "low", "high"]]
+    # not only where the points are: small differences shall look small
+    ax.set_xlim(0.5 if ends.min(axis=None) >= 0.5 else 0, max(1, ends.max(axis=None)))
     return ax
 
 

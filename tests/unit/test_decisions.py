@@ -68,9 +68,15 @@ def test_a_thousand_people_by_hand():
 def test_net_benefit_by_hand():
     labels = ["malignant"] * 10 + ["benign"] * 90
     scores = [0.9] * 8 + [0.1] * 2 + [0.9] * 9 + [0.1] * 81
-    table = decisions.net_benefit(Evaluation.from_scores(labels, scores), thresholds=[0.2])
+    evaluation = Evaluation.from_scores(labels, scores)
+    table = decisions.net_benefit(evaluation, thresholds=[0.2])
     assert table["model"][0] == pytest.approx(8 / 100 - 9 / 100 * 0.25)
     assert table["all"][0] == pytest.approx(10 / 100 - 90 / 100 * 0.25) and table["none"][0] == 0
+    assert table.attrs == {}
+    moved = decisions.net_benefit(
+        evaluation.at(0.5), prevalence=0.01
+    )  # from odds of 1 to 9 to those of 1 to 99
+    assert moved.attrs == {"score": 0.5, "risk": pytest.approx(1 / 12)}
 
 
 def test_reliability_of_calibrated_scores_lies_on_the_diagonal():

@@ -45,11 +45,30 @@ def test_scores_of_many_labels_are_drawn_as_the_positive_one_and_the_others():
     assert legend == ["(all others) (n = 8)", "b (n = 2)"]
 
 
+def test_scores_are_shares_of_each_label_beside_the_threshold_in_use(evaluation):
+    ax = plots.scores(evaluation.at(0.25))
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.25]
+    heights = [sum(bar.get_height() for bar in bars) for bars in ax.containers]
+    assert heights == pytest.approx([1, 1]) and ax.get_ylabel() == "share of the label's pictures"
+
+
 def test_a_grid_names_labels_and_says_where_the_pictures_come_from(dataset):
     figure = plots.grid(dataset.sample(4))
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert titles == ["benign", "benign", "malignant", "malignant"]
     assert figure.get_supxlabel() == "Synthetic test picture"
+
+
+def all_inside(figure, texts):
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in texts]
+    return min(box.y0 for box in boxes) >= 0 and max(box.y1 for box in boxes) <= figure.bbox.height
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall, plots.reliability])
+def test_title_and_legend_of_a_curve_are_not_cut_off(draw, evaluation):
+    ax = draw(evaluation)
+    assert all_inside(ax.figure, [ax.title, *ax.get_legend().get_texts()])
 
 
 def test_the_roc_plot_says_n_area_and_interval(evaluation):
@@ -161,6 +180,24 @@ def test_the_report_is_one_page_that_holds_everything(evaluation, tmp_path):
     page = plots.report(evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]).read_text()
     assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
     assert "A &lt;b&gt;note" in page and "http" not in page
+
+
+def test_slices_stand_on_an_axis_that_makes_no_difference_look_larger_and_say_of_what_the_lesions_are(
+    evaluation,
+):
+    table = evaluation.table.assign(site=["arm", "back"] * 12)
+    found = comparison.slices(replace(evaluation, table=table), "site")
+    ax = plots.slices(found.assign(value=[0.86, 0.9]))
+    assert ax.get_xlim() == (0.5, 1)
+    assert ax.get_yticklabels()[0].get_text().endswith("lesions malignant")
+    assert plots.slices(found.assign(value=[0.3, 0.9])).get_xlim() == (0, 1)
+
+
+def test_the_models_threshold_stands_on_the_axis_of_risks_as_a_risk(evaluation):
+    assert len(plots.net_benefit(decisions.net_benefit(evaluation, 0.05)).lines) == 3
+    ax = plots.net_benefit(decisions.net_benefit(evaluation.at(0.5), 0.05))
+    assert ax.lines[3].get_xdata()[0] == pytest.approx(0.05)  # of as many benign as malignant ones
+    assert ax.get_legend().get_texts()[3].get_text() == "model's threshold: score 0.500, risk 0.050"
 
 
 def test_measurements_of_a_setting_stand_in_order_before_a_band_of_what_seeds_do():
