@@ -245,28 +245,33 @@ def grid(
     Parameters
     ----------
     pictures
-        A table with ``path`` and ``label``; with ``prediction`` too, wrong ones say what they were
-        taken for. The columns ``attribution`` and ``copyright_license``, where present, make the caption.
+        A table with ``path`` and ``label``; with ``prediction`` too, wrong ones say what they were taken for, and
+        with the columns of `Evaluation.table` each its score for that. The columns ``attribution`` and
+        ``copyright_license``, where present, make the caption.
     titles
         Instead of the labels.
     size
         Side of each picture in pixels.
     """
     table = pictures if isinstance(pictures, pd.DataFrame) else pictures.table
-    rows = max(1, -(-len(table) // columns))
-    figure, axes = _panels(rows, columns, 1.6 * columns, 1.85 * rows + 0.3)
-    for number, (ax, row) in enumerate(zip(axes.flat, table.to_dict("records"), strict=False)):
+    titles = [*map(_title, table.to_dict("records"))] if titles is None else [*map(str, titles)]
+    rows, lines = max(1, -(-len(table) // columns)), max([1, *(1 + each.count("\n") for each in titles)])
+    figure, axes = _panels(rows, columns, 1.6 * columns, (1.65 + 0.2 * lines) * rows + 0.4)
+    for ax, path, title in zip(axes.flat, table["path"], titles, strict=False):
         try:
-            ax.imshow(pixels.decode(row["path"], size))
+            ax.imshow(pixels.decode(path, size))
         except pixels.PictureError:
             ax.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8, color="0.4")
-        title = titles[number] if titles is not None else row["label"]
-        if "prediction" in table:
-            wrong = row["prediction"] != row["label"]
-            title = f"{row['label']}\nseen as {row['prediction']}" if wrong else row["label"]
         ax.set_title(title, fontsize=9)
     figure.supxlabel(credit(table), fontsize=8, color="0.4")
     return figure
+
+
+def _title(row):
+    seen = row.get("prediction", row["label"])
+    title = row["label"] if seen == row["label"] else f"{row['label']}\nseen as {seen}"
+    score = row.get(f"score_{seen}")
+    return title if score is None else f"{title} {score:.2f}"
 
 
 def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:

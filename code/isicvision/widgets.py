@@ -319,7 +319,8 @@ class ResultsUI(_Pages):
 
     def _rows(self):
         table, choice = self.evaluation.table, self.filter.value
-        table = table.assign(confidence=self.evaluation.scores.max(axis=1))
+        columns = [self.evaluation.classes.index(label) for label in table["prediction"]]
+        table = table.assign(confidence=self.evaluation.scores[np.arange(len(table)), columns])
         if choice != "all":
             table = table[(table["label"] == table["prediction"]) == (choice == "right")]
         if self.label.value != "any label":
@@ -411,7 +412,7 @@ class PrecisionRecallUI(_Widget):
             continuous_update=False,
             layout={"width": "480px"},
         )
-        figure = Figure(figsize=(7.8, 3.8), layout="constrained")
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
         canvas = _clickable(figure)
         canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
         self._axes = figure.subplots(1, 2)
@@ -446,7 +447,12 @@ class PrecisionRecallUI(_Widget):
     def _plot(self, axes):
         plots.roc(self._start, axes[0])
         plots.precision_recall(self._start, axes[1])
-        return [ax.plot([], [], "D", color=plots.COLOURS[4], markersize=9, mec="black")[0] for ax in axes]
+        hollow = {"markersize": 10, "color": "none", "mec": plots.COLOURS[0], "mew": 2}  # around the dot
+        marks = [ax.plot([], [], "D", **hollow, label="at the slider's threshold")[0] for ax in axes]
+        for ax in axes:
+            plots.legend_below(ax)
+            ax.set_aspect("auto")  # else the layout makes too little room for it
+        return marks
 
     def _draw(self):
         now = self.evaluation
@@ -478,7 +484,7 @@ class PrecisionRecallUI(_Widget):
         return self.evaluation.table["prediction"] != self._start.table["prediction"]
 
     def _figure(self):
-        figure, axes = plt.subplots(1, 2, figsize=(7.8, 3.8), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(8, 4.6), layout="constrained")
         for mark, now in zip(self._plot(axes), self._marks, strict=True):
             mark.set_data(*now.get_data())
         return figure

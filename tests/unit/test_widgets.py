@@ -187,6 +187,15 @@ def test_results_show_the_wrong_ones_first_the_most_confident_before_the_others(
     assert ui.rows["score_malignant"].between(0.3, 0.5).all() and len(ui.rows) > 2
 
 
+def test_what_is_just_over_a_low_threshold_is_no_confident_mistake(dataset):
+    scores = np.linspace(0, 0.15, len(dataset))
+    scores[:2] = 0.25, 0.9  # two benign ones over the threshold, of which one just so
+    evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table, threshold=0.2)
+    ui = widgets.ResultsUI(evaluation)
+    ui.label.value = "benign"
+    assert ui.rows["score_malignant"].tolist() == [0.9, 0.25] == ui.rows["confidence"].tolist()
+
+
 def test_saliency_is_laid_over_on_demand(dataset, evaluation):
     model = ImageClassifier("efficientnet_lite0", dataset.labels, weights=None, image_size=64)
     ui = widgets.ResultsUI(evaluation, model, per_page=3)
@@ -342,6 +351,18 @@ def test_every_widget_carries_a_picture_for_pages_without_a_kernel(dataset, eval
     for each in shown:
         bundle = each._repr_mimebundle_()
         assert "application/vnd.jupyter.widget-view+json" in bundle and len(bundle["image/jpeg"]) > 1000
+
+
+def test_the_picture_of_the_curves_has_its_whole_legend_with_the_chosen_threshold(evaluation):
+    figure = widgets.PrecisionRecallUI(evaluation)._figure()
+    figure.canvas.draw()
+    for ax in figure.axes:
+        texts = ax.get_legend().get_texts()
+        assert texts[3].get_text() == "at the slider's threshold"
+        boxes = [text.get_window_extent() for text in (ax.title, *texts)]
+        assert min(box.y0 for box in boxes) >= 0 and max(box.y1 for box in boxes) <= figure.bbox.height
+        assert max(box.x1 for box in boxes) <= figure.bbox.width
+    plots.plt.close(figure)
 
 
 def test_labels_are_shown_as_text_not_as_html(tmp_path):
