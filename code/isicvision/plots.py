@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of the labels in their sorted order: Okabe and Ito's palette, distinct for colour-blind eyes."""
-
-
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 """Place of a legend where bars or points may stand anywhere."""
 
@@ -370,7 +368,7 @@ def learning_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
-    """Draw what the values of one setting did to the ROC AUC, and how long each took.
+    """Draw what the values of one setting did to the ROC AUC, all settings on one scale, and how long each took.
 
     Parameters
     ----------
@@ -387,19 +385,23 @@ def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
         rows.loc[is_common, "value"] = rows.loc[~is_common, "common_value"].iloc[0]
     numbers = pd.to_numeric(rows["value"], errors="coerce")
     rows = rows.assign(order=numbers).sort_values("order", kind="stable", ignore_index=True)
-    ax = ax or plt.subplots(figsize=(7, 2.8), layout="constrained")[1]
-    shade = {True: COLOURS[1], False: COLOURS[0]}
+    ax = ax or plt.subplots(figsize=(8, 2.8), layout="constrained")[1]
     chance = table["roc_auc"][table["setting"].isin(["common", "seed"])]
-    ax.axhspan(chance.min(), chance.max(), color="0.9")
+    ax.axhspan(chance.min(), chance.max(), color="0.9", label="chance: other seeds")
     for place, row in rows.iterrows():
-        colour = shade[row["setting"] == "common"]
+        common = row["setting"] == "common"
+        colour = COLOURS[1] if common else COLOURS[0]
         ax.vlines(place, row["low"], row["high"], color=colour, lw=2)
-        ax.plot(place, row["roc_auc"], "o", color=colour)
+        ax.plot(
+            place, row["roc_auc"], "o", color=colour, label="common to all plots" if common else "changed"
+        )
         area = row["roc_auc"]
         ax.annotate(f"{area:.3f}", (place, area), xytext=(6, -3), textcoords="offset points")
     names = [f"{_short(row['value'])}\n{row['seconds']:.0f} s" for _, row in rows.iterrows()]
     ax.set_xticks(range(len(rows)), names)
-    ax.set(xlim=(-0.5, len(rows) - 0.3), ylabel="ROC AUC", title=f"{setting} (orange: common to all others)")
+    ax.set(xlim=(-0.5, len(rows) - 0.3), ylim=(table["low"].min() - 0.01, table["high"].max() + 0.01))
+    ax.set(xlabel=f"{setting}, and the time of the training", ylabel="ROC AUC", title=setting)
+    _legend(ax, ax, **BESIDE)
     return ax
 
 
@@ -572,7 +574,7 @@ def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None)
 
 
 def changed(dataset: ImageDataset, names: Sequence[str] | None = None, size: int = 128) -> Figure:
-    """Draw what `audit.shortcuts` shows the model: a row a picture, a column a change.
+    """Draw what `audit.shortcuts` shows the model: all changes of one picture, then those of the next.
 
     Parameters
     ----------
@@ -586,16 +588,21 @@ def changed(dataset: ImageDataset, names: Sequence[str] | None = None, size: int
     from . import audit  # SciPy loads when first used
 
     pictures = np.stack([pixels.decode(path, size) for path in dataset.paths])
-    columns = {"unchanged": pictures}
-    columns |= {name: audit.changed(pictures, name) for name in (audit.CHANGES if names is None else names)}
+    views = {"unchanged": pictures}
+    views |= {name: audit.changed(pictures, name) for name in (audit.CHANGES if names is None else names)}
     if names is None:
-        columns[audit.SWAPPED] = audit.with_borders(pictures, np.roll(pictures, 1, axis=0))
-    width, height = 1.05 * len(columns), 1.05 * len(pictures) + 0.7
-    figure, axes = _panels(len(pictures), len(columns), width, height)
-    for line, (name, shown) in zip(axes.T, columns.items(), strict=True):
-        line[0].set_title(textwrap.fill(name, 11), fontsize=8)
-        for ax, picture in zip(line, shown, strict=True):
-            ax.imshow(picture)
+        views[audit.SWAPPED] = audit.with_borders(pictures, np.roll(pictures, 1, axis=0))
+    rows = -(-len(views) // 7)
+    columns = -(-len(views) // rows)
+    height = len(pictures) * rows
+    figure, axes = _panels(height, columns, 1.45 * columns, 1.7 * height + 0.3)
+    for number, block in enumerate(axes.reshape(len(pictures), -1)):
+        for ax, (name, shown) in zip(block, views.items(), strict=False):
+            ax.imshow(shown[number])
+            ax.set_title(name, fontsize=9)
+            ax.set_axis_on()  # a frame: white marks would vanish into the page
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_color("0.6")
     figure.supxlabel(credit(dataset.table), fontsize=8, color="0.4")
     return figure
 
@@ -612,18 +619,23 @@ def audit(table: pd.DataFrame) -> Figure:
     for end, taken in ends.items():  # what is lost counts from the unchanged pictures, with its own interval
         of_area.loc[lost, end] = of_area.loc["unchanged", "roc_auc"] - of_area.loc[lost, taken]
     _intervals(axes[0], of_area, "roc_auc")
-    for place, bound in enumerate(of_area["bound"]):
-        axes[0].vlines(bound, place - 0.4, place + 0.4, color="0.3", linestyle="--")
+    _bounds(axes[0], of_area["bound"])
     axes[0].axvline(0.5, linestyle=":", color="0.5")
     axes[0].set(xlabel="ROC AUC (dotted: chance)", title="With a part hidden")
     _intervals(axes[1], moved, "moved")
-    for place, bound in enumerate(moved["bound"]):
-        axes[1].vlines([-bound, bound], place - 0.4, place + 0.4, color="0.3", linestyle="--")
+    _bounds(axes[1], moved["bound"], -moved["bound"])
     axes[1].axvline(0, linestyle=":", color="0.5")
-    axes[1].set(xlabel="past which share of the pictures the average one moves", title="With something added")
-    handles = dict(zip(*reversed(axes[1].get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
+    axes[1].set_title("With something added")
+    axes[1].set_xlabel(
+        "moved: by how much of the ranking (0 to 1)\nan average picture moves up (+) or down (-)"
+    )
+    _legend(figure, axes[1], loc="outside lower center", ncols=4)
     return figure
+
+
+def _bounds(ax, *sides):
+    for place, bounds in enumerate(zip(*sides, strict=True)):
+        ax.vlines(bounds, place - 0.4, place + 0.4, color="0.3", linestyle="--", label="bound")
 
 
 def _intervals(ax, table, figure):
