@@ -1,6 +1,7 @@
 """Each widget clicked through in JupyterLab: what is on the screen and on the disk afterwards.
 
-With ISICVISION_SCREENSHOTS=docs/images the tests also write the pictures of the documentation.
+With ISICVISION_SCREENSHOTS=docs/images the tests also write the pictures of the documentation; that of the results
+shows the model and the predictions that `make run` left in outputs/.
 """
 
 import os
@@ -127,13 +128,29 @@ def test_results_are_filtered_and_show_saliency(show):
     lab.page.wait_for_function(
         "before => document.querySelector('.isic-cell img').src !== before", arg=before
     )
-    shoot(lab, "results")
     lab.page.locator(".jp-OutputArea select").first.select_option("right")
     lab.page.wait_for_function(
         "() => [...document.querySelectorAll('.isic-title')].every(each => each.textContent.endsWith('✓'))"
     )
     wrong = lab.value("len(evaluation.errors())")
     lab.page.get_by_text(f"1 to 6 of {159 - wrong}").wait_for()
+
+
+@pytest.mark.skipif("ISICVISION_SCREENSHOTS" not in os.environ, reason="asked for by ISICVISION_SCREENSHOTS")
+def test_picture_of_the_results(notebook):
+    lab = notebook(
+        [
+            f"import os\nos.chdir({str(PROJECT_ROOT)!r})\nfrom isicvision import Evaluation, ImageClassifier, widgets",
+            "evaluation = Evaluation.load('outputs/evaluation/predictions.csv')\n"
+            "ui = widgets.ResultsUI(evaluation, ImageClassifier.load('outputs/model'), per_page=10)\nui",
+        ]
+    )
+    before = cells(lab).first.locator("img").get_attribute("src")
+    lab.page.get_by_role("button", name="saliency").click()
+    lab.page.wait_for_function(
+        "before => document.querySelector('.isic-cell img').src !== before", arg=before
+    )
+    shoot(lab, "results")
 
 
 def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(show):
