@@ -376,9 +376,10 @@ def test_validate_finds_each_flaw_and_names_it(flawed, monkeypatch):
     assert len(checked) == len(dataset) - 1
 
 
-def test_a_sound_dataset_has_no_findings(dataset):
-    findings = dataset.validate()
-    assert findings.empty and list(findings) == ["path", "problem", "detail"]
+def test_a_sound_dataset_has_no_findings(dataset, tmp_path):
+    for sound in (dataset, ImageDataset.load(dataset.save(tmp_path / "saved.csv"))):
+        findings = sound.validate()
+        assert findings.empty and list(findings) == ["path", "problem", "detail"]
 
 
 def test_checking_again_replaces_the_measures_and_they_survive_saving(dataset, tmp_path):
