@@ -342,11 +342,7 @@ class ImageDataset:
             # MPO is a camera's JPEG with a preview behind
             ("wrong extension", table["format"].replace("MPO", "JPEG") != named, "holds " + table["format"]),
             ("exact duplicate", table["path"] != first, "the same bytes as " + first),
-            (
-                "label conflict",
-                conflict,
-                "the same bytes are labelled " + table["sha256"].map(said).astype("string"),
-            ),
+            ("label conflict", conflict, table["sha256"].map("the same bytes are labelled " + said)),
         ):
             found = pd.DataFrame({"path": table["path"], "problem": problem, "detail": detail})
             findings.append(found[rows])
