@@ -87,9 +87,7 @@ def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         missing=missing[missing["all"] > 0].map("{:.1%}".format).reset_index(),
         findings=found.drop(columns="excluded").reset_index(),
         leaks=datareport.leak_words(datareport.leaks(dataset)),
-        shortcuts=datareport.shortcut_words(
-            datareport.shortcut(dataset, datareport.FRAME), datareport.shortcut(dataset)
-        ),
+        shortcuts=datareport.shortcut_words(dataset),
     )
 
 

@@ -14,8 +14,6 @@ FEWEST = 10
 """Positive lesions, and others, below which nothing is said of a slice."""
 RATE = 0.05
 """How often, at most, any slice of a column is flagged by chance alone."""
-CONFIRMED = ("diagnosis_confirm_type", "dx_type")
-"""How a diagnosis was confirmed, as the ISIC Archive and HAM10000 call it."""
 BANDS = 4
 """Into so many bands of as many pictures a column of numbers is cut."""
 
@@ -152,30 +150,6 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
     found.loc[found["p_value"].isna(), "verdict"] = "too few to say"
     found.attrs["positive"] = evaluation.positive  # for `plots.slices`
     return found
-
-
-def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
-    """Say which pictures' diagnosis was confirmed in a way that occurs with every label.
-
-    Lesions that were cut out were suspicious; those that were only watched were not, and often had another camera.
-    Where all malignant lesions are of the first kind and most benign ones of the second, a network can tell kinds of
-    pictures apart in place of lesions. Compare the figure of all pictures with that of these.
-
-    Parameters
-    ----------
-    table
-        Of an `ImageDataset` or `Evaluation`, with a ``label`` and perhaps one of the columns `CONFIRMED`.
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (pictures,)
-        All true if the table does not say how.
-    """
-    column = next((name for name in CONFIRMED if name in table), None)
-    if column is None:
-        return np.ones(len(table), bool)
-    labels = table.groupby(column)["label"].transform("nunique")  # NaN where it is not known
-    return (labels == table["label"].nunique()).to_numpy()
 
 
 def _named(values):

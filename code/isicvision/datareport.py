@@ -68,6 +68,8 @@ FRAME = ("width", "height", "format", "grey", "dark_corners", "border", "ruler")
 """Measures of a picture's frame: nothing of the lesion is in them."""
 CAMERA = ("bytes", "sharpness", "edge_red", "edge_green", "edge_blue")
 """Measures that give the camera and its light away; they depend a little on skin and lesion too."""
+CONFIRMED = ("diagnosis_confirm_type", "dx_type")
+"""How a diagnosis was confirmed, as the ISIC Archive and HAM10000 call it."""
 WHY = {
     "unreadable": "no network can read it; set aside by check()",
     "tiny": "too small to show structures",
@@ -429,7 +431,6 @@ def write(
     corrected = int((before.to_numpy() != kept.table["label"].to_numpy()).sum())
     raw = [column for column in table if column not in (*OWN, *MEASURES)]
     found, told, counts = findings(dataset), associations(dataset), leaks(dataset)
-    frame, whole = shortcut(dataset, FRAME), shortcut(dataset)
     numbers = [column for column in told["column"] if _numeric(table[column])]
     texts = [column for column in table if role(column, table) != "identifier" and column not in numbers]
     tally = {column: _common(table[column], 12).value_counts() for column in texts}
@@ -486,7 +487,7 @@ def write(
         "## Relationships between variables",
         markdown(relations(dataset)),
         "## Shortcuts: what tells the label and should not",
-        shortcut_words(frame, whole),
+        shortcut_words(dataset),
         "## Duplicates and leaks",
         leak_words(counts),
         "## Licences and attribution",
@@ -507,21 +508,59 @@ def write(
     return [folder / f"{name}.md" for name in pages]
 
 
-def shortcut_words(frame: dict, whole: dict) -> str:
-    """Put what `shortcut` found, with the frame alone and with all, into sentences."""
+def shortcut_words(dataset: ImageDataset) -> str:
+    """Say what `shortcut` finds, with the frame alone and with all, and then of the pictures confirmed alike only."""
 
-    def area(found):
-        if np.isnan(found["auc"]):
-            return "an undefined area (nothing varies, or too few lesions)"
-        return f"a ROC AUC of **{found['auc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]**"
+    def found(part):
+        frame, whole = (_area_words(shortcut(part, columns)) for columns in (FRAME, None))
+        return (
+            f"Gradient boosting that sees nothing but the frame reaches {frame} in cross-validation by lesion. With "
+            f"what else tells of the camera and the source it reaches {whole}."
+        )
 
-    names = [", ".join(found["columns"]) or "nothing varies" for found in (frame, whole)]
-    return (
-        f"Gradient boosting that sees nothing but the frame ({names[0]}) reaches {area(frame)} in cross-validation by "
-        f"lesion. With what else tells of the camera and the source ({names[1]}) it reaches {area(whole)}; sharpness, "
-        "the size of a file and the colour along the edge depend on lesion and skin too, so some of it is fair. "
-        "Chance is 0.5. A network's figure says something of the lesion only as far as it is above these."
+    words = found(dataset) + (
+        " Sharpness, the size of a file and the colour along the edge depend on lesion and skin too, so some of it is "
+        "fair. Chance is 0.5. A network's figure says something of the lesion only as far as it is above these."
     )
+    alike = dataset.where(confirmed_alike(dataset.table))
+    if 0 < len(alike) < len(dataset):
+        words += (
+            f"\n\n**Confirmed alike.** Of the {len(alike):,} pictures whose diagnosis was confirmed in a way that "
+            f"occurs with every label: {found(alike)} What the figure of all has above that tells kinds of pictures "
+            "apart, not lesions."
+        )
+    return words
+
+
+def _area_words(found):
+    names = ", ".join(found["columns"]) or "nothing varies"
+    if np.isnan(found["auc"]):
+        return f"an undefined area ({names}, or too few lesions)"
+    return f"a ROC AUC of **{found['auc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]** ({names})"
+
+
+def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
+    """Say which pictures' diagnosis was confirmed in a way that occurs with every label.
+
+    Lesions that were cut out were suspicious; those that were only watched were not, and often had another camera.
+    Where all malignant lesions are of the first kind and most benign ones of the second, a network can tell kinds of
+    pictures apart in place of lesions. Compare the figure of all pictures with that of these.
+
+    Parameters
+    ----------
+    table
+        Of an `ImageDataset` or `Evaluation`, with a ``label`` and perhaps one of the columns `CONFIRMED`.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (pictures,)
+        All true if the table does not say how.
+    """
+    column = next((name for name in CONFIRMED if name in table), None)
+    if column is None:
+        return np.ones(len(table), bool)
+    labels = table.groupby(column)["label"].transform("nunique")  # NaN where it is not known
+    return (labels == table["label"].nunique()).to_numpy()
 
 
 def markdown(frame: pd.DataFrame) -> str:

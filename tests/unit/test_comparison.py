@@ -144,15 +144,3 @@ def test_p_values_allow_for_being_several_as_holm_did():
         found[["a", "d", "c"]], [0.03, 0.06, 0.06]
     )  # times 3, 2 and 1, and never below an earlier one
     assert found.get("b") is None or np.isnan(found["b"])
-
-
-def test_only_pictures_confirmed_in_a_way_that_every_label_knows_are_alike():
-    table = pd.DataFrame({"label": ["benign"] * 3 + ["malignant"] * 2})
-    assert comparison.confirmed_alike(table).all()
-    ways = ["follow_up", "histo", None, "histo", None]
-    for column in ("dx_type", "diagnosis_confirm_type"):
-        alike = comparison.confirmed_alike(table.assign(**{column: ways}))
-        assert alike.tolist() == [False, True, False, True, False]
-    evaluation = Evaluation.from_scores(table["label"], [0.1, 0.2, 0.3, 0.8, 0.9], groups=[*"abcde"])
-    part = evaluation.where(alike)
-    assert part.table["group"].tolist() == ["b", "d"] and part.metric("roc_auc") == 1

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import matplotlib
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from isicvision import ImageDataset, datareport
+from isicvision import Evaluation, ImageDataset, datareport
 from isicvision.quality import MEASURES
 
 
@@ -96,7 +97,6 @@ def test_what_is_undefined_stays_so():
     )
     assert datareport.associations(dataset)[["auc", "low", "high"]].isna().all(axis=None)
     assert np.isnan(datareport.shortcut(dataset, ["constant"])["auc"])
-    assert "undefined" in datareport.shortcut_words(*[datareport.shortcut(dataset, [])] * 2)
     small = tabled(40, value=lambda code, random: code)
     assert np.isnan(datareport.shortcut(small, ["value"])["auc"])  # not 0.500 [0.500, 0.500]
     few = tabled(2, value=lambda code, random: random.normal(size=len(code)))
@@ -116,6 +116,25 @@ def test_the_shortcut_model_finds_a_source_that_tells_the_label_and_is_at_chance
     told, chance = datareport.shortcut(dataset), datareport.shortcut(dataset, ["width"])
     assert told["columns"] == ["attribution", "width"] and told["low"] > 0.7
     assert chance["low"] < 0.55 and chance["high"] > 0.45
+
+
+def test_what_only_tells_how_a_lesion_was_confirmed_is_no_shortcut_among_those_confirmed_alike():
+    def watched(code):
+        return (np.arange(len(code)) % 6 < 4) & (code == 0)  # most of the benign ones, and they have a border
+
+    measures = dict.fromkeys(datareport.FRAME, lambda code, random: np.zeros(len(code)))
+    measures["border"] = lambda code, random: watched(code) + random.normal(0, 0.1, len(code))
+    dataset = tabled(
+        1200, **measures, dx_type=lambda code, random: np.where(watched(code), "follow_up", "histo")
+    )
+    whole, alike = datareport.shortcut_words(dataset).split("**Confirmed alike.**")
+    areas = [float(re.search(r"ROC AUC of \*\*([\d.]+)", words)[1]) for words in (whole, alike)]
+    assert areas[0] > 0.75 and 0.4 < areas[1] < 0.6
+    for silent in (dataset.table.drop(columns="dx_type"), dataset.table.assign(dx_type="histo")):
+        words = datareport.shortcut_words(replace(dataset, table=silent))
+        assert "Confirmed alike" not in words and "undefined" not in words
+    constant = replace(dataset, table=dataset.table.assign(border=0.0))
+    assert "an undefined area (nothing varies" in datareport.shortcut_words(constant)
 
 
 def test_leaks_of_a_random_split_are_counted_and_said():
@@ -223,3 +242,15 @@ def test_pictures_without_metadata_have_a_report_too(checked, tmp_path):
     bare = replace(checked, table=checked.table[["path", "label", "group", *MEASURES]])
     summary = datareport.write(bare, tmp_path)[0].read_text()
     assert "The source has no further columns." in summary and "neither licence nor attribution" in summary
+
+
+def test_only_pictures_confirmed_in_a_way_that_every_label_knows_are_alike():
+    table = pd.DataFrame({"label": ["benign"] * 3 + ["malignant"] * 2})
+    assert datareport.confirmed_alike(table).all()
+    ways = ["follow_up", "histo", None, "histo", None]
+    for column in ("dx_type", "diagnosis_confirm_type"):
+        alike = datareport.confirmed_alike(table.assign(**{column: ways}))
+        assert alike.tolist() == [False, True, False, True, False]
+    evaluation = Evaluation.from_scores(table["label"], [0.1, 0.2, 0.3, 0.8, 0.9], groups=[*"abcde"])
+    part = evaluation.where(alike)
+    assert part.table["group"].tolist() == ["b", "d"] and part.metric("roc_auc") == 1
