@@ -12,6 +12,7 @@ says whether the metrics are. The pictures are those of the dataset.csv beside t
 """
 
 import argparse
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -102,6 +103,7 @@ def train(p, dataset, checkpoint=None, expected=None):
         folder = model.save(f"{p['OUTPUTS']}/model")
         kept = {name: value for name, value in p.items() if name != "OUTPUTS"}
         print("written:", record.write(folder, model, parts, kept))
+        record.add_metrics(folder, evaluate(model, parts["test"]))
         print("written:", cards.model_card(folder))
     return model, parts["test"]
 
@@ -140,6 +142,9 @@ if __name__ == "__main__":
             )
         given |= run["parameters"]
         given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
+    for name in set(given) - set(PARAMETERS):
+        if near := difflib.get_close_matches(name.upper(), PARAMETERS, 1, 0.8):
+            print(f"{name} is no parameter of this job, and is passed over; did you mean {near[0]}?")
     if arguments.outputs:
         given["OUTPUTS"] = str(Path(arguments.outputs).resolve())
     checkpoint = arguments.checkpoint and Path(arguments.checkpoint).resolve()

@@ -217,6 +217,7 @@ def _nodes(augmenter):
 def described(augmenters: iaa.Augmenter | Sequence[iaa.Augmenter]) -> str:
     """Write pipelines out as imgaug does, without the names nobody gave and what it has drawn ahead."""
     text = ", ".join(str(augmenter) for augmenter in _listed(augmenters))
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)  # of functions and the like: another in each process
     ahead = r"AutoPrefetcher\(nb_prefetch=.*?, last_rng_idx=\w+, other_param=(\w+\((?:[^()]|\([^()]*\))*\))\)"
     text = re.sub(ahead, r"\1", text)
     text = re.sub(r"Deterministic\((?:(?:int|float|str) )?([^()]*)\)", r"\1", text)

@@ -30,6 +30,8 @@ from .project import listed
 
 LIMIT = 20
 """GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
+DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""Errors of an index that is to be made again: other columns than ours, or no database."""
 
 
 def folder() -> Path:
@@ -138,9 +140,11 @@ def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
     marks = [_mark(path) for path in paths]
     try:
         return _known_keys(paths, marks)
-    except sqlite3.DatabaseError:  # damaged, in use for long, or on a disk that is full or takes no locks
-        (folder() / "keys.sqlite").unlink(missing_ok=True)
-    except OSError:
+    except sqlite3.DatabaseError as error:  # or in use for long, not ours to write, on a disk that is full
+        if error.sqlite_errorcode & 0xFF in DAMAGED:
+            with suppress(OSError):
+                (folder() / "keys.sqlite").unlink(missing_ok=True)
+    except (OSError, UnicodeEncodeError):  # the latter: a name that is no UTF-8
         pass
     return pixels.map_threads(_key, paths)
 

@@ -1,6 +1,7 @@
 """One file from which a training goes on as if it had never stopped: tensors as safetensors, the rest as JSON."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import torch
@@ -8,6 +9,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .project import replacing
+
+
+def require_folder(folder: Path) -> None:
+    """Make the folder; raise OSError if it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"checkpoint={folder} is no folder that can be written to: {error.strerror}") from error
 
 
 def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, state: dict) -> None:

@@ -13,21 +13,24 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import sklearn
 import skops.io
 import torch
-from safetensors.torch import load_file, load_model, save_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection._search import BaseSearchCV
 
 from . import augmentation, backbones, cache, decisions, familiarity, hardware, record, training
 from .batches import forward
-from .network import Features, Network, Scores, set_training, summary
+from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
 from .project import listed
-from .settings import Settings
+from .settings import Settings, is_number, is_whole, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
 VIEWS = (1, 2, 4, 8)
+FORMAT = 2
+"""Of model.json."""
 WORTH_EXPORTING = 500
 """So many pictures of 224 px on a CPU, and ONNX Runtime with its export is faster than torch."""
 
@@ -99,9 +104,12 @@ class ImageClassifier:
         self.labels = [str(label) for label in labels]
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels must be two or more different names, not {labels}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout}")
         image_size = self.backbone.image_size if image_size is None else image_size
+        image_size, dropout, views, seed = map(plain, (image_size, dropout, views, seed))
+        if not is_number(dropout, 0) or dropout >= 1:
+            raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout!r}")
+        if not is_whole(seed, 0) or seed >= 2**63:
+            raise ValueError(f"seed is a whole number, 0 or more, not {seed!r}")
         self._check_size(image_size, "image_size")
         if views not in VIEWS:
             raise ValueError(f"views is one of {VIEWS}, not {views}")
@@ -115,7 +123,7 @@ class ImageClassifier:
             network = Network(self.backbone, len(self.labels), weights, dropout)
         self.network = network.to(hardware.default_device()).eval()
         self.card: dict[str, Any] = {
-            "format": 2,
+            "format": FORMAT,
             "labels": self.labels,
             "backbone": self.backbone.name,
             "image_size": image_size,
@@ -180,8 +188,8 @@ class ImageClassifier:
             raise ValueError(
                 f"{name}: {self.backbone.name} takes pictures of {self.backbone.image_size} px only, not {size}"
             )
-        if size < least:
-            raise ValueError(f"{name} is a number of pixels, {least} or more, not {size}")
+        if not is_whole(size, least):
+            raise ValueError(f"{name} is a number of pixels, {least} or more, not {size!r}")
 
     def summary(self) -> pd.DataFrame:
         """Say what the network consists of, what of it is trained, and its memory: see `network.summary`."""
@@ -255,10 +263,25 @@ class ImageClassifier:
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
             raise ValueError(f"no training picture is labelled {', '.join(missing)}")
         if chosen is not None:
+            before = self.card["sublabels"], self.network.head[-1], self.network.label_of
             self.card["sublabels"], targets = self._outputs(dataset, targets, chosen)
             self._fit_head(self.network, self.card["sublabels"])
+            begun = False
+
+            def begin():
+                nonlocal begun
+                begun = True
+                self._forget()
+
             options = {"tracker": tracker, "workers": workers, "progress": progress, "on_epoch": on_epoch}
-            history = self._fine_tune(dataset, pictures, targets, validation, chosen, checkpoint, **options)
+            try:
+                history = self._fine_tune(
+                    dataset, pictures, targets, validation, chosen, checkpoint, **options, on_start=begin
+                )
+            except Exception:
+                if not begun:  # refused: the model stays as it was
+                    self.card["sublabels"], self.network.head[-1], self.network.label_of = before
+                raise
             rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(chosen) | {
                 "precision": history.attrs["precision"],
@@ -269,10 +292,7 @@ class ImageClassifier:
         else:
             history, trained = None, {}
             self._fit_classifier(dataset, targets)
-        # those of an earlier training
-        forgotten = dict.fromkeys(("scores", "scores_pictures", "decision", "familiarity"))
-        self.card |= forgotten | {"temperature": 1.0}
-        self.familiarity = None
+        self._forget()
         counts = dataset.table["label"].value_counts()
         self.card["training"] = trained | {
             "pictures": {label: int(counts[label]) for label in self.labels},
@@ -284,6 +304,12 @@ class ImageClassifier:
         }
         return history
 
+    def _forget(self):
+        """Drop what holds for an earlier training only."""
+        names = ("scores", "scores_pictures", "decision", "familiarity", "training")
+        self.card |= dict.fromkeys(names) | {"temperature": 1.0}
+        self.familiarity = None
+
     def find_learning_rate(
         self, dataset: ImageDataset, progress: bool = True, **settings: Any
     ) -> pd.DataFrame:
@@ -292,6 +318,8 @@ class ImageClassifier:
         The settings are as of `fit`; batch size, optimizer and augmentation matter most. The result is as of
         `training.find_learning_rate`; `plots.learning_rates` draws it.
         """
+        if self.classifier is not None:
+            raise ValueError(f"features + {self.classifier} have no learning rate to be found")
         chosen = self._settings(settings)
         count = min(len(dataset), training.RAMP_STEPS * chosen.batch_size)
         shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=self.seed))
@@ -333,11 +361,16 @@ class ImageClassifier:
             raise ValueError("training needs two pictures or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
         about = {name: self.card[name] for name in names} | {"pictures": record.manifest(dataset)}
+        order = "".join(pictures.keys).encode() + targets.tobytes()
+        about["order_of_pictures"] = hashlib.sha256(order).hexdigest()[:16]
         augment, about["augmenters"] = self._augmentation(dataset)
         if validation is not None:
             if validation.augmenters or "augmented_from" in validation.table:
                 raise ValueError("the validation pictures are augmented: only training pictures may be")
             validation, seen = self._sound(validation, "validation")
+            if not len(validation):
+                raise ValueError("there is no validation picture that can be read")
+            about["validation"] = record.manifest(validation)
             validation = (seen, self._targets(validation, "validation"))
         return training.train(
             self.network,
@@ -355,10 +388,21 @@ class ImageClassifier:
     def _fit_classifier(self, dataset, targets):
         classifier = sklearn.base.clone(self.classifier)
         features = self.featurize(dataset)
-        if not hasattr(classifier, "predict_proba"):
-            folds = StratifiedGroupKFold(5).split(features, targets, dataset.table["group"])
-            classifier = CalibratedClassifierCV(classifier, cv=list(folds))
-        self.classifier = classifier.fit(features, targets)
+        groups = dataset.table["group"]
+        known = {"groups": groups.to_numpy()} if isinstance(classifier, BaseSearchCV) else {}
+        fitted = sklearn.base.clone(classifier).fit(features, targets, **known)
+        if not hasattr(fitted, "predict_proba"):  # of some, as StackingClassifier, nobody can tell before
+            count = min(5, *(groups[targets == n].nunique() for n in range(len(self.labels))))
+            if count < 2:
+                raise ValueError(
+                    f"{classifier} has no predict_proba and is calibrated over folds that keep lesions whole, so "
+                    "each label needs pictures of two lesions or groups; LogisticRegression needs no folds"
+                )
+            if known:
+                classifier = fitted.best_estimator_
+            folds = StratifiedGroupKFold(count).split(features, targets, groups)
+            fitted = CalibratedClassifierCV(classifier, cv=list(folds)).fit(features, targets)
+        self.classifier = fitted
 
     def _targets(self, dataset, what):
         unknown = set(dataset.labels) - set(self.labels)
@@ -390,7 +434,7 @@ class ImageClassifier:
                 network.set_outputs(label_of)
 
     def _pictures(self, pictures, size=None):
-        paths = getattr(pictures, "paths", pictures)
+        paths = [pictures] if isinstance(pictures, (str, Path)) else getattr(pictures, "paths", pictures)
         return cache.Pictures(paths, size or self.image_size, self.backbone.interpolation)
 
     def featurize(self, pictures: ImageDataset | Sequence[str | Path]) -> np.ndarray:
@@ -580,15 +624,22 @@ class ImageClassifier:
         ValueError
             If `folder` holds something else than a model.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()  # the folder itself, not a link to it or "."
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file; choose a folder for the model")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").exists():
             raise ValueError(f"{folder} holds files that are no model; choose another folder")
+        if (
+            not folder.exists() and _aside(folder).exists()
+        ):  # an earlier `save` was stopped between two renamings
+            _aside(folder).rename(folder)
         new = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         save_model(self.network, str(new / "network.safetensors"))
         if self.classifier is not None:
             skops.io.dump(self.classifier, new / "classifier.skops")
+            _trusted_types(new / "classifier.skops")  # now, not when it is wanted
         if self.familiarity is not None:
             save_model(self.familiarity, str(new / "familiarity.safetensors"))
         card = self.card | {"versions": record.versions()}
@@ -617,19 +668,30 @@ class ImageClassifier:
             _aside(folder).rename(folder)
         if not (folder / "model.json").exists():
             raise FileNotFoundError(f"{folder} holds no model (no model.json): train one and save it there")
-        card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         names = ("backbone", "labels", "image_size", "dropout", "seed")
+        try:
+            card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            if missing := {"format", "classifier", *names} - set(card):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            if card["format"] > FORMAT:
+                raise ValueError(
+                    f"it is of format {card['format']}; this version of isicvision knows {FORMAT}"
+                )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{folder / 'model.json'} does not describe a model: {error}") from error
+        try:
+            return cls._load(folder, card, names)
+        except (SafetensorError, BadZipFile, OSError, RuntimeError) as error:
+            raise ValueError(f"the model in {folder} is damaged or incomplete: {error}") from error
+
+    @classmethod
+    def _load(cls, folder, card, names):
         model = cls(**{name: card[name] for name in names}, weights=None, views=card.get("views", 1))
         model._fit_head(model.network, card.get("sublabels"))
-        load_model(model.network, str(folder / "network.safetensors"))
+        load_values(model.network, load_file(folder / "network.safetensors"))
         if card["classifier"] is not None:
             file = folder / "classifier.skops"
-            # scikit-learn's private helper classes are among them
-            types = skops.io.get_untrusted_types(file=file)
-            unknown = [name for name in types if not name.startswith("sklearn.")]
-            if unknown:
-                raise ValueError(f"{file} holds types that are not known to be safe: {', '.join(unknown)}")
-            model.classifier = skops.io.load(file, trusted=types)
+            model.classifier = skops.io.load(file, trusted=_trusted_types(file))
         model.card |= card
         if model.card["familiarity"] is not None:
             weights = load_file(folder / "familiarity.safetensors")
@@ -662,6 +724,18 @@ def _digest(module):
     for name, tensor in module.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _trusted_types(file):
+    """List the types in a skops file beyond the plain ones: scikit-learn's own, its private helpers among them."""
+    types = skops.io.get_untrusted_types(file=file)
+    unknown = [name for name in types if not name.startswith("sklearn.")]
+    if unknown:
+        raise ValueError(
+            f"{file} holds types that are not known to be safe: {', '.join(unknown)}. A model that is saved may "
+            "consist of scikit-learn's classes and numpy's functions only"
+        )
+    return types
 
 
 def _aside(folder):

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from . import duplicates, pixels
-from .project import replacing
+from .project import read_csv, replacing
 
 PICTURE_COLUMNS = ("isic_id", "image_id", "image_name", "image", "filename", "file")
 """Columns of a metadata.csv that may name the picture, in the order in which they are tried."""
@@ -229,7 +229,7 @@ class ImageDataset:
     @classmethod
     def load(cls, csv: str | os.PathLike) -> ImageDataset:
         """Read a dataset that `save` wrote. Raises FileNotFoundError if it is not there, ValueError if it is none."""
-        table = _read_csv(csv)
+        table = _read_csv(csv, verbatim=("path", "label", "group", "sublabel"))
         if missing := sorted({"path", "label", "group"} - set(table)):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
         return cls(table.astype({"path": str, "label": str, "group": str}))
@@ -264,10 +264,10 @@ class ImageDataset:
 
     def sample(self, n: int, seed: int = 0) -> ImageDataset:
         """Draw `n` pictures, as many of each label as there are: a smaller `ImageDataset`."""
-        shuffled = self.table.sample(frac=1, random_state=seed)
+        shuffled = self.table.reset_index(drop=True).sample(frac=1, random_state=seed)
         turn = shuffled.groupby("label").cumcount()
         chosen = turn.sort_values(kind="stable").index[:n]
-        table = self.table.loc[chosen].sort_values("label", kind="stable", ignore_index=True)
+        table = shuffled.loc[chosen].sort_values("label", kind="stable", ignore_index=True)
         return replace(self, table=table)
 
     def where(self, rows: ArrayLike) -> ImageDataset:
@@ -688,11 +688,11 @@ def _require_columns(rows, csv, *columns):
             raise ValueError(f"{csv} has no column {column!r}; it has: {', '.join(rows.columns)}")
 
 
-def _read_csv(path, *text_columns):
-    """Read a CSV file; names, groups, hashes and `text_columns` stay text, lest 0012 turn into 12."""
+def _read_csv(path, *text_columns, verbatim=()):
+    """Read a CSV file; names, groups, hashes and `text_columns` stay text, lest 0012 turn into 12; see `read_csv`."""
     text = {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *text_columns} - {None}
     try:
-        return pd.read_csv(path, dtype=dict.fromkeys(text, str), low_memory=False)
+        return read_csv(path, text, verbatim)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such CSV file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

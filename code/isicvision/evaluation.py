@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from . import metrics
 from .metrics import METRICS
-from .project import replacing
+from .project import read_csv, replacing
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -419,7 +419,7 @@ class Evaluation:
         ValueError
             If it lacks the columns of one.
         """
-        table = pd.read_csv(csv, dtype={"path": str, "group": str, "label": str})
+        table = read_csv(csv, verbatim=("path", "group", "label", "prediction", "positive"))
         classes = [name.removeprefix(PREFIX) for name in table.columns if name.startswith(PREFIX)]
         if len(classes) < 2 or not {"path", "group", "label"} <= set(table):
             raise ValueError(f"{csv} is no prediction table: it has the columns {', '.join(table.columns)}")

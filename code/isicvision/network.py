@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -88,6 +89,13 @@ class Network(nn.Module):
             [n for n, label in enumerate(self.label_of) if label == each] for each in sorted({*self.label_of})
         ]
         return torch.stack([logits[:, part].logsumexp(1) for part in parts], 1)
+
+
+def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Load a state dict that was read from a file: some networks go by its versions, which safetensors lacks."""
+    state = OrderedDict(values)
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(state)
 
 
 class Scores(nn.Module):

@@ -1,10 +1,16 @@
 """Where the repository lies, and small help for all: files that are whole or absent, names of folders, messages."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -12,6 +18,26 @@ PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
 """The repository that isicvision is installed from (`pip install -e .`), else the current folder."""
 OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
 """What a download writes beside the folders of the labels: no label's folder has such a name."""
+
+MISSING = (
+    *(
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+    ),
+    *("NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+"""What pandas.read_csv takes for missing, by its documentation."""
 
 
 def require(path: str | os.PathLike, made_by: str) -> Path:
@@ -42,6 +68,15 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_csv(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a CSV file; columns of `text` and `verbatim` stay text, the latter also where they say NA or None."""
+    import pandas as pd  # takes a while to import
+
+    missing = {name: [""] if name in verbatim else MISSING for name in pd.read_csv(path, nrows=0)}
+    kinds = dict.fromkeys([*text, *verbatim], str)
+    return pd.read_csv(path, dtype=kinds, na_values=missing, keep_default_na=False, low_memory=False)
 
 
 def folder_name(value: object, lower: bool = False) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -103,24 +104,28 @@ class Settings:
     patience: int | None = None
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            value = [*map(plain, value)] if isinstance(value, list) else plain(value)
+            object.__setattr__(self, name, value)
+
         def check(names, is_right, meaning):
             for name in names.split():
                 if not is_right(getattr(self, name)):
                     raise ValueError(f"{name} is {meaning}, not {getattr(self, name)!r}")
 
         def from_0_to_below_1(value):
-            return _is_number(value, 0) and value < 1
+            return is_number(value, 0) and value < 1
 
         def one_or_more(value):
-            return _is_whole(value, 1)
+            return is_whole(value, 1)
 
         check("epochs batch_size accumulate", one_or_more, "a whole number of 1 or more")
-        check("freeze_epochs frozen_stages", lambda value: _is_whole(value, 0), "a whole number of 0 or more")
+        check("freeze_epochs frozen_stages", lambda value: is_whole(value, 0), "a whole number of 0 or more")
         check("freeze_epochs", lambda value: value <= self.epochs, f"at most epochs ({self.epochs})")
         check("accumulate", lambda value: value <= self.batch_size, f"at most batch_size ({self.batch_size})")
         check("l2", from_0_to_below_1, "a weight decay from 0 to below 1")
         check("label_smoothing", from_0_to_below_1, "a share from 0 to below 1")
-        check("body_rate", lambda value: _is_number(value, 0) and value <= 1, "a factor from 0 to 1")
+        check("body_rate", lambda value: is_number(value, 0) and value <= 1, "a factor from 0 to 1")
         for name, is_right, meaning in (
             ("train_image_size", one_or_more, "None or a whole number of pixels"),
             ("patience", one_or_more, "None or a whole number of 1 or more"),
@@ -139,14 +144,14 @@ class Settings:
             ("keep", ("last", "best")),
         ):
             check(name, choices.__contains__, " or ".join(map(repr, choices)))
-        is_list = not np.isscalar(self.learning_rate)
+        is_list = isinstance(self.learning_rate, Sequence) and not isinstance(self.learning_rate, str)
         if is_list and len(self.learning_rate) != self.epochs:
             raise ValueError(
                 f"learning_rate has {len(self.learning_rate)} values for {self.epochs} epochs; give a number or one "
                 "for each"
             )
         rates = self.learning_rate if is_list else [self.learning_rate]
-        positive = all(_is_number(rate, 0) and rate > 0 for rate in rates)
+        positive = all(is_number(rate, 0) and rate > 0 for rate in rates)
         check("learning_rate", lambda _: positive, "one or more positive numbers")
         if is_list and self.schedule != "constant":
             raise ValueError(
@@ -163,11 +168,13 @@ class Settings:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise TypeError(f"unknown training setting {name!r}{hint} There are: {', '.join(names)}")
         settings = {**defaults, **given}
-        if "learning_rate" in settings and not np.isscalar(settings["learning_rate"]):
-            settings["learning_rate"] = [*settings["learning_rate"]]
+        rate: Any = settings.get("learning_rate")
+        rate = rate.tolist() if hasattr(rate, "tolist") else rate  # of an array or a tensor
+        if isinstance(rate, Iterable) and not isinstance(rate, str):
+            rate = [*rate]
             if "schedule" not in given:  # a list says it all
                 settings.pop("schedule", None)
-        return cls(**settings)
+        return cls(**settings | ({"learning_rate": rate} if "learning_rate" in settings else {}))
 
     def rate(self, epoch: int, position: float) -> float:
         """Return the learning rate at `position` (0 to 1) of the whole training, in epoch `epoch` (from 0)."""
@@ -184,10 +191,17 @@ class Settings:
         )
 
 
-def _is_number(value, least):
+def plain(value: Any) -> Any:
+    """Turn a number of numpy's into one of Python's: the former are no JSON."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def is_number(value: Any, least: float) -> bool:
+    """Say whether it is a finite number, `least` or more, and no bool."""
     is_real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     return is_real and math.isfinite(value) and value >= least
 
 
-def _is_whole(value, least):
-    return _is_number(value, least) and isinstance(value, (int, np.integer))
+def is_whole(value: Any, least: float) -> bool:
+    """Say whether it is an int, `least` or more, and no bool."""
+    return is_number(value, least) and isinstance(value, (int, np.integer))

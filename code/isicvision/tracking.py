@@ -36,7 +36,8 @@ def _tensorboard(settings):
 
     folder = Path(FOLDER) / "tensorboard"
     folder.mkdir(parents=True, exist_ok=True)
-    with SummaryWriter(folder / f"run-{len([*folder.iterdir()]) + 1:03d}") as writer:
+    last = max((int(run.name[4:]) for run in folder.glob("run-*") if run.name[4:].isdigit()), default=0)
+    with SummaryWriter(folder / f"run-{last + 1:03d}") as writer:
         writer.add_text("settings", "\n\n".join(f"{name}: {value}" for name, value in settings.items()))
 
         def log(row):
@@ -57,7 +58,7 @@ def _mlflow(settings):
         if mlflow.get_experiment_by_name("isicvision") is None:
             mlflow.create_experiment("isicvision", (folder / "mlflow-artifacts").as_uri())
     mlflow.set_experiment("isicvision")
-    with mlflow.start_run():
+    with mlflow.start_run(nested=mlflow.active_run() is not None):
         mlflow.log_params(settings)
         yield lambda row: mlflow.log_metrics(row, row["epoch"])
 

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import math
 import time
+import warnings
 from collections import namedtuple
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,7 @@ import pandas as pd
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
@@ -33,7 +35,7 @@ from tqdm.auto import tqdm
 
 from . import checkpoint, distributed, hardware, tracking
 from .batches import Augment, Parts, forward, load, order_of, steps
-from .network import Network, set_rows, set_training
+from .network import Network, load_values, set_rows, set_training
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ TORCH_OPTIMIZERS = {
 """Fused: one pass over all weights, where a loop over some hundred tensors takes a quarter of a step's time."""
 TRIAL_STEPS = 50
 """Trainings of fewer steps are not worth the trial: ``"auto"`` is fp32."""
+PROBE = 8
+"""Training pictures scored at the end of each epoch, to see whether the network still gives finite scores."""
 CHECKPOINT_SECONDS = 600
 """So often within a long epoch, and at the end of each, the checkpoint is written."""
 LOWEST, HIGHEST, RAMP_STEPS = 1e-6, 1.0, 80
@@ -70,6 +74,7 @@ def train(
     workers: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[pd.DataFrame], object] | None = None,
+    on_start: Callable[[], object] | None = None,
 ) -> pd.DataFrame:
     """Fine-tune `network` in place and return its history.
 
@@ -96,9 +101,13 @@ def train(
     # not timed anew: another choice would give other digits
     precision = found[2]["precision"] if found else None
     options = {"validation": validation, "workers": workers, "precision": precision}
+    if file is not None:
+        checkpoint.require_folder(file.parent)  # now, not after an epoch
     training = _Training(network, pictures, targets, settings, augment, seed, progress, **options)
     training.open(file, about, found)
     with training.prepared(tracker) as log:
+        if on_start:
+            on_start()  # from here on the network changes
         while not training.is_over():
             training.epoch()
             log(training.at["history"][-1])
@@ -195,7 +204,7 @@ class _Training:
                 "checkpoint=, or delete it"
             )
         self.at = state["at"]
-        self.network.load_state_dict(parts["network"])
+        load_values(self.network, parts["network"])
         for name in ("average", "best"):
             if name in parts:
                 setattr(self, name, {key: value.to(self.device) for key, value in parts[name].items()})
@@ -203,7 +212,9 @@ class _Training:
         checkpoint.restore(self.optimizer, optimizer_state)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.progress and not self.is_over():
+        if self.progress and self.is_over():
+            print(f"finished already: weights and history are those of {file}")
+        elif self.progress:
             print(f"going on from {file}, epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
 
     def save(self):
@@ -214,7 +225,14 @@ class _Training:
         parts = {"network": self.network.state_dict(), "average": self.average or {}, "best": self.best or {}}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         state = {"about": self.about, "at": self.at, "scaler": scaler, "precision": self.precision}
-        checkpoint.save(self.file, parts, self.optimizer, state)
+        try:
+            checkpoint.save(self.file, parts, self.optimizer, state)
+        except (OSError, SafetensorError) as error:  # a full disk: the next one may fit again
+            warnings.warn(
+                f"{self.file} could not be written ({error}): the training goes on, but if it is killed, begins again "
+                f"{'from the one before' if self.file.exists() else 'anew'}",
+                stacklevel=2,
+            )
 
     def is_over(self):
         """Say whether all epochs are done, or the validation figure has not improved for too long."""
@@ -351,9 +369,13 @@ class _Training:
             "train_loss": float(np.dot(at["step_loss"][-len(plan) :], lengths) / lengths.sum()),
             "train_accuracy": at["right"] / int(lengths.sum()),
         }
-        if self.validation is not None:
-            with self._averaged():
+        with self._averaged():
+            # the last step, or the statistics of batch norms, may have exploded after the last loss
+            probe = forward(self.network, self.parts.pictures, range(min(PROBE, len(self.targets))))
+            self._require_finite(float(np.abs(probe).max()))
+            if self.validation is not None:
                 row |= self._validate(*self.validation)
+                self._require_finite(row["validation_loss"])
                 figure = row["validation_roc_auc"]
                 figure = -row["validation_loss"] if math.isnan(figure) else figure
                 if figure > at.get("best", -math.inf):
@@ -378,7 +400,7 @@ class _Training:
             yield
             return
         own = copy.deepcopy(self.network.state_dict())
-        self.network.load_state_dict(self.average)
+        load_values(self.network, self.average)
         yield
         self.network.load_state_dict(own)
 
@@ -396,9 +418,9 @@ class _Training:
     def finish(self):
         """Give the network the weights that were to be kept."""
         if self.settings.keep == "best":
-            self.network.load_state_dict(self.best)
+            load_values(self.network, self.best)
         elif self.average is not None:
-            self.network.load_state_dict(self.average)
+            load_values(self.network, self.average)
         self.network.eval()
 
 
@@ -418,7 +440,7 @@ def _move_average(average, network, decay):
 
 def _roc_auc(targets, scores):
     """Return the area under the ROC curve; of more than two labels the mean of one against the rest; or NaN."""
-    if len(np.unique(targets)) < scores.shape[1]:
+    if len(np.unique(targets)) < scores.shape[1] or not np.isfinite(scores).all():
         return math.nan
     return float(roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
 

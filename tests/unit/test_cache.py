@@ -72,6 +72,18 @@ def _build(folder, paths, queue):
     queue.put(int(pictures[:].astype(np.int64).sum()))
 
 
+def test_an_index_that_cannot_be_read_or_replaced_is_done_without(dataset):
+    index = cache.folder() / "keys.sqlite"
+    index.unlink(missing_ok=True)
+    index.mkdir(parents=True)
+    try:
+        assert None not in cache.keys(dataset.paths)
+    finally:
+        index.rmdir()
+    odd = os.fsdecode(b"caf\xe9.jpg")  # a name that is no UTF-8
+    assert cache.keys([dataset.paths[0], odd]) == [*cache.keys(dataset.paths[:1]), None]
+
+
 def test_two_runs_may_build_it_at_once(dataset):
     spawn = multiprocessing.get_context("spawn")
     queue = spawn.Queue()

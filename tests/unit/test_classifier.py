@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -7,7 +8,9 @@ import pytest
 import torch
 from imgaug import augmenters as iaa
 from PIL import Image
+from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -74,6 +77,11 @@ def test_one_learning_rate_per_epoch_is_used_in_turn(dataset):
         dataset.sample(6), epochs=3, batch_size=6, learning_rate=[0.1, 0.01, 0.001], progress=False
     )
     assert history["learning_rate"].tolist() == [0.1, 0.01, 0.001]
+
+
+def test_one_picture_may_be_given_by_its_path_alone(lite0, dataset):
+    for path in (dataset.paths[0], Path(dataset.paths[0])):
+        assert np.array_equal(lite0.predict_proba(path), lite0.predict_proba([path]))
 
 
 def test_probabilities_sum_to_one_and_follow_the_table(lite0, dataset):
@@ -276,6 +284,49 @@ def test_an_interrupted_save_leaves_the_earlier_model(lite0, dataset, tmp_path, 
     ImageClassifier.load(folder)
     folder.rename(tmp_path / ".model.old")  # stopped between the two renamings
     assert ImageClassifier.load(folder).labels == LABELS
+
+
+def test_a_save_that_was_stopped_between_two_renamings_loses_no_model(lite0, tmp_path):
+    folder = lite0.save(tmp_path / "model")
+    folder.rename(tmp_path / ".model.old")
+    assert lite0.save(folder) == folder and ImageClassifier.load(folder).labels == LABELS
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="file is a file; choose a folder"):
+        lite0.save(file)
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    lite0.save(tmp_path / "link")
+    assert file.read_text() == "mine" and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.json", b"{", "model.json.* does not describe a model"),
+        ("model.json", b'{"format": 2}', "lacks backbone, classifier"),
+        ("model.json", b'{"format": 99, "classifier": 1, "backbone": 1, "labels": 1, "image_size": 1, "dropout": 1, '
+         b'"seed": 1}', "of format 99"),
+        ("network.safetensors", b"junk", "model is damaged or incomplete"),
+        ("network.safetensors", None, "model is damaged or incomplete"),
+    ],
+)  # fmt: skip
+def test_a_damaged_or_foreign_model_is_named(lite0, tmp_path, name, content, message):
+    folder = lite0.save(tmp_path / "model")
+    (folder / name).write_bytes(content) if content else (folder / name).unlink()
+    with pytest.raises(ValueError, match=message.replace("model is", "model in .*model is")):
+        ImageClassifier.load(folder)
+
+
+def test_a_search_over_groups_and_a_stack_are_classifiers_too(dataset):
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=StratifiedGroupKFold(2))
+    stack = StackingClassifier([("one", LogisticRegression())], cv=2)
+    for classifier in (search, stack):
+        model = small(classifier=classifier)
+        model.fit(dataset)
+        assert model.predict_proba(dataset).shape == (len(dataset), 2)
+    few = dataset.where(dataset.table["group"].isin(dataset.table.groupby("label")["group"].first()))
+    with pytest.raises(ValueError, match="needs pictures of two lesions"):
+        small(classifier=LinearSVC()).fit(few)
 
 
 def _full_disk(*_):

@@ -2,6 +2,7 @@ import hashlib
 import shutil
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -412,6 +413,18 @@ def test_relabel_corrects_excludes_and_refuses_strangers(dataset):
     assert dataset.table.loc[0, "label"] == "benign"
     with pytest.raises(KeyError, match="stranger"):
         dataset.relabel({"stranger.jpg": "benign"})
+
+
+def test_names_that_look_like_numbers_or_like_nothing_survive_saving(dataset, tmp_path):
+    names = ["01", "1", "None", "NA", "1e1", "10"]
+    table = dataset.table.assign(
+        label=[names[n % 4] for n in range(len(dataset))], group=[names[n % 6] for n in range(len(dataset))]
+    )
+    table["sublabel"] = table["label"].where(table["label"] != "1")
+    loaded = ImageDataset.load(replace(dataset, table=table).save(tmp_path / "saved.csv")).table
+    for column in ("label", "group"):
+        assert loaded[column].tolist() == table[column].tolist()
+    assert loaded["sublabel"].isna().tolist() == (table["label"] == "1").tolist()
 
 
 def test_save_and_load_keep_the_table(dataset, tmp_path):

@@ -221,6 +221,13 @@ def test_a_prediction_table_survives_saving(tmp_path):
         Evaluation.load(tmp_path / "other.csv")
 
 
+def test_labels_that_look_like_numbers_or_like_nothing_survive_saving(tmp_path):
+    for classes in (["0", "1"], ["NA", "None"]):
+        evaluation = Evaluation.from_scores(classes * 3, np.linspace(0, 1, 6), classes=classes)
+        loaded = Evaluation.load(evaluation.save(tmp_path / "predictions.csv"))
+        assert loaded.positive == classes[1] and loaded.metric("roc_auc") == evaluation.metric("roc_auc")
+
+
 def test_errors_come_most_confident_first():
     errors = Evaluation.from_scores(["benign", "benign", "malignant"], [0.6, 0.9, 0.8]).errors()
     assert errors["score_malignant"].tolist() == [0.9, 0.6]

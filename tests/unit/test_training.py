@@ -10,6 +10,7 @@ from imgaug import augmenters as iaa
 from isicvision import (
     ImageClassifier,
     augment_dataset,
+    augmentation,
     batches,
     checkpoint,
     hardware,
@@ -55,6 +56,7 @@ def fit(dataset, validation=None, model=None, **settings):
         ({"learning_rate": float("nan")}, "positive numbers, not nan"),
         ({"learning_rate": -1}, "positive numbers"),
         ({"learning_rate": "high"}, "positive numbers"),
+        ({"learning_rate": None}, "positive numbers"),
         ({"epochs": 2, "learning_rate": [0.1, 0.1], "schedule": "cosine"}, "no effect on a list"),
         ({"schedule": "linear"}, "schedule is 'constant' or"),
         ({"l2": -0.1}, "l2 is a weight decay"),
@@ -321,6 +323,36 @@ def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
             small().fit(other, progress=False, checkpoint=tmp_path, **settings)
 
 
+def test_other_validation_order_or_sublabels_are_another_training(dataset, tmp_path):
+    train, validation = dataset.split(0.5, 0.5)
+    fit(train, validation, checkpoint=tmp_path)
+    turned = dataclasses.replace(train, table=train.table[::-1].reset_index(drop=True))
+    for other, seen, what in (
+        (train, None, "validation"),
+        (train, train, "validation"),
+        (turned, validation, "order"),
+    ):
+        with pytest.raises(ValueError, match=f"another training, with other {what}"):
+            fit(other, seen, checkpoint=tmp_path)
+
+
+def test_pipelines_that_hold_functions_are_the_same_training_in_the_next_process(dataset, tmp_path):
+    def held():  # a new function each time, at another address
+        return iaa.Lambda(func_images=lambda images, *_: images, seed=1)
+
+    described = {augmentation.described([held(), *junk]) for junk in ([], [])}
+    assert len(described) == 1 and " at 0x" not in described.pop()
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5"])
+def test_networks_that_go_by_versions_are_loaded_and_go_on(dataset, tmp_path, name):
+    model, _ = fit(dataset, dataset, model=small(name), epochs=2, ema=0.9, keep="best", checkpoint=tmp_path)
+    loaded = ImageClassifier.load(model.save(tmp_path / "model"))
+    assert same(weights(model), weights(loaded))
+    again, _ = fit(dataset, dataset, model=small(name), epochs=2, ema=0.9, keep="best", checkpoint=tmp_path)
+    assert same(weights(model), weights(again))
+
+
 def test_a_damaged_checkpoint_is_named(dataset, tmp_path):
     small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
     file = tmp_path / "checkpoint.safetensors"
@@ -354,6 +386,78 @@ def test_a_loss_that_explodes_stops_and_the_last_good_weights_are_back(dataset):
     with pytest.raises(FloatingPointError, match="after epoch 1"):
         fit(dataset, model=model, epochs=3, learning_rate=[0.01, 1e20, 1e20])
     assert same(weights(first), weights(model))
+
+
+def test_a_last_step_that_explodes_is_seen_before_anything_is_kept(dataset, tmp_path):
+    model = small()
+    with pytest.raises(
+        FloatingPointError, match="after epoch 1"
+    ):  # the second epoch is one step, its loss finite
+        fit(dataset, model=model, epochs=2, batch_size=24, learning_rate=[0.01, 1e30], checkpoint=tmp_path)
+    assert np.isfinite(model.predict_proba(dataset)).all()
+    parts, _, state = checkpoint.load(tmp_path / "checkpoint.safetensors")
+    assert state["at"]["epoch"] == 1 and all(value.isfinite().all() for value in parts["network"].values())
+
+
+def test_numbers_of_numpy_are_numbers(dataset, tmp_path):
+    model = small(image_size=np.int64(64), dropout=np.float32(0.25), seed=np.int64(3))
+    numpys = {
+        "batch_size": np.int64(8),
+        "l2": np.float32(0.5),
+        "learning_rate": np.float32([0.25, 0.5, 0.25]),
+    }
+    fit(dataset, model=model, checkpoint=tmp_path / "checkpoint", **numpys)
+    card = ImageClassifier.load(model.save(tmp_path / "model")).card
+    assert (card["dropout"], card["seed"], card["training"]["learning_rate"]) == (0.25, 3, [0.25, 0.5, 0.25])
+
+
+def test_validation_without_a_sound_picture_is_refused_and_the_model_stays(dataset, tmp_path):
+    model, _ = fit(dataset)
+    before, card = {name: value.clone() for name, value in weights(model).items()}, dict(model.card)
+    finer = dataset.table.assign(
+        sublabel=[f"{label}{n % 2}" for n, label in enumerate(dataset.table["label"])]
+    )
+    finer = dataclasses.replace(dataset, table=finer)
+    with (
+        pytest.raises(ValueError, match="no validation picture"),
+        pytest.warns(UserWarning, match="set aside"),
+    ):
+        broken = [str(tmp_path / f"{n}.jpg") for n in range(len(dataset))]
+        nothing = dataclasses.replace(dataset, table=dataset.table.assign(path=broken))
+        fit(finer, nothing, model=model, sublabels=True)
+    with pytest.raises(ValueError, match="give validation="):
+        fit(finer, model=model, sublabels=True, keep="best")
+    assert same(before, weights(model)) and model.card == card
+
+
+def test_what_was_learnt_for_earlier_weights_is_forgotten_when_training_begins(dataset):
+    model, _ = fit(dataset)
+    model.calibrate(dataset)
+    model.decide_at(0.3)
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(dataset, model=model, on_epoch=stop)
+    assert (model.card["temperature"], model.card["decision"], model.card["training"]) == (1.0, None, None)
+
+
+def test_a_folder_that_takes_no_checkpoint_is_said_before_training(dataset, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(training._Training, "epoch", None)
+    with pytest.raises(OSError, match="checkpoint=.*file is no folder that can be written to"):
+        fit(dataset, checkpoint=tmp_path / "file")
+
+
+def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.warns(UserWarning, match="could not be written.*the training goes on"):
+        _, history = fit(dataset, checkpoint=tmp_path)
+    assert len(history) == QUICK["epochs"]
 
 
 @pytest.mark.parametrize(
