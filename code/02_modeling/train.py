@@ -31,6 +31,7 @@ from isicvision import (
     record,
     require,
 )
+from isicvision.evaluation import METRICS
 
 # the notebook's own defaults; a test compares the two
 PARAMETERS = {
@@ -112,7 +113,7 @@ def compare(run, model, test):
     """Print whether the metrics of a repeated run are those of its record."""
     evaluation = evaluate(model, test)
     for name, known in run["metrics"].items():
-        if isinstance(known, dict):  # the others say on what, and at which threshold
+        if name in METRICS:  # the others say on what, and at which threshold
             value = evaluation.metric(name)
             print(
                 f"{name}: {value!r}",

@@ -11,10 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 
-from . import __version__, cache
+from . import __version__, cache, datareport
 from .project import PROJECT_ROOT, replacing
 
 if TYPE_CHECKING:
@@ -153,7 +154,11 @@ def _count(part, labels):
 
 
 def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
-    """Add metrics with their 95 % intervals to run.json, and return its path."""
+    """Add metrics with their 95 % intervals to run.json, and return its path.
+
+    Where only some diagnoses were confirmed in a way that occurs with every label (`datareport.confirmed_alike`), the
+    ROC AUC of those pictures stands beside that of all, and their number.
+    """
     path = Path(folder) / FILE
     run = read(path)
     table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
@@ -164,6 +169,12 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
         "threshold": evaluation.threshold,
         **table.to_dict("index"),
     }
+    alike = evaluation.where(datareport.confirmed_alike(evaluation.table))
+    if 0 < len(alike.table) < len(evaluation.table):
+        found = (alike.metric("roc_auc"), *alike.interval("roc_auc"))
+        figures = [None if np.isnan(figure) else figure for figure in found]
+        run["metrics"]["pictures_confirmed_alike"] = len(alike.table)
+        run["metrics"]["roc_auc_confirmed_alike"] = dict(zip(("value", "low", "high"), figures, strict=True))
     _write(path, run)
     return path
 

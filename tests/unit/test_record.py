@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from isicvision import Evaluation, ImageClassifier, record
@@ -44,6 +45,18 @@ def test_parts_are_counted_by_label_and_lesion_and_shared_lesions_are_told(made)
     benign = test.relabel({path: None for path in test.table.query("label == 'malignant'")["path"]})
     run = record.read(record.write(copy, model, {"test": benign}))
     assert run["split"]["test"]["labels"] == {"benign": 6, "malignant": 0}
+
+
+def test_the_area_of_those_confirmed_alike_stands_beside_that_of_all(made):
+    ways = pd.DataFrame({"dx_type": ["follow_up"] * 4 + ["histo"] * 8})
+    scores = [0.1] * 4 + [0.2, 0.8] * 4
+    labels = ["benign"] * 4 + ["malignant", "benign", "benign", "malignant"] * 2
+    record.add_metrics(made[0], Evaluation.from_scores(labels, scores, classes=LABELS, metadata=ways))
+    metrics = record.read(made[0] / "run.json")["metrics"]
+    assert metrics["pictures_confirmed_alike"] == 8
+    assert metrics["roc_auc_confirmed_alike"]["value"] == 0.5 < metrics["roc_auc"]["value"]
+    record.add_metrics(made[0], Evaluation.from_scores(labels, scores, classes=LABELS))
+    assert "pictures_confirmed_alike" not in record.read(made[0] / "run.json")["metrics"]
 
 
 def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made):
