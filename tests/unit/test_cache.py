@@ -80,7 +80,7 @@ def test_an_index_that_cannot_be_read_or_replaced_is_done_without(dataset):
         assert None not in cache.keys(dataset.paths)
     finally:
         index.rmdir()
-    odd = os.fsdecode(b"caf\xe9.jpg")  # a name that is no UTF-8
+    odd = os.fsdecode(b"\xe9.jpg")  # a name that is no UTF-8
     assert cache.keys([dataset.paths[0], odd]) == [*cache.keys(dataset.paths[:1]), None]
 
 
