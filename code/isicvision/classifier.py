@@ -362,7 +362,7 @@ class ImageClassifier:
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
         about = {name: self.card[name] for name in names} | {"pictures": record.manifest(dataset)}
         order = "".join(pictures.keys).encode() + targets.tobytes()
-        about["order_of_pictures"] = hashlib.sha256(order).hexdigest()[:16]
+        about["pictures_order"] = hashlib.sha256(order).hexdigest()[:16]
         augment, about["augmenters"] = self._augmentation(dataset)
         if validation is not None:
             if validation.augmenters or "augmented_from" in validation.table:

@@ -330,7 +330,7 @@ def test_other_validation_order_or_sublabels_are_another_training(dataset, tmp_p
     for other, seen, what in (
         (train, None, "validation"),
         (train, train, "validation"),
-        (turned, validation, "order"),
+        (turned, validation, "pictures_order"),
     ):
         with pytest.raises(ValueError, match=f"another training, with other {what}"):
             fit(other, seen, checkpoint=tmp_path)
