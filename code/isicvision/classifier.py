@@ -278,10 +278,9 @@ class ImageClassifier:
                 history = self._fine_tune(
                     dataset, pictures, targets, validation, chosen, checkpoint, **options, on_start=begin
                 )
-            except Exception:
-                if not begun:  # refused: the model stays as it was
+            finally:
+                if not begun:  # refused, or stopped before it began: the model stays as it was
                     self.card["sublabels"], self.network.head[-1], self.network.label_of = before
-                raise
             rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(chosen) | {
                 "precision": history.attrs["precision"],
@@ -615,7 +614,7 @@ class ImageClassifier:
     def save(self, folder: str | Path) -> Path:
         """Write network.safetensors, model.json and, if there are such, classifier.skops and familiarity.safetensors.
 
-        Returns the folder.
+        Returns the folder, as it was given.
 
         An earlier model in `folder` is replaced as a whole, and stays if this is interrupted; no file holds a pickle.
 
@@ -624,15 +623,12 @@ class ImageClassifier:
         ValueError
             If `folder` holds something else than a model.
         """
-        folder = Path(folder).resolve()  # the folder itself, not a link to it or "."
+        given, folder = Path(folder), Path(folder).resolve()  # the folder itself, not a link to it or "."
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; choose a folder for the model")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").exists():
             raise ValueError(f"{folder} holds files that are no model; choose another folder")
-        if (
-            not folder.exists() and _aside(folder).exists()
-        ):  # an earlier `save` was stopped between two renamings
-            _aside(folder).rename(folder)
+        _put_back(folder)
         new = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -650,7 +646,7 @@ class ImageClassifier:
             folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-        return folder
+        return given
 
     @classmethod
     def load(cls, folder: str | Path) -> ImageClassifier:
@@ -664,8 +660,7 @@ class ImageClassifier:
             If classifier.skops holds types that scikit-learn does not define: they might run any code.
         """
         folder = Path(folder)
-        if not folder.exists() and _aside(folder).exists():  # `save` was stopped between two renamings
-            _aside(folder).rename(folder)
+        _put_back(folder)
         if not (folder / "model.json").exists():
             raise FileNotFoundError(f"{folder} holds no model (no model.json): train one and save it there")
         names = ("backbone", "labels", "image_size", "dropout", "seed")
@@ -740,6 +735,12 @@ def _trusted_types(file):
 
 def _aside(folder):
     return folder.with_name(f".{folder.name}.old")
+
+
+def _put_back(folder):
+    """Put a model in its place that `save`, stopped between two renamings, has left aside."""
+    if not folder.exists() and _aside(folder).exists():
+        _aside(folder).rename(folder)
 
 
 def _with_settings(signature):
