@@ -58,7 +58,7 @@ def _mlflow(settings):
         if mlflow.get_experiment_by_name("isicvision") is None:
             mlflow.create_experiment("isicvision", (folder / "mlflow-artifacts").as_uri())
     mlflow.set_experiment("isicvision")
-    with mlflow.start_run(nested=mlflow.active_run() is not None):
+    with mlflow.start_run(nested=True):  # within a run of the caller's, if there is one
         mlflow.log_params(settings)
         yield lambda row: mlflow.log_metrics(row, row["epoch"])
 

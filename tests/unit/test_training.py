@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -510,10 +511,18 @@ def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracke
         events = EventAccumulator(str(folder / "tensorboard" / "run-001"))
         events.Reload()
         assert len(events.Scalars("train_loss")) == 2
+        small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
+        shutil.rmtree(folder / "tensorboard" / "run-001")
+        small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
+        assert sorted(run.name for run in (folder / "tensorboard").iterdir()) == ["run-002", "run-003"]
     else:
         import mlflow
 
         runs = mlflow.search_runs(experiment_names=["isicvision"], output_format="list")
         assert runs[0].data.params["batch_size"] == "5" and "train_loss" in runs[0].data.metrics
+        with mlflow.start_run() as own:
+            small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
+            assert mlflow.active_run().info.run_id == own.info.run_id
+        assert len(mlflow.search_runs(experiment_names=["isicvision"])) == 3  # the caller's, and one in it
     with pytest.raises(ValueError, match="tracker is 'tensorboard', 'mlflow', None, not 'paper'"):
         small().fit(dataset, tracker="paper", epochs=1)
