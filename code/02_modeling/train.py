@@ -8,7 +8,8 @@ It reads outputs/dataset.csv, or with --data a folder with a subfolder a label (
 writes outputs/split/ and outputs/model/. A parameter file may hold any of the names in
 PARAMETERS; those that belong to other notebooks are passed over. With --checkpoint a job that was killed goes on where
 it was, by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
-says whether the metrics are. The pictures are those of the dataset.csv beside the recorded model's folder.
+says whether the metrics are. The pictures are those of the dataset.csv beside the recorded model's folder,
+or of --data.
 """
 
 import argparse
@@ -109,6 +110,17 @@ def train(p, dataset, checkpoint=None, expected=None):
     return model, parts["test"]
 
 
+def read_parameters(file):
+    """Read a YAML file of names and values: dict."""
+    try:
+        given = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        sys.exit(f"{file} cannot be read as a parameter file: {error}")
+    if not isinstance(given, dict):
+        sys.exit(f"{file} is no parameter file: it should hold lines such as EPOCHS: 12")
+    return given
+
+
 def compare(run, model, test):
     """Print whether the metrics of a repeated run are those of its record."""
     evaluation = evaluate(model, test)
@@ -133,7 +145,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     given, run = {}, None
     if arguments.parameters:
-        given = yaml.safe_load(Path(arguments.parameters).read_text(encoding="utf-8")) or {}
+        given = read_parameters(arguments.parameters)
     if arguments.rerun:
         arguments.rerun = Path(arguments.rerun).resolve()
         run = record.read(arguments.rerun)
@@ -149,11 +161,14 @@ if __name__ == "__main__":
     if arguments.outputs:
         given["OUTPUTS"] = str(Path(arguments.outputs).resolve())
     checkpoint = arguments.checkpoint and Path(arguments.checkpoint).resolve()
-    dataset = arguments.data and ImageDataset.from_folder(Path(arguments.data).resolve())
+    dataset = ImageDataset.from_folder(Path(arguments.data).resolve()) if arguments.data else None
     os.chdir(PROJECT_ROOT)
     parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
     beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
-    dataset = dataset or ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
+    if dataset is None:
+        if run and not (beside / "dataset.csv").exists():
+            sys.exit(f"{beside / 'dataset.csv'} is not there: say by --data where the recorded pictures are.")
+        dataset = ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
     model, test = train(parameters, dataset, checkpoint, run and run["split"])
     if run and run["metrics"]:
         compare(run, model, test)

@@ -102,7 +102,7 @@ class Arrays:
 
     def make_room(self, count: int) -> None:
         """Delete the arrays of any kind that were not used for longest, until `count` more fit in the limit."""
-        limit = round(float(os.environ.get("ISICVISION_CACHE_GB") or LIMIT) * 1e9)
+        limit = _limit()
         files = []
         for shelf, _, names in os.walk(folder()):
             for path in (os.path.join(shelf, name) for name in names if shelf != str(folder())):
@@ -121,6 +121,15 @@ class Arrays:
                 "time, which is slower; ISICVISION_CACHE_GB=… allows more",
                 stacklevel=4,
             )
+
+
+def _limit():
+    """Return how many bytes all arrays may take."""
+    given = os.environ.get("ISICVISION_CACHE_GB") or LIMIT
+    try:
+        return round(float(given) * 1e9)
+    except (ValueError, OverflowError):  # the latter of inf
+        raise ValueError(f"ISICVISION_CACHE_GB is a number of GB, such as {LIMIT}, not {given!r}") from None
 
 
 def _checksum(array):

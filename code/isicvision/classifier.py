@@ -320,6 +320,8 @@ class ImageClassifier:
         if self.classifier is not None:
             raise ValueError(f"features + {self.classifier} have no learning rate to be found")
         chosen = self._settings(settings)
+        if len(dataset) < 2:
+            raise ValueError("a range test needs two pictures or more")
         count = min(len(dataset), training.RAMP_STEPS * chosen.batch_size)
         shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=self.seed))
         shown, pictures = self._sound(shown, "training", chosen.train_image_size)

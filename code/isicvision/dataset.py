@@ -238,7 +238,7 @@ class ImageDataset:
         """Write the table as CSV (the pictures stay where they are) and return its path."""
         csv = Path(csv)
         with replacing(csv) as part:
-            self.table.to_csv(part, index=False)
+            self.table.to_csv(part, index=False, errors="surrogateescape")  # names of files may be no UTF-8
         return csv
 
     def __len__(self):

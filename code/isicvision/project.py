@@ -60,9 +60,12 @@ def read_csv(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterab
     """Read a CSV file; columns of `text` and `verbatim` stay text, the latter also where they say NA or None."""
     import pandas as pd  # takes a while to import
 
-    missing = {name: [""] if name in verbatim else MISSING for name in pd.read_csv(path, nrows=0)}
+    options: dict = {"encoding_errors": "surrogateescape"}  # names that are no UTF-8
+    missing = {name: [""] if name in verbatim else MISSING for name in pd.read_csv(path, nrows=0, **options)}
     kinds = dict.fromkeys([*text, *verbatim], str)
-    return pd.read_csv(path, dtype=kinds, na_values=missing, keep_default_na=False, low_memory=False)
+    return pd.read_csv(
+        path, dtype=kinds, na_values=missing, keep_default_na=False, low_memory=False, **options
+    )
 
 
 def folder_name(value: object, lower: bool = False) -> str | None:

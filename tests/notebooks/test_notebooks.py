@@ -140,6 +140,29 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 1 and "has no parameters of this job" in refused.stderr
 
+    (tmp_path / "dataset.csv").unlink()
+    command = [*job, "--rerun", tmp_path / "model" / "run.json", "--outputs", tmp_path]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1 and "say by --data where" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("EPOCHS: [1, 2", "cannot be read as a parameter file"),
+        ("EPOCHS", "no parameter file"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_parameter_file_the_job_cannot_read_is_named(tmp_path, text, message):
+    file = tmp_path / "odd.yaml"
+    if text is not None:
+        file.write_text(text)
+    command = [sys.executable, "code/02_modeling/train.py", "--parameters", file, "--outputs", tmp_path]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1 and f"{file}" in refused.stderr and message in refused.stderr
+    assert "Traceback" not in refused.stderr
+
 
 def test_the_jobs_defaults_are_the_notebooks():
     text = (ROOT / "code/02_modeling/train.py").read_text()

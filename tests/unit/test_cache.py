@@ -116,6 +116,13 @@ def test_more_than_its_bound_is_decoded_anew_with_a_warning(dataset, monkeypatch
     assert np.array_equal(pictures[[20]][0], pixels.decode(dataset.paths[20], 32))
 
 
+@pytest.mark.parametrize("value", ["much", "nan", "inf"])
+def test_a_bound_that_is_no_number_is_named(dataset, monkeypatch, value):
+    monkeypatch.setenv("ISICVISION_CACHE_GB", value)
+    with pytest.raises(ValueError, match=f"ISICVISION_CACHE_GB is a number of GB, such as 20, not '{value}'"):
+        cache.Pictures(dataset.paths, 32)
+
+
 def test_a_full_disk_is_warned_of_once_and_nothing_is_lost(dataset, monkeypatch):
     real, left = os.replace, iter(range(7))
 

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 import tempfile
 import warnings
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from isicvision import ImageDataset
+from isicvision import ImageDataset, cache
 from isicvision.quality import MEASURES
 
 CODE = Path(__file__).resolve().parents[2] / "code"
@@ -425,6 +426,18 @@ def test_names_that_look_like_numbers_or_like_nothing_survive_saving(dataset, tm
     for column in ("label", "group"):
         assert loaded[column].tolist() == table[column].tolist()
     assert loaded["sublabel"].isna().tolist() == (table["label"] == "1").tolist()
+
+
+def test_names_that_are_no_utf8_survive_saving_and_are_read(folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    (pictures / "benign" / "p00.jpg").rename(os.fsdecode(bytes(pictures / "benign") + b"/m\xe4l.jpg"))
+    dataset = ImageDataset.from_folder(pictures).check()
+    assert len(dataset) == 24
+    loaded = ImageDataset.load(dataset.save(tmp_path / "saved.csv"))
+    assert sorted(loaded.paths) == sorted(dataset.paths)
+    assert sum(not path.isascii() for path in loaded.paths) == 1
+    assert not cache.Pictures(loaded.paths, 64).broken
 
 
 def test_save_and_load_keep_the_table(dataset, tmp_path):

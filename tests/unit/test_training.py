@@ -498,6 +498,11 @@ def test_the_range_test_suggests_a_rate_that_learns_and_leaves_the_model_alone(d
     assert table["learning_rate"].is_monotonic_increasing and 1e-6 < table.attrs["suggestion"] < 0.3
 
 
+def test_a_range_test_of_one_picture_is_refused(dataset):
+    with pytest.raises(ValueError, match="range test needs two pictures"):
+        small().find_learning_rate(dataset.sample(1), progress=False)
+
+
 @pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
 def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracker):
     pytest.importorskip(tracker)
