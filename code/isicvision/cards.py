@@ -46,7 +46,7 @@ def model_card(folder: str | os.PathLike) -> Path:
     if any(model.get(name) != value for name, value in run.get("model", {}).items()):
         raise ValueError(f"{of_run} is of another model than {path.name}: write it anew with record.write")
     names = [field.name for field in dataclasses.fields(Settings)]
-    counts, network = training.get("pictures", {}), folder / "network.safetensors"
+    counts, weights = training.get("pictures", {}), [*folder.glob("network*.safetensors")]
     return _write(
         folder / "README.md",
         "model_card.md.j2",
@@ -55,7 +55,7 @@ def model_card(folder: str | os.PathLike) -> Path:
         training=training,
         settings={name: training[name] for name in names if training.get(name) is not None},
         parts=run.get("split") or {"train": training | {"pictures": sum(counts.values()), "labels": counts}},
-        megabytes=network.stat().st_size / 1e6 if network.exists() else None,
+        megabytes=sum(file.stat().st_size for file in weights) / 1e6 if weights else None,
     )
 
 

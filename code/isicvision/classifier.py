@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+import accelerate
 import numpy as np
+import pandas as pd
 import sklearn
 import skops.io
 import torch
@@ -33,14 +35,13 @@ from .project import listed
 from .settings import Settings, is_number, is_whole, plain
 
 if TYPE_CHECKING:
-    import pandas as pd
     from sklearn.base import BaseEstimator
 
     from .dataset import ImageDataset
 
 CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
 VIEWS = (1, 2, 4, 8)
-FORMAT = 2
+FORMAT = 3
 """Of model.json."""
 WORTH_EXPORTING = 500
 """So many pictures of 224 px on a CPU, and ONNX Runtime with its export is faster than torch."""
@@ -74,6 +75,8 @@ class ImageClassifier:
 
     Attributes
     ----------
+    networks : list of isicvision.network.Network
+        One, or as many as `fit` was told by ``members``.
     card : dict
         What `save` writes to model.json: network, labels, settings, history, versions.
     step_loss : list of float
@@ -121,7 +124,7 @@ class ImageClassifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(self.backbone, len(self.labels), weights, dropout)
-        self.network = network.to(hardware.default_device()).eval()
+        self.networks = [network.to(hardware.default_device()).eval()]
         self.card: dict[str, Any] = {
             "format": FORMAT,
             "labels": self.labels,
@@ -137,6 +140,7 @@ class ImageClassifier:
             "weights_licence": self.backbone.licence if weights == "imagenet" else None,
             "sublabels": None,
             "classifier": None if classifier is None else str(classifier),
+            "members": 1,
             "temperature": 1.0,
             "scores": None,
             "scores_pictures": None,
@@ -176,6 +180,11 @@ class ImageClassifier:
         model._augmenter = augmentation.dermoscopy()
         model.card["preset"] = preset
         return model
+
+    @property
+    def network(self) -> Network:
+        """The first of `networks`: what `summary`, `featurize` and `familiarize` are of."""
+        return self.networks[0]
 
     @property
     def device(self) -> torch.device:
@@ -271,6 +280,8 @@ class ImageClassifier:
             def begin():
                 nonlocal begun
                 begun = True
+                del self.networks[1:]
+                self.card["members"] = 1
                 self._forget()
 
             options = {"tracker": tracker, "workers": workers, "progress": progress, "on_epoch": on_epoch}
@@ -350,21 +361,21 @@ class ImageClassifier:
             pictures = self._pictures(dataset, size)
         return dataset, pictures
 
-    def _augmentation(self, dataset):
+    def _augmentation(self, dataset, member=0):
         """Return the pipeline of a dataset, or of the preset, with its description; None and "none" without one."""
         augmenters = dataset.augmenters or (self._augmenter and (self._augmenter,))
         if not augmenters:
             return None, "none"
-        return augmentation.Pipeline(augmenters, self.seed), augmentation.described(augmenters)
+        return augmentation.Pipeline(augmenters, self.seed + member), augmentation.described(augmenters)
 
-    def _fine_tune(self, dataset, pictures, targets, validation, settings, checkpoint, **options):
+    def _fine_tune(self, dataset, pictures, targets, validation, settings, checkpoint, on_epoch, **options):
         if len(dataset) < 2:
             raise ValueError("training needs two pictures or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
         about = {name: self.card[name] for name in names} | {"pictures": record.manifest(dataset)}
         order = "".join(pictures.keys).encode() + targets.tobytes()
         about["pictures_order"] = hashlib.sha256(order).hexdigest()[:16]
-        augment, about["augmenters"] = self._augmentation(dataset)
+        _, about["augmenters"] = self._augmentation(dataset)
         if validation is not None:
             if validation.augmenters or "augmented_from" in validation.table:
                 raise ValueError("the validation pictures are augmented: only training pictures may be")
@@ -373,18 +384,34 @@ class ImageClassifier:
                 raise ValueError("there is no validation picture that can be read")
             about["validation"] = record.manifest(validation)
             validation = (seen, self._targets(validation, "validation"))
-        return training.train(
-            self.network,
-            pictures,
-            targets,
-            settings,
-            validation=validation,
-            augment=augment,
-            seed=self.seed,
-            folder=checkpoint,
-            about=about,
-            **options,
-        )
+        start = copy.deepcopy(self.network) if settings.members > 1 else None
+        history = None
+        for member in range(settings.members):
+            network, folder = self.network, checkpoint
+            if member:
+                network, options["on_start"] = copy.deepcopy(start), None
+                folder = checkpoint and Path(checkpoint, f"member{member + 1}")
+            if settings.members > 1 and options["progress"]:
+                accelerate.PartialState().print(f"network {member + 1} of {settings.members}")
+            own = training.train(
+                network,
+                pictures,
+                targets,
+                settings,
+                validation=validation,
+                augment=self._augmentation(dataset, member)[0],
+                seed=self.seed + member,
+                folder=folder,
+                about=about,
+                on_epoch=on_epoch and (lambda own, earlier=history: on_epoch(_joined(earlier, own))),
+                **options,
+            )
+            if member:
+                self.networks.append(network)
+                self.card["members"] = len(self.networks)
+            history = _joined(history, own)
+            settings = dataclasses.replace(settings, precision=own.attrs["precision"])
+        return history
 
     def _fit_classifier(self, dataset, targets):
         classifier = sklearn.base.clone(self.classifier)
@@ -586,7 +613,7 @@ class ImageClassifier:
         """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
         if self.classifier is not None:
             return Features(self.network)
-        return Scores(self.network, self.views, self.card["temperature"])
+        return Scores(self.networks, self.views, self.card["temperature"])
 
     def _require_fitted(self):
         if self.classifier is not None and self.card["training"] is None:
@@ -594,7 +621,8 @@ class ImageClassifier:
 
     def _apply(self, module, pictures, numbers, title):
         """Apply a module to many pictures, by ONNX Runtime where that is faster and installed."""
-        work = len(numbers) * getattr(module, "views", 1) * (self.image_size / 224) ** 2
+        runs = module.views * len(module.networks) if isinstance(module, Scores) else 1
+        work = len(numbers) * runs * (self.image_size / 224) ** 2
         if work >= WORTH_EXPORTING and self.device.type == "cpu":
             try:
                 from . import export
@@ -616,7 +644,7 @@ class ImageClassifier:
     def save(self, folder: str | Path) -> Path:
         """Write network.safetensors, model.json and, if there are such, classifier.skops and familiarity.safetensors.
 
-        Returns the folder, as it was given.
+        Further networks of ``members`` are network2.safetensors, and so on. Returns the folder, as it was given.
 
         An earlier model in `folder` is replaced as a whole, and stays if this is interrupted; no file holds a pickle.
 
@@ -634,7 +662,8 @@ class ImageClassifier:
         new = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        save_model(self.network, str(new / "network.safetensors"))
+        for file, network in zip(_files(len(self.networks)), self.networks, strict=True):
+            save_model(network, str(new / file))
         if self.classifier is not None:
             skops.io.dump(self.classifier, new / "classifier.skops")
             _trusted_types(new / "classifier.skops")  # now, not when it is wanted
@@ -685,7 +714,10 @@ class ImageClassifier:
     def _load(cls, folder, card, names):
         model = cls(**{name: card[name] for name in names}, weights=None, views=card.get("views", 1))
         model._fit_head(model.network, card.get("sublabels"))
-        load_values(model.network, load_file(folder / "network.safetensors"))
+        files = _files(card.get("members", 1))
+        model.networks += [copy.deepcopy(model.network) for _ in files[1:]]
+        for file, network in zip(files, model.networks, strict=True):
+            load_values(network, load_file(folder / file))
         if card["classifier"] is not None:
             file = folder / "classifier.skops"
             model.classifier = skops.io.load(file, trusted=_trusted_types(file))
@@ -713,6 +745,20 @@ class ImageClassifier:
         from . import export  # onnx takes seconds to import, and belongs to an extra
 
         return export.write_onnx(self, path)
+
+
+def _joined(earlier, history):
+    """Append the history of another network to that of the `earlier` ones, if any; its epochs are counted on."""
+    if earlier is None:
+        return history
+    joined = pd.concat([earlier, history.set_index(history.index + len(earlier))])
+    joined.attrs = history.attrs | {"step_loss": earlier.attrs["step_loss"] + history.attrs["step_loss"]}
+    return joined
+
+
+def _files(members):
+    """List the files of a model's networks."""
+    return ["network.safetensors", *(f"network{number}.safetensors" for number in range(2, members + 1))]
 
 
 def _digest(module):

@@ -34,7 +34,7 @@ def write_onnx(model: ImageClassifier, path: str | Path) -> Path:
         raise RuntimeError("the model is not trained yet: call fit first")
     names, module = ["scores" if model.classifier is None else "features"], model.scoring_module()
     if model.familiarity is not None:
-        names, module = [*names, "distance"], WithDistance(module, model.familiarity)
+        names, module = [*names, "distance"], WithDistance(module, model.network, model.familiarity)
     graph = network_graph(module, model.image_size, names)
     if model.classifier is not None:
         graph = _append_classifier(graph, model)

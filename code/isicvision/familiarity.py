@@ -104,16 +104,16 @@ class StageMeans(nn.Module):
 class WithDistance(nn.Module):
     """What gives scores or features, and a `Familiarity`: both from one run of the network.
 
-    `scoring` has `network`, and runs it on the pictures as they are before any other view of them.
+    `scoring` runs `network`, one of its parts, on the pictures as they are before any other view of them.
     """
 
-    def __init__(self, scoring: nn.Module, familiarity: Familiarity):
+    def __init__(self, scoring: nn.Module, network: Network, familiarity: Familiarity):
         super().__init__()
-        self.scoring, self.familiarity = scoring, familiarity
+        self.scoring, self.network, self.familiarity = scoring, network, familiarity
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map uint8 pictures of shape (n, height, width, 3) to what `scoring` gives, and distances of shape (n,)."""
-        with taps(self.scoring.network) as found:
+        with taps(self.network) as found:
             result = self.scoring(pictures)
         of_first_view = found[: len(found) // getattr(self.scoring, "views", 1)]
         return result, self.familiarity(torch.cat(of_first_view, 1))

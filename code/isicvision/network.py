@@ -99,11 +99,11 @@ def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 
 
 class Scores(nn.Module):
-    """A network and the softmax behind it, averaged over the views of each picture, at a temperature."""
+    """Networks and the softmax behind them, averaged over networks and views of each picture, at a temperature."""
 
-    def __init__(self, network: Network, views: int = 1, temperature: float = 1.0):
+    def __init__(self, networks: Sequence[Network], views: int = 1, temperature: float = 1.0):
         super().__init__()
-        self.network, self.views, self.temperature = network, views, temperature
+        self.networks, self.views, self.temperature = nn.ModuleList(networks), views, temperature
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
@@ -112,7 +112,7 @@ class Scores(nn.Module):
             seen = pictures.transpose(1, 2) if view & 4 else pictures
             turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
             seen = seen.flip(turned) if turned else seen
-            scores.append(torch.softmax(self.network(seen), dim=1))
+            scores += [torch.softmax(network(seen), dim=1) for network in self.networks]
         scores = torch.stack(scores).mean(0)
         if self.temperature == 1:
             return scores

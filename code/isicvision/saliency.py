@@ -18,8 +18,8 @@ def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = N
     """Say which parts of each picture speak for a label, by Captum's LayerGradCam.
 
     Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017, at the
-    last layer that still knows where things are. The map is coarse, and no proof: it shows what moved the score, not
-    why.
+    last layer that still knows where things are; of several networks the maps are added up. The map is coarse, and no
+    proof: it shows what moved the score, not why.
 
     Parameters
     ----------
@@ -48,11 +48,10 @@ def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = N
     if model.classifier is not None:
         raise ValueError("a scikit-learn classifier has no gradient: saliency is of fine-tuned networks")
     batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(model.device)
-    layer = _last_with_places(model.network, batch[:1])
-    maps = LayerGradCam(model.network, layer).attribute(
-        batch, target=model.labels.index(label), relu_attributions=True
-    )
-    maps = maps[:, 0].detach().cpu().numpy()
+    target, maps = model.labels.index(label), 0
+    for network in model.networks:
+        cam = LayerGradCam(network, _last_with_places(network, batch[:1]))
+        maps = maps + cam.attribute(batch, target=target, relu_attributions=True)[:, 0].detach().cpu().numpy()
     maps = maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
     side = pictures.shape[1:3][::-1]
     return np.stack([cv2.resize(each, side, interpolation=cv2.INTER_LINEAR) for each in maps])

@@ -70,6 +70,10 @@ class Settings:
     ema
         Keep a moving average of the weights with this decay (0 to below 1) and take it as the result (Polyak and
         Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992).
+    members
+        Train so many networks from the same start, each with random numbers of its own, and average their scores: in so
+        many times the time, of training and of prediction (Lakshminarayanan, Pritzel and Blundell, Simple and Scalable
+        Predictive Uncertainty Estimation using Deep Ensembles, 2017).
     keep : "last" or "best"
         Weights of the last epoch, or of that with the best validation figure: ROC AUC, or the loss where that is
         not defined.
@@ -100,6 +104,7 @@ class Settings:
     precision: str = "auto"
     compile: bool = False
     ema: float | None = None
+    members: int = 1
     keep: str = "last"
     patience: int | None = None
 
@@ -119,7 +124,7 @@ class Settings:
         def one_or_more(value):
             return is_whole(value, 1)
 
-        check("epochs batch_size accumulate", one_or_more, "a whole number of 1 or more")
+        check("epochs batch_size accumulate members", one_or_more, "a whole number of 1 or more")
         check("freeze_epochs frozen_stages", lambda value: is_whole(value, 0), "a whole number of 0 or more")
         check("freeze_epochs", lambda value: value <= self.epochs, f"at most epochs ({self.epochs})")
         check("accumulate", lambda value: value <= self.batch_size, f"at most batch_size ({self.batch_size})")

@@ -651,6 +651,7 @@ class ParamsUI(_Widget):
             "freeze_epochs": number(max=200),
             "label_smoothing": ipywidgets.FloatSlider(max=0.5, step=0.01),
             "class_weight": choice(options=["balanced", None]),
+            "members": number(min=1, max=10),
         }
         for name, control in self.controls.items():
             control.description, control.style.description_width = name, "120px"

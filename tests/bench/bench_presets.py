@@ -3,13 +3,14 @@
     python tests/bench/bench_presets.py --presets fast balanced       # goes on where it was stopped
     python tests/bench/bench_presets.py --presets balanced --all      # train on all pictures, and only save the model
 
-Writes a row a run to docs/measurements/presets.csv, and prints the mean ROC AUC of each preset with a 95 % interval: a
-bootstrap over lesions, in which a lesion drawn twice counts twice in every split that tests it; of several presets also
-the ROC AUC of their averaged scores on each split. Models and scores stay in outputs/presets.
+Writes a row a run to docs/measurements/presets.csv, the scores of its test pictures to docs/measurements/presets, and
+prints the mean ROC AUC of each preset with a 95 % interval: a bootstrap over lesions, in which a lesion drawn twice
+counts twice in every split that tests it. Models stay in outputs/presets.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ from sklearn.metrics import roc_auc_score
 from isicvision import PROJECT_ROOT, Evaluation, ImageClassifier, record
 
 TARGET = PROJECT_ROOT / "docs" / "measurements" / "presets.csv"
+SCORES = TARGET.with_suffix("")
 MODELS = PROJECT_ROOT / "outputs" / "presets"
-COLUMNS = ["path", "group", "malignant", "score"]
+COLUMNS = ["picture", "lesion", "malignant", "score"]
 
 
 def run(pictures, preset, seed):
@@ -37,9 +39,13 @@ def run(pictures, preset, seed):
     )
     record.write(folder, model, {"train": train, "test": test}, {"PRESET": preset, "SEED": seed}, evaluation)
     scores = test.table.assign(
-        malignant=test.table["label"] == "malignant", score=probabilities[:, model.labels.index("malignant")]
+        picture=[Path(path).stem for path in test.paths],
+        lesion=test.table["group"],
+        malignant=(test.table["label"] == "malignant").astype(int),
+        score=probabilities[:, model.labels.index("malignant")].round(4),
     )
-    scores[COLUMNS].to_csv(MODELS / f"{preset}-{seed}.csv", index=False)
+    SCORES.mkdir(exist_ok=True)
+    scores[COLUMNS].to_csv(SCORES / f"{preset}-{seed}.csv", index=False)
     low, high = evaluation.interval("roc_auc")
     return {
         "preset": preset,
@@ -59,8 +65,8 @@ def run(pictures, preset, seed):
 
 def mean_interval(preset, seeds, resamples=1000):
     """Return the mean ROC AUC over the splits, and its 95 % interval."""
-    tables = [pd.read_csv(MODELS / f"{preset}-{seed}.csv") for seed in seeds]
-    lesions, numbers = np.unique(pd.concat(tables)["group"], return_inverse=True)
+    tables = [pd.read_csv(SCORES / f"{preset}-{seed}.csv") for seed in seeds]
+    lesions, numbers = np.unique(pd.concat(tables)["lesion"], return_inverse=True)
     parts = np.split(numbers, np.cumsum([len(table) for table in tables])[:-1])
     random = np.random.default_rng(0)
 
@@ -106,20 +112,12 @@ def main():
                 rows.append(run(pictures, preset, seed))
                 print(rows[-1], flush=True)
                 pd.DataFrame(rows).to_csv(TARGET, index=False)
-        if all((MODELS / f"{preset}-{seed}.csv").exists() for seed in options.seeds):
+        if all((SCORES / f"{preset}-{seed}.csv").exists() for seed in options.seeds):
             value, low, high = mean_interval(preset, options.seeds)
             print(
                 f"{preset}: mean ROC AUC of {len(options.seeds)} splits {value:.3f} [{low:.3f}, {high:.3f}]",
                 flush=True,
             )
-    files = {seed: [MODELS / f"{preset}-{seed}.csv" for preset in options.presets] for seed in options.seeds}
-    if len(options.presets) > 1 and all(file.exists() for each in files.values() for file in each):
-        together = []
-        for each in files.values():
-            tables = [pd.read_csv(file) for file in each]
-            scores = sum(table["score"] for table in tables)
-            together.append(f"{roc_auc_score(tables[0]['malignant'], scores):.3f}")
-        print(f"{' and '.join(options.presets)}, scores averaged: {', '.join(together)}")
 
 
 if __name__ == "__main__":
