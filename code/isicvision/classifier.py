@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -247,7 +248,8 @@ class ImageClassifier:
         Returns
         -------
         pandas.DataFrame or None
-            The history, a row an epoch (see `training.train`); None with a scikit-learn classifier.
+            The history, a row an epoch (see `training.train`); None with a scikit-learn classifier. With several
+            ``members`` the rows of all, one after the other, with a column ``network`` (1, 2, …).
 
         Raises
         ------
@@ -391,6 +393,7 @@ class ImageClassifier:
             if member:
                 network, options["on_start"] = copy.deepcopy(start), None
                 folder = checkpoint and Path(checkpoint, f"member{member + 1}")
+            joined = partial(_joined, history, member + 1 if settings.members > 1 else None)
             if settings.members > 1 and options["progress"]:
                 accelerate.PartialState().print(f"network {member + 1} of {settings.members}")
             own = training.train(
@@ -403,13 +406,13 @@ class ImageClassifier:
                 seed=self.seed + member,
                 folder=folder,
                 about=about,
-                on_epoch=on_epoch and (lambda own, earlier=history: on_epoch(_joined(earlier, own))),
+                on_epoch=on_epoch and (lambda own, joined=joined: on_epoch(joined(own))),
                 **options,
             )
             if member:
                 self.networks.append(network)
                 self.card["members"] = len(self.networks)
-            history = _joined(history, own)
+            history = joined(own)
             settings = dataclasses.replace(settings, precision=own.attrs["precision"])
         return history
 
@@ -747,8 +750,11 @@ class ImageClassifier:
         return export.write_onnx(self, path)
 
 
-def _joined(earlier, history):
-    """Append the history of another network to that of the `earlier` ones, if any; its epochs are counted on."""
+def _joined(earlier, number, history):
+    """Append the history of network `number` to that of the earlier ones; its epochs are counted on."""
+    if number is None:
+        return history
+    history = history.assign(network=number)
     if earlier is None:
         return history
     joined = pd.concat([earlier, history.set_index(history.index + len(earlier))])

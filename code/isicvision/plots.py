@@ -322,20 +322,30 @@ def augmented(
 
 
 def history(history: pd.DataFrame) -> Figure:
-    """Draw loss, accuracy, ROC AUC and learning rate by epoch, from the table that `ImageClassifier.fit` returns."""
+    """Draw loss, accuracy, ROC AUC and learning rate by epoch, from the table that `ImageClassifier.fit` returns.
+
+    Several networks (``members``) stand side by side.
+    """
     figure, axes = plt.subplots(1, 4, figsize=(13, 2.8), layout="constrained")
+    networks = [rows for _, rows in history.groupby("network")] if "network" in history else [history]
     for ax, name in zip(axes, ("loss", "accuracy", "roc_auc"), strict=False):
         for part, style, colour in (("train", "o--", COLOURS[0]), ("validation", "o-", COLOURS[1])):
             if f"{part}_{name}" in history:
-                values = history[f"{part}_{name}"]
-                ax.plot(history.index, values, style, color=colour, label=part, markersize=4)
+                for number, rows in enumerate(networks):
+                    label = None if number else part
+                    ax.plot(
+                        rows.index, rows[f"{part}_{name}"], style, color=colour, label=label, markersize=4
+                    )
         ax.set(xlabel="epoch", title=name.replace("roc_auc", "ROC AUC"))
         if ax.lines:
             ax.legend(frameon=False)
-    axes[3].step(history.index, history["learning_rate"], where="mid", color="0.3")
+    for rows in networks:
+        axes[3].step(rows.index, rows["learning_rate"], where="mid", color="0.3")
     axes[3].set(xlabel="epoch", title="learning rate", yscale="log")
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(integer=True)
+        for rows in networks[1:]:
+            ax.axvline(rows.index[0] - 0.5, color="0.8", linewidth=0.8)
     return figure
 
 

@@ -32,17 +32,23 @@ def run(pictures, preset, seed):
     history = model.fit(train, checkpoint=MODELS / f"{preset}-{seed}-checkpoint", progress=False)
     folder = model.save(MODELS / f"{preset}-{seed}")
     started = time.perf_counter()
-    probabilities = model.predict_proba(test)
+    networks, each = model.networks, []
+    for network in networks:
+        model.networks = [network]
+        each.append(model.predict_proba(test))
+    model.networks, probabilities = networks, np.mean(each, axis=0)
     scoring = time.perf_counter() - started
     evaluation = Evaluation.from_scores(
         test.table["label"], probabilities, groups=test.table["group"], classes=model.labels
     )
-    record.write(folder, model, {"train": train, "test": test}, {"PRESET": preset, "SEED": seed}, evaluation)
+    record.write(folder, model, {"train": train, "test": test}, {"PRESET": preset, "SEED": seed})
+    record.add_metrics(folder, evaluation)
+    malignant, column = (test.table["label"] == "malignant").astype(int), model.labels.index("malignant")
     scores = test.table.assign(
         picture=[Path(path).stem for path in test.paths],
         lesion=test.table["group"],
-        malignant=(test.table["label"] == "malignant").astype(int),
-        score=probabilities[:, model.labels.index("malignant")].round(4),
+        malignant=malignant,
+        score=probabilities[:, column].round(4),
     )
     SCORES.mkdir(exist_ok=True)
     scores[COLUMNS].to_csv(SCORES / f"{preset}-{seed}.csv", index=False)
@@ -60,6 +66,7 @@ def run(pictures, preset, seed):
         "training_seconds": round(history["seconds"].sum()),
         "scoring_seconds": round(scoring),
         "precision": history.attrs["precision"],
+        "each_network": " ".join(f"{roc_auc_score(malignant, alone[:, column]):.4f}" for alone in each),
     }
 
 

@@ -16,7 +16,7 @@ def parts(folder):
 
 
 def fit(train, members=2, seed=0, **settings):
-    model = small(seed=seed)
+    model = small("squeezenet1_1", seed=seed)  # its export is quick
     history = model.fit(train, progress=False, **QUICK | {"members": members} | settings)
     return model, history
 
@@ -69,6 +69,7 @@ def test_the_history_counts_on_from_network_to_network(parts):
     seen = []
     model, history = fit(parts[0], members=3, epochs=2, on_epoch=lambda so_far: seen.append([*so_far.index]))
     assert [*history.index] == [1, 2, 3, 4, 5, 6] and history.index.name == "epoch"
+    assert history["network"].tolist() == [1, 1, 2, 2, 3, 3]
     assert seen == [[*range(1, n + 1)] for n in range(1, 7)]
     assert len(model.step_loss) == 6 * len(steps(len(parts[0]), QUICK["batch_size"]))
     assert model.card["training"]["members"] == 3 and len(model.card["training"]["history"]) == 6

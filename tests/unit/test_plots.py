@@ -38,6 +38,13 @@ def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evalu
     assert (np.random.get_state()[1] == state).all()
 
 
+def test_the_curves_of_several_networks_are_not_joined():
+    rows = {"train_loss": [1, 0.5, 0.9, 0.4], "learning_rate": [0.1, 0.01] * 2, "network": [1, 1, 2, 2]}
+    loss = plots.history(pd.DataFrame(rows, index=[1, 2, 3, 4])).axes[0]
+    assert [[*line.get_xdata()] for line in loss.lines] == [[1, 2], [3, 4], [2.5, 2.5]]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train"]
+
+
 def test_scores_of_many_labels_are_drawn_as_the_positive_one_and_the_others():
     labels = list("abcdeabcde")
     evaluation = Evaluation.from_scores(labels, np.full((10, 5), 0.2), classes=list("abcde"), positive="b")
