@@ -12,6 +12,8 @@ from sklearn.frozen import FrozenEstimator
 from . import metrics
 from .evaluation import PREFIX, Evaluation, interval
 
+LARGEST_TEMPERATURE = 10
+
 
 class _Given(ClassifierMixin, BaseEstimator):
     """A classifier whose predictions are its input, for scikit-learn's calibration."""
@@ -46,7 +48,8 @@ def temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     Returns
     -------
     float
-        Above 1 if the scores are too sure of themselves. For `at_temperature`.
+        Above 1 if the scores are too sure of themselves. For `at_temperature`. From a tenth to 10: where the scores
+        of few pictures are all right, or all wrong, the likelihood alone would go to the ends of the line.
 
     Raises
     ------
@@ -58,10 +61,11 @@ def temperature(labels: np.ndarray, scores: np.ndarray) -> float:
         raise ValueError(f"calibration needs pictures of every class; there is none of number {missing[0]}")
     given = FrozenEstimator(_Given().fit(scores, labels))
     fitted = CalibratedClassifierCV(given, method="temperature").fit(scores, labels)
-    # it is what one pair of scores, nine to one, becomes
-    ratio = np.append([0.9, 0.1], np.zeros(len(classes) - 2))[None]
-    low, high = fitted.predict_proba(ratio)[0, [1, 0]]
-    return float(np.log(9) / np.log(high / low))
+    # it is what one pair of scores becomes; they lie close together, so that no temperature makes one of them 0
+    pair = np.array([0.5005, 0.4995])
+    high, low = fitted.predict_proba(np.append(pair, np.zeros(len(classes) - 2))[None])[0, :2]
+    value = np.log(pair[0] / pair[1]) / np.log(high / low)
+    return float(np.clip(value, 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE))
 
 
 def at_temperature(scores: np.ndarray, value: float) -> np.ndarray:

@@ -48,7 +48,7 @@ def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = N
     if model.classifier is not None:
         raise ValueError("a scikit-learn classifier has no gradient: saliency is of fine-tuned networks")
     batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(model.device)
-    target, maps = model.labels.index(label), 0
+    target, maps = model.labels.index(label), np.zeros(1, np.float32)
     for network in model.networks:
         cam = LayerGradCam(network, _last_with_places(network, batch[:1]))
         maps = maps + cam.attribute(batch, target=target, relu_attributions=True)[:, 0].detach().cpu().numpy()
