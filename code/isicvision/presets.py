@@ -14,6 +14,7 @@ _COMMON = {
     "body_rate": 0.5,
     "sublabels": True,
     "ema": 0.99,
+    "members": 1,
 }
 _MODEL = {"image_size": 160, "dropout": 0.2, "views": 8}
 _BALANCED = _COMMON | {"train_image_size": 128, "epochs": 9, "frozen_stages": 2}
