@@ -14,6 +14,7 @@ or of --data.
 
 import argparse
 import difflib
+import math
 import os
 import sys
 from pathlib import Path
@@ -127,6 +128,7 @@ def compare(run, model, test):
     for name, known in run["metrics"].items():
         if name in METRICS:  # the others say on what, and at which threshold
             value = evaluation.metric(name)
+            value = None if math.isnan(value) else value  # not defined: JSON knows no NaN
             print(
                 f"{name}: {value!r}",
                 "as before" if value == known["value"] else f"before: {known['value']!r}",
