@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import papermill
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
+
+from isicvision import Evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"))
@@ -162,6 +165,14 @@ def test_a_parameter_file_the_job_cannot_read_is_named(tmp_path, text, message):
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 1 and f"{file}" in refused.stderr and message in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_metric_that_is_not_defined_is_as_before_in_a_rerun(monkeypatch, capsys):
+    job = runpy.run_path(str(ROOT / "code/02_modeling/train.py"))
+    all_positive = Evaluation.from_scores(["benign", "malignant"], [0.9, 0.8])
+    monkeypatch.setitem(job["compare"].__globals__, "evaluate", lambda *_: all_positive)
+    job["compare"]({"metrics": {"npv": {"value": None}, "recall": {"value": 1.0}}}, None, None)
+    assert capsys.readouterr().out == "npv: None as before\nrecall: 1.0 as before\n"
 
 
 def test_the_jobs_defaults_are_the_notebooks():

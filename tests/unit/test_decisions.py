@@ -31,10 +31,8 @@ def test_the_temperature_of_logits_scaled_by_three_is_three():
 @pytest.mark.parametrize(("right", "end"), [(0.6, 0.1), (0.4, 10)])
 def test_scores_that_are_all_right_or_all_wrong_have_a_temperature_too(right, end):
     labels = np.arange(12) % 2
-    scores = np.where(labels[:, None] == [0, 1], right, 1 - right) + np.linspace(-0.05, 0.05, 12)[:, None] * [
-        1,
-        -1,
-    ]
+    scores = np.where(labels[:, None] == [0, 1], right, 1 - right)
+    scores += np.outer(np.linspace(-0.05, 0.05, 12), [1, -1])
     value = decisions.temperature(labels, scores)
     assert value == pytest.approx(end)
     assert np.isfinite(decisions.at_temperature(scores, value)).all()
