@@ -114,7 +114,7 @@ def main():
             sys.exit(f"There is no parameter file {text}")
         try:
             parameters = yaml.safe_load(text.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+        except (ValueError, yaml.YAMLError) as error:
             sys.exit(f"{text} cannot be read as YAML: {error}")
         if not isinstance(parameters, dict):
             sys.exit(f"{text} must hold lines like NAME: value")

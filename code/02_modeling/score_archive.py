@@ -176,6 +176,8 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: one a core")
     parser.add_argument("--features", action="store_true", help="instead of scores")
     arguments = parser.parse_args()
+    if arguments.workers < 1:
+        parser.error(f"--workers is 1 or more, not {arguments.workers}")
     score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
     count, broken = summary(Path(arguments.to))
     print(f"{count} pictures in {arguments.to}, {len(broken)} could not be read{listed(broken)}")

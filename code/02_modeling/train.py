@@ -156,7 +156,7 @@ if __name__ == "__main__":
                 f"{arguments.rerun} has no parameters of this job or of 01_train.ipynb: repeat it by what made it."
             )
         given |= run["parameters"]
-        given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
+        given["SETTINGS"] = (given["SETTINGS"] or {}) | {"precision": run["training"]["precision"]}
     for name in set(given) - set(PARAMETERS):
         if near := difflib.get_close_matches(name.upper(), PARAMETERS, 1, 0.8):
             print(f"{name} is no parameter of this job, and is passed over; did you mean {near[0]}?")
@@ -166,11 +166,12 @@ if __name__ == "__main__":
     dataset = ImageDataset.from_folder(Path(arguments.data).resolve()) if arguments.data else None
     os.chdir(PROJECT_ROOT)
     parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
+    parameters["SETTINGS"] = parameters["SETTINGS"] or {}
     beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
     if dataset is None:
         if run and not (beside / "dataset.csv").exists():
             sys.exit(f"{beside / 'dataset.csv'} is not there: say by --data where the recorded pictures are.")
         dataset = ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
     model, test = train(parameters, dataset, checkpoint, run and run["split"])
-    if run and run["metrics"]:
+    if run and run["metrics"] and PartialState().is_main_process:
         compare(run, model, test)

@@ -200,7 +200,7 @@ def _make(name, scratch=False):
 
 
 def _cut(network, last_layer, dropout):
-    """Take the last layer, the dropout in front of it and auxiliary heads away; share the other dropouts."""
+    """Take the last layer, the dropout in front of it and auxiliary heads away; share what else drops values."""
     names = [name for name, _ in network.named_modules()]
     before = names[names.index(last_layer) - 1]
     network.set_submodule(last_layer, nn.Identity())
@@ -213,6 +213,8 @@ def _cut(network, last_layer, dropout):
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Dropout) and module.p > 0:
             network.set_submodule(name, SharedDropout(dropout))
+        elif isinstance(module, torchvision.ops.StochasticDepth) and module.p > 0:  # "row" in all networks
+            network.set_submodule(name, SharedDropout(module.p, whole=True))
 
 
 def _digits(file_name):

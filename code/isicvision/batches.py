@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 BATCH = 64
-"""Pictures at a time where nothing is learnt."""
+"""Pictures of up to 224 px at a time where nothing is learnt; of larger ones fewer."""
 Augment = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 """Pictures and their keys to pictures, see `augmentation.Pipeline`."""
 
@@ -91,7 +91,8 @@ def forward(
     device = next(network.parameters()).device
     network.eval()
     numbers = np.arange(len(pictures)) if numbers is None else np.asarray(numbers)
-    batches = np.split(numbers, range(BATCH, len(numbers), BATCH))
+    at_once = max(1, min(BATCH, BATCH * 224**2 // max(1, pictures.shape[1] * pictures.shape[2])))
+    batches = np.split(numbers, range(at_once, len(numbers), at_once))
     loaded = load(Parts(pictures, None), [(batch, None) for batch in batches], device, 0)
     loaded = tqdm(
         loaded, total=len(batches), desc=progress, unit="batch", leave=False, delay=2, disable=not progress

@@ -30,6 +30,8 @@ from .project import listed
 
 LIMIT = 20
 """GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
+KINDS = ("pixels", "features")
+"""With what the names of the cache's own folders begin."""
 DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """Errors of an index that is to be made again: other columns than ours, or no database."""
 
@@ -59,9 +61,10 @@ class Arrays:
         try:
             if path.stat().st_size != self.bytes + 4:
                 return False
-            os.utime(path)
         except OSError:
             return False
+        with suppress(OSError):  # a cache that is another's, or read only
+            os.utime(path)
         return True
 
     def read(self, key: str, out: np.ndarray) -> bool:
@@ -104,16 +107,18 @@ class Arrays:
         """Delete the arrays of any kind that were not used for longest, until `count` more fit in the limit."""
         limit = _limit()
         files = []
-        for shelf, _, names in os.walk(folder()):
-            for path in (os.path.join(shelf, name) for name in names if shelf != str(folder())):
-                with suppress(FileNotFoundError):  # another run made room, too
-                    status = os.lstat(path)
-                    files.append((status.st_mtime, status.st_size, path))
+        for path in (path for box in _boxes() for path in box.iterdir()):
+            with suppress(FileNotFoundError):  # another run made room, too
+                status = path.lstat()
+                files.append((status.st_mtime, status.st_size, path))
         self._room, needed = limit - sum(size for _, size, _ in files), count * (self.bytes + 4)
         for _, size, path in sorted(files):
             if self._room >= needed:
                 return
-            Path(path).unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:  # another's
+                continue
             self._room += size
         if self._room < needed:
             warnings.warn(
@@ -136,9 +141,21 @@ def _checksum(array):
     return zlib.crc32(array.data).to_bytes(4, "little")
 
 
+def _boxes():
+    """List the folders of arrays; what else lies in the folder that ISICVISION_CACHE names is not the cache's."""
+    return [box for kind in KINDS for box in folder().glob(f"{kind}-*/[0-9a-f][0-9a-f]")]
+
+
 def clear() -> None:
-    """Delete the whole cache: nothing is lost but time."""
-    shutil.rmtree(folder(), ignore_errors=True)
+    """Delete all that the cache holds: nothing is lost but time."""
+    boxes = _boxes()
+    for box in boxes:
+        shutil.rmtree(box, ignore_errors=True)
+    for index in folder().glob("keys.sqlite*"):
+        index.unlink(missing_ok=True)
+    for each in (*{box.parent for box in boxes}, folder()):
+        with suppress(OSError):  # not empty: something of the user's
+            each.rmdir()
 
 
 def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
@@ -197,7 +214,7 @@ class Pictures:
     Making one decodes what the cache does not hold, in as many threads as there are cores, to squares with sides of
     `size` pixels (`interpolation` as of `pixels.decode`), with a bar under the title `progress`. The `shape` is
     (pictures, size, size, 3), of uint8. `broken` is a dict of path to reason, of the pictures that cannot be read;
-    `keys` holds what the function `keys` gives.
+    `keys` holds what the function `keys` gives, `how` names all else that the values depend on.
     """
 
     dtype = np.dtype(np.uint8)
@@ -214,8 +231,8 @@ class Pictures:
         self.shape = (len(self.paths), size, size, 3)
         self.keys = keys(self.paths)
         # another Pillow may decode to other values
-        kind = f"pixels-{size}-{interpolation}-pillow-{PIL.__version__}"
-        self._arrays = Arrays(kind, self.shape[1:], np.uint8)
+        self.how = f"{size}-{interpolation}-pillow-{PIL.__version__}"
+        self._arrays = Arrays(f"pixels-{self.how}", self.shape[1:], np.uint8)
         missing = [n for n, key in enumerate(self.keys) if key is None or not self._arrays.has(key)]
         if missing:
             self._arrays.make_room(len(missing))

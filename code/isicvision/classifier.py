@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import fnmatch
 import hashlib
 import inspect
 import json
@@ -44,6 +45,11 @@ CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may re
 VIEWS = (1, 2, 4, 8)
 FORMAT = 3
 """Of model.json."""
+OWN_FILES = (
+    *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
+    *("familiarity.safetensors", record.FILE, "README.md"),
+)
+"""Patterns of the files in a model's folder that belong to the model; whatever else lies there stays."""
 WORTH_EXPORTING = 500
 """So many pictures of 224 px on a CPU, and ONNX Runtime with its export is faster than torch."""
 
@@ -121,6 +127,7 @@ class ImageClassifier:
             raise ValueError("views has no effect on features + a scikit-learn classifier; leave it out")
         self.image_size, self.classifier, self.views, self.seed = image_size, classifier, views, seed
         self._defaults, self._augmenter, self.step_loss = {}, None, []
+        self._unfitted = classifier
         self.familiarity: familiarity.Familiarity | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -175,12 +182,13 @@ class ImageClassifier:
         """
         if preset not in PRESETS:
             raise ValueError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}")
-        options = PRESETS[preset]
-        model = cls(backbone, labels, weights, **options["model"], seed=seed)
-        model._defaults = dict(options["training"])
-        model._augmenter = augmentation.dermoscopy()
-        model.card["preset"] = preset
+        model = cls(backbone, labels, weights, **PRESETS[preset]["model"], seed=seed)
+        model._train_as(preset)
         return model
+
+    def _train_as(self, preset):
+        self._defaults, self._augmenter = dict(PRESETS[preset]["training"]), augmentation.dermoscopy()
+        self.card["preset"] = preset
 
     @property
     def network(self) -> Network:
@@ -269,6 +277,8 @@ class ImageClassifier:
                     f"{', '.join(names)}: no effect on features + {self.classifier}; leave it out"
                 )
         chosen = None if self.classifier is not None else self._settings(settings)
+        if workers is not None and not is_whole(workers, 0):
+            raise ValueError(f"workers is a number of processes, 0 or more, not {workers!r}")
         dataset, pictures = self._sound(dataset, "training", chosen and chosen.train_image_size)
         targets = self._targets(dataset, "training")
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
@@ -336,7 +346,9 @@ class ImageClassifier:
         if len(dataset) < 2:
             raise ValueError("a range test needs two pictures or more")
         count = min(len(dataset), training.RAMP_STEPS * chosen.batch_size)
-        shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=self.seed))
+        shown = dataclasses.replace(
+            dataset, table=dataset.table.sample(count, random_state=self.seed % 2**32)
+        )
         shown, pictures = self._sound(shown, "training", chosen.train_image_size)
         sublabels, targets = self._outputs(shown, self._targets(shown, "training"), chosen)
         network = copy.deepcopy(self.network)
@@ -384,8 +396,18 @@ class ImageClassifier:
             validation, seen = self._sound(validation, "validation")
             if not len(validation):
                 raise ValueError("there is no validation picture that can be read")
+            if both := set(pictures.keys) & set(seen.keys):
+                warnings.warn(
+                    f"{len(both)} pictures are for training and for validation, too: validation figures are too good",
+                    stacklevel=3,
+                )
             about["validation"] = record.manifest(validation)
             validation = (seen, self._targets(validation, "validation"))
+        if checkpoint and settings.members > 1 and not Path(checkpoint, "checkpoint.safetensors").exists():
+            for left in sorted(Path(checkpoint).glob("member*/checkpoint.safetensors")):
+                raise ValueError(
+                    f"{left} is of another training: choose another folder for checkpoint=, or delete it and the others"
+                )
         start = copy.deepcopy(self.network) if settings.members > 1 else None
         history = None
         for member in range(settings.members):
@@ -417,7 +439,7 @@ class ImageClassifier:
         return history
 
     def _fit_classifier(self, dataset, targets):
-        classifier = sklearn.base.clone(self.classifier)
+        classifier = sklearn.base.clone(self._unfitted)
         features = self.featurize(dataset)
         groups = dataset.table["group"]
         known = {"groups": groups.to_numpy()} if isinstance(classifier, BaseSearchCV) else {}
@@ -481,7 +503,7 @@ class ImageClassifier:
             If pictures cannot be read; it names all of them.
         """
         readable = self._pictures(pictures).require_all()
-        kind = f"features-{_digest(self.network.body)}-{self.image_size}-{self.backbone.interpolation}"
+        kind = f"features-{_digest(self.network.body)}-{readable.how}"
 
         def compute(numbers):
             return self._apply(Features(self.network), readable, numbers, "features")
@@ -535,13 +557,17 @@ class ImageClassifier:
             raise ValueError(
                 "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
             )
-        self.card |= {"temperature": 1.0, "scores": None, "scores_pictures": None, "decision": None}
-        scores = self.predict_proba(validation)
+        pictures = self._pictures(validation).require_all()
+        uncalibrated = Scores(self.networks, self.views)
+        scores = self._apply(uncalibrated, pictures, np.arange(len(pictures)), "predicting")
         temperature = decisions.temperature(self._targets(validation, "validation"), scores)
         quantiles = np.quantile(decisions.at_temperature(scores, temperature), np.linspace(0, 1, 21), axis=0)
-        self.card["temperature"] = temperature
-        self.card["scores"] = dict(zip(self.labels, quantiles.T.round(5).tolist(), strict=True))
-        self.card["scores_pictures"] = len(validation)
+        self.card |= {
+            "temperature": temperature,
+            "scores": dict(zip(self.labels, quantiles.T.round(5).tolist(), strict=True)),
+            "scores_pictures": len(validation),
+            "decision": None,
+        }
         return temperature
 
     def decide_at(self, threshold: float, positive: str | None = None, rule: str | None = None) -> None:
@@ -649,7 +675,8 @@ class ImageClassifier:
 
         Further networks of ``members`` are network2.safetensors, and so on. Returns the folder, as it was given.
 
-        An earlier model in `folder` is replaced as a whole, and stays if this is interrupted; no file holds a pickle.
+        An earlier model in `folder` is replaced as a whole, with its card and record, and stays if this is interrupted;
+        other files in the folder stay. No file holds a pickle.
 
         Raises
         ------
@@ -665,6 +692,8 @@ class ImageClassifier:
         new = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
+        if folder.is_dir():
+            shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True, ignore=partial(_replaced, folder))
         for file, network in zip(_files(len(self.networks)), self.networks, strict=True):
             save_model(network, str(new / file))
         if self.classifier is not None:
@@ -672,7 +701,9 @@ class ImageClassifier:
             _trusted_types(new / "classifier.skops")  # now, not when it is wanted
         if self.familiarity is not None:
             save_model(self.familiarity, str(new / "familiarity.safetensors"))
-        card = self.card | {"versions": record.versions()}
+        written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
+        checksums = {file.name: _checksum(file) for file in written}
+        card = self.card | {"versions": record.versions(), "checksums": checksums}
         (new / "model.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         old = _aside(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -691,7 +722,8 @@ class ImageClassifier:
         FileNotFoundError
             If there is none in `folder`.
         ValueError
-            If classifier.skops holds types that scikit-learn does not define: they might run any code.
+            If a file is damaged, or not the one that was saved; or if classifier.skops holds types that scikit-learn
+            does not define: they might run any code.
         """
         folder = Path(folder)
         _put_back(folder)
@@ -710,11 +742,14 @@ class ImageClassifier:
             raise ValueError(f"{folder / 'model.json'} does not describe a model: {error}") from error
         try:
             return cls._load(folder, card, names)
-        except (SafetensorError, BadZipFile, OSError, RuntimeError) as error:
+        except (SafetensorError, BadZipFile, OSError, RuntimeError, TypeError, KeyError) as error:
             raise ValueError(f"the model in {folder} is damaged or incomplete: {error}") from error
 
     @classmethod
     def _load(cls, folder, card, names):
+        for name, known in card.get("checksums", {}).items():
+            if _checksum(folder / name) != known:
+                raise OSError(f"{name} is not the file that was saved")
         model = cls(**{name: card[name] for name in names}, weights=None, views=card.get("views", 1))
         model._fit_head(model.network, card.get("sublabels"))
         files = _files(card.get("members", 1))
@@ -723,8 +758,13 @@ class ImageClassifier:
             load_values(network, load_file(folder / file))
         if card["classifier"] is not None:
             file = folder / "classifier.skops"
-            model.classifier = skops.io.load(file, trusted=_trusted_types(file))
+            model.classifier = model._unfitted = skops.io.load(file, trusted=_trusted_types(file))
+            if isinstance(model.classifier, CalibratedClassifierCV) and isinstance(model.classifier.cv, list):
+                model._unfitted = model.classifier.estimator  # the folds are of the pictures it was fitted to
         model.card |= card
+        model.card.pop("checksums", None)
+        if card.get("preset") in PRESETS:
+            model._train_as(card["preset"])
         if model.card["familiarity"] is not None:
             weights = load_file(folder / "familiarity.safetensors")
             known = familiarity.Familiarity(len(weights["mean"]))
@@ -765,6 +805,17 @@ def _joined(earlier, number, history):
 def _files(members):
     """List the files of a model's networks."""
     return ["network.safetensors", *(f"network{number}.safetensors" for number in range(2, members + 1))]
+
+
+def _replaced(folder, at, names):
+    """List which files `at` a place in the `folder` of a model belong to the model."""
+    own = {name for pattern in OWN_FILES for name in fnmatch.filter(names, pattern)}
+    return own if Path(at) == folder else set()
+
+
+def _checksum(file):
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _digest(module):

@@ -24,12 +24,13 @@ class SharedDropout(nn.Module):
     several processes with the same seed then compute what one process computes. Without `rows` (a slice of the batch's
     `total`, see `set_rows`) it is ordinary dropout (Srivastava et al. 2014,
     https://jmlr.org/papers/v15/srivastava14a.html). `p` is the probability of a zero, 0 to below 1; other values are
-    scaled by 1 / (1 - p).
+    scaled by 1 / (1 - p). `whole` drops all values of a row together: as the last part of a residual block this is
+    stochastic depth (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
     """
 
-    def __init__(self, p: float):
+    def __init__(self, p: float, whole: bool = False):
         super().__init__()
-        self.p = p
+        self.p, self.whole = p, whole
         self.rows: slice | None = None
         self.total: int | None = None
 
@@ -38,7 +39,8 @@ class SharedDropout(nn.Module):
         if not self.training or self.p == 0:
             return values
         total, rows = (len(values), slice(None)) if self.rows is None else (self.total, self.rows)
-        mask = nn.functional.dropout(torch.ones(total, *values.shape[1:], device="cpu"), self.p)[rows]
+        shape = [1] * (values.ndim - 1) if self.whole else values.shape[1:]
+        mask = nn.functional.dropout(torch.ones(total, *shape, device="cpu"), self.p)[rows]
         if len(mask) != len(values):
             raise ValueError(f"dropout was told of {len(mask)} rows and got {len(values)}: see set_rows")
         return values * mask.to(values)

@@ -38,15 +38,19 @@ def _open(source):
     try:
         # Pillow may warn of a large picture here; catch_warnings would silence it, but is not safe in threads
         image = Image.open(source, formats=FORMATS)
+        frames = getattr(image, "n_frames", 1)
     except FileNotFoundError:
         raise PictureError(f"{name}: there is no such file") from None
     except Image.DecompressionBombError:
         raise PictureError(f"{name}: more than {MAX_PIXELS:,} pixels") from None
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
+        if getattr(error, "errno", None):  # of the system: no permission, a folder, too many open files
+            raise PictureError(f"{name}: cannot be read ({error.strerror})") from error
         raise PictureError(f"{name}: not a picture ({', '.join(FORMATS)} can be read)") from error
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
-    frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview behind
         raise PictureError(f"{name}: an animation or a stack of {frames} pictures; save the one you mean")
     return name, image
@@ -140,6 +144,8 @@ def _load(source, side=None):
             if image.getexif().get(ORIENTATION, 1) > 4:
                 size = size[::-1]
             return _to_rgb(ImageOps.exif_transpose(image)), (size, kind)
+    except MemoryError:  # says nothing about the picture
+        raise
     except Exception as error:  # as above: truncated data raises OSError, SyntaxError, struct.error, …
         raise PictureError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
 

@@ -134,7 +134,10 @@ class _Training:
         precision=None,
     ):
         self.settings, self.validation, self.seed, self.workers = settings, validation, seed, workers
-        self.network = network.to(hardware.default_device()).train()
+        device = hardware.default_device()
+        if (precision or settings.precision) == "fp16" and device.type == "cpu":  # Accelerate would take fp32
+            raise ValueError("precision 'fp16' needs a GPU; on a CPU there are 'fp32', 'bf16' and 'auto'")
+        self.network = network.to(device).train()
         self.parts, self.targets = Parts(pictures, augment), torch.as_tensor(np.asarray(targets))
         self.plan = steps(len(self.targets), settings.batch_size)
         set_training(network, settings.frozen_stages)
@@ -161,7 +164,7 @@ class _Training:
             weights[seen] = compute_class_weight("balanced", classes=seen, y=labels)
             self.weights = torch.from_numpy(weights)[label_of]
         self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
-        self.best, self.good = None, copy.deepcopy(network.state_dict())
+        self.best, self.good, self.good_from = None, copy.deepcopy(network.state_dict()), "from the beginning"
         self.at = {
             "epoch": 0,
             "step": 0,
@@ -208,7 +211,7 @@ class _Training:
         for name in ("average", "best"):
             if name in parts:
                 setattr(self, name, {key: value.to(self.device) for key, value in parts[name].items()})
-        self.good = copy.deepcopy(self.network.state_dict())
+        self.good, self.good_from = copy.deepcopy(self.network.state_dict()), f"of the checkpoint {file}"
         checkpoint.restore(self.optimizer, optimizer_state)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -278,7 +281,8 @@ class _Training:
         pending = []  # (loss, right) of steps that a GPU may still be at: to ask for them would make it wait
         with bar, contextlib.closing(batches):
             for number, step in enumerate(todo):
-                pending.append(self._step(run, step, batches))
+                with hardware.memory_explained(settings):
+                    pending.append(self._step(run, step, batches))
                 at["step"] += 1
                 if self.device.type == "cpu" or len(pending) == 20 or number == len(todo) - 1:
                     self._note(pending)
@@ -308,11 +312,16 @@ class _Training:
         devices = None if self.device.type == "cpu" else [self.device.index]
         return DistributedDataParallel(run, device_ids=devices, broadcast_buffers=False)
 
+    def _rate(self, number):
+        """Return the learning rate of the last layer in a step, counted from the beginning."""
+        total = len(self.plan) * self.settings.epochs
+        return self.settings.rate(number // len(self.plan), (number + 0.5) / total)
+
     def _step(self, run, step, batches):
         """Move the weights once; return the loss over the step, and how many of its pictures were right."""
         at, settings, world = self.at, self.settings, self.accelerator.num_processes
         number = at["epoch"] * len(self.plan) + at["step"]
-        rate = settings.rate(at["epoch"], (number + 0.5) / (len(self.plan) * settings.epochs))
+        rate = self._rate(number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         result = torch.zeros(2, device=self.device)
@@ -322,7 +331,7 @@ class _Training:
             set_rows(self.network, part.rows, part.total)
             torch.manual_seed(_seed(self.seed, number, n))  # dropout
             wait = run.no_sync() if world > 1 and n < len(step) - 1 else contextlib.nullcontext()
-            with wait, hardware.memory_explained(settings):
+            with wait:
                 with self.accelerator.autocast():
                     logits = run(batch, merged=False).float()
                 loss = part.scale * functional.cross_entropy(
@@ -354,10 +363,9 @@ class _Training:
         if not math.isfinite(loss):
             self.network.load_state_dict(self.good)
             rate = self.optimizer.param_groups[-1]["lr"]
-            epoch = self.at["epoch"]
             raise FloatingPointError(
-                f"the loss became {loss} in epoch {epoch + 1} at learning rate {rate:g}: lower the rate, to a third, "
-                f"say. The weights are again those {f'after epoch {epoch}' if epoch else 'from the beginning'}."
+                f"the loss became {loss} in epoch {self.at['epoch'] + 1} at learning rate {rate:g}: lower the rate, "
+                f"to a third, say. The weights are again those {self.good_from}."
             )
 
     def _close_epoch(self, before, started):
@@ -365,7 +373,7 @@ class _Training:
         lengths = np.array([last - first for first, last in plan])
         row = {
             "epoch": at["epoch"] + 1,
-            "learning_rate": self.optimizer.param_groups[-1]["lr"],
+            "learning_rate": self._rate((at["epoch"] + 1) * len(plan) - 1),
             "train_loss": float(np.dot(at["step_loss"][-len(plan) :], lengths) / lengths.sum()),
             "train_accuracy": at["right"] / int(lengths.sum()),
         }
@@ -387,7 +395,7 @@ class _Training:
         row["seconds"] = before + time.perf_counter() - started
         at["history"].append(row)
         at |= {"epoch": at["epoch"] + 1, "step": 0, "right": 0, "seconds": 0.0}
-        self.good = copy.deepcopy(self.network.state_dict())
+        self.good, self.good_from = copy.deepcopy(self.network.state_dict()), f"after epoch {at['epoch']}"
         self.save()
         if self.progress:
             figures = (f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")

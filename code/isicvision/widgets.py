@@ -678,7 +678,8 @@ class ParamsUI(_Widget):
         """The lines that make and train such a model."""
         model = self.model
         made = _call("ImageClassifier", model, repr(model.pop("backbone")), "dataset.labels")
-        return f"model = {made}\n{_call('model.fit', self.training, 'train')}"
+        train = "augment_dataset(train, [augmentation.dermoscopy()])"  # as a preset does by itself
+        return f"model = {made}\n{_call('model.fit', self.training, train)}"
 
     def _take_preset(self):
         preset = PRESETS[self.preset.value]

@@ -26,6 +26,12 @@ def counted(self, *arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, *arguments)
 training._Training._step = counted
+validate = training._Training._validate
+def killed(self, *arguments):
+    if kill_at < 0 and self.at["epoch"] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return validate(self, *arguments)
+training._Training._validate = killed
 training.CHECKPOINT_SECONDS = 0  # after every step
 model = ImageClassifier("shufflenet_v2_x0_5", ["benign", "malignant"], weights=None, image_size=64, dropout=0.3)
 history = model.fit(
@@ -47,12 +53,14 @@ def job(dataset, folder, kill_at=0):
 def test_a_killed_run_goes_on_to_the_same_bits(dataset, tmp_path):
     whole = job(dataset, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
-    killed = job(dataset, tmp_path / "killed", kill_at=6)  # within the second epoch
-    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model").exists()
-    resumed = job(dataset, tmp_path / "killed")
-    assert resumed.returncode == 0 and "going on from" in resumed.stdout
-    for name in ("history.csv", "model/network.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    for kill_at in (6, -1):  # within the second epoch, and between its last step and its end
+        folder = tmp_path / f"killed{kill_at}"
+        killed = job(dataset, folder, kill_at)
+        assert killed.returncode == -signal.SIGKILL and not (folder / "model").exists()
+        resumed = job(dataset, folder)
+        assert resumed.returncode == 0 and "going on from" in resumed.stdout
+        for name in ("history.csv", "model/network.safetensors"):
+            assert (tmp_path / "whole" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
 SHARED = """

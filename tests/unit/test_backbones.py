@@ -333,9 +333,9 @@ def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     assert "code ran" not in capsys.readouterr().out
 
 
-def drop(values, rows=(None, None), p=0.4):
+def drop(values, rows=(None, None), p=0.4, whole=False):
     torch.manual_seed(3)
-    dropout = SharedDropout(p)
+    dropout = SharedDropout(p, whole)
     set_rows(dropout, *rows)
     dropout(values)  # the layer before: it must leave every process with the same generator
     return dropout(values)
@@ -353,6 +353,17 @@ def test_two_processes_drop_what_one_process_drops():
     assert torch.equal(whole, nn.functional.dropout(values, 0.4))  # what one process always computed
     with pytest.raises(ValueError, match="told of 3 rows and got 7"):
         drop(values, (slice(4, 7), 7))
+
+
+def test_stochastic_depth_drops_whole_rows_the_same_in_two_processes():
+    values = torch.ones(7, 4, 5)
+    whole = drop(values, whole=True)
+    assert set(whole.flatten(1).std(1).tolist()) == {0.0} and 0 < (whole == 0).sum() < whole.numel()
+    assert torch.equal(whole[4:], drop(values[4:], (slice(4, 7), 7), whole=True))
+    shared = [m for m in skeleton("efficientnet_b0").modules() if isinstance(m, SharedDropout) and m.whole]
+    assert len(shared) == 15 and not any(
+        isinstance(m, torchvision.ops.StochasticDepth) and m.p for m in skeleton("convnext_tiny").modules()
+    )
 
 
 def test_dropout_keeps_the_mean_the_kind_of_number_and_the_gradient():
@@ -385,7 +396,7 @@ def test_rows_reach_each_dropout_of_a_network_and_can_be_taken_back():
 
 
 def test_the_head_has_the_only_dropout_in_front_of_the_last_layer():
-    shared = [n for n, m in skeleton("efficientnet_b0").named_modules() if hasattr(m, "rows")]
+    shared = [n for n, m in skeleton("efficientnet_b0").named_modules() if hasattr(m, "rows") and not m.whole]
     assert shared == ["head.0"]
     shared = [n for n, m in skeleton("vgg11").named_modules() if hasattr(m, "rows")]
     assert shared == ["body.classifier.2", "head.0"]

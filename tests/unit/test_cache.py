@@ -199,3 +199,32 @@ def test_clear_deletes_it(dataset):
     cache.Pictures(dataset.paths, 16)
     cache.clear()
     assert not cache.folder().exists()
+
+
+def test_files_of_the_users_in_its_folder_stay(dataset, monkeypatch):
+    photo = cache.folder() / "photos" / "ab" / "mine.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"mine" * 1000)
+    monkeypatch.setenv("ISICVISION_CACHE_GB", "0.000001")
+    with pytest.warns(UserWarning, match="ISICVISION_CACHE_GB"):
+        cache.Pictures(dataset.paths, 32)
+    monkeypatch.delenv("ISICVISION_CACHE_GB")
+    cache.Pictures(dataset.paths, 32)
+    cache.clear()
+    assert [path for path in cache.folder().rglob("*") if path.is_file()] == [photo]
+
+
+def test_a_cache_that_is_anothers_is_read_all_the_same(dataset, monkeypatch):
+    first = cache.Pictures(dataset.paths, 32)[:]
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(pixels, "decode", None)
+        assert np.array_equal(cache.Pictures(dataset.paths, 32)[:], first)
+    monkeypatch.setenv("ISICVISION_CACHE_GB", "0.000001")
+    with pytest.warns(UserWarning, match="ISICVISION_CACHE_GB"):  # nothing there may be deleted
+        cache.Pictures(dataset.paths, 16)

@@ -386,3 +386,67 @@ def test_two_epochs_of_each_network(dataset, name):
     )
     assert len(history) == 2 and np.isfinite(history["train_loss"]).all()
     assert np.isfinite(history["validation_loss"]).all()
+
+
+def test_a_classifier_is_calibrated_anew_by_each_training(dataset, tmp_path):
+    model = small("squeezenet1_1", classifier=LinearSVC(C=0.001))
+    model.fit(dataset)
+    again = ImageClassifier.load(model.save(tmp_path / "model"))
+    half, _ = dataset.split(0.5, 0.5)
+    fresh = small("squeezenet1_1", classifier=LinearSVC(C=0.001))
+    for each in (model, again, fresh):
+        each.fit(half)
+    for each in (model, again):
+        assert np.allclose(each.predict_proba(dataset), fresh.predict_proba(dataset), atol=1e-5)
+
+
+def test_a_loaded_preset_trains_as_the_preset(tmp_path):
+    model = ImageClassifier.from_preset("balanced", LABELS, "resnet18", weights=None)
+    loaded = ImageClassifier.load(model.save(tmp_path / "model"))
+    assert loaded._settings({}) == model._settings({}) and loaded._settings({}).epochs == 9
+    assert loaded._augmenter is not None
+
+
+def test_other_files_in_a_models_folder_stay_when_it_is_replaced(lite0, tmp_path):
+    folder = lite0.save(tmp_path / "model")
+    (folder / "notes" / "deep").mkdir(parents=True)
+    (folder / "notes" / "README.md").write_text("mine")
+    for name in ("report.csv", "run.json", "network2.safetensors"):
+        (folder / name).write_text(name)
+    lite0.save(folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "model.json",
+        "network.safetensors",
+        "notes",
+        "report.csv",
+    }
+    assert (folder / "notes" / "README.md").read_text() == "mine" and (folder / "notes" / "deep").is_dir()
+
+
+def test_a_changed_bit_of_the_weights_is_seen(lite0, tmp_path):
+    folder = lite0.save(tmp_path / "model")
+    content = bytearray((folder / "network.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "network.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged.*network.safetensors is not the file that was saved"):
+        ImageClassifier.load(folder)
+
+
+@pytest.mark.parametrize("change", [{"labels": None}, {"members": "2"}, {"checksums": {"gone": ""}}])
+def test_a_description_that_makes_no_model_is_named(lite0, tmp_path, change):
+    folder = lite0.save(tmp_path / "model")
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(card | change))
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        ImageClassifier.load(folder)
+
+
+def test_a_calibration_that_fails_changes_nothing(dataset):
+    model = small()
+    model.calibrate(dataset)
+    model.decide_at(0.3)
+    before = dict(model.card)
+    benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
+    with pytest.raises(ValueError, match="needs pictures of every class"):
+        model.calibrate(benign)
+    assert model.card == before

@@ -132,3 +132,25 @@ def test_a_reduced_frame_still_needs_every_byte_of_the_file(filler):
     half = whole[: len(whole) // 2]
     with pytest.raises(pixels.PictureError, match="cut short"):
         pixels.frame(half + filler * (len(whole) - len(half)), 16)
+
+
+def test_a_stack_cut_short_anywhere_is_refused_by_one_kind_of_error():
+    stack = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stack, "TIFF", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    for length in range(len(stack.getvalue()) + 1):
+        with pytest.raises(pixels.PictureError):
+            pixels.decode(stack.getvalue()[:length])
+
+
+def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
+    with pytest.raises(pixels.PictureError, match=r"cannot be read \(Is a directory\)"):
+        pixels.decode(tmp_path)
+    whole = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(whole, "PNG")
+
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", no_memory)
+    with pytest.raises(MemoryError):  # the picture is sound
+        pixels.decode(whole.getvalue())

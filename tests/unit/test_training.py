@@ -531,3 +531,37 @@ def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracke
         assert len(mlflow.search_runs(experiment_names=["isicvision"])) == 3  # the caller's, and one in it
     with pytest.raises(ValueError, match="tracker is 'tensorboard', 'mlflow', None, not 'paper'"):
         small().fit(dataset, tracker="paper", epochs=1)
+
+
+def test_16_bits_that_need_a_gpu_are_refused_on_a_cpu(dataset):
+    with pytest.raises(ValueError, match="'fp16' needs a GPU"):
+        fit(dataset, precision="fp16")
+
+
+def test_large_pictures_are_scored_a_few_at_a_time():
+    seen = []
+
+    class Note(torch.nn.Module):
+        weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, batch):
+            seen.append(len(batch))
+            return batch.float().mean((1, 2))
+
+    for size in (64, 448):
+        assert batches.forward(Note(), np.zeros((40, size, size, 3), np.uint8)).shape == (40, 3)
+    assert seen == [40, 16, 16, 8]
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, "2"])
+def test_impossible_workers_are_refused_before_anything_is_forgotten(dataset, workers):
+    model, _ = fit(dataset, epochs=1)
+    with pytest.raises(ValueError, match="workers is a number of processes"):
+        model.fit(dataset, workers=workers, **QUICK)
+    assert model.card["training"]["history"]
+
+
+def test_pictures_for_training_and_validation_at_once_are_warned_of(dataset):
+    _, validation = dataset.split(0.5, 0.5)
+    with pytest.warns(UserWarning, match="12 pictures are for training and for validation"):
+        fit(dataset, validation, epochs=1)

@@ -10,7 +10,15 @@ import pytest
 from conftest import draw
 from imgaug import augmenters as iaa
 
-from isicvision import Evaluation, ImageClassifier, ImageDataset, plots, widgets
+from isicvision import (
+    Evaluation,
+    ImageClassifier,
+    ImageDataset,
+    augment_dataset,
+    augmentation,
+    plots,
+    widgets,
+)
 from isicvision.augmentation import Pipeline, dermoscopy
 from isicvision.settings import Settings
 
@@ -313,12 +321,13 @@ def test_parameters_begin_at_the_preset_and_become_code_that_runs(dataset):
     ui.controls["schedule"].value = "cosine"
     assert ui._image.value != before
     made = []
-    names = {"dataset": dataset, "train": "pictures", "ImageClassifier": lambda *a, **k: Recorder(a, k, made)}
+    names = {"dataset": dataset, "train": dataset, "ImageClassifier": lambda *a, **k: Recorder(a, k, made)}
+    names |= {"augment_dataset": augment_dataset, "augmentation": augmentation}
     code = ui.code
     exec(code, names)
     (positional, named), (trained, settings) = made
     assert positional == ("efficientnet_lite0", dataset.labels) and named["dropout"] == 0.4
-    assert trained == ("pictures",) and Settings(**settings) == Settings(**ui.training)
+    assert len(trained[0].augmenters) == 1 and Settings(**settings) == Settings(**ui.training)
 
 
 class Recorder:
