@@ -48,7 +48,7 @@ TORCH_OPTIMIZERS = {
 """Fused: one pass over all weights, where a loop over some hundred tensors takes a quarter of a step's time."""
 TRIAL_STEPS = 50
 """Trainings of fewer steps are not worth the trial: ``"auto"`` is fp32."""
-PROBE = 8
+PROBE = 2
 """Training pictures scored at the end of each epoch, to see whether the network still gives finite scores."""
 CHECKPOINT_SECONDS = 600
 """So often within a long epoch, and at the end of each, the checkpoint is written."""
