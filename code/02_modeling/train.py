@@ -156,7 +156,7 @@ if __name__ == "__main__":
                 f"{arguments.rerun} has no parameters of this job or of 01_train.ipynb: repeat it by what made it."
             )
         given |= run["parameters"]
-        given["SETTINGS"] = (given["SETTINGS"] or {}) | {"precision": run["training"]["precision"]}
+        given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
     for name in set(given) - set(PARAMETERS):
         if near := difflib.get_close_matches(name.upper(), PARAMETERS, 1, 0.8):
             print(f"{name} is no parameter of this job, and is passed over; did you mean {near[0]}?")
@@ -166,7 +166,7 @@ if __name__ == "__main__":
     dataset = ImageDataset.from_folder(Path(arguments.data).resolve()) if arguments.data else None
     os.chdir(PROJECT_ROOT)
     parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
-    parameters["SETTINGS"] = parameters["SETTINGS"] or {}
+    parameters["SETTINGS"] = parameters["SETTINGS"] or {}  # the name may stand there with nothing behind it
     beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
     if dataset is None:
         if run and not (beside / "dataset.csv").exists():

@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import hashlib
 import os
 import re
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .network import SharedDropout
+from .project import sha256
 
 BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
 """The networks that this project is tried with; `get` knows all classification networks of torchvision."""
@@ -225,8 +225,7 @@ def _digits(file_name):
 def _check(file, advice):
     """Raise unless the file's SHA-256 begins with the digits in its name: torch.hub checks downloads only."""
     wanted = _digits(file.name)
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = sha256(file)
     if not found.startswith(wanted):
         raise WeightsError(
             f"{file} is damaged or another file: its SHA-256 begins with {found[: len(wanted)]}, not with "

@@ -91,7 +91,7 @@ def forward(
     device = next(network.parameters()).device
     network.eval()
     numbers = np.arange(len(pictures)) if numbers is None else np.asarray(numbers)
-    at_once = max(1, min(BATCH, BATCH * 224**2 // max(1, pictures.shape[1] * pictures.shape[2])))
+    at_once = max(1, min(BATCH, BATCH * 224**2 // (pictures.shape[1] * pictures.shape[2])))
     batches = np.split(numbers, range(at_once, len(numbers), at_once))
     loaded = load(Parts(pictures, None), [(batch, None) for batch in batches], device, 0)
     loaded = tqdm(

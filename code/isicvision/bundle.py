@@ -6,7 +6,6 @@ The network as ONNX, the entry script, the preprocessing, pinned requirements, a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pixels
-from .project import PROJECT_ROOT
+from .project import PROJECT_ROOT, sha256
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -85,9 +84,7 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
         model.to_onnx(new / "model.onnx")
         shutil.copyfile(pixels.__file__, new / "pixels.py")
         # of what makes the scores; the other files are the user's to change
-        checksums = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(new.iterdir())
-        }
+        checksums = {path.name: sha256(path) for path in sorted(new.iterdir())}
         pins = {name: metadata.version(name) for name in _REQUIREMENTS}
         card = {
             **model.card,

@@ -33,7 +33,7 @@ from . import augmentation, backbones, cache, decisions, familiarity, hardware, 
 from .batches import forward
 from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
-from .project import listed
+from .project import listed, sha256
 from .settings import Settings, is_number, is_whole, plain
 
 if TYPE_CHECKING:
@@ -702,8 +702,10 @@ class ImageClassifier:
         if self.familiarity is not None:
             save_model(self.familiarity, str(new / "familiarity.safetensors"))
         written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
-        checksums = {file.name: _checksum(file) for file in written}
-        card = self.card | {"versions": record.versions(), "checksums": checksums}
+        card = self.card | {
+            "versions": record.versions(),
+            "sha256": {file.name: sha256(file) for file in written},
+        }
         (new / "model.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         old = _aside(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -747,8 +749,8 @@ class ImageClassifier:
 
     @classmethod
     def _load(cls, folder, card, names):
-        for name, known in card.get("checksums", {}).items():
-            if _checksum(folder / name) != known:
+        for name, known in card.pop("sha256", {}).items():
+            if sha256(folder / name) != known:
                 raise OSError(f"{name} is not the file that was saved")
         model = cls(**{name: card[name] for name in names}, weights=None, views=card.get("views", 1))
         model._fit_head(model.network, card.get("sublabels"))
@@ -762,7 +764,6 @@ class ImageClassifier:
             if isinstance(model.classifier, CalibratedClassifierCV) and isinstance(model.classifier.cv, list):
                 model._unfitted = model.classifier.estimator  # the folds are of the pictures it was fitted to
         model.card |= card
-        model.card.pop("checksums", None)
         if card.get("preset") in PRESETS:
             model._train_as(card["preset"])
         if model.card["familiarity"] is not None:
@@ -811,11 +812,6 @@ def _replaced(folder, at, names):
     """List which files `at` a place in the `folder` of a model belong to the model."""
     own = {name for pattern in OWN_FILES for name in fnmatch.filter(names, pattern)}
     return own if Path(at) == folder else set()
-
-
-def _checksum(file):
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _digest(module):

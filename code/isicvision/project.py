@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,12 @@ _MISSING = (
 )
 MISSING = _MISSING.split(",")
 """What pandas.read_csv takes for missing, by its documentation."""
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hash the bytes of a file by SHA-256, without reading it whole: 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require(path: str | os.PathLike, made_by: str) -> Path:

@@ -19,12 +19,13 @@ def run(*arguments):
         ("just text", "must hold lines like NAME: value"),
         (None, "There is no parameter file"),
         ("A: [1", "cannot be read as YAML"),
+        (b"A: caf\xe9", "cannot be read as YAML"),
     ],
 )
 def test_a_wrong_parameter_file_stops_before_anything_runs(tmp_path, content, message):
     file = tmp_path / "p.yaml"
     if content:
-        file.write_text(content)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
     result = run("--parameters", str(file))
     assert result.returncode == 1 and message in result.stderr and "…" not in result.stdout
 

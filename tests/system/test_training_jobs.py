@@ -72,7 +72,7 @@ dataset, target = ImageDataset.load(sys.argv[1]), sys.argv[2]
 train, validation = dataset.split(0.5, 0.5)
 augmented = augment_dataset(train, iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply((0.8, 1.2))]))
 result = {}
-for name, rate in (("alexnet", 1e-3), ("resnet18", 1e-6), ("efficientnet_lite0", 1e-6)):
+for name, rate in (("alexnet", 1e-3), ("resnet18", 1e-6), ("efficientnet_lite0", 1e-6), ("efficientnet_b0", 1e-6)):
     weights = "imagenet" if "lite" in name else None
     model = ImageClassifier(name, dataset.labels, weights=weights, image_size=96, dropout=0.3)
     history = model.fit(
@@ -86,7 +86,7 @@ if state.is_main_process:
 
 
 def test_two_processes_compute_what_one_computes(tmp_path):
-    """Batch norm, dropout, augmentation, class weights and validation included.
+    """Batch norm, dropout, stochastic depth, augmentation, class weights and validation included.
 
     The rates are low where batch norms are: on six small pictures a single ReLU that rounds to the other side of zero
     changes gradients by a percent, whatever the number of processes.

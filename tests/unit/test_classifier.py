@@ -432,7 +432,7 @@ def test_a_changed_bit_of_the_weights_is_seen(lite0, tmp_path):
         ImageClassifier.load(folder)
 
 
-@pytest.mark.parametrize("change", [{"labels": None}, {"members": "2"}, {"checksums": {"gone": ""}}])
+@pytest.mark.parametrize("change", [{"labels": None}, {"members": "2"}, {"sha256": {"gone": ""}}])
 def test_a_description_that_makes_no_model_is_named(lite0, tmp_path, change):
     folder = lite0.save(tmp_path / "model")
     card = json.loads((folder / "model.json").read_text())

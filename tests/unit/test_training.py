@@ -498,6 +498,11 @@ def test_the_range_test_suggests_a_rate_that_learns_and_leaves_the_model_alone(d
     assert table["learning_rate"].is_monotonic_increasing and 1e-6 < table.attrs["suggestion"] < 0.3
 
 
+def test_a_range_test_takes_any_seed(dataset):
+    table = small(seed=2**40).find_learning_rate(dataset, progress=False, batch_size=5, precision="fp32")
+    assert len(table) > 5
+
+
 def test_a_range_test_of_one_picture_is_refused(dataset):
     with pytest.raises(ValueError, match="range test needs two pictures"):
         small().find_learning_rate(dataset.sample(1), progress=False)
