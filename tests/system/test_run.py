@@ -19,7 +19,7 @@ def run(*arguments):
         ("just text", "must hold lines like NAME: value"),
         (None, "There is no parameter file"),
         ("A: [1", "cannot be read as YAML"),
-        (b"A: caf\xe9", "cannot be read as YAML"),
+        (b"A: \xe9t\xe9", "cannot be read as YAML"),
     ],
 )
 def test_a_wrong_parameter_file_stops_before_anything_runs(tmp_path, content, message):
