@@ -9,9 +9,10 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+
+from isicvision.project import read_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,15 +110,10 @@ def main():
 
     parameters = {}
     if arguments.parameters:
-        text = Path(arguments.parameters)
-        if not text.is_file():
-            sys.exit(f"There is no parameter file {text}")
         try:
-            parameters = yaml.safe_load(text.read_text(encoding="utf-8")) or {}
-        except (ValueError, yaml.YAMLError) as error:
-            sys.exit(f"{text} cannot be read as YAML: {error}")
-        if not isinstance(parameters, dict):
-            sys.exit(f"{text} must hold lines like NAME: value")
+            parameters = read_parameters(arguments.parameters)
+        except ValueError as error:
+            sys.exit(str(error))
     if arguments.source or "SOURCE" in parameters:
         source = str(arguments.source or parameters["SOURCE"])
         if Path(source).is_dir():

@@ -19,7 +19,6 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
 from accelerate import PartialState
 
 from isicvision import (
@@ -34,6 +33,7 @@ from isicvision import (
     require,
 )
 from isicvision.evaluation import METRICS
+from isicvision.project import read_parameters
 
 # the notebook's own defaults; a test compares the two
 PARAMETERS = {
@@ -111,17 +111,6 @@ def train(p, dataset, checkpoint=None, expected=None):
     return model, parts["test"]
 
 
-def read_parameters(file):
-    """Read a YAML file of names and values: dict."""
-    try:
-        given = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        sys.exit(f"{file} cannot be read as a parameter file: {error}")
-    if not isinstance(given, dict):
-        sys.exit(f"{file} is no parameter file: it should hold lines such as EPOCHS: 12")
-    return given
-
-
 def compare(run, model, test):
     """Print whether the metrics of a repeated run are those of its record."""
     evaluation = evaluate(model, test)
@@ -147,7 +136,10 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     given, run = {}, None
     if arguments.parameters:
-        given = read_parameters(arguments.parameters)
+        try:
+            given = read_parameters(arguments.parameters)
+        except ValueError as error:
+            sys.exit(str(error))
     if arguments.rerun:
         arguments.rerun = Path(arguments.rerun).resolve()
         run = record.read(arguments.rerun)
@@ -166,7 +158,6 @@ if __name__ == "__main__":
     dataset = ImageDataset.from_folder(Path(arguments.data).resolve()) if arguments.data else None
     os.chdir(PROJECT_ROOT)
     parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
-    parameters["SETTINGS"] = parameters["SETTINGS"] or {}  # the name may stand there with nothing behind it
     beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
     if dataset is None:
         if run and not (beside / "dataset.csv").exists():

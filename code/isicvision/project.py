@@ -75,6 +75,23 @@ def read_csv(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterab
     )
 
 
+def read_parameters(path: str | os.PathLike) -> dict:
+    """Read a parameter file, YAML with lines such as ``EPOCHS: 12``: dict, empty if the file is.
+
+    SETTINGS with nothing behind it is an empty dict. Raises ValueError, which names the file, if it cannot be read or
+    holds anything else.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as a parameter file: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} is no parameter file: it should hold lines such as EPOCHS: 12")
+    return {name: {} if name == "SETTINGS" and value is None else value for name, value in given.items()}
+
+
 def folder_name(value: object, lower: bool = False) -> str | None:
     """Make a label fit to name a folder; None if nothing is left of it."""
     if not isinstance(value, str | int | float):

@@ -105,6 +105,8 @@ def train(
         checkpoint.require_folder(file.parent)  # now, not after an epoch
     training = _Training(network, pictures, targets, settings, augment, seed, progress, **options)
     training.open(file, about, found)
+    # an augmentation that cannot work fails here, before anything changes
+    training.parts[np.arange(1), np.arange(1)]
     with training.prepared(tracker) as log:
         if on_start:
             on_start()  # from here on the network changes

@@ -2,6 +2,7 @@
 
     python tests/bench/bench_memory.py                       # an epoch of each network on 7,006 pictures: minutes
     python tests/bench/bench_memory.py --networks resnet18 --seconds 120   # stop after so much training
+    python tests/bench/bench_memory.py --accumulate 2        # each minibatch as two of 16
 
 Prints the peak of this process: of all its memory, and without what it shares or could drop at once, the mapped pages
 of the picture cache (psutil's rss, and uss).
@@ -18,12 +19,13 @@ from bench_settings import REAL, dataset
 from isicvision import ImageClassifier, augment_dataset, augmentation
 
 
-def train(network):
+def train(network, accumulate):
     """Train one epoch; random weights will do, they take as much room."""
     pictures = dataset()
     model = ImageClassifier(network, pictures.labels, weights=None, image_size=224)
     shown = augment_dataset(pictures, [augmentation.dermoscopy()])
-    model.fit(shown, epochs=1, batch_size=32, learning_rate=0.001, precision="fp32", progress=False)
+    settings = {"batch_size": 32, "accumulate": accumulate, "learning_rate": 0.001, "precision": "fp32"}
+    model.fit(shown, epochs=1, progress=False, **settings)
 
 
 def main():
@@ -32,15 +34,17 @@ def main():
     )
     parser.add_argument("--networks", nargs="+", default=["efficientnet_lite0", "resnet18"])
     parser.add_argument("--seconds", type=float, default=3600, help="longest time of each, decoding included")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts of each minibatch")
     parser.add_argument("--train", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not REAL.is_dir():
         raise SystemExit(f"no real pictures: {REAL} is not there")
     if options.train:
-        return train(options.train)
+        return train(options.train, options.accumulate)
     for network in options.networks:
         started, peak = time.monotonic(), {"rss": 0, "uss": 0}
-        process = subprocess.Popen([sys.executable, "-W", "ignore", __file__, "--train", network])
+        parts = ["--accumulate", str(options.accumulate)]
+        process = subprocess.Popen([sys.executable, "-W", "ignore", __file__, "--train", network, *parts])
         watched = psutil.Process(process.pid)
         while process.poll() is None and time.monotonic() - started < options.seconds:
             try:
@@ -56,7 +60,8 @@ def main():
         elif process.returncode:
             raise SystemExit(f"{network}: the training failed")
         print(
-            f"{network}: " + ", ".join(f"{name} {most / 2**30:.2f} GiB" for name, most in peak.items()),
+            f"{network}, accumulate={options.accumulate}: "
+            + ", ".join(f"{name} {most / 2**30:.2f} GiB" for name, most in peak.items()),
             end="",
         )
         print(f", {seconds:.0f} s", flush=True)

@@ -149,21 +149,11 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
     assert refused.returncode == 1 and "say by --data where" in refused.stderr
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("EPOCHS: [1, 2", "cannot be read as a parameter file"),
-        ("EPOCHS", "no parameter file"),
-        (None, "cannot be read"),
-    ],
-)
-def test_a_parameter_file_the_job_cannot_read_is_named(tmp_path, text, message):
-    file = tmp_path / "odd.yaml"
-    if text is not None:
-        file.write_text(text)
-    command = [sys.executable, "code/02_modeling/train.py", "--parameters", file, "--outputs", tmp_path]
+def test_the_job_names_a_parameter_file_that_it_cannot_read(tmp_path):
+    (tmp_path / "odd.yaml").write_text("EPOCHS: [1, 2")
+    command = [sys.executable, "code/02_modeling/train.py", "--parameters", tmp_path / "odd.yaml"]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1 and f"{file}" in refused.stderr and message in refused.stderr
+    assert refused.returncode == 1 and "odd.yaml cannot be read as a parameter file" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -16,10 +16,10 @@ def run(*arguments):
     ("content", "message"),
     [
         ("EPOCH: 3", "No notebook has a parameter EPOCH; did you mean EPOCHS?"),
-        ("just text", "must hold lines like NAME: value"),
-        (None, "There is no parameter file"),
-        ("A: [1", "cannot be read as YAML"),
-        (b"A: \xe9t\xe9", "cannot be read as YAML"),
+        ("just text", "is no parameter file"),
+        (None, "cannot be read as a parameter file"),
+        ("A: [1", "cannot be read as a parameter file"),
+        (b"A: \xe9t\xe9", "cannot be read as a parameter file"),
     ],
 )
 def test_a_wrong_parameter_file_stops_before_anything_runs(tmp_path, content, message):

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import isicvision
-from isicvision.project import replacing
+from isicvision.project import read_parameters, replacing
 
 IMPORT = """
 import sys, time
@@ -51,3 +51,28 @@ def test_a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all(tmp_path):
     with replacing(path) as part:
         part.write_text("new")
     assert path.read_text() == "new"
+
+
+def test_a_parameter_file_with_blank_settings_has_none(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("EPOCHS: 3\nSETTINGS:\nWEIGHTS:\n")
+    assert read_parameters(file) == {"EPOCHS": 3, "SETTINGS": {}, "WEIGHTS": None}
+    file.write_text("# nothing yet\n")
+    assert read_parameters(file) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read as a parameter file"),
+        (b"A: [1", "cannot be read as a parameter file"),
+        (b"A: \xff\xfe", "cannot be read as a parameter file"),
+        (b"EPOCHS", "is no parameter file"),
+    ],
+)
+def test_what_is_no_parameter_file_is_named(tmp_path, content, message):
+    file = tmp_path / "odd.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"odd\.yaml {message}"):
+        read_parameters(file)

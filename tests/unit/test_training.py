@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import shutil
 
@@ -395,6 +396,10 @@ def test_a_last_step_that_explodes_is_seen_before_anything_is_kept(dataset, tmp_
         FloatingPointError, match="after epoch 1"
     ):  # the second epoch is one step, its loss finite
         fit(dataset, model=model, epochs=2, batch_size=24, learning_rate=[0.01, 1e30], checkpoint=tmp_path)
+    again = small()
+    with pytest.raises(FloatingPointError, match=r"those of the checkpoint .*checkpoint\.safetensors"):
+        fit(dataset, model=again, epochs=2, batch_size=24, learning_rate=[0.01, 1e30], checkpoint=tmp_path)
+    assert same(weights(model), weights(again))
     assert np.isfinite(model.predict_proba(dataset)).all()
     parts, _, state = checkpoint.load(tmp_path / "checkpoint.safetensors")
     assert state["at"]["epoch"] == 1 and all(value.isfinite().all() for value in parts["network"].values())
@@ -568,3 +573,12 @@ def test_pictures_for_training_and_validation_at_once_are_warned_of(dataset):
     _, validation = dataset.split(0.5, 0.5)
     with pytest.warns(UserWarning, match="12 pictures are for training and for validation"):
         fit(dataset, validation, epochs=1)
+
+
+def test_an_augmentation_that_cannot_work_is_found_before_anything_is_forgotten(dataset):
+    model, _ = fit(dataset, epochs=1)
+    before = copy.deepcopy(model.card)
+    halved = augment_dataset(dataset, [iaa.Resize(0.5)])
+    with pytest.raises(ValueError, match="must keep size"):
+        model.fit(halved, **QUICK)
+    assert model.card == before
