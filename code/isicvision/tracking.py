@@ -13,10 +13,10 @@ def start(tracker: str | None, settings: dict) -> Iterator[Callable[[dict], obje
     """Open a log in TensorBoard or MLflow, and yield ``log(row)``, which takes a dict of an epoch's figures.
 
     Look at them with ``tensorboard --logdir outputs/tracking/tensorboard``, or ``mlflow ui --backend-store-uri
-    sqlite:///outputs/tracking/mlflow.db`` (from the package mlflow). MLflow goes to another server where
-    MLFLOW_TRACKING_URI says so, as it does in Azure ML. The row has its ``epoch``. The settings are logged once, as the
-    parameters of the run. Raises ValueError if there is no such tracker, ModuleNotFoundError if it is not installed
-    (the message says how).
+    sqlite:///outputs/tracking/mlflow.db`` (from the package mlflow, see docs/howto/a_better_model.md). MLflow goes to
+    another server where MLFLOW_TRACKING_URI says so, as it does in Azure ML. The row has its ``epoch``, which is the
+    step of its other figures. The settings are logged once, as the parameters of the run. Raises ValueError if there is
+    no such tracker, ModuleNotFoundError if it is not installed (the message says how).
     """
     if tracker not in _TRACKERS:
         raise ValueError(f"tracker is {', '.join(map(repr, _TRACKERS))}, not {tracker!r}")
@@ -42,7 +42,8 @@ def _tensorboard(settings):
 
         def log(row):
             for name, value in row.items():
-                writer.add_scalar(name, value, row["epoch"])
+                if name != "epoch":
+                    writer.add_scalar(name, value, row["epoch"])
 
         yield log
 
@@ -60,7 +61,11 @@ def _mlflow(settings):
     mlflow.set_experiment("isicvision")
     with mlflow.start_run(nested=True):  # within a run of the caller's, if there is one
         mlflow.log_params(settings)
-        yield lambda row: mlflow.log_metrics(row, row["epoch"])
+
+        def log(row):
+            mlflow.log_metrics({name: value for name, value in row.items() if name != "epoch"}, row["epoch"])
+
+        yield log
 
 
 _TRACKERS: dict[str | None, Callable] = {

@@ -52,6 +52,15 @@ PROBE = 2
 """Training pictures scored at the end of each epoch, to see whether the network still gives finite scores."""
 CHECKPOINT_SECONDS = 600
 """So often within a long epoch, and at the end of each, the checkpoint is written."""
+TRACKED = (
+    "backbone",
+    "weights",
+    "image_size",
+    "dropout",
+    "seed",
+    *(field.name for field in dataclasses.fields(Settings)),
+)
+"""What a tracker is told of a training, beside its epochs."""
 LOWEST, HIGHEST, RAMP_STEPS = 1e-6, 1.0, 80
 """Learning rates and steps of the range test."""
 
@@ -176,7 +185,7 @@ class _Training:
             "history": [],
             "step_loss": [],
         }
-        self.file, self.about, self.saved = None, None, time.monotonic()
+        self.file, self.about, self.saved = None, {}, time.monotonic()
 
     def _precision(self):
         """Find the precision, the same for all processes; return it, and the seconds of each that was timed."""
@@ -260,8 +269,10 @@ class _Training:
             torch.random.fork_rng(devices=range(torch.cuda.device_count())),
         ):
             tracker = tracker if self.accelerator.is_main_process else None
+            shown = {name: self.about[name] for name in TRACKED if name in self.about}
+            shown["precision"] = self.precision  # which "auto" took
             try:
-                with tracking.start(tracker, dataclasses.asdict(self.settings)) as log:
+                with tracking.start(tracker, shown) as log:
                     yield log
             finally:
                 set_rows(self.network)

@@ -518,14 +518,15 @@ def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracke
     pytest.importorskip(tracker)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 2})
+    small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 2, "precision": "auto"})
     folder = tmp_path / "outputs" / "tracking"
     if tracker == "tensorboard":
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         events = EventAccumulator(str(folder / "tensorboard" / "run-001"))
         events.Reload()
-        assert len(events.Scalars("train_loss")) == 2
+        assert [event.step for event in events.Scalars("train_loss")] == [1, 2]
+        assert "epoch" not in events.Tags()["scalars"]
         small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
         shutil.rmtree(folder / "tensorboard" / "run-001")
         small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
@@ -534,7 +535,9 @@ def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracke
         import mlflow
 
         runs = mlflow.search_runs(experiment_names=["isicvision"], output_format="list")
-        assert runs[0].data.params["batch_size"] == "5" and "train_loss" in runs[0].data.metrics
+        shown = {"batch_size": "5", "image_size": "64", "seed": "0", "precision": "fp32"}
+        assert runs[0].data.params.items() >= shown.items()
+        assert "train_loss" in runs[0].data.metrics and "epoch" not in runs[0].data.metrics
         with mlflow.start_run() as own:
             small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
             assert mlflow.active_run().info.run_id == own.info.run_id
