@@ -108,7 +108,7 @@ def isicvision_batches(pictures, augmenter, workers):
     network = backbones.get("resnet18")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.mean, network.std))
     for batch in batches.load(parts, wanted, torch.device("cpu"), workers):
-        yield (batch.permute(0, 3, 1, 2).float() - mean) / std, None
+        yield batch.permute(0, 3, 1, 2).float().sub_(mean).div_(std), None
 
 
 def rate(batches):
