@@ -190,7 +190,7 @@ def test_presets_bring_settings_views_and_augmentation(dataset, monkeypatch):
         augmentation.Pipeline, "__call__", lambda self, batch, keys: seen.append(len(keys)) or batch
     )
     model.fit(dataset, epochs=1, precision="fp32", progress=False)
-    assert seen == [1, 24]  # one to see that it works; although the dataset came without augmenters
+    assert seen == [1, 24]  # although the dataset came without augmenters; the first is the trial
     assert model.card["training"]["ema"] is not None and model.card["training"]["epochs"] == 1
     with pytest.raises(ValueError, match="preset is one of fast, balanced, accurate, not 'slow'"):
         ImageClassifier.from_preset("slow", LABELS)
