@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from . import duplicates
-from .dataset import GROUP_COLUMNS, PICTURE_COLUMNS, ImageDataset
+from .dataset import ImageDataset
 from .project import replacing
 from .quality import MEANINGS, MEASURES
+from .reading import GROUP_COLUMNS, PICTURE_COLUMNS
 
 OWN = {
     "path": ("", "where the picture lies", "ImageDataset"),

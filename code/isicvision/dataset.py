@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import warnings
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,17 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from . import duplicates, pixels
-from .project import read_csv, replacing
+from . import duplicates, pixels, reading, splitting
+from .project import replacing
+from .reading import GROUP_COLUMNS, NO_PICTURE, PICTURE_COLUMNS, SEVERAL
 
-PICTURE_COLUMNS = ("isic_id", "image_id", "image_name", "image", "filename", "file")
-"""Columns of a metadata.csv that may name the picture, in the order in which they are tried."""
-GROUP_COLUMNS = ("lesion_id", "patient_id")
-"""Columns that say which pictures belong together, in the order in which they are tried."""
-HASHES = ("sha256", "phash")
 TINY, OVERSIZED = 64, 10_000
 """Pixels: a shorter side below the first shows no structures, a longer one above the second is no camera's."""
-NO_PICTURE, SEVERAL = -1, -2
 
 
 def _no_rows():
@@ -82,7 +75,7 @@ class ImageDataset:
             f"{folder.name}/{file}"
             for folder in sorted(root.iterdir())
             if folder.is_dir() and not folder.name.startswith(".")
-            for file in _pictures_below(folder)
+            for file in reading.pictures_below(folder)
         ]
         if not files:
             raise FileNotFoundError(
@@ -90,13 +83,13 @@ class ImageDataset:
                 f"{root / 'benign'} and {root / 'malignant'}. If a CSV file holds the labels, use from_csv "
                 "(in the notebooks: set LABEL_COLUMN)."
             )
-        table = pd.DataFrame({"path": _below(root, files), "label": [f.split("/")[0] for f in files]})
+        table = pd.DataFrame({"path": reading.below(root, files), "label": [f.split("/")[0] for f in files]})
         csv = root / "metadata.csv"
         if csv.exists():
-            metadata = _read_csv(csv, group_column)
+            metadata = reading.read_table(csv, group_column)
             column = next((name for name in PICTURE_COLUMNS if name in metadata), None)
             if column:
-                found = _find(metadata[column], files)
+                found = reading.find(metadata[column], files)
                 if several := (found == SEVERAL).sum():
                     warnings.warn(
                         f"{csv}: {several} rows not joined, as each names several pictures, such as "
@@ -107,7 +100,7 @@ class ImageDataset:
                 metadata = metadata.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
                 table = table.join(metadata)
         if sublabel_column:
-            _require_columns(table, f"the metadata of {root}", sublabel_column)
+            reading.require_columns(table, f"the metadata of {root}", sublabel_column)
             table = table.assign(sublabel=table[sublabel_column])
         return cls._checked(table, _no_rows(), group_column, root)
 
@@ -152,22 +145,22 @@ class ImageDataset:
             If a column is missing, `metadata` knows none of the pictures, or fewer than two labels are left.
         """
         csv = Path(csv)
-        one_hot = not isinstance(label_column, str)
         label_columns = [label_column] if isinstance(label_column, str) else [*label_column]
-        rows = _read_csv(csv, image_column, group_column, None if one_hot else label_column)
+        one_hot = not isinstance(label_column, str)
+        rows = reading.read_table(csv, image_column, group_column, *([] if one_hot else label_columns))
         if image_column is None:
             image_column = next((name for name in PICTURE_COLUMNS if name in rows), PICTURE_COLUMNS[0])
-        _require_columns(rows, csv, image_column, *label_columns)
+        reading.require_columns(rows, csv, image_column, *label_columns)
         if metadata:
-            rows = _join(rows, image_column, metadata, group_column)
+            rows = reading.join(rows, image_column, metadata, group_column)
         if group_column:
-            _require_columns(rows, f"{csv} with {metadata}" if metadata else csv, group_column)
+            reading.require_columns(rows, f"{csv} with {metadata}" if metadata else csv, group_column)
         images = Path(images) if images else csv.parent
         if not images.is_dir():
             raise FileNotFoundError(f"{images} is not a folder; images= names the one with the pictures")
-        files = _pictures_below(images)
+        files = reading.pictures_below(images)
         names = rows[image_column].astype("string").str.strip()
-        found = _find(names, files)
+        found = reading.find(names, files)
         if (found < 0).all():
             begins = ", ".join(names.dropna()[:3])
             raise FileNotFoundError(
@@ -175,7 +168,11 @@ class ImageDataset:
                 f"begins with {begins}"
                 + (" (several files have such a name: give folder and extension)" * (SEVERAL in found))
             )
-        labels, reasons = _one_hot(rows[label_columns]) if one_hot else _plain(rows[label_column])
+        labels, reasons = (
+            reading.one_hot_labels(rows[label_columns])
+            if one_hot
+            else reading.plain_labels(rows[label_column])
+        )
         if label_map is not None:  # its keys may come from YAML as numbers
             mapped = labels.map({str(name): str(label) for name, label in label_map.items()})
             unknown = mapped.isna() & reasons.isna()
@@ -188,7 +185,7 @@ class ImageDataset:
             f"several pictures below {images} have this name: give folder and extension"
         )
         reasons[names.isna()] = f"no name in the column {image_column!r}"
-        paths = pd.Series(_below(images, files), dtype=object).reindex(found).set_axis(rows.index)
+        paths = pd.Series(reading.below(images, files), dtype=object).reindex(found).set_axis(rows.index)
         again = paths.where(reasons.isna()).duplicated() & reasons.isna()
         reasons[again] = "the same picture stands in an earlier row"
         keep = reasons.isna()
@@ -229,7 +226,7 @@ class ImageDataset:
     @classmethod
     def load(cls, csv: str | os.PathLike) -> ImageDataset:
         """Read a dataset that `save` wrote. Raises FileNotFoundError if it is not there, ValueError if it is none."""
-        table = _read_csv(csv, verbatim=("path", "label", "group", "sublabel"))
+        table = reading.read_table(csv, verbatim=("path", "label", "group", "sublabel"))
         if missing := sorted({"path", "label", "group"} - set(table)):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
         return cls(table.astype({"path": str, "label": str, "group": str}))
@@ -372,7 +369,7 @@ class ImageDataset:
         """
         table = self._measured().table
         if parts is not None:
-            part_of = {path: name for name, part in _named(parts).items() for path in part.paths}
+            part_of = {path: name for name, part in splitting.named(parts).items() for path in part.paths}
             table = table.assign(part=table["path"].map(part_of))
         elif "split" in table:
             table = table.assign(part=table["split"])
@@ -484,13 +481,13 @@ class ImageDataset:
             each label in the part, ``largest_deviation`` of these from the shares in all, ``shared_groups``:
             how many also stand in another part, ``near_duplicates``: pairs with a picture of another part.
         """
-        named = _named(parts)
+        named = splitting.named(parts)
         index = [*named, "all"]
         tables = [part.table.assign(part=name) for name, part in named.items()]
         table = pd.concat([*tables, self.table.assign(part="all")], ignore_index=True)
-        table["group"] = _group_names(table, group)
+        table["group"] = splitting.group_names(table, group)
         dealt = table[table["part"] != "all"]
-        shared = dealt["group"][_in_several(dealt["part"], dealt["group"])]
+        shared = dealt["group"][splitting.in_several(dealt["part"], dealt["group"])]
         rows = table.groupby("part", sort=False)
         shares = pd.crosstab(table["part"], table[stratify], normalize="index").loc[index]
         report = pd.DataFrame({"pictures": rows.size(), "groups": rows["group"].nunique()})
@@ -507,193 +504,7 @@ class ImageDataset:
         return report
 
     def _deal(self, fractions, stratify, group, seed, near_duplicates):
-        """Deal out the groups; return the number of the part of each picture: numpy.ndarray of int."""
+        """Return the number of the part of each picture: numpy.ndarray of int."""
         if self.augmenters or "augmented_from" in self.table:
             raise ValueError("split first, then augment the training part: augmented pictures train only")
-        for column in (stratify, *([group] if group else [])):
-            if column not in self.table:
-                known = ", ".join(self.table.columns)
-                raise ValueError(f"no column {column!r} to split by; there are: {known}")
-        groups = self._groups(group, near_duplicates)
-        label, labels = pd.factorize(self.table[stratify], sort=True, use_na_sentinel=False)
-        counts = pd.DataFrame({"group": groups, "label": label}).value_counts(sort=False).reset_index()
-        # a group with several labels (a corrected label, say) counts where most of its pictures are
-        main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
-        main = main.drop_duplicates("group")
-        main = main.assign(size=main["group"].map(counts.groupby("group")["count"].sum()))
-        main = main.sample(frac=1, random_state=seed).sort_values("size", ascending=False, kind="stable")
-        part_of = np.zeros(groups.max(initial=-1) + 1, int)
-        for code, rows in main.groupby("label"):
-            if len(rows) < len(fractions):
-                raise ValueError(
-                    f"{stratify} {labels[code]!r} has {len(rows)} different {group or 'path'!r} to keep whole, too "
-                    f"few to split into {len(fractions)} parts: add pictures of other lesions, or use fewer parts"
-                )
-            names, sizes, first = rows["group"].to_numpy(), rows["size"].tolist(), len(fractions)
-            part_of[names[:first]] = range(first)  # one to each, so that no part is left without this label
-            filled = [(sizes[n] / share, n) for n, share in enumerate(fractions)]
-            heapq.heapify(filled)
-            for name, size in zip(names[first:], sizes[first:], strict=True):
-                share, part = filled[0]  # the emptiest
-                heapq.heapreplace(filled, (share + size / fractions[part], part))
-                part_of[name] = part
-        parts = part_of[groups]
-        if group is None and (leak := _in_several(parts, self.table["group"])).any():
-            warnings.warn(
-                f"{self.table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} pictures) stand in "
-                "more than one part, so the figures will flatter: group='group' keeps them whole",
-                stacklevel=3,
-            )
-        return parts
-
-    def _groups(self, group, near_duplicates):
-        """Find the group of each picture, numbered in the order of their names: numpy.ndarray of int."""
-        groups, names = pd.factorize(_group_names(self.table, group or "path"), sort=True)
-        if near_duplicates is None:
-            return groups
-        if "phash" not in self.table:
-            raise ValueError("near_duplicates needs perceptual hashes, which dataset.check() measures")
-        # groups and sets of near-duplicates are the nodes, pictures the edges; a component takes its first name
-        alike = duplicates.clusters(duplicates.as_integers(self.table["phash"]), near_duplicates)
-        n = len(names)
-        component = duplicates.connected(groups, n + alike, n + alike.max(initial=-1) + 1)[:n]
-        _, first = np.unique(component, return_index=True)
-        return first[component][groups]
-
-
-def _named(parts):
-    """Name the parts of a split."""
-    if isinstance(parts, dict):
-        return parts
-    names = {2: ("train", "test"), 3: ("train", "validation", "test")}
-    return dict(zip(names.get(len(parts), range(1, len(parts) + 1)), parts, strict=True))
-
-
-def _group_names(table, group):
-    """Return the group of each picture: Series of str. Where it is missing, the picture stands alone."""
-    return table[group].astype("string").fillna(table["path"]).astype(str)
-
-
-def _in_several(parts, groups):
-    """Say of each row whether its group stands in several parts: numpy.ndarray of bool."""
-    frame = pd.DataFrame({"part": np.asarray(parts), "group": np.asarray(groups)})
-    pairs = frame.drop_duplicates()
-    return frame["group"].isin(pairs["group"][pairs["group"].duplicated()]).to_numpy()
-
-
-def _pictures_below(folder):
-    """List the pictures below `folder`, relative to it with ``/``, in order; hidden files and folders left out."""
-    files = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            files += [f"{entry.name}/{file}" for file in _pictures_below(entry.path)]
-        elif entry.name.lower().endswith(pixels.EXTENSIONS):
-            files.append(entry.name)
-    return files
-
-
-def _below(folder, files):
-    """Put `folder` in front of relative paths: list of str, as pathlib would write them, in a tenth of the time."""
-    folder = str(folder / "_")[:-1]
-    return [folder + file for file in files]
-
-
-def _find(names, files):
-    """Find the file that each name means.
-
-    A name that fits one file takes it, whatever folder or extension either has: tables come from other machines. Only
-    if several files or several names have that stem must folder and extension fit.
-
-    Parameters
-    ----------
-    names : pandas.Series of str
-    files : list of str
-        Relative paths.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (len(names),)
-        Positions in `files`, `NO_PICTURE` or `SEVERAL`.
-    """
-    by_stem = defaultdict(list)
-    for number, file in enumerate(files):
-        by_stem[os.path.splitext(file.rpartition("/")[2])[0]].append(number)
-    stems = {}
-    for name in names.dropna().unique():
-        base = name.replace("\\", "/").rpartition("/")[2]
-        stems[name] = base if base in by_stem else os.path.splitext(base)[0]
-    claims = Counter(stems.values())
-
-    def find(name):
-        candidates = by_stem.get(stems[name], ())
-        if not candidates:
-            return NO_PICTURE
-        if len(candidates) == claims[stems[name]] == 1:
-            return candidates[0]
-        tail = "/" + os.path.normpath(name.replace("\\", "/")).lstrip("/")
-        paths = {number: f"/{files[number]}" for number in candidates}
-        depth = {number: path.count("/") for number, path in paths.items()}
-        for fits in (
-            [n for n, path in paths.items() if path == tail],
-            [n for n, path in paths.items() if path.endswith(tail)],
-            [n for n, path in paths.items() if os.path.splitext(path)[0].endswith(tail)],
-            sorted((n for n in paths if depth[n] > 1 and tail.endswith(paths[n])), key=depth.get)[-1:],
-        ):
-            if fits:
-                return fits[0] if len(fits) == 1 else SEVERAL
-        return SEVERAL if len(candidates) > 1 else NO_PICTURE
-
-    found = {name: find(name) for name in stems}
-    return np.array([found.get(name, NO_PICTURE) for name in names], int)
-
-
-def _plain(column):
-    """Return labels and, where there is none, the reason: two Series."""
-    labels = column.astype("string").str.strip()
-    reasons = pd.Series(index=column.index, dtype=object)
-    reasons[labels.isna() | (labels == "")] = "no label"
-    return labels, reasons
-
-
-def _one_hot(columns):
-    """Return the name of the one marked column of each row and, where there is none, the reason: two Series."""
-    text = columns.apply(lambda column: column.astype("string").str.strip().str.lower()).fillna("")
-    zero = columns.apply(pd.to_numeric, errors="coerce") == 0
-    marked = ~(zero | text.isin(["", "false", "no", "-"]))
-    count = marked.sum(axis=1)
-    reasons = pd.Series(index=columns.index, dtype=object)
-    reasons[count == 0] = f"none of the columns {', '.join(columns)} is marked"
-    reasons[count > 1] = f"more than one of the columns {', '.join(columns)} is marked"
-    return marked.idxmax(axis=1).astype("string").where(count == 1), reasons
-
-
-def _join(rows, image_column, csv, *text_columns):
-    """Add the columns of a second CSV file."""
-    other = _read_csv(csv, image_column, *text_columns)
-    key = next((name for name in (image_column, *PICTURE_COLUMNS) if name in other), image_column)
-    _require_columns(other, csv, key)
-    other = other.drop_duplicates(key).set_index(key)
-    if not rows[image_column].isin(other.index).any():
-        raise ValueError(
-            f"{csv} knows none of the pictures: its column {key!r} begins with {', '.join(map(str, other.index[:3]))}"
-        )
-    return rows.join(other[other.columns.difference(rows.columns, sort=False)], on=image_column)
-
-
-def _require_columns(rows, csv, *columns):
-    for column in columns:
-        if column not in rows:
-            raise ValueError(f"{csv} has no column {column!r}; it has: {', '.join(rows.columns)}")
-
-
-def _read_csv(path, *text_columns, verbatim=()):
-    """Read a CSV file; names, groups, hashes and `text_columns` stay text, lest 0012 turn into 12; see `read_csv`."""
-    text = {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *text_columns} - {None}
-    try:
-        return read_csv(path, text, verbatim)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such CSV file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+        return splitting.deal(self.table, fractions, stratify, group, seed, near_duplicates)
