@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +103,28 @@ def folder_name(value: object, lower: bool = False) -> str | None:
     if name in OWN_FILES:
         name += "_"
     return name if name.strip("_") and len(name.encode()) < 200 else None
+
+
+def as_label(value: object) -> str | None:
+    """Return what a value means as a label, the one rule wherever labels enter: str, or None where there is none.
+
+    Text is stripped, and its letters are composed (NFC), since macOS takes names apart. Numbers and truth values are
+    written as Python does, whole numbers without ``.0``: 1, 1.0 and ``numpy.int64(1)`` are ``"1"``. None, NaN and
+    empty text are no label.
+
+    >>> as_label(1.0), as_label(" nv "), as_label(True), as_label(float("nan"))
+    ('1', 'nv', 'True', None)
+    """
+    if value is None or type(value).__name__ in (
+        "NAType",
+        "NaTType",
+    ):  # pandas' own, which need no import here
+        return None
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if value != value:
+            return None
+        value = int(value) if float(value).is_integer() else value
+    return unicodedata.normalize("NFC", str(value)).strip() or None
 
 
 def listed(reasons: Iterable[str]) -> str:

@@ -1,10 +1,12 @@
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import isicvision
-from isicvision.project import read_parameters, replacing
+from isicvision.project import as_label, read_parameters, replacing
 
 IMPORT = """
 import sys, time
@@ -76,3 +78,12 @@ def test_what_is_no_parameter_file_is_named(tmp_path, content, message):
         file.write_bytes(content)
     with pytest.raises(ValueError, match=rf"odd\.yaml {message}"):
         read_parameters(file)
+
+
+def test_a_label_is_text_whatever_it_was_given_as():
+    for one in (1, 1.0, np.float32(1), np.int64(1), "1", " 1 "):
+        assert as_label(one) == "1"
+    assert as_label(True) == as_label(np.bool_(True)) == "True" and as_label(np.float32(0.5)) == "0.5"
+    assert as_label("e\N{COMBINING ACUTE ACCENT}") == "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    for nothing in (None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, "", "  "):
+        assert as_label(nothing) is None
