@@ -123,7 +123,7 @@ def as_label(value: object) -> str | None:
     if isinstance(value, Real) and not isinstance(value, bool):
         if value != value:
             return None
-        value = int(value) if float(value).is_integer() else value
+        value = int(float(value)) if float(value).is_integer() else value
     return unicodedata.normalize("NFC", str(value)).strip() or None
 
 
