@@ -127,6 +127,15 @@ def as_label(value: object) -> str | None:
     return unicodedata.normalize("NFC", str(value)).strip() or None
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun, which is in the singular for 1 only, and thousands separators: str.
+
+    >>> counted(1, "image"), counted(7006, "image")
+    ('1 image', '7,006 images')
+    """
+    return f"{int(count):,} {noun}{'' if count == 1 else 's'}"
+
+
 def listed(reasons: Iterable[str]) -> str:
     """Write out the first ten messages, each on a line of its own: str."""
     reasons = [*reasons]

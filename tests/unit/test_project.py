@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import isicvision
-from isicvision.project import as_label, read_parameters, replacing
+from isicvision.project import as_label, counted, read_parameters, replacing
 
 IMPORT = """
 import sys, time
@@ -87,3 +87,11 @@ def test_a_label_is_text_whatever_it_was_given_as():
     assert as_label("e\N{COMBINING ACUTE ACCENT}") == "\N{LATIN SMALL LETTER E WITH ACUTE}"
     for nothing in (None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, "", "  "):
         assert as_label(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "written"),
+    [(0, "0 images"), (1, "1 image"), (1.0, "1 image"), (np.int64(7006), "7,006 images")],
+)
+def test_a_count_is_written_with_its_noun(count, written):
+    assert counted(count, "image") == written
