@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from .dataset import ImageDataset
+from .project import as_label
 
 EXCLUDE = "(exclude)"
 UNDO = "(undo)"
@@ -33,12 +34,18 @@ class Annotations:
     ------
     ValueError
         If the log is no such file, or decides for a label that the dataset does not have; the message names the line.
+        If the dataset has a label `EXCLUDE` or `UNDO`, which the log could not tell from its own marks.
     """
 
     def __init__(self, dataset: ImageDataset, log: str | os.PathLike) -> None:
         self._original = dataset
         self.log = Path(log)
         self.labels = dataset.labels
+        if marks := {EXCLUDE, UNDO} & {*self.labels}:
+            raise ValueError(
+                f"the label {min(marks)!r} has another meaning in the log of decisions: give it another name in "
+                "the table, or rename its folder, and read the dataset again"
+            )
         self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
         self._decided = defaultdict(list)  # path to all decisions about it, the last one counts
         self._undoable = []
@@ -79,8 +86,10 @@ class Annotations:
         """Say whether someone has decided about a picture, if only that its label is right."""
         return bool(self._decided.get(path))
 
-    def decide(self, path: str, label: str) -> None:
+    def decide(self, path: str | os.PathLike, label: object) -> None:
         """Give a picture a label, or `EXCLUDE` it; the label that it has already confirms it.
+
+        A label may be given as it stands in a table, such as the number 1: `project.as_label`.
 
         Raises
         ------
@@ -89,6 +98,7 @@ class Annotations:
         KeyError
             If it has no such picture.
         """
+        path, label = os.fspath(path), as_label(label)
         if label not in (*self.labels, EXCLUDE):
             raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.labels)} and {EXCLUDE}")
         if path not in self._given:

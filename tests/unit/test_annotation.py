@@ -1,4 +1,5 @@
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -123,6 +124,20 @@ def test_unknown_labels_and_pictures_are_refused_and_nothing_is_written(dataset,
     with pytest.raises(KeyError, match="not in this dataset: nowhere.jpg"):
         annotations.decide("nowhere.jpg", "benign")
     assert not log.exists()
+
+
+@pytest.mark.parametrize("mark", [EXCLUDE, UNDO])
+def test_a_label_that_reads_as_a_mark_of_the_log_is_refused(dataset, log, mark):
+    odd = ImageDataset(dataset.table.assign(label=[mark, "benign"] * 12))
+    with pytest.raises(ValueError, match=rf"the label '\{mark[:-1]}\)' has another meaning .* another name"):
+        Annotations(odd, log)
+
+
+def test_labels_and_paths_are_taken_as_tables_and_pathlib_have_them(dataset, log):
+    numbers = ImageDataset(dataset.table.assign(label=["0", "1"] * 12))
+    annotations = Annotations(numbers, log)
+    annotations.decide(Path(numbers.paths[0]), 1.0)
+    assert annotations.label(numbers.paths[0]) == "1" == Annotations(numbers, log).label(numbers.paths[0])
 
 
 def test_no_warning_without_need(dataset, log):
