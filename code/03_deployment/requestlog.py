@@ -7,8 +7,9 @@
      "pictures": 812, "refused": 3, "ms": {"p50": 11.9, "p95": 18.2, "p99": 31.0}, "process": 4711}
 
 They go to standard output, where gunicorn, a container and Azure collect them. Nothing of a picture is in them, and
-no header but the two ids. The numbers that the service says of a picture (its scores, and others such as a
-distance) are: `isicvision.drift` compares a day of them with the validation pictures.
+no header but the two ids. The numbers that the service says of a picture are: the scores of each that was scored, and
+for each picture, refused or not, others such as a distance (null where there is none). `isicvision.drift` compares a
+day of them with the validation pictures.
 """
 
 import atexit
@@ -109,18 +110,23 @@ def _result(response):
     answer = response.get_json(silent=True) if response and response.is_json else None
     if not isinstance(answer, dict) or "predictions" not in answer:
         return {}
-    scored = [each for each in answer["predictions"] if "scores" in each]
-    names = {name for each in scored for name, value in each.items() if type(value) in (int, float)}
+    predictions = answer["predictions"]
+    numbers = {name for each in predictions for name, value in each.items() if type(value) in (int, float)}
     return {
-        "pictures": len(answer["predictions"]),
-        "refused": sum("error" in each for each in answer["predictions"]),
+        "pictures": len(predictions),
+        "refused": sum("error" in each for each in predictions),
         "model": answer["model"]["version"],
-        "scores": [_rounded(each["scores"]) for each in scored],
-    } | {name: [each.get(name) for each in scored] for name in sorted(names - {"threshold"})}
+        "scores": [
+            {label: _rounded(score) for label, score in each["scores"].items()}
+            for each in predictions
+            if "scores" in each
+        ],
+    } | {name: [_rounded(each.get(name)) for each in predictions] for name in sorted(numbers - {"threshold"})}
 
 
-def _rounded(scores):
-    return {label: round(score, 4) for label, score in scores.items()}
+def _rounded(value):
+    """Keep six digits, however small the value is."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 def _now():

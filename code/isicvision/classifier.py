@@ -561,14 +561,18 @@ class ImageClassifier:
         uncalibrated = Scores(self.networks, self.views)
         scores = self._apply(uncalibrated, pictures, np.arange(len(pictures)), "predicting")
         temperature = decisions.temperature(self._targets(validation, "validation"), scores)
-        quantiles = np.quantile(decisions.at_temperature(scores, temperature), np.linspace(0, 1, 21), axis=0)
+        calibrated = decisions.at_temperature(scores, temperature)
         self.card |= {
             "temperature": temperature,
-            "scores": dict(zip(self.labels, quantiles.T.round(5).tolist(), strict=True)),
-            "scores_pictures": len(validation),
             "decision": None,
         }
+        self._keep_scores(calibrated)
         return temperature
+
+    def _keep_scores(self, scores):
+        """Keep what `drift` compares with the scores that the service gives."""
+        quantiles = dict(zip(self.labels, map(_quantiles, scores.T), strict=True))
+        self.card |= {"scores": quantiles, "scores_pictures": len(scores)}
 
     def decide_at(self, threshold: float, positive: str | None = None, rule: str | None = None) -> None:
         """Call pictures positive from this score on, from now on; saved with the model, and used by the service.
@@ -610,11 +614,15 @@ class ImageClassifier:
         new = self._stage_means(held_out)
         self.familiarity = familiarity.fit(means, new).to(self.device)
         distances = self._distances(new)
+        quantiles = _quantiles(distances)
         self.card["familiarity"] = {
             "training": {"pictures": len(means)},
             "held_out": {"pictures": len(new), "refused": float((distances > 1).mean())},
-            "distance_deciles": np.quantile(distances, np.linspace(0, 1, 11)).round(4).tolist(),
+            "distance_deciles": quantiles[::10],
+            "distance_quantiles": quantiles,
         }
+        if self.card["scores"] is not None:  # from now on the service scores only what lies within
+            self._keep_scores(self.predict_proba(held_out)[distances <= 1])
         return distances
 
     def distance(self, pictures: ImageDataset | Sequence[str | Path] | np.ndarray) -> np.ndarray:
@@ -812,6 +820,11 @@ def _replaced(folder, at, names):
     """List which files `at` a place in the `folder` of a model belong to the model."""
     own = {name for pattern in OWN_FILES for name in fnmatch.filter(names, pattern)}
     return own if Path(at) == folder else set()
+
+
+def _quantiles(values):
+    """List 101 quantiles, from the least to the greatest, with as many digits as the service's log has."""
+    return [float(f"{value:.6g}") for value in np.quantile(values, np.linspace(0, 1, 101))]
 
 
 def _digest(module):

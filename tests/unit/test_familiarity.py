@@ -45,6 +45,7 @@ def test_a_model_knows_its_pictures_in_torch_and_in_onnx(dataset, tmp_path, opti
     assert np.array_equal(model.distance(test), distances) and distances.max() == pytest.approx(1)
     about = model.card["familiarity"]
     assert about["held_out"]["pictures"] == len(test) and about["distance_deciles"][-1] == 1
+    assert np.allclose(about["distance_quantiles"], np.quantile(distances, np.linspace(0, 1, 101)), rtol=1e-5)
 
     strange = draw(tmp_path / "green.jpg", (40, 220, 40), 0)
     assert model.distance([strange])[0] > 1.2
@@ -56,6 +57,18 @@ def test_a_model_knows_its_pictures_in_torch_and_in_onnx(dataset, tmp_path, opti
     scores, found = session.run(["scores", "distance"], {"pictures": pictures})
     assert np.abs(scores - model.predict_proba([*test.paths, strange])).max() < 1e-4
     assert np.abs(found / model.distance([*test.paths, strange]) - 1).max() < 1e-3
+
+
+def test_what_drift_compares_scores_with_is_what_the_service_scores(dataset, monkeypatch):
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    train, test = dataset.split(0.5, 0.5)
+    model.calibrate(test)
+    assert model.card["scores_pictures"] == len(test)
+    monkeypatch.setattr(familiarity, "REFUSED", 0.3)
+    within = model.familiarize(train, test) <= 1
+    assert 0 < within.sum() < len(test) and model.card["scores_pictures"] == within.sum()
+    expected = np.quantile(model.predict_proba(test)[within, 1], np.linspace(0, 1, 101))
+    assert np.allclose(model.card["scores"]["malignant"], expected, rtol=1e-4)
 
 
 def test_another_training_forgets(dataset):
