@@ -20,7 +20,8 @@ from PIL import Image
 
 from . import metrics, pixels, regions
 from .comparison import FEWEST
-from .evaluation import OTHERS, Evaluation, Model, interval
+from .evaluation import OTHERS, Evaluation, Model
+from .intervals import interval
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -245,7 +246,7 @@ def _drawn(dataset, positive, count):
 
 def _figures(before, first, second):
     """Compare the scores of `second` with those of `first`, in the order of those of `before`: dict of figures."""
-    groups = pd.factorize(before.table["group"])[0]
+    rows, groups = before.rows_by_group
     known = np.sort(before.scores[:, 1])
 
     def rank(evaluation):
@@ -254,7 +255,10 @@ def _figures(before, first, second):
 
     differences = np.stack([second.scores[:, 1] - first.scores[:, 1], rank(second) - rank(first)], axis=1)
     drawn = np.concatenate(
-        [(weights @ differences) / weights.sum(axis=1, keepdims=True) for weights in metrics.draws(groups)]
+        [
+            (weights @ differences[rows]) / weights.sum(axis=1, keepdims=True)
+            for weights in metrics.draws(groups)
+        ]
     )
     area, areas = second.metric("roc_auc"), second.draws("roc_auc")
     lost = before.metric("roc_auc") - area

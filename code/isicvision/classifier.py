@@ -31,9 +31,10 @@ from sklearn.model_selection._search import BaseSearchCV
 
 from . import augmentation, backbones, cache, decisions, familiarity, hardware, record, training
 from .batches import forward
+from .evaluation import check_threshold
 from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
-from .project import listed, sha256
+from .project import as_label, listed, sha256
 from .settings import Settings, is_number, is_whole, plain
 
 if TYPE_CHECKING:
@@ -574,20 +575,19 @@ class ImageClassifier:
         quantiles = dict(zip(self.labels, map(_quantiles, scores.T), strict=True))
         self.card |= {"scores": quantiles, "scores_pictures": len(scores)}
 
-    def decide_at(self, threshold: float, positive: str | None = None, rule: str | None = None) -> None:
+    def decide_at(self, threshold: float, positive: object = None, rule: str | None = None) -> None:
         """Call pictures positive from this score on, from now on; saved with the model, and used by the service.
 
-        The threshold is 0 to 1, from `Evaluation.choose_threshold` on validation pictures; `positive` is one of two
+        The threshold comes from `Evaluation.choose_threshold` on validation pictures; `positive` is one of two
         labels, by default the last; `rule` says in words how it was chosen, for whoever reads model.json. Raises
         ValueError if there are more than two labels, or a value is out of range.
         """
-        positive = self.labels[-1] if positive is None else positive
+        positive = self.labels[-1] if positive is None else as_label(positive)
         if len(self.labels) != 2 or positive not in self.labels:
             raise ValueError(
                 f"a threshold decides between two labels for one of them, not {', '.join(self.labels)} for {positive}"
             )
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
+        check_threshold(threshold)
         self.card["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
     def familiarize(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:

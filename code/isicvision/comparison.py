@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .evaluation import PREFIX, Evaluation, interval
+from .evaluation import PREFIX, Evaluation
+from .intervals import interval
 
 FEWEST = 10
 """Positive lesions, and others, below which nothing is said of a slice."""
@@ -45,6 +46,7 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     second = replace(second, table=tables[1].loc[tables[0].index].reset_index(drop=True))
     if not first.table[columns].equals(second.table[columns]):
         raise ValueError("the two evaluations have other labels or groups for the same pictures")
+    vars(second)["rows_by_group"] = first.rows_by_group  # the same draws, whatever the names of the groups
     values = [each.metric(metric) for each in (first, second)]
     difference = values[0] - values[1]
     drawn = first.draws(metric) - second.draws(metric)

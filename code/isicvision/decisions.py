@@ -10,7 +10,8 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
 from . import metrics
-from .evaluation import PREFIX, Evaluation, interval
+from .evaluation import PREFIX, Evaluation
+from .intervals import interval
 
 LARGEST_TEMPERATURE = 10
 
@@ -141,9 +142,9 @@ def at_sensitivity(
 
 def _arrays(evaluation):
     """Return what is positive, its scores, and the number of each picture's group: three arrays, shape (pictures,)."""
-    table = evaluation.table
-    positive = (table["label"] == evaluation.positive).to_numpy()
-    return positive, table[PREFIX + evaluation.positive].to_numpy(), pd.factorize(table["group"])[0]
+    true, _, scores = evaluation.arrays
+    column = evaluation.classes.index(evaluation.positive)
+    return true[:, column] > 0, scores[:, column], evaluation.rows_by_group[1]
 
 
 def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
@@ -207,15 +208,16 @@ def net_benefit(
         ``threshold``, and the net benefit per picture of the ``model``, of referring ``all``, and of ``none`` (0). If
         the evaluation has a threshold, ``attrs`` holds it as ``score``, and the ``risk`` it is at that prevalence.
     """
-    thresholds = np.linspace(0.01, 0.5, 50) if thresholds is None else np.asarray(thresholds, dtype=float)
+    thresholds = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=float)
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
     share = positive.mean()
     prevalence = share if prevalence is None else prevalence
     column = evaluation.classes.index(evaluation.positive)
     shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
     moved = at_prevalence(evaluation.scores, *shares)[:, column]
+    from_here = thresholds * (1 - 1e-9)  # a score that equals the threshold but for rounding reaches it
     recall, rate = (
-        1 - np.searchsorted(np.sort(part), thresholds) / len(part)
+        1 - np.searchsorted(np.sort(part), from_here) / len(part)
         for part in (moved[positive], moved[~positive])
     )
     odds = thresholds / (1 - thresholds)
@@ -228,7 +230,8 @@ def net_benefit(
         }
     )
     if (score := evaluation.threshold) is not None:
-        own = np.array([[1 - score, score] if column == 1 else [score, 1 - score]])
+        most = min(score, 1)  # of one that calls none
+        own = np.array([[1 - most, most] if column == 1 else [most, 1 - most]])
         table.attrs = {"score": score, "risk": float(at_prevalence(own, *shares)[0, column])}
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri, stdtrit
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from . import metrics
+from .intervals import interval
 from .metrics import METRICS
-from .project import read_csv, replacing
+from .project import as_label, counted, read_csv, replacing
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 PREFIX = "score_"
 """Of the columns that hold the scores in a prediction table."""
 OTHERS = "(all others)"
+RECORD = "isicvision"
+"""The column of a saved prediction table that holds classes, positive label and threshold, as JSON."""
+NAMELESS = "(picture "
+"""How the group begins of a picture for which nobody gave a group or a path."""
+ROUNDING = 1e-6
+"""How far a score may lie below 0 or above 1 and is taken for one rounded in 32 bits."""
+CALL_NONE = 1.001
+"""The threshold above every score: no picture is called positive."""
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
 
 
@@ -36,7 +45,7 @@ class Model(Protocol):
         """Return an array of float, shape (pictures, labels)."""
 
 
-def evaluate(model: Model, dataset: ImageDataset, positive: str | None = None) -> Evaluation:
+def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Evaluation:
     """Predict every picture of `dataset` once and evaluate.
 
     Parameters
@@ -46,8 +55,8 @@ def evaluate(model: Model, dataset: ImageDataset, positive: str | None = None) -
     dataset
         Pictures that the model was not trained on.
     positive
-        The label to be found, for precision, recall and curves. Default: that of the model's decision, or the last of
-        ``model.labels``.
+        The label to be found, for precision, recall and curves; a number means the label that is written so. Default:
+        that of the model's decision, or the last of ``model.labels``.
 
     Raises
     ------
@@ -57,7 +66,7 @@ def evaluate(model: Model, dataset: ImageDataset, positive: str | None = None) -
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
     decision = getattr(model, "card", {}).get("decision") or {}
-    positive = positive or decision.get("positive")
+    positive = as_label(positive) or decision.get("positive")
     return Evaluation.from_scores(
         dataset.table["label"],
         model.predict_proba(dataset),
@@ -68,7 +77,7 @@ def evaluate(model: Model, dataset: ImageDataset, positive: str | None = None) -
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Predictions, and what follows from them.
 
@@ -76,12 +85,14 @@ class Evaluation:
     ----------
     table
         One row a picture: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
-        ``score_<label>`` for each label, then the metadata of the dataset.
+        ``score_<label>`` for each label, then the metadata of the dataset. A column of the metadata that has one of
+        these names is called ``metadata_<name>``.
     positive
         The label to be found. With more than two classes, precision, recall, F1 and the areas are means
         over the classes (`per_class` has each), and `roc` and `precision_recall` take `positive` against all others.
     threshold
-        Of two classes the positive one is predicted from this score on; None: the class with the highest score.
+        Of two classes the positive one is predicted from this score on; None: the class with the highest score;
+        `CALL_NONE`: never.
     """
 
     table: pd.DataFrame
@@ -89,14 +100,28 @@ class Evaluation:
     positive: str
     threshold: float | None = None
 
+    def __repr__(self) -> str:
+        """Say what is evaluated, and the first figures, without intervals."""
+        shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
+        counts = self.table["label"].value_counts()
+        labels = [f"{name} ({counts.get(name, 0)})" for name in self.classes]
+        more = f", … {len(labels)} classes" if len(labels) > 10 else ""
+        rule = "" if self.threshold is None else f", predicted from a score of {self.threshold:.3f} on"
+        return (
+            f"Evaluation of {counted(len(self.table), 'image')} of {counted(self.table['group'].nunique(), 'lesion')}\n"
+            f"  true labels: {', '.join(labels[:10])}{more}; positive: {self.positive}{rule}\n"
+            f"  {', '.join(f'{name} {self.metric(name):.3f}' for name in shown)}\n"
+            "  metrics() adds 95 % intervals; table has a row for each image"
+        )
+
     @classmethod
     def from_scores(
         cls,
         labels: ArrayLike,
         scores: ArrayLike,
         groups: Iterable | None = None,
-        classes: Sequence[str] = ("benign", "malignant"),
-        positive: str | None = None,
+        classes: Sequence = ("benign", "malignant"),
+        positive: object = None,
         metadata: pd.DataFrame | None = None,
         threshold: float | None = None,
     ) -> Evaluation:
@@ -104,10 +129,11 @@ class Evaluation:
 
         Parameters
         ----------
-        labels : sequence of str, shape (pictures,)
-            The true labels.
+        labels : sequence, shape (pictures,)
+            The true labels: text, or numbers and truth values, which `project.as_label` writes as text.
         scores : array of float, shape (pictures, classes) or (pictures,)
-            Probabilities, 0 to 1; with two classes the positive one's alone will do.
+            Probabilities, 0 to 1 (what lies outside by rounding is clipped); with two classes the positive one's alone
+            will do.
         groups
             Which pictures belong together (one lesion): intervals resample groups. Default, and where a group is
             missing (NaN or None): each alone.
@@ -125,42 +151,51 @@ class Evaluation:
         ValueError
             If shapes do not fit, a label is not in `classes`, or a score is NaN or outside 0 to 1.
         """
-        classes = [str(name) for name in classes]
-        true, scores = np.asarray(labels, dtype=object), np.asarray(scores, dtype=float)
-        positive = classes[-1] if positive is None else positive
-        if positive not in classes:
-            raise ValueError(f"positive label {positive!r} is not one of {', '.join(classes)}")
-        if scores.ndim == 1 and len(classes) == 2:
-            scores = np.column_stack([1 - scores, scores] if positive == classes[1] else [scores, 1 - scores])
-        if not len(true) or scores.shape != (len(true), len(classes)):
+        names, true = _as_labels(classes, "class"), _as_labels(labels, "label")
+        if len(set(names)) < len(names):
+            raise ValueError(f"each class needs a name of its own: {', '.join(names)}")
+        sought = names[-1] if positive is None else as_label(positive)
+        if sought is None or sought not in names:
+            raise ValueError(f"positive label {sought!r} is not one of {', '.join(names)}")
+        try:
+            scores = np.asarray(scores, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"scores must be numbers, as many in each row: {error}") from None
+        if scores.ndim == 1 and len(names) == 2:
+            scores = np.column_stack([1 - scores, scores] if sought == names[1] else [scores, 1 - scores])
+        if not len(true) or scores.shape != (len(true), len(names)):
             raise ValueError(
-                f"{len(true)} labels of {len(classes)} classes do not fit scores of shape {scores.shape}"
+                f"{len(true)} labels of {len(names)} classes do not fit scores of shape {scores.shape}"
             )
-        unknown = sorted(set(true) - set(classes))
+        unknown = sorted(set(true) - set(names))
         if unknown:
             raise ValueError(
-                f"labels {', '.join(map(repr, unknown))} are not among the classes {', '.join(classes)}"
+                f"labels {', '.join(map(repr, unknown))} are not among the classes {', '.join(names)}"
             )
-        if not ((scores >= 0) & (scores <= 1)).all():
-            row = int(np.argmin(((scores >= 0) & (scores <= 1)).all(axis=1)))
+        fit = ((scores >= -ROUNDING) & (scores <= 1 + ROUNDING)).all(axis=1)
+        if not fit.all():
+            row = int(np.argmin(fit))
             raise ValueError(f"scores must lie from 0 to 1; row {row} has {scores[row]}")
+        scores = np.clip(scores, 0, 1)
         more = pd.DataFrame(index=range(len(true))) if metadata is None else metadata.reset_index(drop=True)
-        alone = pd.Series(np.arange(len(true)).astype(str))
+        row = pd.Series(np.arange(len(true)).astype(str))
+        alone = more.get("path", NAMELESS + row + ")")
         together = more.get("group", alone) if groups is None else pd.Series([*groups])
-        if len(together) != len(true):
-            raise ValueError(f"{len(together)} groups do not fit {len(true)} labels")
+        for what, given in (("groups", together), ("rows of metadata", more)):
+            if len(given) != len(true):
+                raise ValueError(f"{len(given)} {what} do not fit {len(true)} labels")
         table = pd.DataFrame(
             {
-                "path": more.get("path", alone),
-                "group": together.where(together.notna(), "picture " + alone),
+                "path": more.get("path", row),
+                "group": together.where(together.notna(), alone),
                 "label": true,
-                "prediction": _decide(scores, classes, positive, threshold),
+                "prediction": _decide(scores, names, sought, threshold),
             }
         )
-        for number, name in enumerate(classes):
+        for number, name in enumerate(names):
             table[PREFIX + name] = scores[:, number]
-        more = more[more.columns.difference(table.columns, sort=False)]
-        return cls(table.join(more), classes, positive, threshold)
+        more = more.drop(columns=["path", "group", "label"], errors="ignore")
+        return cls(table.join(_renamed(more, {*table, RECORD})), names, sought, threshold)
 
     def at(self, threshold: float | None) -> Evaluation:
         """Return the evaluation of the same scores with the decisions at another threshold, 0 to 1; or None."""
@@ -183,12 +218,29 @@ class Evaluation:
         return self.table[[PREFIX + name for name in self.classes]].to_numpy()
 
     @cached_property
-    def _arrays(self):
+    def rows_by_group(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of `table` ordered by their group's name, and the number of each one's group, from 0.
+
+        Pictures are drawn in this order, so that it does not matter to an interval in which order they came. Those of
+        which nobody gave a name are ordered by label and scores.
+        """
+        columns = ["label", *(PREFIX + name for name in self.classes)]
+        names = self.table.reset_index(drop=True).sort_values(columns)["group"].astype(str)
+        nameless = names.str.startswith(NAMELESS)
+        names[nameless] = [f"{NAMELESS}{number:09d}" for number in range(nameless.sum())]
+        numbers = pd.factorize(names, sort=True)[0]
+        order = np.argsort(numbers, kind="stable")
+        return names.index.to_numpy()[order], numbers[order]
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Truth and prediction (of 0 and 1) and scores, as `metrics` takes them, in the order of `rows_by_group`."""
         codes = {name: number for number, name in enumerate(self.classes)}
+        rows = self.rows_by_group[0]
         true, predicted = (
-            np.eye(len(codes))[self.table[name].map(codes)] for name in ("label", "prediction")
+            np.eye(len(codes))[self.table[name].map(codes)][rows] for name in ("label", "prediction")
         )
-        return true, predicted, self.scores
+        return true, predicted, self.scores[rows]
 
     def metric(self, name: str) -> float:
         """Return one metric as a float, NaN where it is not defined (one class only, say).
@@ -222,7 +274,8 @@ class Evaluation:
     def draws(self, name: str) -> np.ndarray:
         """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
 
-        Evaluations of the same pictures share their draws: the difference of two such arrays is that of pairs.
+        Evaluations of the same pictures share their draws, if the pictures have groups or paths: the difference of two
+        such arrays is that of pairs.
         """
         return self._weighted(name, metrics.draws)
 
@@ -236,8 +289,7 @@ class Evaluation:
     def _weighted(self, name, way):
         family = _family(name)
         if (way, family) not in self._drawn:
-            codes = pd.factorize(self.table["group"])[0]
-            parts = [self._compute(family, weights) for weights in way(codes)]
+            parts = [self._compute(family, weights) for weights in way(self.rows_by_group[1])]
             self._drawn[way, family] = {
                 each: np.concatenate([part[each] for part in parts]) for each in metrics.FAMILIES[family]
             }
@@ -248,7 +300,7 @@ class Evaluation:
         return {}
 
     def _compute(self, family, weights):
-        true, predicted, scores = self._arrays
+        true, predicted, scores = self.arrays
         if len(self.classes) == 2 and family in (
             metrics.roc_auc,
             metrics.partial_roc_auc,
@@ -282,17 +334,18 @@ class Evaluation:
         table = pd.concat(each, names=["label", "metric"])
         return table.assign(pictures=table.index.get_level_values("label").map(counts))
 
-    def against(self, label: str) -> Evaluation:
+    def against(self, label: object) -> Evaluation:
         """Return the evaluation of one label against all others, as two classes; the decisions stay as they are."""
-        if label not in self.classes:
+        name = as_label(label)
+        if name is None or name not in self.classes:
             raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
         one = {
-            name: self.table[name].where(self.table[name] == label, OTHERS)
-            for name in ("label", "prediction")
+            column: self.table[column].where(self.table[column] == name, OTHERS)
+            for column in ("label", "prediction")
         }
-        score = self.table[PREFIX + label]
-        table = self.table.assign(**one, **{PREFIX + OTHERS: 1 - score, PREFIX + label: score})
-        return replace(self, table=table, classes=[OTHERS, label], positive=label)
+        score = self.table[PREFIX + name]
+        table = self.table.assign(**one, **{PREFIX + OTHERS: 1 - score, PREFIX + name: score})
+        return replace(self, table=table, classes=[OTHERS, name], positive=name)
 
     def confusion_matrix(self) -> pd.DataFrame:
         """Count pictures by true label (rows) and predicted label (columns): pandas.DataFrame."""
@@ -319,9 +372,10 @@ class Evaluation:
 
     @cached_property
     def _bands(self):
-        positive, scores = self._is_positive().to_numpy(), self.table[PREFIX + self.positive].to_numpy()
-        grid, codes = np.linspace(0, 1, 101), pd.factorize(self.table["group"])[0]
-        weights = metrics.draws(codes, metrics.BAND_RESAMPLES)
+        rows, numbers = self.rows_by_group
+        positive = self._is_positive().to_numpy()[rows]
+        scores = self.table[PREFIX + self.positive].to_numpy()[rows]
+        grid, weights = np.linspace(0, 1, 101), metrics.draws(numbers, metrics.BAND_RESAMPLES)
         drawn = [metrics.on_grid(positive, scores, each, grid) for each in weights]
         table = {"place": grid}
         for name, parts in zip(("recall", "precision"), zip(*drawn, strict=True), strict=True):
@@ -355,8 +409,8 @@ class Evaluation:
         Returns
         -------
         float
-            Midway between two scores, so that rounding moves no picture to the other side. For `at`, and for
-            `ImageClassifier.decide_at`.
+            Midway between two scores, so that rounding moves no picture to the other side; `CALL_NONE` where it is
+            best to call nothing positive and a score is 1. For `at`, and for `ImageClassifier.decide_at`.
 
         Raises
         ------
@@ -379,10 +433,16 @@ class Evaluation:
             share = self._is_positive().mean()
             of_miss, of_alarm = (1, 1) if cost is None else (cost * share, 1 - share)
             best = int(np.argmin(of_miss * (1 - recall) + of_alarm * alarms))
-        scores = np.unique(np.append(self.table[PREFIX + self.positive], [0.0, 1.0]))
-        at = min(curve["threshold"][best], 1.0)  # scikit-learn begins with infinity: nothing is positive
+        scores = np.unique(np.append(self.table[PREFIX + self.positive], 0.0))
+        at = curve["threshold"][best]
+        if np.isinf(at):  # scikit-learn begins with it: nothing is positive
+            at = 1.0
+            if scores[-1] == at:
+                return CALL_NONE
         lower = scores[scores < at]
-        return float((at + lower[-1]) / 2) if len(lower) else float(at)
+        middle = (at + lower[-1]) / 2 if len(lower) else at
+        # between neighbours among the floating-point numbers there is no middle
+        return float(middle if not len(lower) or middle > lower[-1] else at)
 
     def _is_positive(self):
         positive = self.table["label"] == self.positive
@@ -399,14 +459,18 @@ class Evaluation:
         )
 
     def save(self, csv: str | Path) -> Path:
-        """Write the prediction table as CSV, with the decision in two columns of its own, and return its path."""
+        """Write the prediction table as CSV and return its path.
+
+        A column of its own, `RECORD`, says in each row which classes there are and how the predictions came about.
+        """
         csv = Path(csv)
+        own = {"classes": self.classes, "positive": self.positive, "threshold": self.threshold}
         with replacing(csv) as part:
-            self.table.assign(positive=self.positive, threshold=self.threshold).to_csv(part, index=False)
+            self.table.assign(**{RECORD: json.dumps(own)}).to_csv(part, index=False)
         return csv
 
     @classmethod
-    def load(cls, csv: str | Path, positive: str | None = None) -> Evaluation:
+    def load(cls, csv: str | Path, positive: object = None) -> Evaluation:
         """Read a prediction table that `save` wrote.
 
         Parameters
@@ -419,23 +483,67 @@ class Evaluation:
         ValueError
             If it lacks the columns of one.
         """
-        table = read_csv(csv, verbatim=("path", "group", "label", "prediction", "positive"))
-        classes = [name.removeprefix(PREFIX) for name in table.columns if name.startswith(PREFIX)]
-        if len(classes) < 2 or not {"path", "group", "label"} <= set(table):
+        text = ("path", "group", "label", "prediction", RECORD)
+        table = read_csv(csv, verbatim=text)
+        if RECORD in table and len(table):
+            own = json.loads(table[RECORD].iloc[0])
+        else:
+            table = read_csv(csv, verbatim=(*text, "positive"))
+            own = _unrecorded(table)
+        columns = [PREFIX + name for name in own["classes"]]
+        if len(columns) < 2 or not {"path", "group", "label", *columns} <= set(table):
             raise ValueError(f"{csv} is no prediction table: it has the columns {', '.join(table.columns)}")
-        scores = table[[PREFIX + name for name in classes]].to_numpy()
-        decision = table.reindex(columns=["positive", "threshold"]).iloc[0]
-        if positive is None and pd.notna(decision["positive"]):
-            positive = str(decision["positive"])
-        known = pd.notna(decision["threshold"]) and positive == decision["positive"]
+        chosen = own["positive"] if positive is None else as_label(positive)
+        ours = [*columns, "prediction", RECORD] + ([] if RECORD in table else ["positive", "threshold"])
         return cls.from_scores(
             table["label"],
-            scores,
-            classes=classes,
-            positive=positive,
-            metadata=table.drop(columns=["positive", "threshold"], errors="ignore"),
-            threshold=float(decision["threshold"]) if known else None,
+            table[columns].to_numpy(),
+            classes=own["classes"],
+            positive=chosen,
+            metadata=table.drop(columns=ours, errors="ignore"),
+            threshold=own["threshold"] if chosen == own["positive"] else None,
         )
+
+
+def _as_labels(values, what):
+    """Return labels or classes as text, see `project.as_label`: list."""
+    if np.ndim(values) != 1:
+        raise ValueError(f"there must be one {what} for each place, not an array of shape {np.shape(values)}")
+    names = [as_label(value) for value in values]
+    if None in names:
+        raise ValueError(f"{what} {names.index(None)} is missing or empty")
+    return names
+
+
+def _renamed(more, taken):
+    """Rename columns of metadata whose names are taken: DataFrame."""
+    names = {}
+    for name in more:
+        new = str(name)
+        while new in taken or (new != name and new in more):
+            new = f"metadata_{new}"
+        names[name] = new
+    return more.rename(columns=names)
+
+
+def _unrecorded(table):
+    """Tell what `save` once wrote into two columns; the classes are the first score columns that sum to 1: dict."""
+    scores = table[[name for name in table if str(name).startswith(PREFIX)]]
+    sums = scores.apply(pd.to_numeric, errors="coerce").cumsum(axis=1)
+    whole = [
+        count for count in range(2, scores.shape[1]) if np.allclose(sums.iloc[:, count - 1], 1, atol=1e-3)
+    ]
+    classes = [name.removeprefix(PREFIX) for name in scores.columns[: whole[0] if whole else None]]
+    first = table.reindex(index=[0], columns=["positive", "threshold"]).iloc[0]
+    positive, threshold = as_label(first["positive"]), first["threshold"]
+    threshold = None if positive is None or pd.isna(threshold) else float(threshold)
+    return {"classes": classes, "positive": positive, "threshold": threshold}
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError if a threshold is neither a score from 0 to 1 nor `CALL_NONE`."""
+    if not (0 <= threshold <= 1 or threshold == CALL_NONE):
+        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
 
 
 def _decide(scores, classes, positive, threshold):
@@ -445,8 +553,7 @@ def _decide(scores, classes, positive, threshold):
         return names[scores.argmax(axis=1)]
     if len(classes) != 2:
         raise ValueError(f"a threshold decides between two classes, not {len(classes)}")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
+    check_threshold(threshold)
     column = classes.index(positive)
     return np.where(scores[:, column] >= threshold, positive, names[1 - column])
 
@@ -456,62 +563,3 @@ def _family(name):
         if name in names:
             return family
     raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
-
-
-def interval(
-    value: float,
-    draws: np.ndarray,
-    level: float = 0.95,
-    jackknife: np.ndarray | None = None,
-    folded: bool = False,
-) -> tuple[float, float]:
-    """Return the bootstrap interval of a value: (low, high), NaN twice where undefined.
-
-    The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from the jackknife. Few
-    lesions vary less in their draws than they would if collected anew; so it reaches as far as Student's t does,
-    expanded as in Hesterberg (What teachers should know about the bootstrap, 2015), with Satterthwaite's degrees of
-    freedom (An approximate distribution of estimates of variance components, 1946) by the jackknife's kurtosis: of a
-    recall among a few malignant lesions they are as few. Coverage: tests/bench/bench_intervals.py.
-
-    Parameters
-    ----------
-    draws : array of float, shape (draws,)
-        The value of each bootstrap draw; those that are NaN are left out.
-    level
-        Above 0 and below 1.
-    jackknife : array of float, optional
-        The value without each part of the data. Without it the plain percentile interval, for what jumps too much to
-        have a jackknife (a chosen threshold).
-    folded
-        The value is a sum of distances, which chance can only enlarge, and in each draw once more (the expected
-        calibration error). Then the draws are moved down: for the upper end by their bias; for the lower to what is
-        left of the value where the draws' noise is taken from its square, as from the mean of a folded normal.
-    """
-    draws = draws[~np.isnan(draws)]
-    if not len(draws) or np.isnan(value):
-        return float("nan"), float("nan")
-    if jackknife is None:
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-        return float(min(low, value)), float(max(high, value))
-    acceleration, freedom = _shape(jackknife[~np.isnan(jackknife)])
-    reach = stdtrit(freedom, (1 + level) / 2) * np.sqrt(1 + 1 / freedom) * np.array([-1, 1])
-    if folded:
-        mean, rest = draws.mean(), np.sqrt(max(2 * value**2 - (draws**2).mean(), 0))
-        low, high = np.quantile(draws, ndtr(reach)) - np.maximum([mean - rest, mean - value], 0)
-    else:
-        same = 1e-9 * (1 + abs(value))  # sums in another order; equal draws count half
-        below = ((draws < value - same).mean() + (draws <= value + same).mean()) / 2
-        bias = ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
-        reach = bias + reach
-        low, high = np.quantile(draws, ndtr(bias + reach / np.maximum(1 - acceleration * reach, 1e-9)))
-    return float(min(low, value)), float(max(high, value))
-
-
-def _shape(jackknife):
-    """Return the acceleration of BCa and Satterthwaite's degrees of freedom; 0 and infinity without differences."""
-    if len(jackknife) < 2 or np.ptp(jackknife) < 1e-12:
-        return 0.0, np.inf
-    influence = jackknife.mean() - jackknife
-    squares = (influence**2).sum()
-    kurtosis = (influence**4).sum() / squares**2 - 1 / len(influence)
-    return (influence**3).sum() / squares**1.5 / 6, 2 / max(kurtosis, 2 / (len(influence) - 1))

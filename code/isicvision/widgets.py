@@ -400,12 +400,14 @@ class PrecisionRecallUI(_Widget):
     """
 
     def __init__(self, evaluation: Evaluation, per_page: int = 12) -> None:
+        from .evaluation import CALL_NONE
+
         if len(evaluation.classes) > 2:
             evaluation = evaluation.against(evaluation.positive)
         self._start = evaluation.at(0.5) if evaluation.threshold is None else evaluation
         self.threshold = ipywidgets.FloatSlider(
             value=self._start.threshold,
-            max=1,
+            max=CALL_NONE,
             step=0.001,
             readout_format=".3f",
             description="threshold",

@@ -25,6 +25,7 @@ from isicvision import (
     evaluate,
     pixels,
 )
+from isicvision.evaluation import CALL_NONE
 
 LABELS = ["benign", "malignant"]
 CLASSIFIERS = {
@@ -251,6 +252,13 @@ def test_impossible_calibrations_and_decisions_are_refused(dataset):
         model.decide_at(0.5, positive="wart")
     with pytest.raises(ValueError, match="between two labels"):
         ImageClassifier("resnet18", ["a", "b", "c"], weights=None, image_size=64).decide_at(0.5)
+
+
+def test_a_decision_takes_a_number_for_a_label_and_a_threshold_that_calls_none():
+    model = ImageClassifier("efficientnet_lite0", [0, 1], weights=None, image_size=64)
+    model.decide_at(CALL_NONE, positive=1)
+    assert model.card["decision"]["positive"] == "1"
+    assert json.loads(json.dumps(model.card["decision"]))["threshold"] > np.float32(1)
 
 
 def test_many_pictures_go_through_onnx_runtime_with_the_same_result(dataset, monkeypatch):

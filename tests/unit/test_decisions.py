@@ -89,6 +89,22 @@ def test_net_benefit_by_hand():
     assert moved.attrs == {"score": 0.5, "risk": pytest.approx(1 / 12)}
 
 
+def test_a_score_that_equals_the_threshold_counts_at_it_whatever_the_rounding():
+    steps = np.arange(1, 51) / 100
+    for prevalence in (None, 0.5):  # the share of these pictures, so that no score moves but by rounding
+        evaluation = Evaluation.from_scores(["malignant", "benign"] * 50, np.repeat(steps, 2))
+        table = decisions.net_benefit(evaluation, prevalence)
+        reached = np.arange(50, 0, -1) / 50
+        odds = table["threshold"] / (1 - table["threshold"])
+        assert table["model"].to_numpy() == pytest.approx(0.5 * reached - 0.5 * reached * odds)
+
+
+def test_a_threshold_that_calls_none_has_a_net_benefit_and_a_risk():
+    evaluation = Evaluation.from_scores(["malignant", "benign"] * 5, [0.2, 1.0] * 5)
+    none = evaluation.at(evaluation.choose_threshold(cost=0.1))
+    assert none.metric("recall") == 0 and decisions.net_benefit(none, 0.05).attrs["risk"] == 1
+
+
 def test_reliability_of_calibrated_scores_lies_on_the_diagonal():
     positive, scores, _ = calibrated(20000)
     table = decisions.reliability(Evaluation.from_scores(np.where(positive, "malignant", "benign"), scores))

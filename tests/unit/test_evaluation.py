@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from sklearn import metrics
 
 from isicvision import Evaluation, evaluate
 from isicvision import metrics as ours
-from isicvision.evaluation import METRICS, interval
+from isicvision.evaluation import CALL_NONE, METRICS, interval
 
 CLASSES = ["benign", "malignant"]
 
@@ -204,6 +206,9 @@ def test_the_positive_label_can_be_chosen():
         (["benign", "benign"], [0.1, 1.5], "from 0 to 1"),
         (["benign"], [0.1, 0.2], "do not fit"),
         ([], [], "do not fit"),
+        (["benign", None], [0.1, 0.2], "label 1 is missing"),
+        (["benign", "benign"], [0.1, "high"], "scores must be numbers"),
+        ([["benign"], ["benign"]], [0.1, 0.2], "array of shape"),
     ],
 )
 def test_impossible_scores_are_refused(labels, scores, message):
@@ -226,6 +231,91 @@ def test_labels_that_look_like_numbers_or_like_nothing_survive_saving(tmp_path):
         evaluation = Evaluation.from_scores(classes * 3, np.linspace(0, 1, 6), classes=classes)
         loaded = Evaluation.load(evaluation.save(tmp_path / "predictions.csv"))
         assert loaded.positive == classes[1] and loaded.metric("roc_auc") == evaluation.metric("roc_auc")
+
+
+@pytest.mark.parametrize(
+    "column", ["score_7pt", "score_malignant", "prediction", "positive", "threshold", "isicvision"]
+)
+def test_a_column_of_the_metadata_stays_one_whatever_its_name(column, tmp_path):
+    labels, scores, groups = example(20)
+    metadata = pd.DataFrame({column: np.linspace(0, 1, 20), "label": "another", "note": "a"})
+    before = Evaluation.from_scores(labels, scores, groups, metadata=metadata).at(0.3)
+    kept = column if column in ("score_7pt", "positive", "threshold") else f"metadata_{column}"
+    after = Evaluation.load(before.save(tmp_path / "p.csv"))
+    for evaluation in (before, after):
+        assert evaluation.table[kept].tolist() == pytest.approx(np.linspace(0, 1, 20))
+        assert evaluation.classes == CLASSES and evaluation.threshold == 0.3
+        assert evaluation.table["label"].tolist() == list(labels)
+    assert after.table.columns.equals(before.table.columns)
+    assert after.metrics(["recall", "roc_auc"]).equals(before.metrics(["recall", "roc_auc"]))
+
+
+def test_a_table_that_was_saved_without_a_record_is_read_with_its_classes_alone(tmp_path):
+    labels, scores, groups = example(20)
+    evaluation = Evaluation.from_scores(
+        labels, scores, groups, metadata=pd.DataFrame({"score_7pt": range(20)})
+    )
+    table = evaluation.table.assign(positive="malignant", threshold=0.3)
+    table.to_csv(tmp_path / "p.csv", index=False)
+    loaded = Evaluation.load(tmp_path / "p.csv")
+    assert (loaded.classes, loaded.positive, loaded.threshold) == (CLASSES, "malignant", 0.3)
+    assert loaded.table["score_7pt"].tolist() == [*range(20)] and "threshold" not in loaded.table
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (False, True), (0.0, 1.0), (np.int64(0), np.int64(1))])
+def test_labels_may_be_numbers_wherever_they_enter(pair, tmp_path):
+    evaluation = Evaluation.from_scores([*pair] * 3, np.linspace(0, 0.9, 6), classes=pair, positive=pair[1])
+    assert evaluation.positive == str(pair[1]).removesuffix(".0")
+    assert evaluation.against(pair[1]).metric("roc_auc") == evaluation.metric("roc_auc")
+    csv = evaluation.save(tmp_path / "p.csv")
+    assert Evaluation.load(csv, positive=pair[0]).metric("specificity") == evaluation.metric("recall")
+
+
+def test_evaluate_takes_a_number_for_the_positive_label(dataset):
+    class Model:
+        labels = ["0", "1"]
+
+        def predict_proba(self, dataset):
+            return np.tile([0.4, 0.6], (len(dataset), 1))
+
+    numbers = {label: str(number) for number, label in enumerate(dataset.labels)}
+    table = dataset.table.assign(label=dataset.table["label"].map(numbers))
+    assert evaluate(Model(), replace(dataset, table=table), positive=0).positive == "0"
+
+
+@pytest.mark.parametrize("scores", [[0.1, 1.0000000000000002], np.float32([-1e-9, 1.0000001])])
+def test_scores_outside_by_rounding_are_clipped(scores):
+    table = Evaluation.from_scores(CLASSES, scores).table
+    assert table["score_malignant"].between(0, 1).all() and table["score_malignant"][1] == 1
+
+
+def test_an_evaluation_shows_itself_on_one_screen_without_a_bootstrap():
+    labels, scores, groups = example()
+    evaluation = Evaluation.from_scores(labels, scores, groups, threshold=0.3)
+    text = repr(evaluation)
+    assert f"accuracy {evaluation.metric('accuracy'):.3f}" in text and "roc_auc 0." in text
+    assert "malignant" in text and "0.300" in text and len(text.splitlines()) < 8
+    assert not evaluation._drawn
+
+
+@pytest.mark.parametrize("named", ["groups", "paths", "nothing"])
+def test_the_order_of_the_rows_moves_no_interval(named):
+    labels, scores, groups = example()
+    labels, order = np.where(groups < "3", "malignant", "benign"), np.random.default_rng(1).permutation(200)
+    names = {
+        "groups": {"groups": groups},
+        "paths": {"metadata": pd.DataFrame({"path": [f"{n}.jpg" for n in range(200)]})},
+    }
+    more = names.get(named, {})
+    first = Evaluation.from_scores(labels, scores, **more)
+    other = Evaluation.from_scores(
+        labels[order],
+        scores[order],
+        **{name: values[order] if named == "groups" else values.iloc[order] for name, values in more.items()},
+    )
+    for name in METRICS:
+        assert other.interval(name) == first.interval(name), name
+    assert other.bands().equals(first.bands())
 
 
 def test_errors_come_most_confident_first():
@@ -339,6 +429,21 @@ def test_the_threshold_of_a_cost_costs_least(rows, cost):
     evaluation = Evaluation.from_scores(np.where(true, "malignant", "benign"), scores)
     found = total(evaluation.choose_threshold(cost=cost))
     assert found == pytest.approx(min(total(each) for each in [*scores, 1.0]))
+
+
+@pytest.mark.parametrize("highest", [1.0, np.nextafter(1, 0), 0.9])
+def test_where_calling_none_costs_least_the_threshold_calls_none(highest):
+    evaluation = Evaluation.from_scores(["benign", "malignant", "benign"] * 3, [highest, 0.2, 0.1] * 3)
+    threshold = evaluation.choose_threshold(cost=0.1)
+    assert not (evaluation.at(threshold).table["prediction"] == "malignant").any()
+    assert np.float32(highest) < np.float32(threshold) or highest != 1
+    assert threshold <= CALL_NONE
+
+
+def test_between_neighbouring_scores_the_threshold_is_the_higher_one():
+    low = np.nextafter(0.5, 1)
+    evaluation = Evaluation.from_scores(["benign", "malignant"] * 3, [low, np.nextafter(low, 1)] * 3)
+    assert evaluation.at(evaluation.choose_threshold()).metric("accuracy") == 1
 
 
 def test_youdens_threshold_and_impossible_wishes():
