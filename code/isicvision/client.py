@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
-from PIL import Image, ImageOps
+from PIL import Image
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 from urllib3.exceptions import HTTPError
@@ -228,7 +228,7 @@ def _to_bytes(picture):
                 f"an array of uint8 (height, width, 3) is sent, not {picture.dtype} {picture.shape}"
             )
         picture = Image.fromarray(picture)
-    picture = ImageOps.exif_transpose(picture)  # PNG would lose which side is up
+    picture = pixels.upright(picture)  # PNG would lose which side is up
     if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # not in PNG
         picture = picture.convert("RGB")
     buffer = io.BytesIO()

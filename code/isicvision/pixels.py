@@ -6,13 +6,17 @@ copy of this very file: one definition of preprocessing, not two.
 
 import io
 import os
+import re
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -20,19 +24,44 @@ MAX_PIXELS = 120_000_000
 """Larger pictures are refused before they are decoded: 120 megapixels take 360 MB of memory as RGB."""
 
 ORIENTATION = ExifTags.Base.Orientation
+_UPRIGHT = dict(
+    zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True)  # by orientation
+)
+# of TIFF: what says how the pixels lie in the file, and no more
+_TIFF_TAGS = {
+    254,
+    255,
+    *range(256, 260),
+    262,
+    266,
+    273,
+    *range(277, 280),
+    284,
+    292,
+    293,
+    317,
+    320,
+    338,
+    339,
+    347,
+}
+_TIFF_TAGS |= {*range(322, 326), *range(529, 533)}
 
 
 class PictureError(ValueError):
     """A picture that cannot be read; the message says which one and why."""
 
 
+class _DamagedError(PictureError):
+    """Pillow cannot make sense of the bytes."""
+
+
 def _name(source):
     return str(source) if isinstance(source, (str, Path)) else "the picture"
 
 
-def _open(source):
-    """Read the header of `source` (path, bytes or file object); return its name and the lazy Pillow image."""
-    name = _name(source)
+def _open(source, name):
+    """Read the header of `source` (path, bytes or file object); return the lazy Pillow image."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     try:
@@ -48,12 +77,12 @@ def _open(source):
     except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
         if getattr(error, "errno", None):  # of the system: no permission, a folder, too many open files
             raise PictureError(f"{name}: cannot be read ({error.strerror})") from error
-        raise PictureError(f"{name}: not a picture ({', '.join(FORMATS)} can be read)") from error
+        raise _DamagedError(f"{name}: not a picture ({', '.join(FORMATS)} can be read)") from error
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview behind
         raise PictureError(f"{name}: an animation or a stack of {frames} pictures; save the one you mean")
-    return name, image
+    return image
 
 
 def _to_rgb(image):
@@ -132,22 +161,121 @@ def frame(
     return image, *about
 
 
+def orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation of a Pillow image: 1 to 8, and 1 where it is absent, damaged or none of these."""
+    try:
+        found = image.getexif().get(ORIENTATION)
+        return found if found in _UPRIGHT else 1
+    except Exception:  # notes may be damaged in any way
+        return 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a Pillow image as its orientation says; its notes stay as they are.
+
+    `ImageOps.exif_transpose` writes them anew, and fails on damaged ones.
+    """
+    turn = _UPRIGHT.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def _load(source, side=None):
-    """Decode to an upright RGB Pillow image, no side below 2 * `side` by reduction; tell the full size and format."""
-    name, image = _open(source)
+    """Decode to an upright RGB Pillow image, no side below 2 * `side` by reduction; tell the full size and format.
+
+    A file that Pillow gives up on is tried once more without its notes: a damaged comment spoils no pixel.
+    """
+    name = _name(source)
+    try:
+        return _load_pixels(source, side, name)
+    except _DamagedError as damage:
+        bare = _bare(source)
+        with suppress(_DamagedError):
+            if bare is not None:
+                return _load_pixels(bare, side, name)
+        raise PictureError(str(damage)) from damage.__cause__
+
+
+def _load_pixels(source, side, name):
+    image = _open(source, name)
     try:
         with image:
             kind, size = image.format, image.size
             if side:
                 image.draft("RGB", (2 * side, 2 * side))  # a no-op for all but JPEG
             image.load()
-            if image.getexif().get(ORIENTATION, 1) > 4:
+            if orientation(image) > 4:
                 size = size[::-1]
-            return _to_rgb(ImageOps.exif_transpose(image)), (size, kind)
+            return _to_rgb(upright(image)), (size, kind)
     except MemoryError:  # says nothing about the picture
         raise
     except Exception as error:  # as above: truncated data raises OSError, SyntaxError, struct.error, …
-        raise PictureError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
+        raise _DamagedError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
+
+
+def _bare(source):
+    """Return the file without what its pixels do not need, None if it is of no kind that this can be done to."""
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            data = Path(source).read_bytes()
+        elif hasattr(source, "read"):
+            source.seek(0)
+            data = source.read()
+        else:
+            data = bytes(source)
+    except OSError:
+        return None
+    kinds = {b"\x89PNG": _bare_png, b"\xff\xd8\xff": _bare_jpeg, b"II*\0": _bare_tiff, b"MM\0*": _bare_tiff}
+    return next((strip(data) for start, strip in kinds.items() if data.startswith(start)), None)
+
+
+def _bare_png(data):
+    """Keep the chunks that make pixels, and an orientation that came whole."""
+    kept, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4])
+        kind, sum_ = data[place + 4 : place + 8], data[end - 4 : end]
+        is_whole = zlib.crc32(data[place + 4 : end - 4]).to_bytes(4) == sum_
+        if not kind[0] & 32 or (kind in (b"tRNS", b"eXIf") and is_whole):  # a capital: needed for the pixels
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _bare_jpeg(data):
+    """Keep the segments that make pixels; those that say how colours are coded (JFIF, Adobe) if they are whole."""
+    kept, place = [data[:2]], 2
+    while place + 4 <= len(data):
+        marker = re.compile(rb"\xff+([\x01-\xfe])").search(data, place)  # as libjpeg, pass over what is none
+        if marker is None:
+            break
+        place = marker.end()
+        if marker[1] == b"\xda":  # the pixels begin
+            return b"".join([*kept, data[place - 2 :]])
+        end = place + int.from_bytes(data[place : place + 2])
+        is_note = b"\xe0" <= marker[1] <= b"\xef" or marker[1] == b"\xfe"
+        if not is_note or (marker[1] in (b"\xe0", b"\xee") and end - place >= 14):
+            kept.append(data[place - 2 : end])
+        place = end
+    return None
+
+
+def _bare_tiff(data):
+    """Keep the tags of the first picture that make pixels, and an orientation that is a number."""
+    order = "<" if data[:1] == b"I" else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        tags = [data[start + 2 + 12 * number : start + 14 + 12 * number] for number in range(count)]
+        kept = [tag for tag in tags if _makes_pixels(*struct.unpack_from(f"{order}HHI", tag))]
+        following = data[start + 2 + 12 * count : start + 6 + 12 * count]
+    except struct.error:
+        return None
+    table = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + following
+    return data[:start] + table + data[start + len(table) :]
+
+
+def _makes_pixels(tag, kind, count):
+    return tag in _TIFF_TAGS or (tag == ORIENTATION and kind == 3 and count == 1)
 
 
 def map_threads(function: Callable, items: Sequence, progress: str | None = None) -> list:
