@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from . import duplicates, pixels, reading, splitting
 from .project import replacing
 from .reading import GROUP_COLUMNS, NO_PICTURE, PICTURE_COLUMNS, SEVERAL
+from .settings import is_number, is_whole
 
 TINY, OVERSIZED = 64, 10_000
 """Pixels: a shorter side below the first shows no structures, a longer one above the second is no camera's."""
@@ -399,11 +400,12 @@ class ImageDataset:
         group: str | None = "group",
         seed: int = 0,
         near_duplicates: int | None = None,
+        keep: Sequence[ImageDataset] | dict[str, ImageDataset] | None = None,
     ) -> list[ImageDataset]:
         """Split into parts that share no group and have the labels in like proportion.
 
         Groups are dealt out one by one, larger ones first, to the part that lacks the largest
-        share of its pictures of that label. (scikit-learn's StratifiedGroupKFold makes equal folds only.)
+        share of its images of their labels. (scikit-learn's StratifiedGroupKFold makes equal folds only.)
 
         Parameters
         ----------
@@ -417,6 +419,10 @@ class ImageDataset:
         near_duplicates
             Groups with pictures whose perceptual hashes differ in at most so many bits stay in one part too.
             `check` must have been called.
+        keep
+            Parts of an earlier split, in the same order: their images and groups stay where they are, and only new
+            groups are dealt out. If a correction joins groups of several parts, all go to the first of these parts
+            (train before test), so that no image which a model was trained on gets into a test part.
 
         Returns
         -------
@@ -426,16 +432,18 @@ class ImageDataset:
         Warns
         -----
         UserWarning
-            If `group` is None and pictures of one group stand in several parts.
+            If `group` is None and pictures of one group stand in several parts; if a part gets no image of a label.
 
         Raises
         ------
         ValueError
-            If fractions do not sum to 1, a column is missing, or a label has fewer groups than parts.
+            If fractions do not sum to 1, a column is missing, a label has fewer groups than parts, `seed` is no whole
+            number from 0 to 2**32 - 1, or `keep` has another number of parts.
         """
-        if len(fractions) < 2 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        positive = [is_number(share, 0) and share > 0 for share in fractions]
+        if len(fractions) < 2 or not all(positive) or abs(sum(fractions) - 1) > 1e-6:
             raise ValueError(f"fractions must be two or more, positive and sum to 1, not {fractions}")
-        parts = self._deal(fractions, stratify, group, seed, near_duplicates)
+        parts = self._deal(fractions, stratify, group, seed, near_duplicates, keep)
         return [self.where(parts == n) for n in range(len(fractions))]
 
     def folds(
@@ -451,8 +459,8 @@ class ImageDataset:
         The other arguments are as of `split`. Raises ValueError if `k` is below 2, a column is missing, or a label has
         fewer groups than `k`.
         """
-        if k < 2:
-            raise ValueError(f"k must be 2 or more, not {k}")
+        if not is_whole(k, 2):
+            raise ValueError(f"k must be 2 or more, and a whole number, not {k!r}")
         parts = self._deal([1 / k] * k, stratify, group, seed, near_duplicates)
         return [(self.where(parts != n), self.where(parts == n)) for n in range(k)]
 
@@ -503,8 +511,8 @@ class ImageDataset:
             report.loc["all", "near_duplicates"] = len(pairs)
         return report
 
-    def _deal(self, fractions, stratify, group, seed, near_duplicates):
+    def _deal(self, fractions, stratify, group, seed, near_duplicates, keep=None):
         """Return the number of the part of each picture: numpy.ndarray of int."""
         if self.augmenters or "augmented_from" in self.table:
             raise ValueError("split first, then augment the training part: augmented pictures train only")
-        return splitting.deal(self.table, fractions, stratify, group, seed, near_duplicates)
+        return splitting.deal(self.table, fractions, stratify, group, seed, near_duplicates, keep)

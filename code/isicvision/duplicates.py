@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from .settings import is_whole
+
 THRESHOLD = 2
 """Bits of 64 in which the hashes of near-duplicates may differ; docs/data.md has the measurement behind it."""
 CROWD = 100
@@ -109,8 +111,8 @@ def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:
 
 def _near_unique(unique, threshold):
     """Search sorted `unique` hashes; return two arrays of positions and one of distances, nearest first."""
-    if not 0 <= threshold <= 64:
-        raise ValueError(f"threshold counts the bits of 64 that may differ: 0 to 64, not {threshold}")
+    if not is_whole(threshold, 0) or threshold > 64:
+        raise ValueError(f"threshold counts the bits of 64 that may differ: 0 to 64, not {threshold!r}")
     n = len(unique)
     packed, overflow = np.empty(0, np.int64), False
     if n > 1:

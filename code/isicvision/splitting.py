@@ -1,8 +1,7 @@
-"""Deal groups of pictures to the parts of a split, whole and with the labels in like proportion."""
+"""Deal groups of images to the parts of a split, whole and with the labels in like proportion."""
 
 from __future__ import annotations
 
-import heapq
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from . import duplicates
+from .settings import is_whole
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -23,35 +23,39 @@ def deal(
     group: str | None,
     seed: int,
     near_duplicates: int | None,
+    keep: Sequence[ImageDataset] | dict[str, ImageDataset] | None = None,
 ) -> np.ndarray:
-    """Deal out the groups; return the number of the part of each picture: numpy.ndarray of int."""
+    """Deal out the groups; return the number of the part of each image: numpy.ndarray of int."""
     for column in (stratify, *([group] if group else [])):
         if column not in table:
             known = ", ".join(table.columns)
             raise ValueError(f"no column {column!r} to split by; there are: {known}")
+    if not is_whole(seed, 0) or seed >= 2**32:
+        raise ValueError(f"seed is a whole number from 0 to 2**32 - 1, not {seed!r}")
     groups = _groups(table, group, near_duplicates)
     label, labels = pd.factorize(table[stratify], sort=True, use_na_sentinel=False)
     counts = pd.DataFrame({"group": groups, "label": label}).value_counts(sort=False).reset_index()
-    # a group with several labels (a corrected label, say) counts where most of its pictures are
-    main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
-    main = main.drop_duplicates("group")
-    main = main.assign(size=main["group"].map(counts.groupby("group")["count"].sum()))
-    main = main.sample(frac=1, random_state=seed).sort_values("size", ascending=False, kind="stable")
-    part_of = np.zeros(groups.max(initial=-1) + 1, int)
-    for code, rows in main.groupby("label"):
-        if len(rows) < len(fractions):
+    of_label = counts.groupby("label")["count"]
+    for code, number in of_label.size().items():
+        if number < len(fractions):
             raise ValueError(
-                f"{stratify} {labels[code]!r} has {len(rows)} different {group or 'path'!r} to keep whole, too "
-                f"few to split into {len(fractions)} parts: add pictures of other lesions, or use fewer parts"
+                f"{stratify} {labels[code]!r} has {number} different {group or 'path'!r} to keep whole, too "
+                f"few to split into {len(fractions)} parts: add images of other lesions, or use fewer parts"
             )
-        names, sizes, first = rows["group"].to_numpy(), rows["size"].tolist(), len(fractions)
-        part_of[names[:first]] = range(first)  # one to each, so that no part is left without this label
-        filled = [(sizes[n] / share, n) for n, share in enumerate(fractions)]
-        heapq.heapify(filled)
-        for name, size in zip(names[first:], sizes[first:], strict=True):
-            share, part = filled[0]  # the emptiest
-            heapq.heapreplace(filled, (share + size / fractions[part], part))
-            part_of[name] = part
+    counts["share"] = counts["count"] / of_label.transform("sum")
+    part_of = np.full(groups.max(initial=-1) + 1, -1)
+    if keep is not None:
+        _keep(part_of, table, groups, group, keep, len(fractions))
+    kept = part_of >= 0
+    _deal(counts, part_of, fractions, seed)
+    lacking = _supply(counts, part_of, ~kept, len(fractions))
+    names = [*named(range(len(fractions)))]  # type: ignore[arg-type]
+    for code, part in lacking:
+        warnings.warn(
+            f"no image with {stratify} {labels[code]!r} is in part {names[part]}: whole groups"
+            f"{' and the parts to keep' * bool(kept.any())} do not allow it",
+            stacklevel=4,
+        )
     parts = part_of[groups]
     if group is None and (leak := in_several(parts, table["group"])).any():
         warnings.warn(
@@ -62,8 +66,82 @@ def deal(
     return parts
 
 
+def _keep(part_of, table, groups, group, keep, count):
+    """Put groups where `keep` has one of their images, or images of the same group; the earliest part wins."""
+    parts = [*named(keep).values()]
+    if len(parts) != count:
+        raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")
+    for number in reversed(range(count)):
+        earlier = parts[number].table
+        here = table["path"].isin(earlier["path"])
+        if group:
+            if group not in earlier:
+                raise ValueError(f"the parts to keep have no column {group!r} to split by")
+            here |= group_names(table, group).isin(group_names(earlier, group))
+        part_of[groups[here]] = number
+
+
+def _deal(counts, part_of, fractions, seed):
+    """Deal the groups whose part is -1, the largest first, each to the part that lacks most of its labels.
+
+    Lacking is counted as in scikit-learn's StratifiedGroupKFold, by the variance over parts, summed over labels; each
+    label is counted in shares of all its images. A group of one label goes to the part that lacks most of that.
+    """
+    mixed = len(counts) > len(part_of)
+    main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
+    main = main.drop_duplicates("group").sample(frac=1, random_state=seed)
+    size = counts.groupby("group")["share"].sum()
+    main = main.assign(size=main["group"].map(size)).sort_values("size", ascending=False, kind="stable")
+    if mixed:  # the images of all labels are to be in proportion too
+        of_all = counts.groupby("group", as_index=False)["count"].sum()
+        of_all = of_all.assign(label=counts["label"].max() + 1, share=of_all["count"] / of_all["count"].sum())
+        counts = pd.concat([counts, of_all], ignore_index=True)
+    rows = counts.sort_values("group", kind="stable")
+    ends = np.searchsorted(rows["group"], np.arange(len(part_of) + 1)).tolist()
+    label, count = rows["label"].tolist(), rows["count"].tolist()
+    # a rare label counts for more; divided so that the only label of a group counts for exactly 1
+    weight = rows["share"] / rows["count"] * rows["share"]
+    weight = (weight / weight.groupby(rows["group"]).transform("max")).tolist()
+    filled = [[0.0] * len(fractions) for _ in range(max(label, default=-1) + 1)]
+    half = 0.5 if mixed else 0  # of a group's own images, by which parts of other sizes differ
+
+    def add(name, part, sign=1):
+        for n in range(ends[name], ends[name + 1]):
+            filled[label[n]][part] += sign * count[n] / fractions[part]
+
+    for name in np.flatnonzero(part_of >= 0).tolist():
+        add(name, part_of[name])
+    new = main["group"][part_of[main["group"]] < 0].tolist()
+    for name in [*new, *(new[::-1] if mixed else ())]:  # the second time, each looks for a better place
+        if part_of[name] >= 0:
+            add(name, part_of[name], -1)
+        held = [(weight[n], filled[label[n]], half * count[n]) for n in range(ends[name], ends[name + 1])]
+        costs = [
+            sum(w * (row[part] + more / share) for w, row, more in held)
+            for part, share in enumerate(fractions)
+        ]
+        part_of[name] = costs.index(min(costs))
+        add(name, part_of[name])
+
+
+def _supply(counts, part_of, movable, count):
+    """Give parts without a label one of its groups, if no other part then lacks one: list of what still lacks."""
+    rows = counts.sort_values("share", kind="stable")
+    has = np.zeros((counts["label"].max() + 1, count), int)
+    np.add.at(has, (counts["label"], part_of[counts["group"]]), 1)
+    for code, part in np.argwhere(has == 0):
+        for name in rows["group"][(rows["label"] == code) & movable[rows["group"]]]:
+            held = counts["label"][counts["group"] == name].to_numpy()
+            if (has[held, part_of[name]] > 1).all():
+                has[held, part_of[name]] -= 1
+                has[held, part] += 1
+                part_of[name] = part
+                break
+    return np.argwhere(has == 0).tolist()
+
+
 def _groups(table, group, near_duplicates):
-    """Find the group of each picture, numbered in the order of their names: numpy.ndarray of int."""
+    """Find the group of each image, numbered in the order of their names: numpy.ndarray of int."""
     groups, names = pd.factorize(group_names(table, group or "path"), sort=True)
     if near_duplicates is None:
         return groups
@@ -86,7 +164,7 @@ def named(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict[str, 
 
 
 def group_names(table: pd.DataFrame, group: str) -> pd.Series:
-    """Return the group of each picture: Series of str. Where it is missing, the picture stands alone."""
+    """Return the group of each image: Series of str. Where it is missing, the picture stands alone."""
     return table[group].astype("string").fillna(table["path"]).astype(str)
 
 
