@@ -1,8 +1,9 @@
 """Run the notebooks of the three folders in order with papermill: what `make run` and `make notebooks` call."""
 
 import argparse
-import difflib
+import itertools
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,42 +13,71 @@ import papermill
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
+from isicvision import parameters
 from isicvision.project import read_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def notebooks():
-    """List the notebooks in the order of their numbers, relative to the repository."""
-    return sorted(path.relative_to(ROOT) for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"))
+    """List the notebooks in the order of their numbers, relative to the repository.
+
+    They are named like 01_train.ipynb. Copies (01_train-Copy1.ipynb, 01_train (1).ipynb) are passed over; two with one
+    number in a folder stop the run, since each would overwrite what the other wrote.
+    """
+    found = sorted(path.relative_to(ROOT) for path in (ROOT / "code").glob("0*/*.ipynb"))
+    numbered = [path for path in found if re.fullmatch(r"[0-9]+_\w+", path.stem)]
+    for one, other in itertools.pairwise(numbered):
+        if one.parent == other.parent and one.stem.partition("_")[0] == other.stem.partition("_")[0]:
+            sys.exit(
+                f"{one} and {other.name} have the same number: give one of them another, or none, to leave it out"
+            )
+    return numbered
 
 
-def check(parameters):
-    """Return which of `parameters` each notebook declares; exit if one is declared by none."""
-    declared = {path: set(papermill.inspect_notebook(str(path))) for path in notebooks()}
-    known = set().union(*declared.values())
-    for name in parameters:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            sys.exit(f"No notebook has a parameter {name}{hint} There are: {', '.join(sorted(known))}")
+def passed_over():
+    """List the notebooks of the folders that are not run, relative to the repository."""
+    found = (path.relative_to(ROOT) for path in (ROOT / "code").glob("0*/*.ipynb"))
+    return sorted(set(found) - set(notebooks()))
+
+
+def defaults(path):
+    """Return the parameters that a notebook declares, with their values there: dict."""
+    cells = nbformat.read(ROOT / path, 4).cells
+    sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    exec("\n".join(sources), values := {})
+    return {name: value for name, value in values.items() if name != "__builtins__"}
+
+
+def check(given):
+    """Return which of the parameters `given` each notebook declares; exit if one is wrong or declared by none."""
+    declared = {path: defaults(path) for path in notebooks()}
+    known = sorted(set().union(*declared.values()))
+    for name in set(given) - set(known):
+        sys.exit(
+            f"No notebook has a parameter {name}{parameters.near(name, known) or '.'} There are: {', '.join(known)}"
+        )
+    try:
+        for values in declared.values():
+            parameters.check(values | {name: given[name] for name in values if name in given})
+    except ValueError as error:
+        sys.exit(str(error))
     return {
-        path: {name: parameters[name] for name in names & set(parameters)} for path, names in declared.items()
+        path: {name: given[name] for name in values if name in given} for path, values in declared.items()
     }
 
 
-def note_what_a_preset_overrides(parameters):
-    """Say which of `parameters` have no effect beside PRESET."""
-    names = ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2", "DROPOUT", "VIEWS")
-    idle = [name for name in names if name in parameters]
-    if parameters.get("PRESET") and idle:
+def note_what_a_preset_overrides(given):
+    """Say which of the parameters `given` have no effect beside PRESET."""
+    idle = [name for name in (*parameters.TRAINING, "DROPOUT", "VIEWS") if name in given]
+    if given.get("PRESET") and idle:
         print(
-            f"PRESET {parameters['PRESET']} chooses {', '.join(idle)} by itself, what the file says has no effect. "
+            f"PRESET {given['PRESET']} chooses {', '.join(idle)} by itself, what the file says has no effect. "
             "Settings of fit go through SETTINGS, such as SETTINGS: {batch_size: 16}; else leave PRESET out."
         )
 
 
-def execute(path, target, parameters):
+def execute(path, target, given):
     """Execute one notebook and return the result; exit with a clear word if a cell fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -56,7 +86,7 @@ def execute(path, target, parameters):
         result = papermill.execute_notebook(
             str(path),
             str(target),
-            parameters,
+            given,
             progress_bar=False,
             store_widget_state=False,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # a warning on every start means nothing here
@@ -108,26 +138,24 @@ def main():
     )
     arguments = parser.parse_args()
 
-    parameters = {}
+    given = {}
     if arguments.parameters:
         try:
-            parameters = read_parameters(arguments.parameters)
+            given = read_parameters(arguments.parameters)
         except ValueError as error:
             sys.exit(str(error))
-    if arguments.source or "SOURCE" in parameters:
-        source = str(arguments.source or parameters["SOURCE"])
-        if Path(source).is_dir():
-            source = str(Path(source).resolve())
-        elif source not in ("sample", "isic") and "://" not in source:
-            sys.exit(
-                f"SOURCE is sample, isic, the URL of an archive or a folder; there is no folder {source}"
-            )
-        parameters["SOURCE"] = source
+    if arguments.source:
+        given["SOURCE"] = arguments.source
+    folder = Path(str(given.get("SOURCE", ""))).expanduser()
+    if "SOURCE" in given and folder.is_dir():
+        given["SOURCE"] = str(folder.resolve())
     os.chdir(ROOT)
-    wanted = check(parameters)
-    note_what_a_preset_overrides(parameters)
+    wanted = check(given)
+    note_what_a_preset_overrides(given)
+    if others := passed_over():
+        print("Passed over, as they are not named like 01_train.ipynb:", ", ".join(map(str, others)))
 
-    outputs = Path(parameters.get("OUTPUTS", "outputs"))
+    outputs = Path(parameters.located(given.get("OUTPUTS", "outputs")))
     started = time.perf_counter()
     for path in notebooks():
         target = outputs / "notebooks" / path.relative_to("code")

@@ -5,15 +5,14 @@
     python code/02_modeling/train.py --rerun outputs/model/run.json --outputs outputs/again
 
 It reads outputs/dataset.csv, or with --data a folder with a subfolder a label (as `ImageDataset.from_folder` does), and
-writes outputs/split/ and outputs/model/. A parameter file may hold any of the names in
-PARAMETERS; those that belong to other notebooks are passed over. With --checkpoint a job that was killed goes on where
-it was, by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
-says whether the metrics are. The pictures are those of the dataset.csv beside the recorded model's folder,
-or of --data.
+writes outputs/split/ and outputs/model/. A parameter file may hold the parameters of any notebook: all are checked
+before the training, as `make run` does, and those in PARAMETERS are used. With --checkpoint a job that was killed
+resumes by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
+says whether the metrics are. Its pictures are those of the dataset.csv beside the recorded model's folder, or of
+--data.
 """
 
 import argparse
-import difflib
 import math
 import os
 import sys
@@ -33,6 +32,7 @@ from isicvision import (
     require,
 )
 from isicvision.evaluation import METRICS
+from isicvision.parameters import CHECKS, check, near, positive
 from isicvision.project import read_parameters
 
 # the notebook's own defaults; a test compares the two
@@ -93,6 +93,7 @@ def train(p, dataset, checkpoint=None, expected=None):
         **settings | p["SETTINGS"],
     )
     if PartialState().is_main_process:
+        model.save(f"{p['OUTPUTS']}/model")  # at once: what follows takes nothing of it away, should it fail
         validation = parts["validation"]
         model.calibrate(validation)
         if len(model.labels) == 2:
@@ -109,6 +110,34 @@ def train(p, dataset, checkpoint=None, expected=None):
         record.add_metrics(folder, evaluate(model, parts["test"]))
         print("written:", cards.model_card(folder))
     return model, parts["test"]
+
+
+def absolute(path):
+    """Return where a path of the command line lies."""
+    return Path(path).expanduser().resolve()
+
+
+def read(arguments):
+    """Return the parameters, checked as `make run` checks them, and the record that is to be repeated, or None."""
+    given, run = {}, None
+    if arguments.parameters:
+        given = read_parameters(arguments.parameters)
+    if arguments.rerun:
+        run = record.read(arguments.rerun)
+        if "SETTINGS" not in run["parameters"]:
+            raise ValueError(
+                f"{arguments.rerun} has no parameters of this job or of 01_train.ipynb: repeat it by what made it."
+            )
+        given |= run["parameters"]
+        given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
+    for name in set(given) - set(CHECKS):
+        raise ValueError(f"no notebook has a parameter {name}{near(name, [*CHECKS])}")
+    if arguments.outputs:
+        given["OUTPUTS"] = str(arguments.outputs)
+    os.chdir(PROJECT_ROOT)
+    elsewhere = ("SOURCE", "MEASUREMENTS")  # need not lie on the machine that trains
+    values = check({name: v for name, v in (PARAMETERS | given).items() if name not in elsewhere})
+    return {name: values[name] for name in PARAMETERS}, run
 
 
 def compare(run, model, test):
@@ -129,40 +158,27 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parameters", help="YAML file, as for the notebooks")
-    parser.add_argument("--outputs", help="folder of dataset.csv and the results (default: outputs)")
-    parser.add_argument("--data", help="folder of pictures, in place of dataset.csv")
-    parser.add_argument("--checkpoint", help="folder from which a killed job goes on")
-    parser.add_argument("--rerun", help="run.json of the run to repeat")
+    parser.add_argument(
+        "--outputs", type=absolute, help="folder of dataset.csv and the results (default: outputs)"
+    )
+    parser.add_argument("--data", type=absolute, help="folder of pictures, in place of dataset.csv")
+    parser.add_argument("--checkpoint", type=absolute, help="folder from which a killed job goes on")
+    parser.add_argument("--rerun", type=absolute, help="run.json of the run to repeat")
     arguments = parser.parse_args()
-    given, run = {}, None
-    if arguments.parameters:
-        try:
-            given = read_parameters(arguments.parameters)
-        except ValueError as error:
-            sys.exit(str(error))
-    if arguments.rerun:
-        arguments.rerun = Path(arguments.rerun).resolve()
-        run = record.read(arguments.rerun)
-        if "SETTINGS" not in run["parameters"]:
-            sys.exit(
-                f"{arguments.rerun} has no parameters of this job or of 01_train.ipynb: repeat it by what made it."
-            )
-        given |= run["parameters"]
-        given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
-    for name in set(given) - set(PARAMETERS):
-        if near := difflib.get_close_matches(name.upper(), PARAMETERS, 1, 0.8):
-            print(f"{name} is no parameter of this job, and is passed over; did you mean {near[0]}?")
-    if arguments.outputs:
-        given["OUTPUTS"] = str(Path(arguments.outputs).resolve())
-    checkpoint = arguments.checkpoint and Path(arguments.checkpoint).resolve()
-    dataset = ImageDataset.from_folder(Path(arguments.data).resolve()) if arguments.data else None
-    os.chdir(PROJECT_ROOT)
-    parameters = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
+    try:
+        parameters, run = read(arguments)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    dataset = ImageDataset.from_folder(arguments.data) if arguments.data else None
     beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
     if dataset is None:
         if run and not (beside / "dataset.csv").exists():
             sys.exit(f"{beside / 'dataset.csv'} is not there: say by --data where the recorded pictures are.")
         dataset = ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
-    model, test = train(parameters, dataset, checkpoint, run and run["split"])
+    try:
+        parameters["POSITIVE"] = positive(parameters["POSITIVE"], dataset.labels)
+    except ValueError as error:
+        sys.exit(str(error))
+    model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"])
     if run and run["metrics"] and PartialState().is_main_process:
         compare(run, model, test)

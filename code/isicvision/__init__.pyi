@@ -6,6 +6,7 @@ from . import comparison as comparison
 from . import datareport as datareport
 from . import decisions as decisions
 from . import labelissues as labelissues
+from . import parameters as parameters
 from . import plots as plots
 from . import presets as presets
 from . import record as record

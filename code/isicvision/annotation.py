@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from .dataset import ImageDataset
-from .project import as_label
+from .project import as_label, portable
 
 EXCLUDE = "(exclude)"
 UNDO = "(undo)"
@@ -47,6 +47,7 @@ class Annotations:
                 "the table, or rename its folder, and read the dataset again"
             )
         self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
+        self._stored = {portable(path): path for path in dataset.paths}  # as the log has them
         self._decided = defaultdict(list)  # path to all decisions about it, the last one counts
         self._undoable = []
         self._is_cut = False
@@ -65,8 +66,8 @@ class Annotations:
                 where = f"{self.log}, line {rows.line_num}"
                 if len(row) != len(COLUMNS):  # as above
                     warnings.warn(f"{where}: left out, it was cut short", stacklevel=3)
-                elif row[0] in self._given:
-                    path, label = row[:2]
+                elif path := self._stored.get(portable(row[0])):
+                    label = row[1]
                     if label == UNDO:
                         self._decided[path] = self._decided[path][:-1]
                     elif label in (*self.labels, EXCLUDE):
@@ -127,7 +128,9 @@ class Annotations:
             elif self._is_cut:
                 file.write("\n")
                 self._is_cut = False
-            rows.writerow([path, label, self.label(path), datetime.now(UTC).isoformat(timespec="seconds")])
+            rows.writerow(
+                [portable(path), label, self.label(path), datetime.now(UTC).isoformat(timespec="seconds")]
+            )
 
     @property
     def dataset(self) -> ImageDataset:

@@ -18,6 +18,7 @@ from torch import nn
 
 from .network import SharedDropout
 from .project import sha256
+from .settings import is_whole
 
 BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
 """The networks that this project is tried with; `get` knows all classification networks of torchvision."""
@@ -67,6 +68,14 @@ class Backbone:
     interpolation: str
     source: str
     licence: str
+
+    def check_size(self, size: object, name: str) -> None:
+        """Raise ValueError, which begins with `name`, unless the network can take pictures of this side."""
+        least = max(64, self.min_size)
+        if self.fixed_size and size != self.image_size:
+            raise ValueError(f"{name}: {self.name} takes pictures of {self.image_size} px only, not {size}")
+        if not is_whole(size, least):
+            raise ValueError(f"{name} is a number of pixels, {least} or more, not {size!r}")
 
     def build(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.

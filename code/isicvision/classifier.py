@@ -121,7 +121,7 @@ class ImageClassifier:
             raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout!r}")
         if not is_whole(seed, 0) or seed >= 2**63:
             raise ValueError(f"seed is a whole number, 0 or more, not {seed!r}")
-        self._check_size(image_size, "image_size")
+        self.backbone.check_size(image_size, "image_size")
         if views not in VIEWS:
             raise ValueError(f"views is one of {VIEWS}, not {views}")
         if views > 1 and classifier is not None:
@@ -200,15 +200,6 @@ class ImageClassifier:
     def device(self) -> torch.device:
         """Where the network is: torch.device."""
         return next(self.network.parameters()).device
-
-    def _check_size(self, size, name):
-        least = max(64, self.backbone.min_size)
-        if self.backbone.fixed_size and size != self.backbone.image_size:
-            raise ValueError(
-                f"{name}: {self.backbone.name} takes pictures of {self.backbone.image_size} px only, not {size}"
-            )
-        if not is_whole(size, least):
-            raise ValueError(f"{name} is a number of pixels, {least} or more, not {size!r}")
 
     def summary(self) -> pd.DataFrame:
         """Say what the network consists of, what of it is trained, and its memory: see `network.summary`."""
@@ -360,7 +351,7 @@ class ImageClassifier:
     def _settings(self, given):
         settings = Settings.of(self._defaults, given)
         if settings.train_image_size is not None:
-            self._check_size(settings.train_image_size, "train_image_size")
+            self.backbone.check_size(settings.train_image_size, "train_image_size")
         return settings
 
     def _sound(self, dataset, what, size=None):

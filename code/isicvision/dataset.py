@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from . import duplicates, pixels, reading, splitting
-from .project import replacing
+from .project import replacing, restored, stored
 from .reading import GROUP_COLUMNS, NO_PICTURE, PICTURE_COLUMNS, SEVERAL
 from .settings import is_number, is_whole
 
@@ -230,13 +230,15 @@ class ImageDataset:
         table = reading.read_table(csv, verbatim=("path", "label", "group", "sublabel"))
         if missing := sorted({"path", "label", "group"} - set(table)):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
-        return cls(table.astype({"path": str, "label": str, "group": str}))
+        return cls(restored(table.astype({"path": str, "label": str, "group": str})))
 
     def save(self, csv: str | os.PathLike) -> Path:
         """Write the table as CSV (the pictures stay where they are) and return its path."""
         csv = Path(csv)
         with replacing(csv) as part:
-            self.table.to_csv(part, index=False, errors="surrogateescape")  # names of files may be no UTF-8
+            stored(self.table).to_csv(
+                part, index=False, errors="surrogateescape"
+            )  # names of files may be no UTF-8
         return csv
 
     def __len__(self):

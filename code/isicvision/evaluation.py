@@ -17,7 +17,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from . import metrics
 from .intervals import interval
 from .metrics import METRICS
-from .project import as_label, counted, read_csv, replacing
+from .project import as_label, counted, read_csv, replacing, restored, stored
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -466,7 +466,7 @@ class Evaluation:
         csv = Path(csv)
         own = {"classes": self.classes, "positive": self.positive, "threshold": self.threshold}
         with replacing(csv) as part:
-            self.table.assign(**{RECORD: json.dumps(own)}).to_csv(part, index=False)
+            stored(self.table).assign(**{RECORD: json.dumps(own)}).to_csv(part, index=False)
         return csv
 
     @classmethod
@@ -493,6 +493,7 @@ class Evaluation:
         columns = [PREFIX + name for name in own["classes"]]
         if len(columns) < 2 or not {"path", "group", "label", *columns} <= set(table):
             raise ValueError(f"{csv} is no prediction table: it has the columns {', '.join(table.columns)}")
+        table = restored(table)
         chosen = own["positive"] if positive is None else as_label(positive)
         ours = [*columns, "prediction", RECORD] + ([] if RECORD in table else ["positive", "threshold"])
         return cls.from_scores(

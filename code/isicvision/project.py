@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,36 @@ def require(path: str | os.PathLike, made_by: str) -> Path:
     return path
 
 
+def located(path: str | Path) -> str:
+    """Return where the path in a parameter lies, ``~`` being your home.
+
+    A relative path starts at the repository when the notebook that runs lies in it, as `make run` reads it, and at the
+    current folder elsewhere: a copied cell works where it was copied to.
+    """
+    path = os.path.expanduser(path)
+    return str(PROJECT_ROOT / path) if PROJECT_ROOT in Path.cwd().parents else path
+
+
+def stored(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it is written: paths below the repository start there, whatever the current folder is."""
+    return table.assign(**{name: table[name].map(portable) for name in ("path", "group") if name in table})
+
+
+def restored(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table that `stored` made with paths that can be opened from the current folder."""
+    first = next((path for path in table["path"] if not os.path.isabs(path)), None)
+    if first is None or os.path.exists(first) or not (PROJECT_ROOT / first).exists():
+        return table
+    paths = [os.path.join(PROJECT_ROOT, path) for path in table["path"]]  # an absolute one stays
+    alone = table["group"] == table["path"]
+    return table.assign(path=paths, group=table["group"].mask(alone, paths))
+
+
+def portable(path: str) -> str:
+    """Return a path relative to the repository if it lies there, else as it is."""
+    return path.removeprefix(f"{PROJECT_ROOT}{os.sep}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Lend a new file, which takes the place of `path` once it is whole and on the disk; else all stays as it was.
@@ -77,18 +107,43 @@ def read_csv(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterab
     )
 
 
+_YAML = {  # YAML 1.2: in 1.1, which PyYAML reads, 1e-3 is text, `no` is false, 010 is 8 and 1:30 is 90
+    "null": r"~|null|Null|NULL|None|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][0-9_]*)",
+    "float": r"[-+]?(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+
+
 def read_parameters(path: str | os.PathLike) -> dict:
     """Read a parameter file, YAML with lines such as ``EPOCHS: 12``: dict, empty if the file is.
 
-    SETTINGS with nothing behind it is an empty dict. Raises ValueError, which names the file, if it cannot be read or
-    holds anything else.
+    Numbers are those of YAML 1.2, and None is null. SETTINGS with nothing behind it is an empty dict. Raises
+    ValueError, which names the file, if it cannot be read, gives a name twice or holds anything else.
     """
     import yaml  # type: ignore[import-untyped]
 
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: ClassVar[dict] = {}
+
+        def construct_mapping(self, node, deep=False):
+            seen = {}
+            for key, _ in node.value:
+                if (first := seen.setdefault(str(key.value), key)) is not key:
+                    line = first.start_mark.line + 1
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"{key.value} is given twice, first in line {line}",
+                        problem_mark=key.start_mark,
+                    )
+            return super().construct_mapping(node, deep)
+
+    for kind, pattern in _YAML.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), None)
     try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        given = yaml.load(Path(path).expanduser().read_bytes(), Loader) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as a parameter file: {error}") from error
+        hint = " (YAML takes spaces, no tabs)" if "'\\t'" in str(error) else ""
+        raise ValueError(f"{path} cannot be read as a parameter file: {error}{hint}") from error
     if not isinstance(given, dict):
         raise ValueError(f"{path} is no parameter file: it should hold lines such as EPOCHS: 12")
     return {name: {} if name == "SETTINGS" and value is None else value for name, value in given.items()}

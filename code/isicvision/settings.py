@@ -204,7 +204,7 @@ def plain(value: Any) -> Any:
 def is_number(value: Any, least: float) -> bool:
     """Say whether it is a finite number, `least` or more, and no bool."""
     is_real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value) and value >= least
+    return is_real and least <= value < math.inf
 
 
 def is_whole(value: Any, least: float) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from . import duplicates
+from .project import portable
 from .settings import is_whole
 
 if TYPE_CHECKING:
@@ -164,8 +165,11 @@ def named(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict[str, 
 
 
 def group_names(table: pd.DataFrame, group: str) -> pd.Series:
-    """Return the group of each image: Series of str. Where it is missing, the picture stands alone."""
-    return table[group].astype("string").fillna(table["path"]).astype(str)
+    """Return the group of each image: Series of str, the same wherever the repository lies and is used from.
+
+    Where it is missing, the image stands alone.
+    """
+    return table[group].astype("string").fillna(table["path"]).astype(str).map(portable)
 
 
 def in_several(parts: np.ndarray | pd.Series, groups: pd.Series) -> np.ndarray:

@@ -15,6 +15,12 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("epochs: 3", "No notebook has a parameter epochs; did you mean EPOCHS?"),
+        ("1: 3", "No notebook has a parameter 1. There are: AUDITED"),
+        ("EPOCHS: 3", "LEARNING_RATE has 12 values for 3 epochs"),
+        ("PREVALENCE: 5", "PREVALENCE is a share above 0 and below 1, not 5; did you mean 0.05?"),
+        ("SERVICE: ''", "SERVICE is 3 to 32 lower-case letters"),
+        ("SEED:", "SEED is a whole number"),
         ("EPOCH: 3", "No notebook has a parameter EPOCH; did you mean EPOCHS?"),
         ("just text", "is no parameter file"),
         (None, "cannot be read as a parameter file"),
@@ -32,14 +38,17 @@ def test_a_wrong_parameter_file_stops_before_anything_runs(tmp_path, content, me
 
 def test_a_source_that_is_not_there_is_named():
     result = run("--source", "my_picturs")
-    assert result.returncode == 1 and "there is no folder my_picturs" in result.stderr
+    assert (
+        result.returncode == 1
+        and "an archive or a folder, which must be there, not 'my_picturs'" in result.stderr
+    )
 
 
 def test_a_source_of_the_parameter_file_counts_unless_another_is_given(tmp_path):
     file = tmp_path / "p.yaml"
     file.write_text("SOURCE: of_the_file")
-    assert "there is no folder of_the_file" in run("--parameters", str(file)).stderr
-    assert "there is no folder given" in run("--parameters", str(file), "--source", "given").stderr
+    assert "not 'of_the_file'" in run("--parameters", str(file)).stderr
+    assert "not 'given'" in run("--parameters", str(file), "--source", "given").stderr
 
 
 def test_what_a_preset_overrides_is_said(capsys, monkeypatch):

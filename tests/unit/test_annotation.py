@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isicvision import ImageDataset
+from isicvision import ImageDataset, project
 from isicvision.annotation import COLUMNS, EXCLUDE, UNDO, Annotations
 
 
@@ -145,3 +145,17 @@ def test_no_warning_without_need(dataset, log):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Annotations(dataset, log)
+
+
+def test_a_decision_counts_whatever_folder_the_notebook_runs_in(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "PROJECT_ROOT", folder)
+    by_hand = ImageDataset.from_folder(folder)
+    monkeypatch.chdir(folder)
+    by_command = ImageDataset(by_hand.table.assign(path=[project.portable(path) for path in by_hand.paths]))
+    log, first, last = tmp_path / "decisions.csv", by_hand.paths[0], by_command.paths[-1]
+    Annotations(by_hand, log).decide(first, "malignant")
+    Annotations(by_command, log).decide(last, "benign")
+    for dataset in (by_hand, by_command):
+        labels = Annotations(dataset, log).dataset.table["label"].tolist()
+        assert (labels[0], labels[-1]) == ("malignant", "benign")
+    assert str(folder) not in log.read_text()

@@ -1,12 +1,18 @@
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 import isicvision
-from isicvision.project import as_label, counted, read_parameters, replacing
+from isicvision import project
+from isicvision.project import as_label, counted, read_parameters, replacing, restored, stored
 
 IMPORT = """
 import sys, time
@@ -63,6 +69,65 @@ def test_a_parameter_file_with_blank_settings_has_none(tmp_path):
     assert read_parameters(file) == {}
 
 
+def test_a_parameter_file_means_what_it_seems_to(tmp_path):
+    file = tmp_path / "p.yaml"
+    for text, value in {
+        **{
+            "1e-3": 0.001,
+            "1E-4": 0.0001,
+            "-.5": -0.5,
+            "12": 12,
+            "1.": 1.0,
+            "[1e-3, 2]": [0.001, 2],
+            "'1e-3'": "1e-3",
+        },
+        **{"None": None, "null": None, "~": None, "": None, "'None'": "None"},
+        **{"true": True, "False": False, "no": "no", "yes": "yes", "off": "off"},  # the last three are labels
+        **{"012": "012", "1:30": "1:30", "2018-01-01": "2018-01-01", "0": 0},
+    }.items():
+        file.write_text(f"A: {text}\n")
+        assert read_parameters(file) == {"A": value}, text
+    for encoding in ("utf-8-sig", "utf-16"):
+        file.write_bytes("# Nävus\r\nEPOCHS: 3\r\n".encode(encoding))
+        assert read_parameters(file) == {"EPOCHS": 3}
+
+
+WORDS = st.text(
+    st.characters(exclude_characters="0123456789", exclude_categories=["Cs"])
+)  # yaml.safe_dump writes the word 1e5 without quotes
+
+
+@given(
+    st.dictionaries(
+        st.text("ABC_", min_size=1), st.none() | st.booleans() | st.integers() | st.floats() | WORDS
+    )
+)
+def test_whatever_yaml_can_write_is_read_as_it_was(values):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "p.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        read = read_parameters(Path(folder, "p.yaml"))
+    assert str(read) == str(
+        {name: {} if name == "SETTINGS" else value for name, value in values.items()} or {}
+    )
+
+
+def test_tables_of_the_repository_are_read_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(project, "PROJECT_ROOT", tmp_path / "repository")
+    inside, elsewhere = tmp_path / "repository" / "outputs" / "a.jpg", tmp_path / "b.jpg"
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    absolute = pd.DataFrame({"path": [str(inside), str(elsewhere)], "group": [str(inside), "L1"]})
+    kept = pd.DataFrame({"path": ["outputs/a.jpg", str(elsewhere)], "group": ["outputs/a.jpg", "L1"]})
+    pd.testing.assert_frame_equal(stored(absolute), kept)
+    pd.testing.assert_frame_equal(stored(kept), kept)
+    monkeypatch.chdir(tmp_path / "repository")
+    pd.testing.assert_frame_equal(restored(kept), kept)  # as `make run` has them
+    monkeypatch.chdir(tmp_path)
+    pd.testing.assert_frame_equal(restored(kept), absolute)
+    own = pd.DataFrame({"path": ["b.jpg"], "group": ["b.jpg"]})  # of the current folder
+    pd.testing.assert_frame_equal(restored(own), own)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -70,6 +135,11 @@ def test_a_parameter_file_with_blank_settings_has_none(tmp_path):
         (b"A: [1", "cannot be read as a parameter file"),
         (b"A: \xff\xfe", "cannot be read as a parameter file"),
         (b"EPOCHS", "is no parameter file"),
+        (b"A: 1\nB: 2\nA: 3", r"cannot be read .*: A is given twice, first in line 1\n.*line 3"),
+        (b"MAP:\n  1: a\n  '1': b", r"cannot be read .*: 1 is given twice, first in line 2\n.*line 3"),
+        (b"A:\t3", r"cannot be read .*(?s:.)*YAML takes spaces, no tabs"),
+        (b"? [1]\n: 2", "cannot be read as a parameter file"),
+        (b"---\nA: 1\n---\nB: 2", "cannot be read as a parameter file"),
     ],
 )
 def test_what_is_no_parameter_file_is_named(tmp_path, content, message):

@@ -1,0 +1,233 @@
+"""The notebooks' parameters: what each may be, checked before anything slow begins, and where their paths lie."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from .presets import PRESETS
+from .project import as_label, listed, located
+from .settings import OPTIMIZERS, Settings, is_number, is_whole
+
+Check = tuple[Callable[[Any], bool], str]
+"""Whether a value is right, and in words what is."""
+
+EXCLUDED = (
+    *("unreadable", "tiny", "oversized", "greyscale", "wrong extension", "exact duplicate", "label conflict"),
+    "near-duplicate with another label",
+)
+"""The findings that EXCLUDE may name: the keys of `datareport.WHY`, which takes seconds to import."""
+PATHS = ("OUTPUTS", "WEIGHTS", "MEASUREMENTS", "SOURCE")
+TRAINING = ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2")
+"""Fields of `Settings` that a notebook has as parameters of their own; SETTINGS takes the others."""
+
+
+def _or_none(check: Check) -> Check:
+    is_right, meaning = check
+    return lambda value: value is None or is_right(value), f"{meaning}, or None"
+
+
+def _one_of(*choices: Any) -> Check:
+    return lambda value: value in choices and not isinstance(value, bool), "one of " + ", ".join(
+        map(str, choices)
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_text, value))
+
+
+def _are_rates(value: Any) -> bool:
+    is_list = isinstance(value, Iterable) and not isinstance(value, (str, dict))
+    rates = [*value] if is_list else [value]
+    return rates != [] and all(is_number(rate, 0) and rate > 0 for rate in rates)
+
+
+_TEXT: Check = (_is_text, "text")
+_NAMES: Check = (_are_names, "a list of names, such as [sex, age]")
+_COUNT: Check = (lambda value: is_whole(value, 1), "a whole number of 1 or more")
+_SEED: Check = (lambda value: is_whole(value, 0) and value < 2**32, "a whole number from 0 to 4294967295")
+
+CHECKS: dict[str, Check] = {
+    "SOURCE": (
+        lambda value: value in ("sample", "isic") or "://" in str(value) or os.path.isdir(str(value)),
+        "sample, isic, the URL of an archive or a folder, which must be there",
+    ),
+    "QUERY": (lambda value: isinstance(value, str), "text"),
+    "LIMIT": _or_none(_COUNT),
+    "SEED": _or_none(_SEED),
+    "MAX_SIDE": _or_none(_COUNT),
+    "SUBLABEL_COLUMN": _or_none(_TEXT),
+    "GROUP_COLUMN": _or_none(_TEXT),
+    "OUTPUTS": (lambda value: _is_text(value) and not os.path.isfile(value), "a folder"),
+    "LABEL_COLUMN": _or_none(
+        (
+            lambda value: _is_text(value) or (_are_names(value) and len(value) > 1),
+            "a column or a list of them",
+        )
+    ),
+    "CSV": _TEXT,
+    "METADATA_CSV": _or_none(_TEXT),
+    "IMAGE_COLUMN": _or_none(_TEXT),
+    "LABEL_MAP": _or_none(
+        (lambda value: isinstance(value, dict) and len(value) > 0, "lines such as mel: malignant")
+    ),
+    "COLUMNS": _NAMES,
+    "DIAGNOSES": _NAMES,
+    "EXCLUDE": (
+        lambda value: _are_names(value) and set(value) <= set(EXCLUDED),
+        f"a list of findings: {', '.join(EXCLUDED)}",
+    ),
+    "PRESET": _or_none(_one_of(*PRESETS)),
+    "BACKBONE": _TEXT,  # and `_network`
+    "WEIGHTS": _or_none(
+        (lambda value: value == "imagenet" or os.path.isfile(str(value)), "imagenet, a file that is there")
+    ),
+    "IMAGE_SIZE": (lambda value: is_whole(value, 64), "a number of pixels, 64 or more"),
+    "DROPOUT": (lambda value: is_number(value, 0) and value < 1, "a share from 0 to below 1"),
+    "VIEWS": _one_of(1, 2, 4, 8),
+    "EPOCHS": _COUNT,
+    "BATCH_SIZE": _COUNT,
+    "LEARNING_RATE": (
+        _are_rates,
+        "a positive number, or a list with one for each epoch",
+    ),
+    "OPTIMIZER": _one_of(*OPTIMIZERS),
+    "L2": (lambda value: is_number(value, 0) and value < 1, "a weight decay from 0 to below 1"),
+    "SETTINGS": (lambda value: isinstance(value, dict), "lines such as label_smoothing: 0.1"),
+    "POSITIVE": (lambda value: not isinstance(value, (list, dict)), "a label"),  # and `positive`
+    "SENSITIVITY": (lambda value: is_number(value, 0) and 0 < value <= 1, "a share above 0, at most 1"),
+    "PREVALENCE": (lambda value: is_number(value, 0) and 0 < value < 1, "a share above 0 and below 1"),
+    "SLICES": _NAMES,
+    "AUDITED": _COUNT,
+    "C": (lambda value: is_number(value, 0) and value > 0, "a positive number"),
+    "MEASUREMENTS": (
+        lambda value: _is_text(value) and os.path.isfile(f"{value}/settings.csv"),
+        "a folder with settings.csv and leak.csv",
+    ),
+    "RATES": (lambda value: not is_number(value, 0) and _are_rates(value), "a list of positive numbers"),
+    "MODEL": _TEXT,  # and `_model`
+    "WORKERS": _COUNT,
+    "THREADS": _COUNT,
+    "SERVICE": (
+        lambda value: isinstance(value, str) and bool(re.fullmatch("[a-z][a-z0-9-]{2,31}", value)),
+        "3 to 32 lower-case letters, digits and dashes, a letter first",
+    ),
+    "SDK": _one_of("azure-ai-ml", "azureml-core"),
+    "CLUSTER": _or_none(_TEXT),
+}
+"""Each parameter of a notebook in this repository. One of your own notebook is not checked unless you add it."""
+
+
+def check(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the parameters of a notebook and return them, paths as `project.located` finds them.
+
+    Parameters
+    ----------
+    given
+        By name, such as a notebook's ``globals()``; what is not in `CHECKS` is left out.
+
+    Raises
+    ------
+    ValueError
+        If one is wrong, or if two of them contradict each other; the message names each of them.
+    """
+    values = {name: given[name] for name in CHECKS if name in given}
+    for name in PATHS:
+        if _is_text(values.get(name)) and values[name] not in ("sample", "isic", "imagenet"):
+            values[name] = values[name] if "://" in values[name] else located(values[name])
+    wrong = [
+        f"{name} is {meaning}, not {values[name]!r}{_hint(values[name], meaning)}"
+        for name, (is_right, meaning) in CHECKS.items()
+        if name in values and not is_right(values[name])
+    ]
+    if values.get("SEED", 0) is None and "SOURCE" not in values:  # None: the archive's oldest pictures
+        wrong.append(f"SEED is {_SEED[1]}; None is for 01_acquire_pictures only")
+    if not wrong:
+        wrong = [reason for find in (_network, _training, _model) if (reason := find(values))]
+    if wrong:
+        raise ValueError(wrong[0] if len(wrong) == 1 else f"wrong parameters:{listed(wrong)}")
+    return values
+
+
+def _hint(value, meaning):
+    """Say what was probably meant: ``; did you mean …?``, or nothing."""
+    if "share" in meaning and is_number(value, 1) and value <= 100:
+        return f"; did you mean {value / 100:g}?"
+    if isinstance(value, str) and re.search("number|share|decay", meaning):
+        try:
+            float(value)
+            return ": leave out the quotation marks"
+        except ValueError:
+            return ""
+    choices = meaning.removeprefix("one of ").removesuffix(", or None").split(", ")
+    return near(value, choices if meaning.startswith("one of") else [])
+
+
+def near(name: object, names: Sequence[str]) -> str:
+    """Name the nearest of `names` as a question that ends a message; empty if none is like `name`."""
+    by_lower = {each.lower(): each for each in reversed(names)}
+    found = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[found[0]]}?" if found else ""
+
+
+def _network(values):
+    """Say what is wrong with BACKBONE, and with the size of its images."""
+    name = values.get("BACKBONE", "efficientnet_lite0")
+    size = (values.get("SETTINGS") or {}).get("train_image_size")
+    if name == "efficientnet_lite0" and size is None:
+        return None  # without PyTorch, whose import takes seconds
+    from . import backbones
+
+    try:
+        network = backbones.get(name)
+        if values.get("PRESET"):
+            network.check_size(PRESETS[values["PRESET"]]["model"]["image_size"], f"PRESET {values['PRESET']}")
+        elif "IMAGE_SIZE" in values:
+            network.check_size(values["IMAGE_SIZE"], "IMAGE_SIZE")
+        if size is not None:
+            network.check_size(size, "SETTINGS: train_image_size")
+    except ValueError as error:
+        return f"BACKBONE: {error}" if str(error).startswith("unknown") else str(error)
+
+
+def _training(values):
+    """Say what is wrong with SETTINGS, or between it, EPOCHS and LEARNING_RATE."""
+    if "SETTINGS" not in values:
+        return None
+    preset = values.get("PRESET")
+    own = {} if preset else {name.lower(): values[name] for name in TRAINING if name in values}
+    try:
+        Settings.of(PRESETS[preset]["training"] if preset else {}, own | values["SETTINGS"])
+    except (TypeError, ValueError) as error:
+        name = str(error).partition(" ")[0]
+        is_own = name in own and name not in values["SETTINGS"]
+        return str(error).replace(name, name.upper(), 1) if is_own else f"SETTINGS: {error}"
+
+
+def _model(values):
+    """Say that MODEL names none of the models that the notebooks write, nor another that is there."""
+    name = values.get("MODEL", "model")
+    if name not in ("model", "model_features") and not os.path.isdir(
+        f"{(outputs := values.get('OUTPUTS', '.'))}/{name}"
+    ):
+        hint = near(name, ["model", "model_features"])
+        return f"MODEL is model, model_features or another folder in {outputs}, not {name!r}{hint}"
+
+
+def positive(value: object, labels: Sequence[str]) -> str | None:
+    """Return POSITIVE as one of `labels`, or None; raise ValueError, which names the labels, if it is none of them."""
+    label = as_label(value)
+    if label is not None and label not in labels:
+        raise ValueError(
+            f"POSITIVE is {label!r}, which no image is labelled{near(label, labels) or ';'} "
+            f"There are: {', '.join(labels)}"
+        )
+    return label

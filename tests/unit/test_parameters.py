@@ -1,0 +1,144 @@
+import ast
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isicvision import datareport, parameters
+from isicvision.project import located
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "code").glob("0*/*.ipynb"))
+
+
+def declared(path):
+    """The parameters of a notebook, as its cell has them."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            exec("".join(cell["source"]), values := {})
+            return {name: value for name, value in values.items() if name.isupper()}
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_parameter_of_a_notebook_has_a_check_which_its_default_passes(path):
+    values = declared(path)
+    assert set(values) <= set(parameters.CHECKS)
+    assert parameters.check(values | {"__doc__": None, "others": 1}) == values
+
+
+TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"SENSITIVITY": 90}, "SENSITIVITY is a share .*not 90; did you mean 0.9?"),
+        ({"SENSITIVITY": "0.9"}, "not '0.9': leave out the quotation marks"),
+        ({"SENSITIVITY": float("nan")}, "SENSITIVITY is a share above 0, at most 1, not nan"),
+        ({"DROPOUT": 30}, "DROPOUT is a share .*did you mean 0.3?"),
+        ({"L2": "1e-4"}, "L2 is a weight decay .*leave out the quotation marks"),
+        ({"EPOCHS": 3}, "LEARNING_RATE has 12 values for 3 epochs"),
+        ({"EPOCHS": 15}, "LEARNING_RATE has 12 values for 15 epochs"),
+        ({"EPOCHS": -1}, "EPOCHS is a whole number of 1 or more, not -1"),
+        ({"EPOCHS": [1]}, r"EPOCHS is a whole number of 1 or more, not \[1\]"),
+        ({"LEARNING_RATE": [0.1] * 11 + [-1]}, "LEARNING_RATE is a positive number, or a list"),
+        ({"LEARNING_RATE": []}, "LEARNING_RATE is a positive number, or a list"),
+        ({"SETTINGS": {"epochs": 4}}, "SETTINGS: learning_rate has 12|LEARNING_RATE has 12 values for 4"),
+        ({"SETTINGS": {"label_smothing": 0.1}}, "SETTINGS: unknown .*did you mean label_smoothing?"),
+        ({"SETTINGS": {"label_smoothing": 3}}, "SETTINGS: label_smoothing is a share .*not 3"),
+        ({"SETTINGS": {"train_image_size": 32}}, "SETTINGS: train_image_size is a number of pixels, 64"),
+        ({"SETTINGS": ["a"]}, "SETTINGS is lines such as label_smoothing: 0.1"),
+        ({"PRESET": "fast", "SETTINGS": {"ema": 2}}, "SETTINGS: ema is None or a decay"),
+        ({"PRESET": "Fats"}, "PRESET is one of fast, .*did you mean fast?"),
+        ({"PRESET": "fast", "BACKBONE": "vit_b_16"}, "PRESET fast: vit_b_16 takes pictures of 224 px only"),
+        ({"BACKBONE": "resnet81"}, "BACKBONE: unknown network 'resnet81'. Did you mean resnet18"),
+        ({"BACKBONE": "inception_v3", "IMAGE_SIZE": 64}, "IMAGE_SIZE is a number of pixels, 75 or more"),
+        ({"IMAGE_SIZE": 32}, "IMAGE_SIZE is a number of pixels, 64 or more, not 32"),
+        ({"OPTIMIZER": "Adam"}, "OPTIMIZER is one of sgd, adamw, .*did you mean adamw?"),
+        ({"WEIGHTS": "~/no.pth"}, "WEIGHTS is imagenet, a file that is there, or None, not '/.*/no.pth'"),
+        ({"VIEWS": True}, "VIEWS is one of 1, 2, 4, 8, not True"),
+        ({"POSITIVE": ["malignant"]}, "POSITIVE is a label"),
+        ({"SEED": None}, "SEED is a whole number .*None is for 01_acquire"),
+        ({"OUTPUTS": 5}, "OUTPUTS is a folder, not 5"),
+        ({"DROPOUT": 2, "VIEWS": 3}, "wrong parameters:\n  DROPOUT is .*\n  VIEWS is"),
+        ({"SLICES": "sex"}, "SLICES is a list of names"),
+        ({"EXCLUDE": ["label conflict", "tinny"]}, "EXCLUDE is a list of findings: .*label conflict"),
+        ({"MODEL": "model_featurs"}, "MODEL is model, .*did you mean model_features?"),
+        ({"SOURCE": "no/folder"}, "SOURCE is sample, isic, .*not 'no/folder'"),
+        ({"SERVICE": "Mine"}, "SERVICE is 3 to 32 lower-case"),
+        ({"MEASUREMENTS": "docs"}, "MEASUREMENTS is a folder with settings.csv"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_is_right(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        parameters.check(TRAIN | wrong)
+
+
+def test_what_was_chosen_well_passes():
+    for right in (
+        {"EPOCHS": 3, "LEARNING_RATE": 0.01},
+        {"EPOCHS": 3, "PRESET": "fast"},  # which has epochs and rates of its own
+        {"EPOCHS": 2, "LEARNING_RATE": (0.1, 0.2)},
+        {"POSITIVE": 1, "WEIGHTS": None, "SETTINGS": {"schedule": "cosine", "learning_rate": 0.1}},
+    ):
+        parameters.check(TRAIN | right)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(sorted(parameters.CHECKS)), VALUES)
+def test_whatever_a_file_says_is_right_or_refused_by_name(name, value):
+    try:
+        parameters.check(TRAIN | {name: value})
+    except ValueError as error:
+        assert name in str(error) or name in parameters.TRAINING
+
+
+def test_a_positive_label_that_no_image_has_is_named_with_those_there_are():
+    assert parameters.positive(1, ["0", "1"]) == "1" and parameters.positive(None, ["a", "b"]) is None
+    with pytest.raises(ValueError, match=r"'Malignant', .*; did you mean malignant\? There are: benign, mal"):
+        parameters.positive("Malignant", ["benign", "malignant"])
+    with pytest.raises(ValueError, match="no image is labelled; There are: a, b"):
+        parameters.positive("zzz", ["a", "b"])
+
+
+def test_the_findings_to_exclude_are_those_of_the_data_report():
+    assert set(parameters.EXCLUDED) == set(datareport.WHY)
+
+
+def test_relative_paths_start_at_the_repository_in_its_notebooks_and_at_the_folder_elsewhere(
+    tmp_path, monkeypatch
+):
+    assert located("outputs") == "outputs" and located(tmp_path) == str(tmp_path)
+    monkeypatch.chdir(ROOT / "code" / "02_modeling")
+    assert located("outputs") == located(located("outputs")) == str(ROOT / "outputs")
+    assert parameters.check(TRAIN)["OUTPUTS"] == str(ROOT / "outputs")
+    monkeypatch.chdir(tmp_path)
+    assert located("outputs") == "outputs"
+    assert located("~/a") == os.path.expanduser("~/a") and located("~nobody_here/a") == "~nobody_here/a"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_copied_cell_stays_in_its_folder_and_a_notebook_checks_its_parameters_first(path):
+    cells = [
+        cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"
+    ]
+    code = ["".join(cell["source"]) for cell in cells]
+    assert not [text for text in code if "chdir" in text]
+    statements = ast.parse(re.sub("^%.*", "", code[1], flags=re.MULTILINE)).body
+    first = next(line for line in statements if not isinstance(line, ast.Import | ast.ImportFrom))
+    assert "parameters.check(globals())" in ast.unparse(first)
