@@ -256,6 +256,7 @@ def check_weights(root):
     absent = [name for name in WEIGHTS if name not in there]
     if absent:
         mirror = os.environ.get("ISICVISION_WEIGHTS_MIRROR")
+        mirror = re.sub("(?<=://)[^/@]*@", "…@", mirror or "")  # a password is shown nowhere
         source = f"from {mirror}" if mirror else "by torchvision, which needs a network"
         yield NOTE, f"weights of {', '.join(absent)}: not in {folder}; fetched when first used, {source}"
 

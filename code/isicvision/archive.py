@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from . import __version__, transfer
 from .download import Download, DownloadReport, StoppedError, choose, labeller
-from .project import PROJECT_ROOT
+from .project import PROJECT_ROOT, redacted, secret
 from .sample import SampleAdapter
 from .transfer import TransferError
 
@@ -90,7 +90,8 @@ class IsicArchive:
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=64))
         if self.url == SAMPLE:
             self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleAdapter(PROJECT_ROOT / "sample_data"))
-        token = token or os.environ.get("ISIC_TOKEN")
+        if self.url != SAMPLE:
+            token = secret(token, "token") or secret(os.environ.get("ISIC_TOKEN"), "ISIC_TOKEN")
         self._auth = _Bearer(token, self.url) if token and self.url != SAMPLE else None
         self._is_known = self._auth is None
 
@@ -357,7 +358,9 @@ class IsicArchive:
         if not url:
             return None
         if not isinstance(url, str) or urlsplit(url)[:2] != urlsplit(self.url)[:2]:
-            raise ArchiveError(f"{self.url} names a next page on another host, not followed: {url!s:.200}")
+            raise ArchiveError(
+                f"{self.url} names a next page on another host, not followed: {redacted(url):.200}"
+            )
         return url
 
     def _json(self, url, query=None, first=True):
@@ -534,8 +537,9 @@ def _locate(source):
     parts = urlsplit(known.get(source, source) if isinstance(source, str) else "")
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError(
-            f"source must be 'isic', 'sample' or the http(s) address of an archive, not {source!r}. For pictures in "
-            "a directory use ImageDataset.from_folder or ImageDataset.from_csv."
+            "source must be 'isic', 'sample' or the http(s) address of an archive, not "
+            f"{redacted(repr(source))}. For pictures in a directory use ImageDataset.from_folder or "
+            "ImageDataset.from_csv."
         )
     prefix = f"{parts.netloc}{parts.path}".rstrip("/").removesuffix("/api/v2")
     url = f"{parts.scheme}://{prefix}/api/v2/"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .bundle import read_card
 from .client import ServiceClient
+from .project import secret
 from .rehearsal import Rehearsal
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
     from azureml.core import Workspace
     from azureml.core.authentication import ServicePrincipalAuthentication
 
-    login = [os.environ.get(name) for name in _LOGIN]
+    login = [secret(os.environ.get(name), name) for name in _LOGIN]
     return Workspace.from_config(
         str(config), auth=ServicePrincipalAuthentication(*login) if all(login) else None
     )

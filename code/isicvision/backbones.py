@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .network import SharedDropout
-from .project import sha256
+from .project import redacted, sha256
 from .settings import is_whole
 
 BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
@@ -122,9 +122,10 @@ class Backbone:
             torch.hub.download_url_to_file(origin, str(file), _digits(file_name))  # it checks the hash
         except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
             raise WeightsError(
-                f"cannot get the ImageNet weights of {self.name} from {origin}: {error}. Either put the file "
-                f"{self.source} into {folder}, or set {MIRROR} to a folder or URL that holds it, or pass "
-                "weights=<its path>, or take backbone='efficientnet_lite0', whose weights are installed with "
+                redacted(f"cannot get the ImageNet weights of {self.name} from {origin}: {error}. ")
+                + f"Either put the file {self.source} into {folder}, or set {MIRROR} to a folder or URL that "
+                "holds it, or pass weights=<its path>, or take "
+                "backbone='efficientnet_lite0', whose weights are installed with "
                 "isicvision, or say weights=None for random ones, which learn far less."
             ) from error
         return _read(file)

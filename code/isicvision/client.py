@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from . import pixels
+from .project import redacted, secret
 
 MAX_BYTES = 20 * 2**20  # of a picture fetched from the web: the service takes no more
 TYPE = "application/octet-stream"
@@ -72,6 +73,7 @@ class ServiceClient:
         self.interpolation = interpolation
         self.class_map = dict(class_map or {})
         # no attribute shows the key
+        key = secret(key, "the service's key")
         self._authorization = lambda: {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout = timeout
         self._session = requests.Session()
@@ -91,7 +93,7 @@ class ServiceClient:
         """
         prediction = self._ask(self._prepare(picture))
         if "error" in prediction:
-            name = str(picture) if isinstance(picture, (str, Path)) else "the picture"
+            name = redacted(picture) if isinstance(picture, (str, Path)) else "the picture"
             raise ServiceError(prediction["error"].replace("the picture", name, 1), status=422)
         return self._rename(prediction)
 
@@ -170,7 +172,7 @@ class ServiceClient:
             response.read()
             marks.append(time.perf_counter())
         except (OSError, http.client.HTTPException) as error:
-            raise self._unanswered(error) from error
+            raise self._unanswered(error) from self._told(error)
         finally:
             connection.close()
         parts = ("prepare", "connect", "send", "wait", "read")
@@ -180,9 +182,13 @@ class ServiceClient:
 
     def _unanswered(self, error):
         return ServiceError(
-            f"no answer from {self.scoring_uri} ({type(error).__name__}). Is that the scoring URI of a "
+            f"no answer from {redacted(self.scoring_uri)} ({type(error).__name__}). Is that the scoring URI of a "
             "running service? `deploy_local(bundle)` starts one on this machine."
         )
+
+    def _told(self, error):
+        """Return the cause that a traceback may show: none if the address holds a secret, which the cause repeats."""
+        return error if redacted(self.scoring_uri) == self.scoring_uri else None
 
     def _post(self, body, attempts=3):
         try:
@@ -203,7 +209,7 @@ class ServiceClient:
         try:
             response = self._post(body)
         except requests.RequestException as error:
-            raise self._unanswered(error) from error
+            raise self._unanswered(error) from self._told(error)
         # Azure's managed endpoints answer 424 for any error of the service, whose own status is here
         status = int(response.headers.get("ms-azureml-model-error-statuscode", response.status_code))
         try:
@@ -213,7 +219,7 @@ class ServiceClient:
             message = answer["message"]
         except (ValueError, KeyError, IndexError, TypeError):
             message = response.text[:300].strip() or response.reason
-        raise ServiceError(f"{self.scoring_uri} answered {status}: {message}", status)
+        raise ServiceError(f"{redacted(self.scoring_uri)} answered {status}: {message}", status)
 
 
 def _to_bytes(picture):
@@ -238,8 +244,9 @@ def _to_bytes(picture):
 
 def _fetch(url, seconds):
     """Return what lies at an http(s) address: at most MAX_BYTES, in so many seconds; OSError if that fails."""
+    name = redacted(url)
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{url}: pictures are fetched over http and https only")
+        raise ValueError(f"{name}: pictures are fetched over http and https only")
     body, deadline = bytearray(), time.monotonic() + seconds
     try:
         # a connection of its own: the service's key is for the service
@@ -249,13 +256,14 @@ def _fetch(url, seconds):
             while block := response.raw.read1(2**16, decode_content=True):
                 body += block
                 if len(body) > MAX_BYTES:
-                    raise OSError(f"{url} is larger than {MAX_BYTES // 2**20} MiB: save a smaller copy")
+                    raise OSError(f"{name} is larger than {MAX_BYTES // 2**20} MiB: save a smaller copy")
                 if time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"{url} was not there within {seconds} s: raise timeout, or save a copy"
+                        f"{name} was not there within {seconds} s: raise timeout, or save a copy"
                     )
     except (requests.RequestException, HTTPError) as error:
-        raise OSError(f"{url} cannot be fetched: {error}") from error
+        reason = redacted(f"{name} cannot be fetched: {error}")
+        raise OSError(reason) from (error if name == url else None)  # which would repeat the address
     return bytes(body)
 
 

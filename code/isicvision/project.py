@@ -191,6 +191,33 @@ def counted(count: int, noun: str) -> str:
     return f"{int(count):,} {noun}{'' if count == 1 else 's'}"
 
 
+def secret(value: str | None, name: str) -> str | None:
+    """Return a key or token without the white space and line breaks around it, None if none is given.
+
+    Raises ValueError if it holds what no header of HTTP takes. The message names the `name`, such as ``"ISIC_TOKEN"``,
+    and shows no part of the secret.
+    """
+    if value is None or value == "":
+        return None
+    clean = value.strip("\ufeff\u200b \t\r\n\v\f") if isinstance(value, str) else ""
+    if re.fullmatch(r"[!-~]+", clean):
+        return clean
+    if not isinstance(value, str):
+        problem = f"is {type(value).__name__}, not text"
+    elif not clean:
+        problem = "holds only white space"
+    else:
+        problem = "holds a space, a line break or another character that no key has"
+    raise ValueError(f"{name} {problem}: copy it again (its value is not shown here)")
+
+
+def redacted(text: object) -> str:
+    """Write out a text, such as an address or an error that names one, without passwords and keys in addresses."""
+    text = re.sub(r"(?<=://)[^/@\s]*@", "…@", str(text))
+    # of the archive's own parameters the value may be read
+    return re.sub(r"([?&](?!(?:query|limit|cursor|collections)=)[^=&\s]+=)[^&\s'\")]+", r"\1…", text)
+
+
 def listed(reasons: Iterable[str]) -> str:
     """Write out the first ten messages, each on a line of its own: str."""
     reasons = [*reasons]

@@ -20,6 +20,8 @@ import requests
 from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError
 from urllib3.util import Retry
 
+from .project import redacted
+
 ATTEMPTS = 6
 BACKOFF = 0.5  # s before the second attempt, doubled for each further one
 PATIENCE = 5  # s without a byte that the first attempt bears; each further one bears twice as much
@@ -41,8 +43,8 @@ class TransferError(Exception):
     def __init__(
         self, reason: object, again: bool = False, after: float = 0.0, status: int | None = None
     ) -> None:
-        super().__init__(reason)
-        self.reason, self.again, self.after, self.status = str(reason), again, after, status
+        self.reason, self.again, self.after, self.status = redacted(reason), again, after, status
+        super().__init__(self.reason)
 
 
 def pause(attempt: int, after: float = 0.0) -> float:
@@ -292,12 +294,13 @@ def outsider_guard(home: str) -> Callable[[str], None]:
     def guard(url):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise TransferError(f"not an address of http or https: {url[:100]!r}")
+            raise TransferError(f"not an address of http or https: {redacted(url)[:100]!r}")
         if parts.netloc != own.netloc:
             kind = _kind_of_host(parts.hostname)
             if kind == "forbidden" or (kind == "private" and _kind_of_host(own.hostname) == "public"):
                 raise TransferError(
-                    f"an address in a private network, which this archive has no business to name: {url[:100]!r}"
+                    "an address in a private network, which this archive has no business to name: "
+                    f"{redacted(url)[:100]!r}"
                 )
 
     return guard

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import isicvision
-from isicvision import project
-from isicvision.project import as_label, counted, read_parameters, replacing, restored, stored
+from isicvision import IsicArchive, ServiceClient, client, project, transfer
+from isicvision.project import (
+    as_label,
+    counted,
+    read_parameters,
+    redacted,
+    replacing,
+    restored,
+    secret,
+    stored,
+)
 
 IMPORT = """
 import sys, time
@@ -165,3 +175,53 @@ def test_a_label_is_text_whatever_it_was_given_as():
 )
 def test_a_count_is_written_with_its_noun(count, written):
     assert counted(count, "image") == written
+
+
+SECRET = "TOP-" + "SECRET"  # a traceback quotes the lines of this file, too
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_a_secret_is_clean_or_refused_without_a_word_of_it(value):
+    hidden = f"TOP{value}SECRET"
+    try:
+        clean = secret(f"\ufeff {hidden}\r\n", "ISIC_TOKEN")
+        assert clean == hidden and clean.isascii() and clean.isprintable() and " " not in clean
+    except ValueError as error:
+        assert "TOP" not in str(error) and "SECRET" not in str(error) and "ISIC_TOKEN" in str(error)
+
+
+@pytest.mark.parametrize("value", ["TOP SECRET", "TOP\nSECRET", "TOP\0SECRET", "TOP-SECRÉT", b"TOP", " \n"])
+def test_no_key_or_token_is_printed_by_what_refuses_it(value, monkeypatch):
+    for make in (
+        lambda: IsicArchive("http://127.0.0.1:9", token=value),
+        lambda: ServiceClient("http://127.0.0.1:9/score", key=value),
+    ):
+        with pytest.raises(ValueError, match="copy it again") as caught:
+            make()
+        assert "TOP" not in "".join(traceback.format_exception(caught.value))
+    for made in (
+        ServiceClient("http://127.0.0.1:9/score", key=f"{SECRET}\r\n"),
+        IsicArchive(token=f"{SECRET}\n"),
+    ):
+        assert SECRET not in f"{made!r}{vars(made)}"
+    if isinstance(value, str) and "\0" not in value:
+        monkeypatch.setenv("ISIC_TOKEN", value)
+        with pytest.raises(ValueError, match="ISIC_TOKEN"):
+            IsicArchive()
+        assert IsicArchive("sample").count()  # which needs none
+
+
+def test_no_address_shows_its_password_or_key():
+    assert redacted(f"http://ann:{SECRET}@host/x?token={SECRET}&limit=3") == "http://…@host/x?token=…&limit=3"
+    assert redacted("C:\\a.jpg, /b@2x.png, is it?") == "C:\\a.jpg, /b@2x.png, is it?"
+    for ask in (
+        lambda: IsicArchive(f"http://ann:{SECRET}@127.0.0.1:9"),
+        lambda: ServiceClient(f"http://127.0.0.1:9/score?code={SECRET}", timeout=1).timing(b"x"),
+        lambda: client._fetch(f"http://ann:{SECRET}@127.0.0.1:9/a.jpg", 1),
+        lambda: client._fetch(f"http://127.0.0.1:9/a.jpg?sig={SECRET}", 1),
+        lambda: client._fetch(f"ftp://ann:{SECRET}@127.0.0.1/a.jpg", 1),
+        lambda: transfer.outsider_guard("http://a")(f"ftp://ann:{SECRET}@127.0.0.1/a.jpg"),
+    ):
+        with pytest.raises(Exception, match=r"127\.0\.0\.1") as caught:
+            ask()
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
