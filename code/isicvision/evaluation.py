@@ -17,7 +17,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from . import metrics
 from .intervals import interval
 from .metrics import METRICS
-from .project import as_label, counted, read_csv, replacing, restored, stored
+from .project import apart, as_label, counted, read_csv, replacing, restored, stored
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -339,13 +339,14 @@ class Evaluation:
         name = as_label(label)
         if name is None or name not in self.classes:
             raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
+        others = apart(OTHERS, [name])
         one = {
-            column: self.table[column].where(self.table[column] == name, OTHERS)
+            column: self.table[column].where(self.table[column] == name, others)
             for column in ("label", "prediction")
         }
         score = self.table[PREFIX + name]
-        table = self.table.assign(**one, **{PREFIX + OTHERS: 1 - score, PREFIX + name: score})
-        return replace(self, table=table, classes=[OTHERS, name], positive=name)
+        table = self.table.assign(**one, **{PREFIX + others: 1 - score, PREFIX + name: score})
+        return replace(self, table=table, classes=[others, name], positive=name)
 
     def confusion_matrix(self) -> pd.DataFrame:
         """Count pictures by true label (rows) and predicted label (columns): pandas.DataFrame."""

@@ -17,7 +17,8 @@ function fill(cell, picture, caption) {
   title.style.borderLeftColor = caption.colour || "transparent";
   for (const bar of caption.bars || []) {
     const row = make("div", text, "isic-bar");
-    make("span", row, "").textContent = bar.name;
+    const name = make("span", row, "");
+    name.textContent = name.title = bar.name;
     const track = make("span", row, "isic-track");
     const value = make("span", track, "isic-value");
     value.style.width = `${100 * bar.value}%`;
@@ -27,14 +28,18 @@ function fill(cell, picture, caption) {
   if (caption.note) make("div", text, "isic-note").textContent = caption.note;
   cell.classList.toggle("isic-dim", Boolean(caption.dim));
   cell.title = caption.hint || "";
+  cell.setAttribute("aria-label", caption.spoken || caption.title);
 }
 
 function render({ model, el }) {
-  const root = make("div", el, "isic-grid");
-  root.tabIndex = 0;
-  root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes x for "cut the cell"
-  const cells = make("div", root, "isic-cells");
-  cells.setAttribute("role", "listbox");
+  const root = make("div", el, "isic-pictures");
+  const status = make("div", root, "isic-status");
+  status.setAttribute("role", "status"); // a screen reader says what is written there
+  const grid = make("div", root, "isic-grid");
+  grid.tabIndex = 0;
+  grid.setAttribute("role", "listbox");
+  grid.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes x for "cut the cell"
+  const prefix = `isic-${Math.random().toString(36).slice(2)}-`; // ids are unique in a page, also of two views
   const large = make("div", root, "isic-large");
   make("img", large, "");
   make("div", large, "isic-note");
@@ -42,55 +47,61 @@ function render({ model, el }) {
   const draw = () => {
     const pictures = model.get("pictures");
     const captions = model.get("captions");
-    while (cells.children.length > pictures.length) cells.lastChild.remove();
-    while (cells.children.length < pictures.length) {
-      const cell = make("div", cells, "isic-cell");
+    while (grid.children.length > pictures.length) grid.lastChild.remove();
+    while (grid.children.length < pictures.length) {
+      const cell = make("div", grid, "isic-cell");
+      const number = grid.children.length - 1;
+      cell.id = prefix + number;
       cell.setAttribute("role", "option");
-      const number = cells.children.length - 1;
       cell.onclick = () => select(number);
       cell.ondblclick = () => model.send({ key: "z" });
       make("img", cell, "");
       make("div", cell, "isic-caption");
     }
-    cells.style.setProperty("--isic-side", `${model.get("side")}px`);
-    captions.slice(0, pictures.length).forEach((caption, n) => fill(cells.children[n], pictures[n], caption));
+    grid.style.setProperty("--isic-side", `${model.get("side")}px`);
+    captions.slice(0, pictures.length).forEach((caption, n) => fill(grid.children[n], pictures[n], caption));
     mark();
   };
   const mark = () => {
-    [...cells.children].forEach((cell, n) => {
-      cell.setAttribute("aria-selected", n === model.get("selected"));
-    });
+    const selected = model.get("selected");
+    [...grid.children].forEach((cell, n) => cell.setAttribute("aria-selected", n === selected));
+    grid.setAttribute("aria-activedescendant", grid.children[selected]?.id || "");
+    if (document.activeElement === grid) grid.children[selected]?.scrollIntoView({ block: "nearest" });
   };
   const zoom = () => {
     const { picture, text } = model.get("large");
     large.hidden = !picture;
     large.querySelector("img").src = picture || "data:,";
-    large.querySelector("div").textContent = text || "";
+    large.querySelector("img").alt = large.querySelector("div").textContent = text || "";
+  };
+  const name = () => {
+    grid.setAttribute("aria-label", model.get("name"));
+    status.textContent = model.get("status");
   };
   const select = (number) => {
-    model.set("selected", Math.max(0, Math.min(number, cells.children.length - 1)));
+    model.set("selected", Math.max(0, Math.min(number, grid.children.length - 1)));
     model.save_changes();
-    root.focus({ preventScroll: true });
+    grid.focus({ preventScroll: true });
   };
 
-  root.onkeydown = (event) => {
+  grid.onkeydown = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const first = cells.children[0];
-    const columns = first ? Math.max(1, Math.round(cells.clientWidth / (first.offsetWidth + 8))) : 1;
+    const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
     if (step) select(model.get("selected") + step);
+    else if (event.key === "Escape" && !large.hidden) model.send({ key: "z" });
     else if (model.get("hotkeys").includes(event.key)) model.send({ key: event.key });
     else return;
     event.preventDefault();
     event.stopPropagation();
   };
   large.onclick = () => model.send({ key: "z" });
-  model.on("msg:custom", () => root.focus({ preventScroll: true }));
-  model.on("change:pictures", draw);
-  model.on("change:captions", draw);
-  model.on("change:side", draw);
+  model.on("msg:custom", () => grid.focus({ preventScroll: true }));
+  for (const trait of ["pictures", "captions", "side"]) model.on(`change:${trait}`, draw);
+  for (const trait of ["name", "status"]) model.on(`change:${trait}`, name);
   model.on("change:selected", mark);
   model.on("change:large", zoom);
+  name();
   draw();
   zoom();
 }

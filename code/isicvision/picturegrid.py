@@ -1,4 +1,7 @@
-"""A grid of pictures in a notebook that can be clicked and worked by keys; what they mean is the caller's matter."""
+"""A grid of pictures in a notebook that can be clicked and worked by keys; what they mean is the caller's matter.
+
+Also `Names`, which makes the controls beside it known to screen readers.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +23,10 @@ class PictureGrid(anywidget.AnyWidget):
         Data URLs.
     captions : list of dict
         One a picture: ``title`` (str) and, if wanted, ``colour`` of its mark, ``note``, ``hint`` (shown under the
-        mouse), ``dim`` (bool), ``bars`` (a list of dicts with ``name``, ``value`` from 0 to 1, and ``colour``).
+        mouse), ``spoken`` (what a screen reader says instead of the title), ``dim`` (bool), ``bars`` (a list of
+        dicts with ``name``, ``value`` from 0 to 1, and ``colour``).
+    name, status : str
+        What a screen reader calls the pictures, and a line above them whose changes it reads out.
     selected : int
         Number of the selected picture, from 0.
     side : int
@@ -35,6 +41,8 @@ class PictureGrid(anywidget.AnyWidget):
     _css = HERE / "picturegrid.css"
     pictures = traitlets.List(traitlets.Unicode()).tag(sync=True)
     captions = traitlets.List(traitlets.Dict()).tag(sync=True)
+    name = traitlets.Unicode("pictures").tag(sync=True)
+    status = traitlets.Unicode().tag(sync=True)
     selected = traitlets.Int(0).tag(sync=True)
     side = traitlets.Int(150).tag(sync=True)
     large = traitlets.Dict().tag(sync=True)
@@ -47,3 +55,9 @@ class PictureGrid(anywidget.AnyWidget):
     def focus(self) -> None:
         """Have the next key come here: a button that keeps it would leave ``x`` to JupyterLab, which cuts the cell."""
         self.send({"focus": True})
+
+
+class Names(anywidget.AnyWidget):
+    """Give the sliders of the box that this invisible widget lies in the names that a screen reader says."""
+
+    _esm = HERE / "names.js"

@@ -182,6 +182,18 @@ def as_label(value: object) -> str | None:
     return unicodedata.normalize("NFC", str(value)).strip() or None
 
 
+def apart(name: str, labels: Iterable[str]) -> str:
+    """Return a name of our own that is none of the labels: `name`, in brackets if a label is called so.
+
+    >>> apart("all", ["benign", "malignant"]), apart("all", ["all", "none"])
+    ('all', '(all)')
+    """
+    taken = {*labels}
+    while name in taken:
+        name = f"({name})"
+    return name
+
+
 def counted(count: int, noun: str) -> str:
     """Write a count with its noun, which is in the singular for 1 only, and thousands separators: str.
 

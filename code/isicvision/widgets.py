@@ -13,6 +13,7 @@ import functools
 import inspect
 import io
 import os
+import string
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -24,14 +25,16 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from . import pixels, plots
 from .annotation import EXCLUDE, Annotations
 from .dataset import ImageDataset
-from .picturegrid import PictureGrid
+from .picturegrid import Names, PictureGrid
 from .presets import PRESETS
+from .project import apart, as_label, counted
 from .settings import OPTIMIZERS, SCHEDULES, Settings
 
 if TYPE_CHECKING:
@@ -43,11 +46,18 @@ if TYPE_CHECKING:
 SIDE, LARGE = 150, 640
 """Pixels of a thumbnail, and of the longer side of a picture shown large."""
 KEYS = {"Enter": "right", "x": "exclude", "u": "undo", "z": "large", "n": "next page", "p": "page before"}
+LABEL_KEYS = "1234567890" + "".join(sorted({*string.ascii_lowercase} - {*KEYS}))
+"""Of the first labels, in their order; further ones have a button only."""
 _ahead = ThreadPoolExecutor(1)
 
 
 class _Widget:
     """Something with a ``view`` (an ipywidgets.Widget) and ``_figure()``, which shows where there are no widgets."""
+
+    @staticmethod
+    def _stack(*children):
+        """Return the parts below each other, with names for screen readers."""
+        return ipywidgets.VBox([*children, Names()])
 
     def _repr_mimebundle_(self, **_):
         return self.view._repr_mimebundle_() | {"image/jpeg": plots.encode(self._figure(), "jpeg")}
@@ -68,15 +78,13 @@ class _Pages(_Widget, abc.ABC):
         self.grid = PictureGrid(side=SIDE, hotkeys=[*keys])
         self.grid.on_key(self.press)
         self.grid.observe(lambda _: self._close(), "selected")
-        self._position = ipywidgets.Label()
-        self._credit = ipywidgets.Label()
+        self._position, self._credit = ipywidgets.HTML(), ipywidgets.HTML()
         back, forward = (_button(name, width="80px") for name in ("Back", "Next"))
         back.on_click(lambda _: self._click("p"))
         forward.on_click(lambda _: self._click("n"))
         for control in controls:
             control.observe(lambda _: self.refresh(), "value")
-        bar = ipywidgets.HBox([*controls, back, forward, self._position], layout={"flex_flow": "row wrap"})
-        self.view = ipywidgets.VBox([bar, self.grid, self._credit])
+        self.view = self._stack(_row(*controls, back, forward, self._position), self.grid, self._credit)
         self.refresh()
 
     def refresh(self) -> None:
@@ -129,9 +137,9 @@ class _Pages(_Widget, abc.ABC):
     def _draw(self):
         start, shown = self.page * self.per_page, self.shown
         self._position.value = f"{min(start + 1, len(self.rows))} to {start + len(shown)} of {len(self.rows)}"
-        self._credit.value = plots.credit(shown)
+        self._credit.value = escape(plots.credit(shown))
         with self.grid.hold_sync():
-            self.grid.selected, self.grid.large = 0, {}
+            self.grid.selected, self.grid.large, self.grid.status = 0, {}, ""
             self.grid.pictures = self._thumbnails(shown)
             self._write_captions()
         following = self.rows["path"].iloc[start + self.per_page :][: self.per_page]
@@ -156,9 +164,10 @@ class _Pages(_Widget, abc.ABC):
 class AnnotationUI(_Pages):
     """Look at pictures and correct their labels, or exclude them, by mouse or by keys.
 
-    Click a picture, then the number of its label: the next one is selected. ``Enter`` says that the label is right,
-    ``x`` excludes, ``u`` takes back, ``z`` shows the picture large, arrows move, ``n`` and ``p`` turn the page. Each
-    decision is written at once and applied again when the notebook is run anew: `annotation.Annotations`.
+    Click a picture, then press the key that stands on its label's button: the next one is selected. ``Enter`` says that
+    the label is right, ``x`` excludes, ``u`` takes back, ``z`` shows the picture large, arrows move, ``n`` and ``p``
+    turn the page. Each decision is written at once and applied again when the notebook is run anew:
+    `annotation.Annotations`.
 
     Parameters
     ----------
@@ -170,6 +179,9 @@ class AnnotationUI(_Pages):
     Attributes
     ----------
     annotations : annotation.Annotations
+    filter : ipywidgets.Dropdown
+        Its ``value`` is a label, or ``"all"``, ``"undecided"``, ``"decided"``, ``"relabelled"``, ``"(exclude)"`` or
+        ``"suspicious"``. The name of a label is that label: the other entry of that name is then ``"(all)"`` etc.
     view : ipywidgets.VBox
     """
 
@@ -183,21 +195,31 @@ class AnnotationUI(_Pages):
         self.annotations = Annotations(dataset, decisions)
         self._suspicion = None if suspicion is None else suspicion.set_index("path")
         labels = self.annotations.labels
-        choices = ["all", *labels, EXCLUDE, "undecided", "decided", "relabelled"]
-        choices += ["suspicious"] if suspicion is not None else []
+        own = ["undecided", "decided", "relabelled", *([] if suspicion is None else ["suspicious"])]
+        self._own = {apart(name, labels): name for name in ["all", EXCLUDE, *own]}
+        everything, excluded, *others = self._own
+        choices = [everything, *labels, excluded, *others]
         self.filter = ipywidgets.Dropdown(options=choices, description="Show", layout={"width": "200px"})
         self.filter.observe(lambda _: self.grid.focus(), "value")
         self._progress = ipywidgets.IntProgress(max=len(dataset), layout={"width": "120px"})
-        self._count = ipywidgets.Label()
-        self._keys = {str(number): label for number, label in enumerate(labels[:9], 1)}
-        super().__init__([self.filter], per_page, [*self._keys, *KEYS])
+        self._count = ipywidgets.HTML()
+        # numbers that no keyboard sends stand for the labels beyond the last key
+        self._keys = dict(
+            zip([*LABEL_KEYS, *map(str, range(len(LABEL_KEYS), len(labels)))], labels, strict=False)
+        )
+        super().__init__([self.filter], per_page, [*LABEL_KEYS[: len(labels)], *KEYS])
+        self.grid.name = "Pictures and their labels"
         colours, buttons = plots.colours(labels), []
         for key, name in [*self._keys.items(), *KEYS.items()][: len(self._keys) + 4]:
-            button = _button(f"{name} [{key}]", width="auto")
-            button.style.text_color = colours.get(name, "#444444")
+            button = _button(
+                f"{_short(name)} [{key}]" if key in self.grid.hotkeys else _short(name), width="auto"
+            )
+            button.tooltip = name
+            if key in self._keys:
+                button.layout.border_left = f"6px solid {colours[name]}"
             button.on_click(lambda _, key=key: self._click(key))
             buttons.append(button)
-        row = ipywidgets.HBox([*buttons, self._progress, self._count], layout={"flex_flow": "row wrap"})
+        row = _row(*buttons, self._progress, self._count)
         self.view.children = (self.view.children[0], row, *self.view.children[1:])
 
     @property
@@ -205,8 +227,11 @@ class AnnotationUI(_Pages):
         """The dataset with all decisions applied: a new `ImageDataset`."""
         return self.annotations.dataset
 
-    def decide(self, path: str, label: str) -> None:
-        """Give the picture at `path` the label `label`, or exclude it with ``"(exclude)"``, and write that down."""
+    def decide(self, path: str | os.PathLike, label: object) -> None:
+        """Give the picture at `path` the label `label`, or exclude it with ``"(exclude)"``, and write that down.
+
+        Labels may be given as they stand in a table: 1 for ``"1"``.
+        """
         self.annotations.decide(path, label)
         self._write_captions()
 
@@ -219,21 +244,39 @@ class AnnotationUI(_Pages):
                 path = self.shown["path"].iloc[self.grid.selected]
                 label = {"x": EXCLUDE, "Enter": self.annotations.label(path)} | self._keys
                 self.decide(path, label[key])
-                self.grid.selected = min(self.grid.selected + 1, len(self.shown) - 1)
+                self._advance(f"{Path(path).stem}: {label[key]}")
         else:
             super().press(key)
 
+    def _advance(self, said):
+        """Select the next picture, be it on the next page, and say what happened."""
+        if self.grid.selected + 1 < len(self.shown):
+            self.grid.selected += 1
+        elif (self.page + 1) * self.per_page < len(self.rows):
+            self.turn(1)
+            said += f". Page {self.page + 1}"
+        else:
+            said += ". This is the last picture shown"
+        self.grid.status = f"{said}."
+
     def _undo(self):
         path = self.annotations.undo()
+        if path is None:
+            self.grid.status = (
+                "Nothing to take back: undo reaches the decisions made since this cell was run."
+            )
+            return
         places = np.flatnonzero(self.rows["path"] == path)
         if len(places):  # else another filter hides it
             page, place = divmod(int(places[0]), self.per_page)
             self.turn(page - self.page)
             self.grid.selected = place
         self._write_captions()
+        hidden = "" if len(places) else " It is not among the pictures shown."
+        self.grid.status = f"Taken back. {Path(path).stem}: {self.annotations.label(path)}.{hidden}"
 
     def _rows(self):
-        table, choice = self.annotations.table, self.filter.value
+        table = self.annotations.table
         if self._suspicion is not None:
             found = self._suspicion.reindex(table["path"])
             table = table.assign(
@@ -241,15 +284,16 @@ class AnnotationUI(_Pages):
                 suggested=found["suggested"].to_numpy(),
                 issue=found["issue"].eq(True).to_numpy(),
             ).sort_values("quality", kind="stable")
+        choice = self._own.get(self.filter.value)
+        if choice == "suspicious":
+            return table[table["issue"] & ~table["decided"]]
         conditions = {
             "all": slice(None),
             "undecided": ~table["decided"],
             "decided": table["decided"],
             "relabelled": (table["label"] != table["given"]) & (table["label"] != EXCLUDE),
         }
-        if choice == "suspicious":
-            return table[table["issue"] & ~table["decided"]]
-        return table[conditions.get(choice, table["label"] == choice)]
+        return table[conditions.get(choice, table["label"] == self.filter.value)]
 
     def _write_captions(self):
         super()._write_captions()
@@ -261,16 +305,18 @@ class AnnotationUI(_Pages):
         )
 
     def _caption(self, row):
-        label = self.annotations.label(row["path"])
-        changed = "" if label == row["given"] else f" (was {row['given']})"
-        note = Path(row["path"]).stem
+        label, stem = self.annotations.label(row["path"]), Path(row["path"]).stem
+        is_decided = self.annotations.is_decided(row["path"])
+        changed = "" if label == row["given"] else f" (was {_short(row['given'])})"
+        note = stem
         if self._suspicion is not None and row["quality"] == row["quality"]:
-            note += f", {row['quality']:.0%} for {row['given']}"
+            note += f", {row['quality']:.0%} for {_short(row['given'])}"
         return {
-            "title": label + changed + " ✓" * self.annotations.is_decided(row["path"]),
+            "title": _short(label) + changed + " ✓" * is_decided,
+            "spoken": f"{label}{changed}, {'decided' if is_decided else 'undecided'}, {note}",
             "colour": plots.colours(self.annotations.labels).get(label, "#9e9e9e"),
             "note": note,
-            "hint": row["path"],
+            "hint": f"{row['path']}\n{label}",
             "dim": label == EXCLUDE,
         }
 
@@ -297,23 +343,30 @@ class ResultsUI(_Pages):
         self.evaluation, self._model = evaluation, model
         choices = ["wrong", "right", "all"]
         self.filter = ipywidgets.Dropdown(options=choices, description="Show", layout={"width": "170px"})
+        self._any = apart("any label", evaluation.classes)
         self.label = ipywidgets.Dropdown(
-            options=["any label", *evaluation.classes], layout={"width": "130px"}, tooltip="the true label"
+            options=[self._any, *evaluation.classes],
+            description="true label",
+            layout={"width": "230px"},
         )
         self.range = ipywidgets.FloatRangeSlider(
             value=(0, 1),
             max=1,
             step=0.01,
-            description=f"score {evaluation.positive}",
             continuous_update=False,
-            style={"description_width": "initial"},
+            tooltip=f"score {evaluation.positive}",
+            layout={"margin": "2px 2px 2px 1em"},
         )
+        of = _text(
+            self.range.tooltip
+        )  # a description would be set as mathematics where it holds dollar signs
         has_gradient = model is not None and model.classifier is None
         self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=not has_gradient)
         hint = "what speaks for the predicted label" if has_gradient else "needs a fine-tuned model"
         self.saliency.tooltip = hint
         self.saliency.observe(lambda _: self._draw(), "value")
-        super().__init__([self.filter, self.label, self.range], per_page)
+        super().__init__([self.filter, self.label, of, self.range], per_page)
+        self.grid.name = "Pictures and their predictions"
         bar = self.view.children[0]
         bar.children = (*bar.children, self.saliency)
 
@@ -323,7 +376,7 @@ class ResultsUI(_Pages):
         table = table.assign(confidence=self.evaluation.scores[np.arange(len(table)), columns])
         if choice != "all":
             table = table[(table["label"] == table["prediction"]) == (choice == "right")]
-        if self.label.value != "any label":
+        if self.label.value != self._any:
             table = table[table["label"] == self.label.value]
         low, high = self.range.value
         table = table[table[f"score_{self.evaluation.positive}"].between(low, high)]
@@ -331,11 +384,13 @@ class ResultsUI(_Pages):
 
     def _caption(self, row):
         colours = plots.colours(self.evaluation.classes)
-        right = row["label"] == row["prediction"]
+        label, prediction, stem = row["label"], row["prediction"], Path(row["path"]).stem
+        seen = f", seen as {_short(prediction)}"
         return {
-            "title": f"{row['label']} ✓" if right else f"{row['label']}, seen as {row['prediction']}",
-            "colour": colours[row["label"]],
-            "note": Path(row["path"]).stem,
+            "title": _short(label) + (" ✓" if label == prediction else seen),
+            "spoken": f"{label}, seen as {prediction}, score {row[f'score_{prediction}']:.2f}, {stem}",
+            "colour": colours[label],
+            "note": stem,
             "hint": row["path"],
             "bars": [
                 {"name": name, "value": float(row[f"score_{name}"]), "colour": colour}
@@ -374,6 +429,7 @@ def _clickable(figure):
     if matplotlib.get_backend() != backend:
         matplotlib.use(backend)
     canvas = Canvas(figure)
+    canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
     FigureManager(canvas, 0)
     return canvas
 
@@ -387,13 +443,13 @@ class PrecisionRecallUI(_Widget):
     Parameters
     ----------
     evaluation
-        Of validation pictures, if the threshold shall be used. With more than two classes its ``positive`` one stands
-        against all others.
+        Of validation pictures, if the threshold shall be used. With more than two classes the curves are of its
+        ``positive`` one against all others: such a model decides for its highest score and uses no threshold.
 
     Attributes
     ----------
     threshold : ipywidgets.FloatSlider
-        Its ``value`` is one for `ImageClassifier.decide_at`.
+        Its ``value`` is one for `ImageClassifier.decide_at`, with two classes.
     changed : ResultsUI
         The pictures that change sides.
     view : ipywidgets.VBox
@@ -402,7 +458,13 @@ class PrecisionRecallUI(_Widget):
     def __init__(self, evaluation: Evaluation, per_page: int = 12) -> None:
         from .evaluation import CALL_NONE
 
+        note = ipywidgets.HTML()
         if len(evaluation.classes) > 2:
+            note.value = (
+                f"The curves show <b>{escape(evaluation.positive)}</b> against all other labels. A model with "
+                f"{len(evaluation.classes)} labels decides for its highest score, so it uses no threshold: "
+                "the slider only explores these curves."
+            )
             evaluation = evaluation.against(evaluation.positive)
         self._start = evaluation.at(0.5) if evaluation.threshold is None else evaluation
         self.threshold = ipywidgets.FloatSlider(
@@ -412,22 +474,21 @@ class PrecisionRecallUI(_Widget):
             readout_format=".3f",
             description="threshold",
             continuous_update=False,
-            layout={"width": "480px"},
+            layout={"width": "480px", "max_width": "100%"},
         )
-        figure = Figure(figsize=(8, 4.6), layout="constrained")
-        canvas = _clickable(figure)
-        canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
-        self._axes = figure.subplots(1, 2)
+        self._canvases = [_clickable(Figure(figsize=(4, 4.6), layout="constrained")) for _ in range(2)]
+        self._axes = [canvas.figure.subplots() for canvas in self._canvases]
         # no score is infinite: the ends of the curves, where nothing is called positive, cannot be chosen
         curves = {"roc": self._start.roc(), "precision_recall": self._start.precision_recall()}
         self._curves = {name: curve[np.isfinite(curve["threshold"])] for name, curve in curves.items()}
         self._marks = self._plot(self._axes)
-        canvas.mpl_connect("button_press_event", self._clicked)
-        self._canvas = canvas
+        for canvas in self._canvases:
+            canvas.mpl_connect("button_press_event", self._clicked)
         self._figures = ipywidgets.HTML()
         self.changed = ResultsUI(self._start, per_page=per_page)
         self.threshold.observe(lambda _: self._draw(), "value")
-        self.view = ipywidgets.VBox([self.threshold, canvas, self._figures, self.changed.view])
+        curves = _row(*self._canvases)  # below each other on a narrow page
+        self.view = self._stack(note, self.threshold, curves, self._figures, self.changed.view)
         self._draw()
 
     @property
@@ -461,7 +522,8 @@ class PrecisionRecallUI(_Widget):
         recall = now.metric("recall")
         self._marks[0].set_data([1 - now.metric("specificity")], [recall])
         self._marks[1].set_data([recall], [now.metric("precision")])
-        self._canvas.draw_idle()
+        for canvas in self._canvases:
+            canvas.draw_idle()
         names = ("recall", "specificity", "precision", "npv", "accuracy")
         lines = "".join(f"<tr><td>{name}</td><td>{now.text(name)}</td></tr>" for name in names)
         counts = now.confusion_matrix()
@@ -470,12 +532,13 @@ class PrecisionRecallUI(_Widget):
             f"<tr><th>{escape(name)}</th>{''.join(f'<td>{count}</td>' for count in row)}</tr>"
             for name, row in zip(counts.index, counts.to_numpy(), strict=True)
         )
+        moved = int(self._changes().sum())
         self._figures.value = (
-            f"<style>.isic-figures :is(td, th) {{padding: 0 1em 0 0; text-align: right}}</style>"
-            f"<div class='isic-figures' style='display: flex; gap: 4em'><table>{lines}</table>"
-            f"<table><tr><th></th>{heads}</tr>{rows}</table></div>"
-            f"{self._changes().sum()} of {len(now.table)} pictures change sides on the way from "
-            f"{self._start.threshold:.3f}:"
+            f"<style>.isic-figures {{display: flex; flex-wrap: wrap; gap: 1em 4em}} .isic-figures :is(td, th) "
+            f"{{padding: 0 1em 0 0; text-align: right}} .isic-figures td {{white-space: nowrap}}</style>"
+            f"<div class='isic-figures'><table>{lines}</table><table><tr><td></td>{heads}</tr>{rows}</table></div>"
+            f"{moved:,} of {counted(len(now.table), 'picture')} {'changes' if moved == 1 else 'change'} sides on the "
+            f"way from {self._start.threshold:.3f}:"
         )
         changed = now.table[self._changes()].reset_index(drop=True)
         self.changed.evaluation = dataclasses.replace(now, table=changed)
@@ -515,39 +578,46 @@ class ConfusionMatrixUI(_Widget):
         counts = evaluation.confusion_matrix()
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
         size = len(counts) + 1
-        layout = ipywidgets.GridspecLayout(size, size, width=f"{130 * size}px", grid_gap="2px")
-        layout[0, 0] = ipywidgets.Label("true ↓   predicted →")
+        side = 130 if size < 6 else 100  # pixels
+        layout = ipywidgets.GridspecLayout(size, size, width=f"{side * size}px", grid_gap="2px")
+        layout.layout.flex = "0 0 auto"  # the box around it scrolls; else labels are squeezed
+        layout.layout.grid_template_columns = f"repeat({size}, minmax(0, 1fr))"
+        layout[0, 0] = ipywidgets.HTML("true ↓<br>predicted →")
         self.buttons = {}
         for row, true in enumerate(counts.index, 1):
-            layout[row, 0], layout[0, row] = ipywidgets.Label(true), ipywidgets.Label(true)
+            layout[row, 0], layout[0, row] = _text(true, side - 8), _text(true, side - 8)
             for column, predicted in enumerate(counts.columns, 1):
                 share = shares.loc[true, predicted]
                 button = _button(f"{counts.loc[true, predicted]} ({share:.0%})", width="auto", height="44px")
-                # white to the palette's blue
-                shade = ", ".join(str(round(255 - share * (255 - end))) for end in (0, 114, 178))
-                button.style.button_color = f"rgb({shade})"
-                button.style.text_color = "white" if share > 0.6 else "black"
+                button.tooltip = f"{true}, predicted {predicted}"
+                red, green, blue = (1 - share * (1 - end) for end in to_rgb(plots.COLOURS[0]))  # from white
+                button.style.button_color = to_hex((red, green, blue))
+                button.style.text_color = _ink((red, green, blue))
                 button.on_click(lambda _, cell=(true, predicted): self.show(*cell))
                 layout[row, column] = self.buttons[true, predicted] = button
         self.pictures = ResultsUI(evaluation, model, per_page)
         self._title = ipywidgets.HTML()
-        self.view = ipywidgets.VBox([layout, self._title, self.pictures.view])
+        scrolled = ipywidgets.Box([layout], layout={"overflow": "auto", "max_width": "100%"})
+        self.view = self._stack(scrolled, self._title, self.pictures.view)
         wrong = counts.stack().drop([(name, name) for name in counts.index])
         self.show(*wrong.idxmax())
 
-    def show(self, true: str, predicted: str) -> None:
+    def show(self, true: object, predicted: object) -> None:
         """Show the pictures of one cell."""
+        true, predicted = str(as_label(true)), str(as_label(predicted))
         if (true, predicted) not in self.buttons:
             labels = ", ".join(self._evaluation.classes)
             raise ValueError(f"no cell {true!r}, {predicted!r}; labels are {labels}")
         self.cell = true, predicted
         table = self._evaluation.table.query("label == @true and prediction == @predicted")
-        self._title.value = f"<b>{len(table)} pictures: {escape(true)}, predicted {escape(predicted)}</b>"
+        self._title.value = (
+            f"<b>{counted(len(table), 'picture')}: {escape(true)}, predicted {escape(predicted)}</b>"
+        )
         for cell, button in self.buttons.items():
             button.layout.border = "3px solid #D55E00" if cell == self.cell else None
         pictures = self.pictures
         pictures.evaluation = dataclasses.replace(self._evaluation, table=table.reset_index(drop=True))
-        pictures.filter.value, pictures.label.value = "all", "any label"
+        pictures.filter.value, pictures.label.value = "all", pictures._any
         pictures.refresh()
 
     def _figure(self):
@@ -586,12 +656,11 @@ class AugmentationUI(_Widget):
         parameters = inspect.signature(self._pipeline).parameters.values()
         self._defaults = {parameter.name: parameter.default for parameter in parameters}
         self.sliders = {name: _slider(name, default) for name, default in self._defaults.items()}
-        self._image = ipywidgets.Image(format="jpg")
+        self._image = ipywidgets.HTML()
         self._code = ipywidgets.HTML()
         for slider in self.sliders.values():
             slider.observe(lambda _: self._draw(), "value")
-        sliders = ipywidgets.Box([*self.sliders.values()], layout={"flex_flow": "row wrap"})
-        self.view = ipywidgets.VBox([sliders, self._image, self._code])
+        self.view = self._stack(_row(*self.sliders.values()), self._image, self._code)
         self._draw()
 
     @property
@@ -609,8 +678,9 @@ class AugmentationUI(_Widget):
         return plots.augmented(self._augment(self._dataset, self.augmenter), *self._shape)
 
     def _draw(self):
-        self._image.value = base64.b64decode(plots.encode(self._figure(), "jpeg"))
-        self._code.value = _code(_call(self._pipeline.__name__, self.parameters))
+        call = _call(self._pipeline.__name__, self.parameters)
+        self._image.value = _drawn(self._figure(), "jpeg", f"What {call} makes of some pictures")
+        self._code.value = _code(call)
 
 
 class ParamsUI(_Widget):
@@ -652,16 +722,17 @@ class ParamsUI(_Widget):
             "frozen_stages": ipywidgets.IntSlider(max=8),
             "freeze_epochs": number(max=200),
             "label_smoothing": ipywidgets.FloatSlider(max=0.5, step=0.01),
-            "class_weight": choice(options=["balanced", None]),
+            "class_weight": choice(
+                options=[("balanced", "balanced"), ("None", "")]
+            ),  # a value of None would show as nothing
             "members": number(min=1, max=10),
         }
         for name, control in self.controls.items():
             control.description, control.style.description_width = name, "120px"
             control.observe(lambda _: self._draw(), "value")
-        self._image, self._code = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        self._image, self._code = ipywidgets.HTML(), ipywidgets.HTML()
         self.preset.observe(lambda _: self._take_preset(), "value")
-        box = ipywidgets.Box([*self.controls.values()], layout={"flex_flow": "row wrap"})
-        self.view = ipywidgets.VBox([self.preset, box, self._image, self._code])
+        self.view = self._stack(self.preset, _row(*self.controls.values()), self._image, self._code)
         self._take_preset()
 
     @property
@@ -673,6 +744,9 @@ class ParamsUI(_Widget):
     def training(self) -> dict:
         """Settings for `ImageClassifier.fit`."""
         shown = {name: control.value for name, control in self.controls.items() if name not in self.MODEL}
+        shown["class_weight"] = shown["class_weight"] or None
+        for name in ("learning_rate", "l2"):  # what the slider shows, not 0.010000000000000021
+            shown[name] = float(f"{shown[name]:.4g}")
         return PRESETS[self.preset.value]["training"] | shown
 
     @property
@@ -689,7 +763,7 @@ class ParamsUI(_Widget):
         values |= {"backbone": "efficientnet_lite0"} | preset["model"] | preset["training"]
         self._is_held = True  # one drawing for all changes
         for name, control in self.controls.items():
-            control.value = values[name]
+            control.value = "" if values[name] is None else values[name]
         self._is_held = False
         self._draw()
 
@@ -711,14 +785,48 @@ class ParamsUI(_Widget):
         if self._is_held:
             return
         try:
-            self._image.value = base64.b64decode(plots.encode(self._figure()))
+            text = f"Learning rate over {counted(self.controls['epochs'].value, 'epoch')}"
+            self._image.value = _drawn(self._figure(), "png", text)
             self._code.value = _code(self.code)
         except ValueError as error:  # of Settings: the control to change is named
-            self._code.value = f"<p style='color:#D55E00'>{escape(str(error))}</p>"
+            self._code.value = (
+                f"<p role='alert' style='color:var(--jp-error-color1, #b3261e)'>{escape(str(error))}</p>"
+            )
 
 
 def _button(name, **layout):
     return ipywidgets.Button(description=name, layout=layout)
+
+
+def _row(*parts):
+    """Return the parts beside each other, and below where the page is too narrow."""
+    return ipywidgets.Box([*parts], layout={"flex_flow": "row wrap"})
+
+
+def _text(text, width=200):
+    """Return one line of plain text, cut off at `width`; a Label would set dollar signs as mathematics."""
+    style = f"max-width: {width}px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap"
+    return ipywidgets.HTML(f"<div title='{escape(text)}' style='{style}'>{escape(text)}</div>")
+
+
+def _short(label):
+    """Cut a very long label off."""
+    return label if len(label) <= 40 else f"{label[:39]}…"
+
+
+def _ink(colour):
+    """Return the one of black and white whose contrast to `colour`, RGB from 0 to 1, is at least 4.5 to 1.
+
+    By the relative luminance of WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance.
+    """
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.18 else "white"
+
+
+def _drawn(figure, kind, alt):
+    """Return a figure as HTML, with a description for those who cannot see it."""
+    source = f"data:image/{kind};base64,{plots.encode(figure, kind)}"
+    return f"<img alt='{escape(alt)}' src='{source}' style='max-width: 100%'>"
 
 
 def _slider(name, default):

@@ -155,10 +155,10 @@ def test_picture_of_the_results(notebook):
 
 def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(show):
     lab = show("ui = widgets.PrecisionRecallUI(evaluation, per_page=6)", scored=True)
-    canvas = lab.page.locator(".jupyter-matplotlib-canvas-div")
+    canvas = lab.page.locator(".jupyter-matplotlib-canvas-div").first
     lab.page.get_by_text("0 of 159 pictures change sides").wait_for()
     x, y = lab.value("[*map(float, ui._axes[0].transData.transform((0.5, 0.95)))]")
-    height = lab.value("float(ui._canvas.figure.bbox.height)")
+    height = lab.value("float(ui._canvases[0].figure.bbox.height)")
     canvas.click(position={"x": x, "y": height - y})
     lab.page.get_by_text("0 of 159 pictures change sides").wait_for(state="detached")
     assert lab.value("0.4 < 1 - ui.evaluation.metric('specificity') < 0.6")

@@ -471,3 +471,11 @@ def test_bands_enclose_the_curves():
 def test_without_a_jackknife_an_interval_is_that_of_the_percentiles():
     assert np.allclose(interval(0.5, np.linspace(0, 1, 1001)), [0.025, 0.975])
     assert np.allclose(interval(0.5, np.linspace(0, 1, 1001), level=0.8), [0.1, 0.9])
+
+
+def test_a_label_called_all_others_can_stand_against_all_others():
+    scores = np.random.default_rng(0).dirichlet(np.ones(3), 30)
+    labels = ["(all others)", "b", "c"] * 10
+    one = Evaluation.from_scores(labels, scores, classes=["(all others)", "b", "c"]).against("(all others)")
+    assert one.classes == ["((all others))", "(all others)"]
+    assert one.confusion_matrix().to_numpy().sum() == 30

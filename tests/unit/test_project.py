@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import isicvision
 from isicvision import IsicArchive, ServiceClient, client, project, transfer
 from isicvision.project import (
+    apart,
     as_label,
     counted,
     read_parameters,
@@ -225,3 +226,7 @@ def test_no_address_shows_its_password_or_key():
         with pytest.raises(Exception, match=r"127\.0\.0\.1") as caught:
             ask()
         assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_our_own_names_keep_apart_from_labels():
+    assert apart("all", ["benign"]) == "all" and apart("all", ["(all)", "all"]) == "((all))"

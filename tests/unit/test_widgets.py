@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import draw
+from hypothesis import given
+from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 
 from isicvision import (
@@ -78,6 +80,144 @@ def test_undo_goes_to_the_picture_wherever_it_is(ui):
     assert (ui.page, ui.grid.selected) == (0, 4) and titles(ui)[4] == "benign"
     press(ui, "u")  # nothing left
     assert ui.annotations.progress()["decided"] == 0
+
+
+def labelled(dataset, labels):
+    """The dataset with these labels in turn, as many pictures as there are labels at least."""
+    count = max(len(dataset), len(labels))
+    table = dataset.table.iloc[np.arange(count) % len(dataset)].reset_index(drop=True)
+    paths = [f"{path}?{n}" if n >= len(dataset) else path for n, path in enumerate(table["path"])]
+    return ImageDataset(table.assign(path=paths, label=[labels[n % len(labels)] for n in range(count)]))
+
+
+def test_every_label_has_a_button_and_the_first_ones_a_key_each(dataset, tmp_path):
+    names = [f"label {n:02d}" for n in range(40)]
+    ui = widgets.AnnotationUI(labelled(dataset, names), tmp_path / "d.csv", per_page=40)
+    buttons = {button.tooltip: button for button in ui.view.children[1].children[:40]}
+    assert [*buttons] == names and buttons["label 09"].description == "label 09 [0]"
+    keyed = [name for name in names if "[" in buttons[name].description]
+    keys = [buttons[name].description[-2] for name in keyed]
+    assert len({*keys}) == len(keys) == 31 and not {*keys} & {*"xuznp"}
+    for place, (name, key) in enumerate(zip(keyed[::-1], keys[::-1], strict=True)):
+        press(ui, key)
+        assert ui.annotations.label(ui.rows["path"][place]) == name
+    buttons["label 39"].click()
+    assert ui.annotations.label(ui.rows["path"][31]) == "label 39"
+
+
+def test_a_decision_on_the_last_picture_of_a_page_goes_on_to_the_next_page(dataset, tmp_path):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=12)
+    ui.grid.selected = 11
+    press(ui, "2")
+    assert (ui.page, ui.grid.selected) == (1, 0) and ui.grid.status == "p22: malignant. Page 2."
+    press(ui, "u")
+    assert (ui.page, ui.grid.selected) == (0, 11) and ui.grid.status == "Taken back. p22: benign."
+    ui.turn(1)
+    ui.grid.selected = 11
+    press(ui, "x")
+    assert (ui.page, ui.grid.selected) == (1, 11)
+    assert ui.grid.status == "p23: (exclude). This is the last picture shown."
+
+
+def test_undo_says_when_there_is_nothing_to_take_back_and_what_it_took_back_out_of_sight(
+    ui, dataset, tmp_path
+):
+    press(ui, "2")
+    again = widgets.AnnotationUI(dataset, tmp_path / "decisions.csv")
+    press(again, "u")
+    assert again.grid.status.startswith("Nothing to take back")
+    assert again.annotations.label(dataset.paths[0]) == "malignant"
+    ui.filter.value = "undecided"
+    press(ui, "u")
+    assert ui.grid.status == "Taken back. p00: benign. It is not among the pictures shown."
+
+
+@pytest.mark.parametrize("name", ["suspicious", "decided", "undecided", "relabelled", "all"])
+def test_a_label_called_as_a_filter_is_shown_alone_and_the_filter_has_another_name(dataset, tmp_path, name):
+    odd = labelled(dataset, ["benign", name])
+    found = pd.DataFrame({"path": odd.paths, "quality": np.linspace(0.1, 0.9, 24)})
+    found = found.assign(suggested="benign", issue=found["quality"] < 0.2)
+    ui = widgets.AnnotationUI(odd, tmp_path / "d.csv", suspicion=found)
+    assert ui.filter.options.count(name) == 1 and ui.filter.value in ("all", "(all)") and len(ui.rows) == 24
+    ui.filter.value = name
+    assert ui.rows["label"].tolist() == [name] * 12
+    press(ui, "Enter")
+    for own, count in {"suspicious": 2, "decided": 1, "undecided": 23}.items():
+        ui.filter.value = f"({own})" if own == name else own
+        assert len(ui.rows) == count, own
+    without = widgets.AnnotationUI(labelled(dataset, ["benign", "suspicious"]), tmp_path / "d2.csv")
+    without.filter.value = "suspicious"
+    assert len(without.rows) == 12
+
+
+def test_a_label_called_any_label_is_shown_alone_in_the_results(dataset):
+    odd = labelled(dataset, ["any label", "benign"])
+    evaluation = Evaluation.from_scores(
+        odd.table["label"], np.full(24, 0.9), classes=["benign", "any label"], metadata=odd.table
+    )
+    ui = widgets.ResultsUI(evaluation)
+    ui.filter.value = "all"
+    assert ui.label.value == "(any label)" and len(ui.rows) == 24
+    ui.label.value = "any label"
+    assert ui.rows["label"].tolist() == ["any label"] * 12
+    widgets.ConfusionMatrixUI(evaluation).show("benign", "any label")
+
+
+def test_labels_may_be_given_as_numbers(dataset, tmp_path):
+    numbers = labelled(dataset, ["0", "1"])
+    ui = widgets.AnnotationUI(numbers, tmp_path / "d.csv")
+    ui.decide(numbers.paths[0], 1)
+    assert titles(ui)[0] == "1 (was 0) ✓"
+    evaluation = Evaluation.from_scores(
+        numbers.table["label"], np.full(24, 0.9), classes=[0, 1], metadata=numbers.table
+    )
+    matrix = widgets.ConfusionMatrixUI(evaluation)
+    matrix.show(0, 1)
+    assert matrix.cell == ("0", "1") and "12 pictures: 0, predicted 1" in matrix._title.value
+
+
+ODD = ["<b>bold</b>", "$x^2$", "say \"a\" or 'b'", "😀", "Ä" * 300]
+
+
+def test_odd_labels_are_text_that_fits_in_every_widget(dataset, tmp_path):
+    odd = labelled(dataset, ODD)
+    scores = np.random.default_rng(0).dirichlet(np.ones(5), 24)
+    evaluation = Evaluation.from_scores(
+        odd.table["label"], scores, classes=odd.labels, metadata=odd.table, positive="$x^2$"
+    )
+    shown = [
+        widgets.AnnotationUI(odd, tmp_path / "d.csv"),
+        widgets.ResultsUI(evaluation),
+        widgets.ConfusionMatrixUI(evaluation),
+        widgets.PrecisionRecallUI(evaluation),
+    ]
+    for each in shown:
+        parts = [*everything(each.view)]
+        html = [part.value for part in parts if isinstance(part, widgets.ipywidgets.HTML)]
+        assert not any("<b>bold</b>" in text for text in html)
+        # these two are set as mathematics by JupyterLab
+        assert not any(isinstance(part, widgets.ipywidgets.Label) for part in parts)
+        assert not any("$" in part.description for part in parts if hasattr(part, "description_allow_html"))
+    for pages in shown[:2]:
+        captions = pages.grid.captions
+        assert max(len(caption["title"]) for caption in captions) < 120
+        assert any("Ä" * 300 in caption["spoken"] for caption in captions)
+    assert max(len(button.description) for button in shown[0].view.children[1].children[:5]) < 50
+
+
+def everything(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything(child)
+
+
+def test_what_a_screen_reader_says_of_a_picture(dataset, tmp_path, evaluation):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv")
+    press(ui, "2")
+    spoken = [caption["spoken"] for caption in ui.grid.captions[:2]]
+    assert spoken == ["malignant (was benign), decided, p00", "benign, undecided, p02"]
+    wrong = widgets.ResultsUI(evaluation).grid.captions[0]["spoken"]
+    assert wrong == "malignant, seen as benign, score 0.80, p17"
 
 
 def test_buttons_do_what_keys_do(ui):
@@ -255,10 +395,10 @@ def test_other_plots_are_shown_as_before(evaluation, monkeypatch):
 def test_a_click_in_the_figure_reaches_the_threshold(evaluation):
     ui = widgets.PrecisionRecallUI(evaluation)
     before = ui.threshold.value
-    ui._canvas.draw()
+    ui._canvases[0].draw()
     x, y = ui._axes[0].transData.transform((0.9, 0.9))
-    message = {"type": "button_press", "x": x, "y": ui._canvas.figure.bbox.height - y, "button": 0}
-    ui._canvas._handle_message(None, message | {"guiEvent": {}, "modifiers": [], "buttons": 1}, [])
+    message = {"type": "button_press", "x": x, "y": ui._canvases[0].figure.bbox.height - y, "button": 0}
+    ui._canvases[0]._handle_message(None, message | {"guiEvent": {}, "modifiers": [], "buttons": 1}, [])
     assert ui.threshold.value < before
 
 
@@ -266,6 +406,35 @@ def test_more_classes_have_their_positive_one_against_the_others(three):
     ui = widgets.PrecisionRecallUI(replace(three, positive="malignant"))
     assert ui.evaluation.classes == ["(all others)", "malignant"]
     ui.click("roc", 0, 0)
+
+
+def test_with_more_than_two_labels_the_threshold_is_said_to_be_of_no_use(three, evaluation):
+    note = widgets.PrecisionRecallUI(replace(three, positive="malignant")).view.children[0].value
+    assert "<b>malignant</b> against all other labels" in note and "with 3 labels" in note
+    assert "uses no threshold" in note and not widgets.PrecisionRecallUI(evaluation).view.children[0].value
+
+
+def test_counts_of_one_are_in_the_singular(dataset):
+    scores = np.where(dataset.table["label"] == "malignant", 0.9, 0.1)
+    scores[0] = 0.8
+    evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
+    assert (
+        "<b>1 picture: benign, predicted malignant</b>" in widgets.ConfusionMatrixUI(evaluation)._title.value
+    )
+    ui = widgets.PrecisionRecallUI(evaluation)
+    ui.threshold.value = 0.85
+    assert "1 of 24 pictures changes sides on the way" in ui._figures.value
+
+
+@given(colour=st.tuples(*[st.floats(0, 1)] * 3))
+def test_text_on_any_colour_can_be_read(colour):
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    ink = {"black": 0, "white": 1}[widgets._ink(colour)]
+    light, dark = sorted((ink, luminance(colour)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_a_cell_of_the_confusion_matrix_shows_its_pictures(evaluation):
@@ -346,6 +515,17 @@ def test_settings_that_do_not_go_together_are_said_so_and_the_next_change_draws_
     assert "freeze_epochs is at most epochs (3), not 5" in ui._code.value
     ui.controls["freeze_epochs"].value = 1
     assert "freeze_epochs=1" in ui._code.value
+
+
+def test_no_class_weight_is_shown_as_a_choice_and_rates_are_written_short():
+    ui = widgets.ParamsUI("fast")
+    weight = ui.controls["class_weight"]
+    assert weight.label == "None" and ui.training["class_weight"] is None
+    weight.label = "balanced"
+    assert ui.training["class_weight"] == "balanced"
+    weight.label = "None"
+    ui.controls["l2"].value = 0.010000000000000021  # as the slider sends it
+    assert weight.label == "None" and "l2=0.01, " in ui.code and "class_weight=None" in ui.code
 
 
 def test_every_widget_carries_a_picture_for_pages_without_a_kernel(dataset, evaluation, ui):
