@@ -48,6 +48,13 @@ def require(path: str | os.PathLike, made_by: str) -> Path:
     return path
 
 
+def user_path(path: str | os.PathLike) -> Path:
+    """Return a path as a user means it: ``~`` is their home. Raises ValueError if it is empty."""
+    if not os.fspath(path):
+        raise ValueError("the path is empty: name a file or folder, '.' is the current folder")
+    return Path(os.path.expanduser(path))  # unlike Path.expanduser it leaves ~$report.csv alone
+
+
 def located(path: str | Path) -> str:
     """Return where the path in a parameter lies, ``~`` being your home.
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -159,3 +161,92 @@ def test_a_decision_counts_whatever_folder_the_notebook_runs_in(folder, tmp_path
         labels = Annotations(dataset, log).dataset.table["label"].tolist()
         assert (labels[0], labels[-1]) == ("malignant", "benign")
     assert str(folder) not in log.read_text()
+
+
+HANDS = st.tuples(
+    st.integers(0, 1), st.integers(0, 1), st.sampled_from(["benign", "malignant", EXCLUDE, UNDO])
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=st.lists(HANDS, max_size=12))
+def test_of_two_people_on_one_log_each_takes_back_only_their_own_decisions(dataset, tmp_path_factory, moves):
+    log = tmp_path_factory.mktemp("log") / "decisions.csv"
+    hands = [Annotations(dataset, log) for _ in range(2)]
+    stands, own = {path: [] for path in dataset.paths[:2]}, ([], [])  # what is to be
+    for hand, number, label in moves:
+        path = dataset.paths[number]
+        if label != UNDO:
+            hands[hand].decide(path, label)
+            if stands[path][-1:] != [(hand, label)] or (path, label) not in own[hand]:
+                stands[path].append((hand, label))
+                own[hand].append((path, label))
+        else:
+            undone = hands[hand].undo()
+            assert undone == (own[hand][-1][0] if own[hand] else None)
+            if own[hand]:
+                path, label = own[hand].pop()
+                place = max(n for n, one in enumerate(stands[path]) if one == (hand, label))
+                del stands[path][place]
+    for path, decisions in stands.items():
+        expected = decisions[-1][1] if decisions else dataset.table.set_index("path").loc[path, "label"]
+        for each in (*hands, Annotations(dataset, log)):
+            each.progress()  # reads what the other wrote
+            assert each.label(path) == expected and each.is_decided(path) == bool(decisions)
+
+
+def test_what_others_decide_is_seen_and_a_decision_said_again_is_written_then(dataset, log):
+    one, two = Annotations(dataset, log), Annotations(dataset, log)
+    path = dataset.paths[0]
+    one.decide(path, "malignant")
+    assert two.progress()["relabelled"] == 1 and len(two.dataset) == 24
+    two.decide(path, EXCLUDE)
+    one.decide(path, "malignant")
+    assert [line[1:] for line in lines(log)] == [
+        ["malignant", "benign"],
+        [EXCLUDE, "malignant"],
+        ["malignant", EXCLUDE],
+    ]
+    log.unlink()  # begun anew by hand
+    assert one.undo() is None
+    one.decide(path, EXCLUDE)
+    assert Annotations(dataset, log).label(path) == EXCLUDE
+
+
+def test_many_processes_at_once_write_one_header_and_whole_lines(dataset, log, tmp_path):
+    table = tmp_path / "table.json"
+    dataset.table.to_json(table)
+    code = f"""
+import pandas as pd
+from isicvision import ImageDataset
+from isicvision.annotation import Annotations
+dataset = ImageDataset(pd.read_json({str(table)!r}))
+annotations = Annotations(dataset, {str(log)!r})
+for path in dataset.paths * 2:
+    annotations.decide(path, "malignant")
+    annotations.undo()
+    annotations.decide(path, "benign")
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    found = pd.read_csv(log)
+    assert found.columns.tolist() == COLUMNS and not found.isna().any(axis=None) and len(found) > 3 * 24 * 3
+    assert set(Annotations(dataset, log).table["label"]) == {"benign"}
+
+
+def test_a_line_cut_short_within_quotes_swallows_none_of_those_after_it(dataset, log):
+    odd = ImageDataset(dataset.table.assign(path=[f"a,{number}.jpg" for number in range(len(dataset))]))
+    Annotations(odd, log).decide(odd.paths[0], "malignant")
+    with open(log, "a") as file:
+        file.write('"a,1')
+    with pytest.warns(UserWarning, match="cut short"):
+        Annotations(odd, log).decide(odd.paths[2], EXCLUDE)
+    with pytest.warns(UserWarning, match="cut short"):
+        assert Annotations(odd, log).label(odd.paths[2]) == EXCLUDE
+
+
+def test_a_log_saved_by_a_spreadsheet_and_names_that_are_not_utf_8_are_read(dataset, log):
+    odd = ImageDataset(dataset.table.assign(path=[f"\udcff{number}.jpg" for number in range(len(dataset))]))
+    Annotations(odd, log).decide(odd.paths[0], "malignant")
+    log.write_bytes(b"\xef\xbb\xbf" + log.read_bytes().replace(b"\n", b"\r\n"))
+    assert Annotations(odd, log).label(odd.paths[0]) == "malignant"
