@@ -28,7 +28,10 @@ install: .venv/installed  ## make .venv and install everything into it, once
 		-c constraints.txt opencv-python-headless
 	@touch $@
 
-browser:  ## install Debian's Chromium for the browser tests, if there is no Chromium and we may (root)
+browser:  ## install Debian's Chromium for the browser tests, if there is none and we may (root), and axe-core, by npm
+	@[ -e .venv/axe/node_modules/axe-core ] || npm install --silent --no-save --no-package-lock --no-audit --no-fund \
+		--prefix .venv/axe axe-core@4.14.1 >/dev/null 2>&1 || \
+		echo "No axe-core (npm is needed): the tests that look for barriers will be skipped"
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
 	apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null || \

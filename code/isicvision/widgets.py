@@ -768,7 +768,7 @@ class ParamsUI(_Widget):
         self._draw()
 
     def _figure(self):
-        settings = Settings(**self.training)
+        settings = self._settings
         figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
         places = np.linspace(0, 1, 60 * settings.epochs, endpoint=False)
         rates = [settings.rate(int(place * settings.epochs), place) for place in places]
@@ -785,6 +785,7 @@ class ParamsUI(_Widget):
         if self._is_held:
             return
         try:
+            self._settings = Settings(**self.training)  # the last ones that go together
             text = f"Learning rate over {counted(self.controls['epochs'].value, 'epoch')}"
             self._image.value = _drawn(self._figure(), "png", text)
             self._code.value = _code(self.code)

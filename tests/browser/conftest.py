@@ -28,6 +28,7 @@ from ipykernel.kernelspec import write_kernel_spec
 import isicvision
 
 ROOT = Path(__file__).resolve().parents[2]
+AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
 KERNEL = "under-test"
 PATIENCE = 60  # seconds for a page, a kernel or all cells of a notebook; a busy machine needs some of them
 FLAGS = [
@@ -253,10 +254,8 @@ class Notebook:
                 requests.delete(address, headers=self._server.headers, timeout=30)
 
 
-@pytest.fixture
-def notebook(browser, jupyter, request):
-    """A function that makes a notebook of code cells, opens it in JupyterLab and runs it: see `Notebook`."""
-    opened = request.node.opened = []
+def opener(browser, jupyter, opened):
+    """Return a function that makes a notebook of code cells, opens it, runs it and adds it to `opened`."""
 
     def show(cells):
         name = f"notebook{len(list(jupyter.root.iterdir()))}"
@@ -269,9 +268,32 @@ def notebook(browser, jupyter, request):
         opened[-1].run_all()
         return opened[-1]
 
-    yield show
+    return show
+
+
+@pytest.fixture
+def notebook(browser, jupyter, request):
+    """A function that makes a notebook of code cells, opens it in JupyterLab and runs it: see `Notebook`."""
+    opened = request.node.opened = []
+    yield opener(browser, jupyter, opened)
     for one in opened:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """A function that returns the serious and critical faults that axe-core finds in a page: list of str."""
+    if not AXE.exists():
+        pytest.skip("no axe-core (`make browser` installs it where there is npm)")
+    source = AXE.read_text(encoding="utf-8")
+
+    def faults(page, part="html"):
+        page.evaluate(source)
+        found = page.evaluate("part => axe.run(part, {resultTypes: ['violations']})", part)["violations"]
+        bad = [each for each in found if each["impact"] in ("serious", "critical")]
+        return [f"{each['help']}: {node['html'][:200]}" for each in bad for node in each["nodes"]]
+
+    return faults
 
 
 @pytest.hookimpl(wrapper=True)

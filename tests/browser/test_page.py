@@ -148,10 +148,90 @@ def test_the_page_fits_a_phone_and_a_desk(page, width):
     drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
     page.get_by_text("Scored.").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = page.locator("#picture, #scores").evaluate_all(
+    scores, picture = page.locator("#picture, #scores").evaluate_all(
         "all => all.map(each => each.getBoundingClientRect())"
     )
-    assert (boxes[0]["bottom"] < boxes[1]["top"]) == (width < 640)  # one below the other, or side by side
+    assert (scores["bottom"] < picture["top"]) == (width < 640)  # the answer comes first, or stands beside
+    assert scores["top"] >= 0 and scores["bottom"] <= 800  # in sight without scrolling
+
+
+SEVEN = [
+    "akiec",
+    "<b>bcc</b>",
+    "a label that is as long as a sentence " * 3,
+    "W" * 90,
+    "mel 😀",
+    "$nv$",
+    "vasc",
+]
+
+
+def answer_with(page, *, scores=None, error=None):
+    """Have the page get this answer, whatever is asked."""
+    answer = {"predictions": [{"error": error}], "model": {"id": "stand-in", "version": "1"}}
+    if scores:
+        answer["predictions"] = [{"label": max(scores, key=scores.get), "scores": scores}]
+    page.route("**/score?*", lambda route: route.fulfill(json=answer, status=422 if error else 200))
+
+
+def test_what_is_dropped_next_takes_the_place_of_the_answer(page):
+    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_text("Scored.").wait_for()
+    page.evaluate(
+        DROP.replace("transfer.items.add(", "if (name) for (const _ of '12') transfer.items.add("),
+        ["two", "", ""],
+    )
+    assert page.get_by_role("status").inner_text() == "2 files were dropped: drop one picture at a time."
+    assert page.locator("#result").is_hidden()
+
+    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_text("Scored.").wait_for()
+    page.evaluate(DROP.replace("transfer.items.add(", "if (name) transfer.items.add("), ["", "", ""])
+    assert page.get_by_role("status").inner_text() == "No file was dropped."
+    assert page.locator("#result").is_hidden()
+
+    page.route("**/score?*", lambda route: (page.wait_for_timeout(300), route.continue_()))
+    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())  # its answer comes after the next words
+    with page.expect_response("**/score?*"):
+        page.evaluate(DROP.replace("transfer.items.add(", "if (name) transfer.items.add("), ["", "", ""])
+    page.wait_for_timeout(300)
+    assert page.get_by_role("status").inner_text() == "No file was dropped."
+    assert page.locator("#result").is_hidden()
+
+
+def test_the_status_says_label_and_score_or_why_there_are_none(page):
+    answer_with(page, scores={"benign": 0.287, "malignant": 0.713})
+    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_role("status").get_by_text("Scored. malignant: score 0.713").wait_for()
+    answer_with(page, error="the picture: blurred, it has no detail")
+    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_role("status").get_by_text("lesion.jpg was not scored: blurred, it has no detail").wait_for()
+    assert page.locator("#result").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 900])
+def test_long_labels_fit_and_axe_finds_no_barrier(page, axe, scheme, width):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 844})
+    assert axe(page) == []
+    answer_with(page, scores=dict(zip(SEVEN, (0.01, 0.02, 0.5, 0.2, 0.17, 0.09, 0.01), strict=True)))
+    drop(page, "L" * 120 + ".jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_text("Scored.").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    lines = page.locator("dt span:last-child").evaluate_all(
+        """all => all.map(each => {
+            const text = document.createRange();
+            text.selectNodeContents(each);
+            return text.getClientRects().length;
+        })"""
+    )
+    assert lines == [1] * 7  # no score is broken
+    assert axe(page) == []
+    answer_with(page, error="the picture: blank, nothing stands out from its ground")
+    drop(page, "blank.jpg", "image/jpeg", PICTURE.read_bytes())
+    page.get_by_text("was not scored").wait_for()
+    assert axe(page) == []
 
 
 @pytest.mark.skipif("ISICVISION_SCREENSHOTS" not in os.environ, reason="asked for by ISICVISION_SCREENSHOTS")

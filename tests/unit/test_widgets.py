@@ -513,6 +513,7 @@ def test_settings_that_do_not_go_together_are_said_so_and_the_next_change_draws_
     ui.controls["epochs"].value = 3
     ui.controls["freeze_epochs"].value = 5
     assert "freeze_epochs is at most epochs (3), not 5" in ui._code.value
+    assert ui._repr_mimebundle_()["image/jpeg"]  # the cell can be run again
     ui.controls["freeze_epochs"].value = 1
     assert "freeze_epochs=1" in ui._code.value
 
