@@ -22,6 +22,7 @@ from . import metrics, pixels, regions
 from .comparison import FEWEST
 from .evaluation import OTHERS, Evaluation, Model
 from .intervals import interval
+from .project import as_label
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -167,13 +168,13 @@ def shortcuts(
     isicvision.pixels.PictureError
         If pictures cannot be read.
     """
-    decision = getattr(model, "card", {}).get("decision") or {}
-    positive = positive or decision.get("positive") or model.labels[-1]
+    decision, labels = getattr(model, "card", {}).get("decision") or {}, [*map(as_label, model.labels)]
+    positive = as_label(positive) or decision.get("positive") or labels[-1]
     borders = dataset if borders is None else borders
     for each, name in ((dataset, "dataset"), (borders, "borders")):
-        _check(each, name, model.labels, positive)
+        _check(each, name, labels, positive)
 
-    column = [*model.labels].index(positive)
+    column = labels.index(positive)
     pictures = _squares(model, dataset.paths)
 
     def evaluate(shown):

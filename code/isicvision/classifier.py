@@ -112,8 +112,8 @@ class ImageClassifier:
         seed: int = 0,
     ):
         self.backbone = backbones.get(backbone)
-        self.labels = [str(label) for label in labels]
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+        self.labels: list[str] = [*filter(None, map(as_label, labels))]
+        if len(self.labels) < 2 or len(set(self.labels)) < len(labels):
             raise ValueError(f"labels must be two or more different names, not {labels}")
         image_size = self.backbone.image_size if image_size is None else image_size
         image_size, dropout, views, seed = map(plain, (image_size, dropout, views, seed))
@@ -151,6 +151,7 @@ class ImageClassifier:
             "classifier": None if classifier is None else str(classifier),
             "members": 1,
             "temperature": 1.0,
+            "offsets": None,
             "scores": None,
             "scores_pictures": None,
             "decision": None,
@@ -158,6 +159,30 @@ class ImageClassifier:
             "training": None,
             "caveat": CAVEAT,
         }
+
+    def __repr__(self) -> str:
+        """Say in a few lines what the model is, and what it has learnt."""
+        card, trained, decision = self.card, self.card["training"], self.card["decision"]
+        names = [*self.labels[:10], *(["…"] if len(self.labels) > 10 else [])]
+        how = f"features + {type(self.classifier).__name__}" if self.classifier is not None else "fine-tuning"
+        counts = trained and f"{sum(trained['pictures'].values())} pictures of {trained['groups']} lesions"
+        decides = decision and f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
+        calibrated = (
+            card["scores"]
+            and f"temperature {card['temperature']:.2f}{', offsets' if card['offsets'] else ''}"
+        )
+        lines = {
+            "network": f"{self.backbone.name}, {how}, pictures of {self.image_size} px",
+            "labels": f"{len(self.labels)}: {', '.join(names)}",
+            "preset": card["preset"],
+            "members": card["members"] if card["members"] > 1 else None,
+            "trained": f"on {counts}" if trained else "not yet",
+            "calibrated": (calibrated or "not yet") if self.classifier is None else None,
+            "decision": decides or "the highest score",
+            "limit": "distance 1" if self.familiarity is not None else "none: it scores any picture",
+        }
+        shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
+        return "\n".join(["ImageClassifier", *shown])
 
     @classmethod
     def from_preset(
@@ -320,7 +345,7 @@ class ImageClassifier:
 
     def _forget(self):
         """Drop what holds for an earlier training only."""
-        names = ("scores", "scores_pictures", "decision", "familiarity", "training")
+        names = ("offsets", "scores", "scores_pictures", "decision", "familiarity", "training")
         self.card |= dict.fromkeys(names) | {"temperature": 1.0}
         self.familiarity = None
 
@@ -464,7 +489,7 @@ class ImageClassifier:
         table = dataset.table
         if not settings.sublabels or "sublabel" not in table:
             return None, targets
-        finer = table["sublabel"].where(table["sublabel"].notna(), table["label"]).astype(str)
+        finer = table["sublabel"].map(as_label).fillna(table["label"])
         pairs = [*zip(table["label"], finer, strict=True)]
         outputs = sorted({*pairs}, key=lambda pair: (self.labels.index(pair[0]), pair[1]))
         return [[*pair] for pair in outputs], np.array([outputs.index(pair) for pair in pairs])
@@ -524,11 +549,15 @@ class ImageClassifier:
         return self._apply(self.scoring_module(), pictures, np.arange(len(pictures)), "predicting")
 
     def calibrate(self, validation: ImageDataset) -> float:
-        """Make the scores fit for probabilities: fit a temperature on validation pictures; see `decisions.temperature`.
+        """Make the scores fit for probabilities, on validation pictures: fit a temperature and, at best, offsets.
 
-        It stays with the model when it is saved, and goes with it into the service. Which pictures have the higher
-        scores does not change; a threshold must be chosen after it. Quantiles of the scores are kept, too: `drift`
-        compares those of the service with them.
+        With enough lesions of each label an offset for each label is fitted, too. It is kept if the scores of pictures
+        that it was not fitted to are then better, see `decisions.temperature_and_offsets`. A model with more than two
+        labels that was trained with balanced classes gets none: offsets would take the balance back.
+
+        Both stay with the model when it is saved, and go with it into the service: ``card["temperature"]`` and
+        ``card["offsets"]``. With two labels the order of the scores does not change; a threshold must be chosen after
+        it. Quantiles of the scores are kept, too: `drift` compares those of the service with them.
 
         Parameters
         ----------
@@ -549,13 +578,25 @@ class ImageClassifier:
             raise ValueError(
                 "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
             )
+        targets = self._targets(validation, "validation")
+        if missing := [label for number, label in enumerate(self.labels) if number not in targets]:
+            raise ValueError(
+                f"calibration needs pictures of every class; there is none labelled {', '.join(missing)}"
+            )
         pictures = self._pictures(validation).require_all()
         uncalibrated = Scores(self.networks, self.views)
         scores = self._apply(uncalibrated, pictures, np.arange(len(pictures)), "predicting")
-        temperature = decisions.temperature(self._targets(validation, "validation"), scores)
-        calibrated = decisions.at_temperature(scores, temperature)
+        trained = self.card["training"] or {}
+        balanced = "balanced" in (trained.get("class_weight"), trained.get("sampling"))
+        if balanced and len(self.labels) > 2:
+            temperature, offsets = decisions.temperature(targets, scores), None
+        else:
+            groups = validation.table["group"]
+            temperature, offsets = decisions.temperature_and_offsets(targets, scores, groups)
+        calibrated = decisions.at_temperature(scores, temperature, offsets)
         self.card |= {
             "temperature": temperature,
+            "offsets": offsets,
             "decision": None,
         }
         self._keep_scores(calibrated)
@@ -579,6 +620,8 @@ class ImageClassifier:
                 f"a threshold decides between two labels for one of them, not {', '.join(self.labels)} for {positive}"
             )
         check_threshold(threshold)
+        if rule is not None and not isinstance(rule, str):
+            raise ValueError(f"rule says in words how the threshold was chosen; it is not {rule!r}")
         self.card["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
     def familiarize(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
@@ -598,7 +641,18 @@ class ImageClassifier:
         -------
         numpy.ndarray of float32, shape (pictures,)
             `distance` of the held-out pictures.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two training pictures or no others, or either are copies of one. An earlier limit
+            then stays.
         """
+        if len(training) < 2 or not len(held_out):
+            raise ValueError(
+                f"familiarize needs two training pictures or more, and others: there are {len(training)} and "
+                f"{len(held_out)}"
+            )
         known = self._pictures(training).require_all()
         order = np.random.default_rng(self.seed).permutation(len(known))
         means = self._stage_means(known, np.sort(order[: familiarity.PICTURES]))
@@ -612,8 +666,9 @@ class ImageClassifier:
             "distance_deciles": quantiles[::10],
             "distance_quantiles": quantiles,
         }
-        if self.card["scores"] is not None:  # from now on the service scores only what lies within
-            self._keep_scores(self.predict_proba(held_out)[distances <= 1])
+        within = distances <= 1
+        if self.card["scores"] is not None and within.any():  # from now on the service scores only those
+            self._keep_scores(self.predict_proba(held_out)[within])
         return distances
 
     def distance(self, pictures: ImageDataset | Sequence[str | Path] | np.ndarray) -> np.ndarray:
@@ -641,7 +696,7 @@ class ImageClassifier:
         """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
         if self.classifier is not None:
             return Features(self.network)
-        return Scores(self.networks, self.views, self.card["temperature"])
+        return Scores(self.networks, self.views, self.card["temperature"], self.card["offsets"])
 
     def _require_fitted(self):
         if self.classifier is not None and self.card["training"] is None:
@@ -680,8 +735,15 @@ class ImageClassifier:
         Raises
         ------
         ValueError
-            If `folder` holds something else than a model.
+            If `folder` holds something else than a model, or `card` something that JSON cannot hold.
         """
+        for name, value in self.card.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"card[{name!r}] cannot be saved: it may hold text, finite numbers, lists and dicts, not {value!r}"
+                ) from error
         given, folder = Path(folder), Path(folder).resolve()  # the folder itself, not a link to it or "."
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; choose a folder for the model")

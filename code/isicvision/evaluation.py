@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -544,8 +545,9 @@ def _unrecorded(table):
 
 def check_threshold(threshold: float) -> None:
     """Raise ValueError if a threshold is neither a score from 0 to 1 nor `CALL_NONE`."""
-    if not (0 <= threshold <= 1 or threshold == CALL_NONE):
-        raise ValueError(f"threshold is a score from 0 to 1, not {threshold}")
+    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+    if not (is_number and (0 <= threshold <= 1 or threshold == CALL_NONE)):
+        raise ValueError(f"threshold is a score from 0 to 1, not {threshold!r}")
 
 
 def _decide(scores, classes, positive, threshold):

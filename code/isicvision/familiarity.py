@@ -45,9 +45,17 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Familiarity:
 
     Both are given as floats of shape (pictures, width), see `taps`. The limit is the distance that the share `REFUSED`
     of new pictures will pass, if they come from where the held-out ones did: the quantile of conformal prediction
-    (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005).
+    (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). Raises ValueError if the training
+    pictures are copies of one, a value is not finite, or no limit can be found.
     """
-    scale = np.maximum(training.std(axis=0), 1e-6)  # a channel that is always 0
+    if not (np.isfinite(training).all() and np.isfinite(held_out).all()):
+        raise ValueError(
+            "the network gives numbers that are not finite: train it again, at a lower learning rate"
+        )
+    deviations = training.std(axis=0)
+    if (deviations <= 1e-6 * np.abs(training).max()).all():
+        raise ValueError("the training pictures are copies of one: a distance from them means nothing")
+    scale = np.maximum(deviations, 1e-6)  # a channel that is always 0
     covariance = LedoitWolf().fit(training / scale).covariance_
     values, vectors = np.linalg.eigh(covariance)
     fitted = Familiarity(training.shape[1])
@@ -55,7 +63,10 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Familiarity:
     fitted.whitening[:] = torch.from_numpy(vectors / np.sqrt(values) / scale[:, None])
     distances = np.sort(fitted(torch.from_numpy(held_out).float()).numpy())
     rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
-    fitted.whitening /= float(distances[min(rank, len(distances)) - 1])
+    limit = float(distances[min(rank, len(distances)) - 1])
+    if not 0 < limit < np.inf:
+        raise ValueError(f"the limit of the distance would be {limit}: give more pictures, and other ones")
+    fitted.whitening /= limit
     return fitted
 
 

@@ -103,11 +103,23 @@ def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 
 
 class Scores(nn.Module):
-    """Networks and the softmax behind them, averaged over networks and views of each picture, at a temperature."""
+    """Networks and the softmax behind them, averaged over networks and views of each picture, and calibrated.
 
-    def __init__(self, networks: Sequence[Network], views: int = 1, temperature: float = 1.0):
+    `temperature` and `offsets`, one for each class, are those of `decisions.at_temperature`.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        views: int = 1,
+        temperature: float = 1.0,
+        offsets: Sequence[float] | None = None,
+    ):
         super().__init__()
         self.networks, self.views, self.temperature = nn.ModuleList(networks), views, temperature
+        device = next(self.networks.parameters()).device
+        given = None if offsets is None else torch.tensor(offsets, dtype=torch.float32, device=device)
+        self.register_buffer("offsets", given)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
@@ -118,10 +130,10 @@ class Scores(nn.Module):
             seen = seen.flip(turned) if turned else seen
             scores += [torch.softmax(network(seen), dim=1) for network in self.networks]
         scores = torch.stack(scores).mean(0)
-        if self.temperature == 1:
+        if self.temperature == 1 and self.offsets is None:
             return scores
-        tiny = torch.finfo(scores.dtype).tiny
-        return torch.softmax(scores.clamp(min=tiny).log() / self.temperature, dim=1)
+        logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log() / self.temperature
+        return torch.softmax(logits if self.offsets is None else logits + self.offsets, dim=1)
 
 
 class Features(nn.Module):

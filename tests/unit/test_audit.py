@@ -152,6 +152,16 @@ def test_one_of_three_labels_is_audited_against_the_others(tmp_path):
     assert found.loc["unchanged", "roc_auc"] > 0.8 and "towards malignant" in " ".join(found["sentence"])
 
 
+def test_labels_that_are_numbers_are_the_same_at_each_entry(tested):
+    class Numbered(Cornered):
+        labels = (0, 1)
+
+    table = tested.table.assign(label=tested.table["label"].map({"benign": "0", "malignant": "1"}))
+    found = audit.shortcuts(Numbered(), dataclasses.replace(tested, table=table), positive=1)
+    assert found.equals(audit.shortcuts(Numbered(), dataclasses.replace(tested, table=table)))
+    assert "towards 1" in " ".join(found["sentence"])
+
+
 def test_few_lesions_are_too_few_to_say(clean, tested):
     few = dataclasses.replace(tested, table=tested.table.assign(group=tested.table["group"].str[-5:-4]))
     found = audit.shortcuts(Pixels(clean), few, borders=clean)

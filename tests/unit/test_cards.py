@@ -89,7 +89,7 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
         "`malignant` is predicted from a score of 0.250 on" in text
         and "predicted from a score of 0.250 on.\n" in text
     )
-    assert f"temperature of {model['temperature']:.2f}" in text and "sensitivity of one \\| two" in text
+    assert f"temperature of {model['temperature']:.2f}." in text and "sensitivity of one \\| two" in text
     assert "--rerun MODEL/run.json" in text and model["caveat"] in text
 
     run["metrics"]["roc_auc"] = {"value": 0.123, "low": 0.045, "high": 0.678}
@@ -97,6 +97,16 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
     (tuned / "run.json").write_text(json.dumps(run))
     held = rows(cards.model_card(tuned).read_text())
     assert held["roc_auc"] == ["0.123", "0.045", "0.678"] and held["recall"] == ["not defined"] * 3
+
+
+def test_the_card_has_the_offsets_of_a_calibration(tuned):
+    for name in ("model.json", "run.json"):
+        content = json.loads((tuned / name).read_text())
+        content.get("model", content)["offsets"] = content["offsets"] = [0.0, -0.5]
+        (tuned / name).write_text(json.dumps(content))
+    assert (
+        "and an offset for each label (benign 0.00, malignant -0.50)." in cards.model_card(tuned).read_text()
+    )
 
 
 def test_a_full_record_fills_everything_but_what_no_record_holds(tuned):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,81 @@ def test_calibration_and_decision_stay_with_the_model_and_its_graph(dataset, tmp
     assert loaded.card["temperature"] == 1 and loaded.card["decision"] is None  # of another training
 
 
+@pytest.mark.parametrize(
+    ("labels", "weighted"), [(LABELS, True), (["bkl", "mel", "nv"], False), (["bkl", "mel", "nv"], True)]
+)
+def test_offsets_stay_with_the_model_and_its_graph(dataset, tmp_path, monkeypatch, labels, weighted):
+    moved = [0.0, 1.5, -0.5][: len(labels)]
+    monkeypatch.setattr(decisions, "temperature_and_offsets", lambda *_: (2.0, moved))
+    table = dataset.table.assign(label=[labels[number % len(labels)] for number in range(len(dataset))])
+    dataset = replace(dataset, table=table)
+    model = ImageClassifier("resnet18", labels, weights=None, image_size=64, views=2)
+    model.fit(dataset, epochs=1, progress=False, class_weight="balanced" if weighted else None)
+    before = model.predict_proba(dataset)
+    temperature = model.calibrate(dataset)
+    if weighted and len(labels) > 2:  # offsets would take the weights back
+        assert model.card["offsets"] is None
+        return
+    assert temperature == model.card["temperature"] == 2 and model.card["offsets"] == moved
+    after = model.predict_proba(dataset)
+    assert np.allclose(after, decisions.at_temperature(before, 2, moved), atol=1e-6)
+    kept = model.card["scores"][labels[1]]
+    assert np.allclose(kept, np.quantile(after[:, 1], np.linspace(0, 1, 101)), rtol=1e-4)
+    loaded = ImageClassifier.load(model.save(tmp_path / "m"))
+    assert np.array_equal(loaded.predict_proba(dataset), after)
+    if not weighted:
+        _same_in_onnx(loaded, dataset, after, tmp_path)
+    card = json.loads((tmp_path / "m" / "model.json").read_text())
+    del card["offsets"]  # of a model that was saved before there were any
+    (tmp_path / "m" / "model.json").write_text(json.dumps(card))
+    assert ImageClassifier.load(tmp_path / "m").card["offsets"] is None
+    model.fit(dataset, epochs=1, progress=False)
+    assert model.card["offsets"] is None
+
+
+def test_a_calibration_works_with_one_or_two_pictures_of_each_label(dataset):
+    model = small()
+    for count in (1, 2):
+        few = replace(dataset, table=dataset.table.groupby("label").head(count).reset_index(drop=True))
+        assert 0.1 <= model.calibrate(few) <= 10
+
+
+def test_labels_that_are_numbers_are_the_same_at_each_entry(dataset):
+    model = ImageClassifier("resnet18", [0, np.float64(1)], weights=None, image_size=64)
+    assert model.labels == ["0", "1"]
+    model.decide_at(np.float32(0.5), positive=1)
+    assert model.card["decision"] == {"positive": "1", "threshold": 0.5, "rule": None}
+    for wrong in (["a", None], ["a", " a "], ["a", float("nan")], ["a", ""]):
+        with pytest.raises(ValueError, match="two or more different names"):
+            ImageClassifier("resnet18", wrong, weights=None, image_size=64)
+
+
+def test_what_json_cannot_hold_is_named_before_anything_is_written(lite0, tmp_path, monkeypatch):
+    monkeypatch.setitem(lite0.card, "note", [float("nan")])
+    with pytest.raises(ValueError, match=r"card\['note'\] cannot be saved"):
+        lite0.save(tmp_path / "model")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_model_says_on_a_few_lines_what_it_is(dataset):
+    model = small()
+    text = repr(model)
+    assert "resnet18" in text and "benign, malignant" in text and "not yet" in text and "64 px" in text
+    model.fit(dataset, epochs=1, progress=False)
+    model.calibrate(dataset)
+    model.decide_at(0.1937)
+    model.familiarize(dataset, dataset)
+    text = repr(model)
+    assert "24 pictures of 12 lesions" in text and "temperature" in text
+    assert "malignant from a score of 0.194 on" in text and "distance 1" in text and "not yet" not in text
+    many = ImageClassifier(
+        "resnet18", [f"label {number}" for number in range(300)], weights=None, image_size=64
+    )
+    assert "300: label 0, " in repr(many) and "label 20" not in repr(many)
+    assert all(len(line) < 200 for line in repr(many).splitlines())
+    assert "LogisticRegression" in repr(small(classifier=LogisticRegression()))
+
+
 def test_impossible_calibrations_and_decisions_are_refused(dataset):
     model = small()
     benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
@@ -248,6 +324,11 @@ def test_impossible_calibrations_and_decisions_are_refused(dataset):
         small(classifier=LogisticRegression()).calibrate(dataset)
     with pytest.raises(ValueError, match="from 0 to 1, not 2"):
         model.decide_at(2)
+    for wrong in (float("nan"), "0.5", True, None, -0.1):
+        with pytest.raises(ValueError, match="threshold is a score from 0 to 1"):
+            model.decide_at(wrong)
+    with pytest.raises(ValueError, match="says in words"):
+        model.decide_at(0.5, rule=0.9)
     with pytest.raises(ValueError, match="for wart"):
         model.decide_at(0.5, positive="wart")
     with pytest.raises(ValueError, match="between two labels"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
 
 from isicvision import Evaluation, decisions
 
@@ -45,6 +46,69 @@ def test_the_temperature_of_three_classes():
     labels = (chances.cumsum(axis=1) > random.random((20000, 1))).argmax(axis=1)
     flat = decisions.at_temperature(chances, 2)
     assert decisions.temperature(labels, flat) == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_few_pictures_of_each_class_have_a_temperature(count):
+    labels = np.repeat([0, 1], count)
+    scores = np.clip(0.3 + 0.4 * labels + np.linspace(-0.3, 0.25, 2 * count), 0.01, 0.99)
+    assert 0.1 <= decisions.temperature(labels, np.column_stack([1 - scores, scores])) <= 10
+
+
+def test_scores_above_1_by_rounding_have_the_same_temperature():
+    positive, scores, _ = calibrated(300, sharpness=6)
+    labels, rounded = positive.astype(int), scores.copy()
+    rounded[scores[:, 1].argmax()] = -2e-16, 1 + 2e-16
+    scores[scores[:, 1].argmax()] = 0, 1
+    assert decisions.temperature(labels, rounded) == decisions.temperature(labels, scores)
+    with pytest.raises(ValueError, match="not finite"):
+        decisions.temperature(labels, np.full_like(scores, np.nan))
+
+
+def distorted(classes, count=4000, seed=0):
+    """Labels, scores that say too little of some classes, and what would put them right."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 1.5, (count, classes))
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (chances.cumsum(axis=1) > random.random((count, 1))).argmax(axis=1)
+    offsets = [0, 0.8, -0.5, 0.3][:classes]
+    scores = np.exp(2 * (logits - offsets))
+    return labels, scores / scores.sum(axis=1, keepdims=True), offsets, chances
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_offsets_say_how_frequent_a_class_is(classes):
+    labels, scores, known, chances = distorted(classes)
+    value, offsets = decisions.temperature_and_offsets(labels, scores, np.arange(len(labels)))
+    assert value == pytest.approx(2, rel=0.1) and offsets == pytest.approx(known, abs=0.15)
+    after = decisions.at_temperature(scores, value, offsets)
+    assert after.mean(axis=0) == pytest.approx(
+        np.bincount(labels) / len(labels), abs=1e-3
+    )  # observed as expected
+    assert np.abs(after - chances).mean() < 0.02
+    alone = decisions.at_temperature(scores, decisions.temperature(labels, scores))
+    assert metrics.log_loss(labels, after) < metrics.log_loss(labels, alone) - 0.01
+    if classes == 2:  # Platt scaling
+        odds = np.log(scores[:, 1:] / scores[:, :1])
+        platt = LogisticRegression(C=1e10).fit(odds, labels)
+        assert (1 / value, offsets[1]) == pytest.approx(
+            (platt.coef_.item(), platt.intercept_.item()), abs=1e-3
+        )
+        assert metrics.roc_auc_score(labels, after[:, 1]) == metrics.roc_auc_score(labels, scores[:, 1])
+
+
+def test_offsets_need_enough_lesions_and_are_left_out_where_they_do_not_help():
+    labels, scores, _, _ = distorted(2, 400)
+    few = np.where(labels == 1, np.arange(400) % (decisions.ENOUGH - 1), np.arange(400))
+    assert decisions.temperature_and_offsets(labels, scores, few) == (
+        decisions.temperature(labels, scores),
+        None,
+    )
+    kept = [
+        decisions.temperature_and_offsets(labels, chances, np.arange(400))[1]
+        for labels, _, _, chances in (distorted(2, 400, seed) for seed in range(20))
+    ]
+    assert kept.count(None) >= 10
 
 
 def test_another_prevalence_moves_the_scores_to_what_bayes_says():

@@ -1,8 +1,13 @@
+import dataclasses
+
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from conftest import draw
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
 
 from isicvision import ImageClassifier, backbones, cache, familiarity
@@ -31,6 +36,38 @@ def test_of_few_held_out_pictures_none_lies_beyond():
     vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     fitted = familiarity.fit(vectors[:30], vectors[30:])
     assert fitted(torch.from_numpy(vectors[30:])).max() == pytest.approx(1)
+
+
+few = arrays(np.float32, st.tuples(st.integers(1, 5), st.just(3)), elements=st.floats(-100, 100, width=32))
+
+
+@given(few, few)
+@example(np.zeros((2, 3), np.float32), np.ones((1, 3), np.float32))
+@example(np.array([[0, 0, 0], [2, 0, 0]], np.float32), np.array([[1, 0, 0]], np.float32))
+@example(np.full((2, 3), np.nan, np.float32), np.ones((1, 3), np.float32))
+def test_of_few_pictures_or_copies_the_limit_is_finite_or_there_is_none(training, held_out):
+    try:
+        fitted = familiarity.fit(training, held_out)
+    except ValueError as error:
+        assert any(word in str(error) for word in ("copies of one", "would be", "not finite")), error
+    else:
+        distances = fitted(torch.from_numpy(held_out)).numpy()
+        assert np.isfinite(distances).all() and distances.max() <= 1.001
+
+
+@pytest.mark.parametrize(("training", "held_out"), [([0], [1, 2]), ([0, 1], []), ([3, 3, 3], [1, 2])])
+def test_what_cannot_be_learnt_from_leaves_the_model_as_it_was(dataset, tmp_path, training, held_out):
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    model.familiarize(*dataset.split(0.5, 0.5))
+    before = model.card["familiarity"], model.familiarity
+
+    def part(rows):
+        return dataclasses.replace(dataset, table=dataset.table.iloc[rows].reset_index(drop=True))
+
+    with pytest.raises(ValueError, match="two training pictures or more|copies of one"):
+        model.familiarize(part(training), part(held_out))
+    assert (model.card["familiarity"], model.familiarity) == before
+    model.save(tmp_path / "model")
 
 
 @pytest.mark.parametrize("options", [{"views": 2}, {"classifier": LogisticRegression()}], ids=str)
