@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SOURCE ?=
 PARAMETERS ?=
+FROM ?=
 BIN = .venv/bin
 
 .DEFAULT_GOAL = help
@@ -10,7 +11,7 @@ BIN = .venv/bin
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 	@echo
-	@echo "make run SOURCE=sample|isic|URL|FOLDER PARAMETERS=file.yaml   (see README.md)"
+	@echo "make run SOURCE=sample|isic|URL|FOLDER PARAMETERS=file.yaml FROM=NOTEBOOK   (see README.md)"
 
 doctor:  ## say in plain words what this machine lacks; needs nothing installed
 	@$(PYTHON) code/doctor.py
@@ -38,7 +39,8 @@ browser:  ## install Debian's Chromium for the browser tests, if there is none a
 	echo "No Chromium: unless Playwright has one, tests in a browser will be skipped (see tests/browser/conftest.py)"
 
 run: install  ## run all notebooks in order; results go to outputs/
-	$(BIN)/python code/run.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(PARAMETERS),--parameters "$(PARAMETERS)")
+	$(BIN)/python code/run.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(PARAMETERS),--parameters "$(PARAMETERS)") \
+		$(if $(FROM),--from "$(FROM)")
 
 test: install browser  ## run the tests: units, services and processes, the notebooks, widgets in JupyterLab
 	$(BIN)/python -m pytest

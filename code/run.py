@@ -10,13 +10,23 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from nbconvert import HTMLExporter
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from isicvision import parameters
-from isicvision.project import read_parameters
+from isicvision.project import counted, read_parameters
+from pages import Pages
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = (
+    ("the executed notebooks", "notebooks/index.html"),
+    ("what the data are like", "data_report/data_summary.md"),
+    ("the data card", "data_report/data_card.md"),
+    ("the evaluation report", "evaluation/report.html"),
+    ("the model", "model"),
+    ("the model card", "model/README.md"),
+    ("the service bundle", "bundle"),
+)
 
 
 def notebooks():
@@ -67,6 +77,31 @@ def check(given):
     }
 
 
+def beginning_with(name):
+    """List the notebooks from the one that `name` means: its path, its name, or the beginning of either."""
+    paths = notebooks()
+    if not name:
+        return paths
+    wanted = os.path.relpath(name).removesuffix(".ipynb").removeprefix("code/")
+    places = [path.relative_to("code").with_suffix("").as_posix() for path in paths]
+    within = [place for place in places if place.startswith(wanted)][:1]  # of a folder the first
+    starts = {*within, *(place for place in places if place.partition("/")[2].startswith(wanted))}
+    if len(starts) != 1:
+        several = f"it may be {' or '.join(sorted(starts))}" if starts else "there is none"
+        hint = "" if starts else parameters.near(wanted, [*places, *(Path(place).name for place in places)])
+        sys.exit(f"--from {name}: {several}{hint or '.'} The notebooks are:\n  " + "\n  ".join(places))
+    return paths[places.index(starts.pop()) :]
+
+
+def kept(path, outputs):
+    """Say in one line what a run that ended in the notebook `path` leaves, and how to go on."""
+    name = path.relative_to("code").with_suffix("")
+    return (
+        f"{outputs}/ keeps what the notebooks before {path.name} wrote. "
+        f"To go on there, give the same command with FROM={name} (make run) or --from {name} (run.py)."
+    )
+
+
 def note_what_a_preset_overrides(given):
     """Say which of the parameters `given` have no effect beside PRESET."""
     idle = [name for name in (*parameters.TRAINING, "DROPOUT", "VIEWS") if name in given]
@@ -77,7 +112,7 @@ def note_what_a_preset_overrides(given):
         )
 
 
-def execute(path, target, given):
+def execute(path, target, given, outputs):
     """Execute one notebook and return the result; exit with a clear word if a cell fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -89,20 +124,27 @@ def execute(path, target, given):
             given,
             progress_bar=False,
             store_widget_state=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # a warning on every start means nothing here
+            extra_arguments=[
+                "--IPKernelApp.log_level=CRITICAL"
+            ],  # what it says when it starts and is stopped means nothing
         )
     except PapermillExecutionError as error:
         sys.exit(
-            f"{path} failed in cell {error.exec_count}:\n\n{error.ename}: {error.evalue}\n\nSee {target}"
+            f"{path} failed in cell {error.exec_count}:\n\n{error.ename}: {error.evalue}\n\nSee {target}\n"
+            + kept(path, outputs)
         )
+    except DeadKernelError:
+        sys.exit(f"{path}: its Python was killed, most often for want of memory.\n{kept(path, outputs)}")
     print(f"    {time.perf_counter() - started:.0f} s", flush=True)
     return tidy(result)
 
 
-def to_html(notebook, target):
-    """Write an executed notebook as one HTML page."""
-    body, _ = HTMLExporter().from_notebook_node(notebook)
-    target.write_text(body, encoding="utf-8")
+def run_one(path, given, outputs, pages, in_place):
+    """Execute one notebook and write what it became: notebook and page, and with `in_place` the notebook in code/."""
+    result = execute(path, outputs / "notebooks" / path.relative_to("code"), given, outputs)
+    pages.add(path, result)
+    if in_place:
+        nbformat.write(result, path)
 
 
 def tidy(notebook):
@@ -136,6 +178,12 @@ def main():
     parser.add_argument(
         "--in-place", action="store_true", help="write the executed notebooks back into code/"
     )
+    parser.add_argument(
+        "--from",
+        dest="first",
+        metavar="NOTEBOOK",
+        help="go on with this one, such as 02_evaluate, where an earlier run was stopped",
+    )
     arguments = parser.parse_args()
 
     given = {}
@@ -150,29 +198,24 @@ def main():
     if "SOURCE" in given and folder.is_dir():
         given["SOURCE"] = str(folder.resolve())
     os.chdir(ROOT)
+    paths = beginning_with(arguments.first)
     wanted = check(given)
     note_what_a_preset_overrides(given)
     if others := passed_over():
         print("Passed over, as they are not named like 01_train.ipynb:", ", ".join(map(str, others)))
 
     outputs = Path(parameters.located(given.get("OUTPUTS", "outputs")))
+    pages = Pages(outputs / "notebooks")
     started = time.perf_counter()
-    for path in notebooks():
-        target = outputs / "notebooks" / path.relative_to("code")
-        result = execute(path, target, wanted[path])
-        to_html(result, target.with_suffix(".html"))
-        if arguments.in_place:
-            nbformat.write(result, path)
-    print(f"\nAll {len(notebooks())} notebooks ran in {time.perf_counter() - started:.0f} s. Look at:")
-    for what, name in (
-        ("the executed notebooks", "notebooks"),
-        ("what the data are like", "data_report/data_summary.md"),
-        ("the data card", "data_report/data_card.md"),
-        ("the evaluation report", "evaluation/report.html"),
-        ("the model", "model"),
-        ("the model card", "model/README.md"),
-        ("the service bundle", "bundle"),
-    ):
+    for path in paths:
+        try:
+            run_one(path, wanted[path], outputs, pages, arguments.in_place)
+        except KeyboardInterrupt:
+            print(f"\nStopped in {path}. {kept(path, outputs)}", file=sys.stderr)
+            sys.exit(130)
+    pages.finish(notebooks())
+    print(f"\n{counted(len(paths), 'notebook')} ran in {time.perf_counter() - started:.0f} s. Look at:")
+    for what, name in RESULTS:
         print(f"  {what:<24}{outputs / name}")
 
 

@@ -1,10 +1,152 @@
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FIRST, SECOND = "01_look/01_first.ipynb", "02_do/01_second.ipynb"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A repository of two notebooks that take no time: its folder, and a function that starts its run.py."""
+    for name in ("run.py", "pages.py"):
+        (tmp_path / "code").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "code" / name, tmp_path / "code")
+    for name in (FIRST, SECOND):
+        write(
+            tmp_path / "code" / name,
+            f"with open(f'{{OUTPUTS}}/ran', 'a') as file:\n    print('{name}', file=file)",
+        )
+
+    def start(*arguments):
+        command = [sys.executable, str(tmp_path / "code" / "run.py"), *arguments]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "code"), "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return tmp_path, start
+
+
+def write(path, code):
+    parameters = nbformat.v4.new_code_cell("OUTPUTS = 'outputs'", metadata={"tags": ["parameters"]})
+    cells = [nbformat.v4.new_markdown_cell(f"# {path.stem}"), parameters, nbformat.v4.new_code_cell(code)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+def ran(folder):
+    return (folder / "outputs" / "ran").read_text().split()
+
+
+def test_ctrl_c_says_in_one_line_what_is_kept_and_the_same_run_goes_on_from_there(small):
+    folder, start = small
+    whole = nbformat.read(folder / "code" / SECOND, 4)
+    write(folder / "code" / SECOND, "import time\ntime.sleep(60)")
+    process = start()
+    while "second" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in printed + said
+    assert said.splitlines() == [
+        "",
+        "Stopped in code/02_do/01_second.ipynb. outputs/ keeps what the notebooks before 01_second.ipynb wrote. To go "
+        "on there, give the same command with FROM=02_do/01_second (make run) or --from 02_do/01_second (run.py).",
+    ]
+    nbformat.write(whole, folder / "code" / SECOND)
+    printed, said = start("--from", "02_do/01_second").communicate(timeout=60)
+    assert ran(folder) == [FIRST, SECOND] and "1 notebook ran" in printed and not said
+    assert (folder / "outputs" / "notebooks" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("1 / 0", "01_second.ipynb failed in cell 2:\n\nZeroDivisionError: division by zero"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "01_second.ipynb: its Python was killed"),
+    ],
+)
+def test_a_notebook_that_fails_is_named_with_how_to_go_on(small, code, message):
+    folder, start = small
+    write(folder / "code" / SECOND, code)
+    process = start()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and message in said and "--from 02_do/01_second (run.py)" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        *[
+            (name, 1)
+            for name in ("01_second", "02_do", "02_do/01", "02", f"code/{SECOND}", f"./code/{SECOND}")
+        ],
+        *[(name, 0) for name in ("", None, "01_first", "01_look/01_first.ipynb")],
+        ("01", "--from 01: it may be 01_look/01_first or 02_do/01_second"),
+        ("01_secnod", "there is none; did you mean 01_second?"),
+        ("train", "there is none. The notebooks are:\n  01_look/01_first\n  02_do/01_second"),
+    ],
+)
+def test_the_first_notebook_is_found_by_its_name_or_the_beginning_of_it(name, first, small, monkeypatch):
+    monkeypatch.chdir(small[0])
+    module = loaded(small[0], monkeypatch)
+    if isinstance(first, int):
+        assert module.beginning_with(name) == module.notebooks()[first:]
+    else:
+        with pytest.raises(SystemExit, match=first):
+            module.beginning_with(name)
+
+
+def loaded(folder, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "code")
+    import run
+
+    monkeypatch.setattr(run, "ROOT", folder)
+    return run
+
+
+def test_copies_and_backups_of_notebooks_are_passed_over_and_named(small, monkeypatch):
+    folder, _ = small
+    copies = [
+        "01_first-Copy1.ipynb",
+        "01_first (1).ipynb",
+        "01_first copy.ipynb",
+        "Untitled.ipynb",
+        "Untitled1.ipynb",
+    ]
+    for name in (
+        *copies,
+        ".ipynb_checkpoints/01_first-checkpoint.ipynb",
+        "01_first.ipynb~",
+        ".~01_first.ipynb",
+    ):
+        target = folder / "code" / "01_look" / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "code" / FIRST, target)
+    module = loaded(folder, monkeypatch)
+    assert [path.as_posix() for path in module.notebooks()] == [f"code/{FIRST}", f"code/{SECOND}"]
+    assert {path.name for path in module.passed_over()} == {*copies, ".~01_first.ipynb"}
+    assert {path.as_posix() for path in map(Path, ["code/01_look/Untitled.ipynb"])} <= set(
+        map(str, module.passed_over())
+    )
+
+
+def test_two_notebooks_of_one_number_are_named(small, monkeypatch):
+    folder, _ = small
+    shutil.copy(folder / "code" / FIRST, folder / "code" / "01_look" / "1_other.ipynb")
+    shutil.copy(folder / "code" / FIRST, folder / "code" / "01_look" / "01_mine.ipynb")
+    with pytest.raises(SystemExit, match="01_look/01_first.ipynb and 01_mine.ipynb have the same number"):
+        loaded(folder, monkeypatch).notebooks()
 
 
 def run(*arguments):
@@ -62,13 +204,15 @@ def test_what_a_preset_overrides_is_said(capsys, monkeypatch):
         assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("given", [[], ["SOURCE=isic"]])
+@pytest.mark.parametrize("given", [[], ["SOURCE=isic"], ["FROM=02_evaluate"]])
 def test_make_hands_over_a_source_only_where_one_is_given(given, monkeypatch):
     monkeypatch.delenv("SOURCE", raising=False)
+    monkeypatch.delenv("FROM", raising=False)
     command = ["make", "-n", "-C", str(ROOT), "run", "PARAMETERS=mine.yaml", *given]
     printed = subprocess.run(command, capture_output=True, text=True).stdout
     assert '--parameters "mine.yaml"' in printed
-    assert ("--source" in printed) == ('--source "isic"' in printed) == bool(given)
+    assert ("--source" in printed) == ('--source "isic"' in printed) == ("SOURCE=isic" in given)
+    assert ("--from" in printed) == ('--from "02_evaluate"' in printed) == ("FROM=02_evaluate" in given)
 
 
 def test_the_make_targets_are_listed_by_make_alone():
