@@ -237,16 +237,19 @@ class AnnotationUI(_Pages):
 
     def press(self, key: str) -> None:
         """Do what a key does, see above, with the selected picture."""
-        if key == "u":
-            self._undo()
-        elif key in self._keys or key in ("x", "Enter"):
-            if len(self.shown):
+        if not (key in self._keys or key in ("x", "Enter", "u")):
+            super().press(key)
+            return
+        try:
+            if key == "u":
+                self._undo()
+            elif len(self.shown):
                 path = self.shown["path"].iloc[self.grid.selected]
                 label = {"x": EXCLUDE, "Enter": self.annotations.label(path)} | self._keys
                 self.decide(path, label[key])
                 self._advance(f"{Path(path).stem}: {label[key]}")
-        else:
-            super().press(key)
+        except (OSError, ValueError) as error:  # Jupyter shows no error of a click or a key
+            self.grid.status = f"Not written: {error}"
 
     def _advance(self, said):
         """Select the next picture, be it on the next page, and say what happened."""
@@ -263,7 +266,7 @@ class AnnotationUI(_Pages):
         path = self.annotations.undo()
         if path is None:
             self.grid.status = (
-                "Nothing to take back: undo reaches the decisions made since this cell was run."
+                "Nothing to take back: undo covers what was decided here since this cell was run."
             )
             return
         places = np.flatnonzero(self.rows["path"] == path)

@@ -125,6 +125,22 @@ def test_axe_finds_no_barrier(lab, axe):
     assert axe(lab.page, ".jp-Notebook .jp-OutputArea") == []
 
 
+@pytest.mark.parametrize("width", [900, 960, 1040])
+def test_arrow_down_selects_the_picture_below_however_many_fit_in_a_row(lab, width):
+    look(lab, width=width)
+    options = lab.page.get_by_role("listbox", name="Pictures and their labels").get_by_role("option")
+    lefts = options.evaluate_all("all => all.map(each => each.offsetLeft)")
+    columns = len({*lefts})
+    options.first.click()
+    lab.page.keyboard.press("ArrowDown")
+    lab.wait_for("annotation.grid.selected", columns if columns < 6 else 5)
+    lab.page.keyboard.press("z")
+    large = lab.page.locator(".isic-large").first
+    large.wait_for(state="visible")
+    lab.page.keyboard.press("Escape")
+    large.wait_for(state="hidden")
+
+
 def test_a_screen_reader_is_told_what_is_shown_selected_and_decided(lab):
     look(lab)
     page = lab.page

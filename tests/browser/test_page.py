@@ -148,9 +148,8 @@ def test_the_page_fits_a_phone_and_a_desk(page, width):
     drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
     page.get_by_text("Scored.").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    scores, picture = page.locator("#picture, #scores").evaluate_all(
-        "all => all.map(each => each.getBoundingClientRect())"
-    )
+    place = "each => each.getBoundingClientRect().toJSON()"
+    scores, picture = (page.locator(each).evaluate(place) for each in ("#scores", "#picture"))
     assert (scores["bottom"] < picture["top"]) == (width < 640)  # the answer comes first, or stands beside
     assert scores["top"] >= 0 and scores["bottom"] <= 800  # in sight without scrolling
 

@@ -82,6 +82,17 @@ def test_undo_goes_to_the_picture_wherever_it_is(ui):
     assert ui.annotations.progress()["decided"] == 0
 
 
+def test_a_decision_that_cannot_be_written_is_said_so_and_nothing_goes_on(dataset, tmp_path):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv")
+    (tmp_path / "d.csv").mkdir()  # no file can be written there
+    press(ui, "2")
+    assert ui.grid.status.startswith("Not written: ") and "d.csv" in ui.grid.status
+    assert ui.grid.selected == 0 and titles(ui)[0] == "benign"
+    (tmp_path / "d.csv").rmdir()
+    press(ui, "2")
+    assert titles(ui)[0] == "malignant (was benign) ✓"
+
+
 def labelled(dataset, labels):
     """The dataset with these labels in turn, as many pictures as there are labels at least."""
     count = max(len(dataset), len(labels))
