@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from . import duplicates, pixels, reading, splitting
-from .project import replacing, restored, stored
-from .reading import GROUP_COLUMNS, NO_PICTURE, PICTURE_COLUMNS, SEVERAL
+from . import duplicates, folders, labelcolumns, pixels, reading, splitting, tables
+from .project import as_label, counted, printable, restored, stored, user_path
 from .settings import is_number, is_whole
 
 TINY, OVERSIZED = 64, 10_000
@@ -41,11 +41,14 @@ class ImageDataset:
         ``path`` and ``reason`` of every picture or row that is not in `table`: nothing is dropped in silence.
     augmenters : tuple
         imgaug pipelines applied while training, see `augment_dataset`.
+    notes : tuple of str
+        How many rows of each table fitted how many images.
     """
 
     table: pd.DataFrame
     set_aside: pd.DataFrame = field(default_factory=_no_rows)
     augmenters: tuple = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_folder(
@@ -69,41 +72,27 @@ class ImageDataset:
         ValueError
             If all pictures have one label, or a column is not in metadata.csv.
         """
-        root = Path(root)
-        if not root.is_dir():
-            raise FileNotFoundError(f"{root} is not a folder")
-        files = [
-            f"{folder.name}/{file}"
-            for folder in sorted(root.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".")
-            for file in reading.pictures_below(folder)
-        ]
-        if not files:
-            raise FileNotFoundError(
-                f"{root} has no pictures ({', '.join(pixels.EXTENSIONS)}) in a folder per label, such as "
-                f"{root / 'benign'} and {root / 'malignant'}. If a CSV file holds the labels, use from_csv "
-                "(in the notebooks: set LABEL_COLUMN)."
-            )
-        table = pd.DataFrame({"path": reading.below(root, files), "label": [f.split("/")[0] for f in files]})
-        csv = root / "metadata.csv"
-        if csv.exists():
-            metadata = reading.read_table(csv, group_column)
-            column = next((name for name in PICTURE_COLUMNS if name in metadata), None)
-            if column:
-                found = reading.find(metadata[column], files)
-                if several := (found == SEVERAL).sum():
-                    warnings.warn(
-                        f"{csv}: {several} rows not joined, as each names several pictures, such as "
-                        f"{metadata[column][found == SEVERAL].iloc[0]}; give folder and extension",
-                        stacklevel=2,
-                    )
-                metadata = metadata.drop(columns=["path", "label"], errors="ignore")
-                metadata = metadata.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
-                table = table.join(metadata)
+        root = folders.folder(root)
+        files, unreadable, csvs = folders.walk(root)
+        labels, parts = folders.arrange(root, files + unreadable)
+        folders.warn_of_twins(root, files)
+        table = pd.DataFrame(
+            {"path": reading.below(root, files + unreadable), "label": [*map(as_label, labels)]}, dtype=str
+        )
+        reasons = pd.Series(index=table.index, dtype=object)
+        reasons[table["label"].isna()] = "it lies in no label's folder"
+        reasons[len(files) :] = [*map(folders.why_unreadable, unreadable)]
+        if parts:
+            table["split"] = parts
+        metadata, notes = reading.join_metadata(root, files, csvs, group_column)
+        if group_column:
+            group_column = tables.require_column(metadata, group_column, f"the metadata of {root}")
+        table = table.join(reading.set_apart(metadata, group_column))
         if sublabel_column:
-            reading.require_columns(table, f"the metadata of {root}", sublabel_column)
-            table = table.assign(sublabel=table[sublabel_column])
-        return cls._checked(table, _no_rows(), group_column, root)
+            column = tables.require_column(metadata, sublabel_column, f"the metadata of {root}")
+            table["sublabel"] = metadata[column]
+        table.insert(2, "group", reading.groups(metadata, group_column).reindex(table.index))
+        return cls._checked(table, reasons, root, notes)
 
     @classmethod
     def from_csv(
@@ -145,104 +134,101 @@ class ImageDataset:
         ValueError
             If a column is missing, `metadata` knows none of the pictures, or fewer than two labels are left.
         """
-        csv = Path(csv)
-        label_columns = [label_column] if isinstance(label_column, str) else [*label_column]
+        csv = user_path(csv)
         one_hot = not isinstance(label_column, str)
+        label_columns = [label_column] if isinstance(label_column, str) else [*dict.fromkeys(label_column)]
         rows = reading.read_table(csv, image_column, group_column, *([] if one_hot else label_columns))
-        if image_column is None:
-            image_column = next((name for name in PICTURE_COLUMNS if name in rows), PICTURE_COLUMNS[0])
-        reading.require_columns(rows, csv, image_column, *label_columns)
-        if metadata:
-            rows = reading.join(rows, image_column, metadata, group_column)
-        if group_column:
-            reading.require_columns(rows, f"{csv} with {metadata}" if metadata else csv, group_column)
-        images = Path(images) if images else csv.parent
-        if not images.is_dir():
-            raise FileNotFoundError(f"{images} is not a folder; images= names the one with the pictures")
-        files = reading.pictures_below(images)
-        names = rows[image_column].astype("string").str.strip()
-        found = reading.find(names, files)
+        columns = [tables.require_column(rows, name, csv) for name in label_columns]
+        images = folders.folder(csv.parent if images is None else images)
+        files, unreadable, _ = folders.walk(images)
+        column, found = reading.image_names(rows, files, csv, image_column)
+        names = rows[column].astype("string").str.strip()
         if (found < 0).all():
-            begins = ", ".join(names.dropna()[:3])
-            raise FileNotFoundError(
-                f"none of the {len(rows)} pictures of {csv} is below {images}: its column {image_column!r} "
-                f"begins with {begins}"
-                + (" (several files have such a name: give folder and extension)" * (SEVERAL in found))
-            )
-        labels, reasons = (
-            reading.one_hot_labels(rows[label_columns])
-            if one_hot
-            else reading.plain_labels(rows[label_column])
-        )
-        if label_map is not None:  # its keys may come from YAML as numbers
-            mapped = labels.map({str(name): str(label) for name, label in label_map.items()})
-            unknown = mapped.isna() & reasons.isna()
-            reasons[unknown] = "label " + labels[unknown].map(repr) + " is not in label_map"
-            if len(set(label_map.values())) < len(label_map):
-                rows = rows.assign(sublabel=labels)
-            labels = mapped
-        reasons[found == NO_PICTURE] = f"no such picture below {images}"
-        reasons[found == SEVERAL] = (
-            f"several pictures below {images} have this name: give folder and extension"
-        )
-        reasons[names.isna()] = f"no name in the column {image_column!r}"
-        paths = pd.Series(reading.below(images, files), dtype=object).reindex(found).set_axis(rows.index)
-        again = paths.where(reasons.isna()).duplicated() & reasons.isna()
-        reasons[again] = "the same picture stands in an earlier row"
-        keep = reasons.isna()
-        table = pd.DataFrame({"path": paths[keep].astype(str), "label": labels[keep].astype(str)})
-        rest = rows[keep].drop(columns=["path", "label"], errors="ignore")
-        left_out = rows.index[~keep]
-        lines = pd.Series([f"{csv}, row {row + 1}" for row in left_out], left_out, dtype=str)
-        aside = paths[~keep].fillna(names[~keep].astype(object)).fillna(lines)
-        set_aside = pd.DataFrame({"path": aside, "reason": reasons[~keep]}, dtype=str)
-        return cls._checked(table.join(rest), set_aside, group_column, csv)
+            raise reading.none_found(csv, images, column, names, found, [*files, *unreadable])
+        notes = [reading.say_fit(csv, found, files, images)]
+        if metadata:
+            rows, note = reading.join(rows, names, metadata, column, group_column)
+            notes.append(note)
+        if group_column:
+            source = f"{csv} with {metadata}" if metadata else csv
+            group_column = tables.require_column(rows, group_column, source)
+        if one_hot:
+            labels, reasons = labelcolumns.one_hot_labels(rows[columns].set_axis(label_columns, axis=1))
+        else:
+            labels, reasons = labelcolumns.plain_labels(rows[columns[0]])
+        if label_map is not None:
+            labels, kept, not_mapped = labelcolumns.apply_map(labels, label_map, csv)
+            reasons = reasons.fillna(not_mapped)
+        paths = reading.locate(csv, found, names, files, unreadable, images, column, reasons)
+        reading.set_aside_copies(paths, labels, reasons)
+        table = pd.DataFrame({"path": paths, "label": labels, "group": reading.groups(rows, group_column)})
+        table = table.join(reading.set_apart(rows, column, group_column, *columns))
+        if label_map is not None and labelcolumns.merges(label_map):
+            table["sublabel"] = kept
+        reading.warn_of_contradictions(csv, names, rows, found, group_column)
+        return cls._checked(table, reasons, csv, notes)
 
     @classmethod
-    def _checked(cls, table, set_aside, group_column, source):
-        """Fill the group column, refuse what cannot be learnt from, and say what was set aside."""
-        if group_column and group_column not in table:
-            raise ValueError(f"the metadata of {source} has no column {group_column!r} to group by")
-        group = pd.Series(pd.NA, table.index, "string")
-        for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):  # the next where the former is not known
-            if column in table:
-                group = group.fillna(table[column].astype("string"))
-        table = table.drop(columns="group", errors="ignore")
-        table.insert(2, "group", group.fillna(table["path"]).astype(str))
-        labels = sorted(table["label"].unique())
-        if len(labels) < 2:
-            raise ValueError(
-                f"{source} has pictures of {len(labels)} label ({', '.join(labels) or 'none'}); a classifier "
-                "needs two. If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
-            )
-        if len(set_aside):
-            counts = set_aside["reason"].value_counts()
+    def _checked(cls, table, reasons, source, notes):
+        """Set aside the rows that have a reason, refuse what cannot be learnt from, and say what was set aside."""
+        keep = reasons.isna()
+        aside = pd.DataFrame({"path": table["path"], "reason": reasons}, dtype=str)[~keep]
+        kept = table[keep].astype({"path": str, "label": str})
+        kept["group"] = kept["group"].fillna(kept["path"]).astype(str)
+        counts = kept["label"].value_counts()
+        if len(aside):
+            said = aside.groupby("reason", sort=False)["path"].agg(["size", "first"])
+            said = said.sort_values("size", ascending=False, kind="stable").head(5)
+            lost = sorted({*table["label"][~keep].dropna()} - {*counts.index})
             warnings.warn(
-                f"{source}: {len(set_aside)} pictures set aside, listed in dataset.set_aside: "
-                + "; ".join(f"{count} × {reason}" for reason, count in counts.head(5).items()),
+                f"{source}: {counted(len(aside), 'picture')} set aside, listed in dataset.set_aside: "
+                + "; ".join(
+                    f"{row.size_} × {row.Index} (such as {printable(os.path.basename(row.first))})"
+                    for row in said.rename(columns={"size": "size_"}).itertuples()
+                )
+                + (f". Nothing is left of the label {', '.join(lost[:5])}" if lost else ""),
                 stacklevel=3,
             )
-        return cls(table.reset_index(drop=True), set_aside.reset_index(drop=True))
+        if len(counts) < 2:
+            raise ValueError(
+                f"{source} has pictures of {len(counts)} label ({', '.join(counts.index) or 'none'}); a classifier "
+                "needs two. If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
+            )
+        labelcolumns.warn_of_spellings(sorted(counts.index), counts, source)
+        return cls(kept.reset_index(drop=True), aside.reset_index(drop=True), notes=tuple(notes))
 
     @classmethod
     def load(cls, csv: str | os.PathLike) -> ImageDataset:
         """Read a dataset that `save` wrote. Raises FileNotFoundError if it is not there, ValueError if it is none."""
-        table = reading.read_table(csv, verbatim=("path", "label", "group", "sublabel"))
+        table = tables.load(csv, verbatim=("path", "label", "group", "sublabel"))
         if missing := sorted({"path", "label", "group"} - set(table)):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
-        return cls(restored(table.astype({"path": str, "label": str, "group": str})))
+        for name in ("path", "label"):
+            if table[name].isna().any():
+                row = int(table[name].isna().argmax()) + 1
+                raise ValueError(f"{csv}, row {row}: no {name}. Complete the row or delete it.")
+        return cls(restored(table.assign(group=table["group"].fillna(table["path"]))))
 
     def save(self, csv: str | os.PathLike) -> Path:
         """Write the table as CSV (the pictures stay where they are) and return its path."""
-        csv = Path(csv)
-        with replacing(csv) as part:
-            stored(self.table).to_csv(
-                part, index=False, errors="surrogateescape"
-            )  # names of files may be no UTF-8
-        return csv
+        return tables.save(stored(self.table), csv)
 
     def __len__(self):
         return len(self.table)
+
+    def __repr__(self):
+        counts = self.table["label"].value_counts().sort_index()
+        said = ", ".join(f"{printable(label)} {count:,}" for label, count in counts.head(12).items())
+        groups = self.table["group"].nunique() if "group" in self.table else len(self)
+        lines = [
+            f"ImageDataset: {counted(len(self), 'image')}",
+            f"labels: {said or 'none'}" + f", and {len(counts) - 12} more" * (len(counts) > 12),
+            f"groups (lesions or patients): {groups:,}",
+            f"columns: {textwrap.shorten(', '.join(map(str, self.table)), 200, placeholder=' …')}",
+        ]
+        lines += [f"set aside: {len(self.set_aside):,}"] * (len(self.set_aside) > 0)
+        lines += [f"augmented by {counted(len(self.augmenters), 'pipeline')}"] * (len(self.augmenters) > 0)
+        return "\n  ".join([*lines, *map(printable, self.notes)])
 
     @property
     def labels(self) -> list[str]:
@@ -262,13 +248,22 @@ class ImageDataset:
         summary.loc["all"] = [len(self), self.table["group"].nunique(), 1.0]
         return summary.astype({"pictures": int, "groups": int}).round({"share": 3})
 
-    def sample(self, n: int, seed: int = 0) -> ImageDataset:
-        """Draw `n` pictures, as many of each label as there are: a smaller `ImageDataset`."""
+    def sample(self, n: int, seed: int = 0, balanced: bool = False) -> ImageDataset:
+        """Draw `n` images at random, all if there are fewer: a smaller `ImageDataset`.
+
+        Parameters
+        ----------
+        balanced
+            Draw as many of each label as there are, and list them label by label: good to look at, but the shares of
+            the labels are then not those of the dataset.
+        """
+        if not is_whole(n, 1):
+            raise ValueError(f"n is the number of images, a whole number of 1 or more, not {n!r}")
         shuffled = self.table.reset_index(drop=True).sample(frac=1, random_state=seed)
-        turn = shuffled.groupby("label").cumcount()
-        chosen = turn.sort_values(kind="stable").index[:n]
-        table = shuffled.loc[chosen].sort_values("label", kind="stable", ignore_index=True)
-        return replace(self, table=table)
+        if balanced:
+            turn = shuffled.groupby("label").cumcount().sort_values(kind="stable")
+            shuffled = shuffled.loc[turn.index[:n]].sort_values("label", kind="stable")
+        return replace(self, table=shuffled.head(n).reset_index(drop=True))
 
     def where(self, rows: ArrayLike) -> ImageDataset:
         """Keep the pictures for which `rows`, a bool for each row of the table, is true: ``table["age"] > 60``, say."""
@@ -277,11 +272,12 @@ class ImageDataset:
     def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
         """Correct labels: of each path its right one, which then has no ``sublabel``; None sets the picture aside.
 
-        Raises KeyError if a path is not in the dataset.
+        Labels are read by `project.as_label`. Raises KeyError if a path is not in the dataset.
         """
+        labels = {path: as_label(label) for path, label in labels.items()}
         unknown = set(labels) - set(self.table["path"])
         if unknown:
-            raise KeyError(f"not in this dataset: {', '.join(sorted(unknown)[:5])}")
+            raise KeyError(f"not in this dataset: {', '.join(sorted(map(printable, unknown))[:5])}")
         table = self.table.copy()
         new = table["path"].map(labels)
         if "sublabel" in table:  # nobody has said which one of the new label it is
@@ -328,7 +324,7 @@ class ImageDataset:
         pairs = zip(aside["path"], aside["reason"], strict=True)
         broken = aside[np.array([reason.startswith(f"{path}: ") for path, reason in pairs], bool)]
         size = table["width"].astype(str) + "x" + table["height"].astype(str) + " pixels"
-        kinds = Image.registered_extensions()
+        kinds = Image.registered_extensions() | {".jif": "JPEG"}
         endings = [os.path.splitext(path)[1].lower() for path in table["path"]]
         named = pd.Series([kinds.get(ending) for ending in endings], dtype=object)
         copies = table.groupby("sha256")

@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from . import metrics
+from . import metrics, tables
 from .intervals import interval
 from .metrics import METRICS
-from .project import apart, as_label, counted, read_csv, replacing, restored, stored
+from .project import apart, as_label, counted, restored, stored
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -465,11 +465,8 @@ class Evaluation:
 
         A column of its own, `RECORD`, says in each row which classes there are and how the predictions came about.
         """
-        csv = Path(csv)
         own = {"classes": self.classes, "positive": self.positive, "threshold": self.threshold}
-        with replacing(csv) as part:
-            stored(self.table).assign(**{RECORD: json.dumps(own)}).to_csv(part, index=False)
-        return csv
+        return tables.save(stored(self.table).assign(**{RECORD: json.dumps(own)}), csv)
 
     @classmethod
     def load(cls, csv: str | Path, positive: object = None) -> Evaluation:
@@ -486,11 +483,11 @@ class Evaluation:
             If it lacks the columns of one.
         """
         text = ("path", "group", "label", "prediction", RECORD)
-        table = read_csv(csv, verbatim=text)
+        table = tables.load(csv, verbatim=text)
         if RECORD in table and len(table):
             own = json.loads(table[RECORD].iloc[0])
         else:
-            table = read_csv(csv, verbatim=(*text, "positive"))
+            table = tables.load(csv, verbatim=(*text, "positive"))
             own = _unrecorded(table)
         columns = [PREFIX + name for name in own["classes"]]
         if len(columns) < 2 or not {"path", "group", "label", *columns} <= set(table):

@@ -306,7 +306,7 @@ def augmented(
     """
     from .augmentation import Pipeline
 
-    shown = dataset.sample(pictures, seed)
+    shown = dataset.sample(pictures, seed, balanced=True)
     pipeline = Pipeline(dataset.augmenters, seed)
     figure, axes = _panels(len(shown), views + 1, 1.5 * (views + 1), 1.6 * len(shown) + 0.3)
     for number, (row, path) in enumerate(zip(axes, shown.paths, strict=True)):

@@ -102,16 +102,15 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def read_csv(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a CSV file; columns of `text` and `verbatim` stay text, the latter also where they say NA or None."""
-    import pandas as pd  # takes a while to import
-
-    options: dict = {"encoding_errors": "surrogateescape"}  # names that are no UTF-8
-    missing = {name: [""] if name in verbatim else MISSING for name in pd.read_csv(path, nrows=0, **options)}
-    kinds = dict.fromkeys([*text, *verbatim], str)
-    return pd.read_csv(
-        path, dtype=kinds, na_values=missing, keep_default_na=False, low_memory=False, **options
+def printable(name: object) -> str:
+    """Return a name fit to print, draw and store; bytes that are not UTF-8 are read as Windows-1252, which most are."""
+    text = str(name)
+    if text.isascii():
+        return text
+    text = re.sub(
+        "[\udc80-\udcff]", lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text
     )
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 _YAML = {  # YAML 1.2: in 1.1, which PyYAML reads, 1e-3 is text, `no` is false, 010 is 8 and 1:30 is 90
@@ -186,7 +185,7 @@ def as_label(value: object) -> str | None:
         if value != value:
             return None
         value = int(float(value)) if float(value).is_integer() else value
-    return unicodedata.normalize("NFC", str(value)).strip() or None
+    return unicodedata.normalize("NFC", printable(value)).strip() or None
 
 
 def apart(name: str, labels: Iterable[str]) -> str:

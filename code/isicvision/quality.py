@@ -5,10 +5,8 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-import imagehash
 import numpy as np
 from PIL import Image, ImageChops, ImageStat
-from scipy.ndimage import uniform_filter1d
 
 from . import pixels
 
@@ -55,6 +53,8 @@ def measure(path: str | os.PathLike) -> dict:
     ``phash`` is ImageHash's, of 8 x 8 bits. Raises PictureError if the file cannot be read or decoded; the message
     names it.
     """
+    import imagehash  # takes a while to import, and so does SciPy
+
     try:
         content = Path(path).read_bytes()
         picture, (width, height), kind = pixels.frame(content, SIDE)
@@ -127,6 +127,8 @@ def _ruler(red):
     The score is high only if marks repeat at twice and three times their distance too. In the red channel ink is
     dark, while blood vessels and brown pigment are not.
     """
+    from scipy.ndimage import uniform_filter1d
+
     best = 0.0
     for side in range(4):
         strip = np.rot90(red, side)

@@ -1,37 +1,33 @@
-"""Read what people have: folders of pictures, tables that name them, labels in columns; and join the two."""
+"""Read what people have: tables that name images, labels in columns; and join the two with the files."""
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import pixels
-from .project import read_csv
+from . import folders, pixels, tables
+from .project import printable
+from .quality import MEASURES
 
-PICTURE_COLUMNS = ("isic_id", "image_id", "image_name", "image", "filename", "file")
-"""Columns of a metadata.csv that may name the picture, in the order in which they are tried."""
+PICTURE_COLUMNS = (
+    *("isic_id", "image_id", "image_name", "image", "filename", "file", "img_id", "file_name", "image_path"),
+    *("image_file", "img", "filepath", "file_path", "picture", "photo", "path", "name"),
+)
+"""Columns of a table that may name the image, in any spelling; of several the one that fits most files is taken."""
 GROUP_COLUMNS = ("lesion_id", "patient_id")
-"""Columns that say which pictures belong together, in the order in which they are tried."""
+"""Columns that say which pictures belong together, in the order in which they are tried, in any spelling."""
+OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
+"""Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
 HASHES = ("sha256", "phash")
 NO_PICTURE, SEVERAL = -1, -2
-
-
-def pictures_below(folder: Path | str) -> list[str]:
-    """List the pictures below `folder`, relative to it with ``/``, in order; hidden files and folders left out."""
-    files = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            files += [f"{entry.name}/{file}" for file in pictures_below(entry.path)]
-        elif entry.name.lower().endswith(pixels.EXTENSIONS):
-            files.append(entry.name)
-    return files
+_ENDINGS = {*pixels.EXTENSIONS, *folders.UNREADABLE}
 
 
 def below(folder: Path, files: list[str]) -> list[str]:
@@ -44,7 +40,8 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
     """Find the file that each name means.
 
     A name that fits one file takes it, whatever folder or extension either has: tables come from other machines. Only
-    if several files or several names have that stem must folder and extension fit.
+    if several files or several names have that stem must folder and extension fit. A name that fits none may take a
+    file left over that differs in case, in Unicode's way to write an accent, or by ``.0`` behind a number.
 
     Parameters
     ----------
@@ -57,13 +54,33 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
     numpy.ndarray of int, shape (len(names),)
         Positions in `files`, `NO_PICTURE` or `SEVERAL`.
     """
+    found = _find(names, files)
+    left = (found == NO_PICTURE) & names.notna().to_numpy()
+    if left.any() and len(free := np.setdiff1d(np.arange(len(files)), found)):
+        again = _find(names[left].map(_loose_name), [_loose_name(files[number]) for number in free])
+        found[left] = np.where(again < 0, again, free[again])
+    return found
+
+
+def _loose_name(name):
+    text = " ".join(unicodedata.normalize("NFC", printable(name)).casefold().split())
+    return re.sub(r"(^|[/\\])(\d+)\.0+$", r"\1\2", text)
+
+
+def _stem(base):
+    """Cut off the extension of an image, and nothing else: scan_2.5 is a name."""
+    front, _, ending = base.rpartition(".")
+    return front if front and f".{ending.lower()}" in _ENDINGS else base
+
+
+def _find(names, files):
     by_stem = defaultdict(list)
     for number, file in enumerate(files):
-        by_stem[os.path.splitext(file.rpartition("/")[2])[0]].append(number)
+        by_stem[_stem(file.rpartition("/")[2])].append(number)
     stems = {}
     for name in names.dropna().unique():
         base = name.replace("\\", "/").rpartition("/")[2]
-        stems[name] = base if base in by_stem else os.path.splitext(base)[0]
+        stems[name] = base if base in by_stem else _stem(base)
     claims = Counter(stems.values())
 
     def find_one(name):
@@ -78,7 +95,7 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
         for fits in (
             [n for n, path in paths.items() if path == tail],
             [n for n, path in paths.items() if path.endswith(tail)],
-            [n for n, path in paths.items() if os.path.splitext(path)[0].endswith(tail)],
+            [n for n, path in paths.items() if _stem(path).endswith(tail)],
             sorted((n for n in paths if depth[n] > 1 and tail.endswith(paths[n])), key=depth.get)[-1:],
         ):
             if fits:
@@ -89,56 +106,239 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
     return np.array([found.get(name, NO_PICTURE) for name in names], int)
 
 
-def plain_labels(column: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Return labels and, where there is none, the reason: two Series."""
-    labels = column.astype("string").str.strip()
-    reasons = pd.Series(index=column.index, dtype=object)
-    reasons[labels.isna() | (labels == "")] = "no label"
-    return labels, reasons
+def read_table(path: str | os.PathLike, *given: str | None) -> pd.DataFrame:
+    """Read a table as `tables.read` does; names, groups, hashes and the columns `given` stay text.
+
+    Columns of `PICTURE_COLUMNS` and `GROUP_COLUMNS` get that spelling, unless `given` has another one.
+    """
+    names = [name for name in given if name]
+    table = tables.read(path, {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *names})
+    known = {tables.key(name): name for name in (*PICTURE_COLUMNS, *GROUP_COLUMNS)}
+    keys = Counter(map(tables.key, table))
+    renamed = {
+        name: known[key]
+        for name in table
+        if (key := tables.key(name)) in known and keys[key] == 1 and name not in names
+    }
+    return table.rename(columns=renamed)
 
 
-def one_hot_labels(columns: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return the name of the one marked column of each row and, where there is none, the reason: two Series."""
-    text = columns.apply(lambda column: column.astype("string").str.strip().str.lower()).fillna("")
-    zero = columns.apply(pd.to_numeric, errors="coerce") == 0
-    marked = ~(zero | text.isin(["", "false", "no", "-"]))
-    count = marked.sum(axis=1)
-    reasons = pd.Series(index=columns.index, dtype=object)
-    reasons[count == 0] = f"none of the columns {', '.join(columns)} is marked"
-    reasons[count > 1] = f"more than one of the columns {', '.join(columns)} is marked"
-    return marked.idxmax(axis=1).astype("string").where(count == 1), reasons
+def image_names(
+    table: pd.DataFrame, files: list[str], source: object, column: str | None = None
+) -> tuple[str, np.ndarray]:
+    """Find the column that names the images, by default the one of `PICTURE_COLUMNS` that fits most files.
+
+    Returns the column's name and what `find` says of it. Raises ValueError if there is no such column.
+    """
+    if column:
+        columns = [tables.require_column(table, column, source)]
+    else:
+        columns = [name for name in PICTURE_COLUMNS if name in table]
+    if not columns:
+        raise ValueError(
+            f"{source} has no column that names the images ({', '.join(PICTURE_COLUMNS[:9])}, …); it has: "
+            f"{', '.join(table)}. Rename the column with their names to image, or give image_column to from_csv."
+        )
+    best, found = columns[0], find(table[columns[0]], files)
+    for name in columns[1:]:
+        if (found >= 0).all():
+            break
+        other = find(table[name].astype("string"), files)
+        if (other >= 0).sum() > (found >= 0).sum():
+            best, found = name, other
+    return best, found
+
+
+def join_metadata(
+    root: Path, files: list[str], csvs: list[str], group_column: str | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read each ``metadata.csv`` for the images beside and below it.
+
+    Returns
+    -------
+    table, notes
+        Rows of the images that have one, with the positions in `files` as index; a sentence for each file.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be read, has no column that names images, or fits none of them.
+    """
+    joined, notes = [pd.DataFrame()], []
+    for csv in csvs:
+        source, start = root / csv, csv.rpartition("/")[0]
+        start = f"{start}/" if start else ""
+        numbers = np.array([n for n, file in enumerate(files) if file.startswith(start)], int)
+        relative = [files[number][len(start) :] for number in numbers]
+        metadata = read_table(source, group_column)
+        column, found = image_names(metadata, relative, source)
+        names = metadata[column]
+        if several := (found == SEVERAL).sum():
+            warnings.warn(
+                f"{source}: {several} rows not joined, as each names several pictures, such as "
+                f"{names[found == SEVERAL].iloc[0]}; give folder and extension",
+                stacklevel=3,
+            )
+        if not (found >= 0).any():
+            raise ValueError(
+                f"{source} fits none of the {len(files)} images: its column {column!r} begins with "
+                f"{', '.join(names.dropna().astype(str)[:3])}; the images are called {_some(relative)}. Correct the "
+                "names, or rename or move the file if it is about other images."
+            )
+        notes.append(_say_partly(source, names, found, relative))
+        warn_of_contradictions(
+            source, names[found >= 0], metadata[found >= 0], found[found >= 0], group_column
+        )
+        metadata = metadata.drop(columns={column} & {*OWN_COLUMNS})
+        joined.append(metadata.set_axis(numbers[found])[(found >= 0) & ~pd.Index(found).duplicated()])
+    table = pd.concat(joined)
+    return table[~table.index.duplicated()], notes
+
+
+def say_fit(source: object, found: np.ndarray, files: list[str], where: object = "") -> str:
+    """Return how many rows of a table fit how many images, as a sentence."""
+    images = len(np.unique(found[found >= 0]))
+    below = f" below {where}" if where else ""
+    return f"{source}: {(found >= 0).sum():,} of {len(found):,} rows fit {images:,} of {len(files):,} images{below}"
+
+
+def _say_partly(source, names, found, files):
+    """Return what `say_fit` says; warn of it if images are without a row."""
+    note, lost = say_fit(source, found, files), np.setdiff1d(np.arange(len(files)), found)
+    if len(lost):
+        strange = names[found == NO_PICTURE]
+        also = f", and {strange.iloc[0]} in the table is the name of none" if len(strange) else ""
+        warnings.warn(f"{note}. {printable(files[lost[0]])} has no row{also}.", stacklevel=4)
+    return note
+
+
+def _some(files):
+    return ", ".join(printable(file) for file in files[:3]) or "nothing"
+
+
+def warn_of_contradictions(
+    source: object, names: pd.Series, rows: pd.DataFrame, found: np.ndarray, group_column: str | None
+) -> None:
+    """Warn if rows of one image name different lesions or patients; the first row counts."""
+    for name in dict.fromkeys((group_column, *GROUP_COLUMNS)):
+        column = tables.find_column(rows, name) if name else None
+        if column is None:
+            continue
+        pairs = pd.DataFrame({"image": found, "group": rows[column].to_numpy(), "name": names.to_numpy()})
+        pairs = pairs.dropna().drop_duplicates(["image", "group"])
+        twice = pairs[pairs.duplicated("image", keep=False)]
+        if len(twice):
+            first = twice[twice["image"] == twice["image"].iloc[0]]
+            warnings.warn(
+                f"{source}: the rows of some images ({twice['image'].nunique()}) differ in {column}: "
+                f"{first['name'].iloc[0]} has {' and '.join(map(str, first['group'][:2]))}; the first row counts",
+                stacklevel=4,
+            )
 
 
 def join(
-    rows: pd.DataFrame, image_column: str, csv: str | os.PathLike, *text_columns: str | None
-) -> pd.DataFrame:
-    """Add the columns of a second CSV file."""
-    other = read_table(csv, image_column, *text_columns)
-    key = next((name for name in (image_column, *PICTURE_COLUMNS) if name in other), image_column)
-    require_columns(other, csv, key)
-    other = other.drop_duplicates(key).set_index(key)
-    if not rows[image_column].isin(other.index).any():
+    rows: pd.DataFrame,
+    names: pd.Series,
+    csv: str | os.PathLike,
+    image_column: str | None,
+    group_column: str | None,
+) -> tuple[pd.DataFrame, str]:
+    """Add the columns of a second table, whose images are found by the names in the first: table and a sentence.
+
+    Parameters
+    ----------
+    names
+        Names of the images in `rows`.
+    image_column
+        Its name in the first table, which is tried first.
+    """
+    other = read_table(csv, image_column, group_column)
+    known = names.dropna().unique().tolist()
+    column = tables.find_column(other, image_column) if image_column else None
+    if column is None and image_column and not any(name in other for name in PICTURE_COLUMNS):
+        tables.require_column(other, image_column, csv)
+    column, found = image_names(other, known, csv, column)
+    if not (found >= 0).any():
         raise ValueError(
-            f"{csv} knows none of the pictures: its column {key!r} begins with {', '.join(map(str, other.index[:3]))}"
+            f"{csv} knows none of the pictures: its column {column!r} begins with "
+            f"{', '.join(other[column].dropna().astype(str)[:3])}; the first table's with {_some(known)}"
         )
-    return rows.join(other[other.columns.difference(rows.columns, sort=False)], on=image_column)
+    note = _say_partly(csv, other[column], found, known)
+    warn_of_contradictions(csv, other[column][found >= 0], other[found >= 0], found[found >= 0], group_column)
+    other = other.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
+    other = other[other.columns.difference([*rows.columns, column], sort=False)]
+    position = names.map({name: number for number, name in enumerate(known)})
+    return rows.join(other.reindex(position).set_axis(rows.index)), note
 
 
-def require_columns(rows: pd.DataFrame, csv: str | os.PathLike, *columns: str) -> None:
-    """Raise ValueError, which lists the columns there are, if one is missing."""
-    for column in columns:
-        if column not in rows:
-            raise ValueError(f"{csv} has no column {column!r}; it has: {', '.join(rows.columns)}")
+def none_found(
+    csv: Path, images: Path, column: str, names: pd.Series, found: np.ndarray, files: list[str]
+) -> FileNotFoundError:
+    """Return the error for a table none of whose images is there."""
+    several = " (several files have such a name: give folder and extension)" * (SEVERAL in found)
+    return FileNotFoundError(
+        f"none of the {len(names)} pictures of {csv} is below {images}: its column {column!r} "
+        f"begins with {', '.join(names.dropna()[:3])}{several}; below the folder lie {_some(files)}. "
+        "images= names the folder, image_column= the column."
+    )
 
 
-def read_table(
-    path: str | os.PathLike, *text_columns: str | None, verbatim: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Read a CSV file; names, groups, hashes and `text_columns` stay text, lest 0012 turn into 12; see `read_csv`."""
-    text = {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *(name for name in text_columns if name)}
-    try:
-        return read_csv(path, text, verbatim)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such CSV file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+def locate(
+    source: object,
+    found: np.ndarray,
+    names: pd.Series,
+    files: list[str],
+    unreadable: list[str],
+    images: Path,
+    column: str,
+    reasons: pd.Series,
+) -> pd.Series:
+    """Return the path of each row's image, or what its row says; add to `reasons` why an image cannot be used.
+
+    Parameters
+    ----------
+    found
+        As `find` gives it for `names` and `files`.
+    """
+    paths = pd.Series(below(images, files), dtype=object).reindex(found).set_axis(names.index)
+    lost = names[(found == NO_PICTURE) & names.notna().to_numpy()]
+    reasons[lost.index] = f"no such picture below {images}"
+    reasons[found == SEVERAL] = f"several pictures below {images} have this name: give folder and extension"
+    reasons[names.isna()] = f"no name in the column {column!r}"
+    if len(lost) and unreadable:
+        for row, number in zip(lost.index, find(lost, unreadable), strict=True):
+            if number >= 0:
+                reasons[row] = folders.why_unreadable(unreadable[number])
+    nameless = names.index[names.isna()]
+    rows = pd.Series([f"{source}, row {row + 1}" for row in nameless], nameless, dtype=object)
+    return paths.fillna(names.astype(object)).fillna(rows)
+
+
+def set_aside_copies(paths: pd.Series, labels: pd.Series, reasons: pd.Series) -> None:
+    """Add to `reasons` the rows whose image stands in an earlier row; all of its rows if their labels differ."""
+    usable = reasons.isna()
+    again = paths.where(usable).duplicated() & usable
+    reasons[again] = "the same picture stands in an earlier row"
+    if again.any():
+        copies = paths[usable].isin(paths[again])
+        rows = pd.DataFrame({"path": paths[usable][copies], "label": labels[usable][copies]})
+        for path, given in rows.drop_duplicates().groupby("path")["label"]:
+            if len(given) > 1:
+                said = " and ".join(map(repr, given[:2]))
+                reasons[rows.index[rows["path"] == path]] = f"its rows contradict each other: {said}"
+
+
+def groups(rows: pd.DataFrame, group_column: str | None) -> pd.Series:
+    """Return the group of each row: of `group_column`, and where it is empty of `GROUP_COLUMNS`: Series of string."""
+    group = pd.Series(pd.NA, rows.index, "string")
+    for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):
+        if column in rows:
+            group = group.fillna(rows[column].astype("string"))
+    return group
+
+
+def set_apart(rows: pd.DataFrame, *used: str | None) -> pd.DataFrame:
+    """Rename a user's columns that are called as our own; those that were `used` for ours are dropped instead."""
+    rows = rows.drop(columns={*used} & {*OWN_COLUMNS} & {*rows})
+    renamed = {name: f"metadata_{name}" for name in rows if name in OWN_COLUMNS}
+    return rows.drop(columns={*renamed.values()} & {*rows}).rename(columns=renamed)

@@ -104,13 +104,13 @@ def again(dataset, cache):
 def train(cache, pictures, few, precision):
     """Train the last layer, then the whole network; return the peak of memory in between, in MiB."""
     os.environ["ISICVISION_CACHE"] = cache
-    dataset = augment_dataset(ham10000().sample(pictures), augmentation.dermoscopy())
+    dataset = augment_dataset(ham10000().sample(pictures, balanced=True), augmentation.dermoscopy())
     model = ImageClassifier("efficientnet_lite0", dataset.labels)
     settings = {"epochs": 1, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.001}
     settings |= {"precision": precision, "progress": False}
     model.fit(dataset, freeze_epochs=1, **settings)
     frozen = peak()
-    model.fit(augment_dataset(ham10000().sample(few), augmentation.dermoscopy()), **settings)
+    model.fit(augment_dataset(ham10000().sample(few, balanced=True), augmentation.dermoscopy()), **settings)
     return frozen
 
 
@@ -128,7 +128,7 @@ def main():
     require_peers()
     if not arguments.all and not arguments.memory:
         for name in GOALS:
-            compare(name, ham10000().sample(arguments.pictures), arguments.rounds)
+            compare(name, ham10000().sample(arguments.pictures, balanced=True), arguments.rounds)
     with tempfile.TemporaryDirectory() as cache:
         if arguments.memory:
             pictures = arguments.all_pictures
@@ -139,7 +139,7 @@ def main():
                 "(goal: 3 or less)"
             )
         if arguments.all:
-            again(ham10000().sample(arguments.all_pictures), str(Path(cache, "features")))
+            again(ham10000().sample(arguments.all_pictures, balanced=True), str(Path(cache, "features")))
 
 
 if __name__ == "__main__":

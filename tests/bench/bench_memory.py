@@ -22,7 +22,7 @@ from isicvision import ImageClassifier, augment_dataset, augmentation
 
 def train(network, accumulate, count):
     """Train one epoch; random weights will do, they take as much room."""
-    pictures = dataset().sample(count) if count else dataset()
+    pictures = dataset().sample(count, balanced=True) if count else dataset()
     model = ImageClassifier(network, pictures.labels, weights=None, image_size=224)
     shown = augment_dataset(pictures, [augmentation.dermoscopy()])
     settings = {"batch_size": 32, "accumulate": accumulate, "learning_rate": 0.001, "precision": "fp32"}

@@ -85,7 +85,7 @@ def main():
         model = ImageClassifier.load(options.model)
     elif options.features:
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
-        train = train.sample(1500)
+        train = train.sample(1500, balanced=True)
         model = ImageClassifier("efficientnet_lite0", rest.labels, image_size=160, classifier=classifier)
         model.fit(train)
     else:
@@ -93,7 +93,7 @@ def main():
         model.fit(train, progress=False)
     model.familiarize(train, validation)
 
-    real = [Path(path).read_bytes() for path in test.sample(min(1000, len(test))).paths]
+    real = [Path(path).read_bytes() for path in test.sample(min(1000, len(test)), balanced=True).paths]
     kinds = {"test pictures": real}
     kinds |= {kind: strange.pictures(kind, options.count, seed=7) for kind in strange.KINDS}
     for share in (0.01, 0.02, 0.04):

@@ -204,7 +204,7 @@ def main():
             )
             return
         sets = {
-            "200x150": ham10000().sample(arguments.pictures),
+            "200x150": ham10000().sample(arguments.pictures, balanced=True),
             "1022x767": copies(arguments.pictures, Path(temporary, "pictures")),
         }
         for name, dataset in sets.items():

@@ -92,7 +92,9 @@ def test_two_processes_compute_what_one_computes(tmp_path):
     changes gradients by a percent, whatever the number of processes.
     """
     csv = PROJECT_ROOT / "sample_data" / "metadata.csv"
-    sample = ImageDataset.from_csv(csv, images=csv.parent / "images", label_column="diagnosis_1").sample(24)
+    sample = ImageDataset.from_csv(csv, images=csv.parent / "images", label_column="diagnosis_1").sample(
+        24, balanced=True
+    )
     script, table = tmp_path / "job.py", sample.save(tmp_path / "dataset.csv")
     script.write_text(SHARED)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

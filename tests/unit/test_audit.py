@@ -228,7 +228,7 @@ def test_an_image_classifier_is_audited_without_files(clean, tested, monkeypatch
     )
     model.fit(clean)
     monkeypatch.setattr(audit, "TemporaryDirectory", None)
-    some = tested.sample(24)
+    some = tested.sample(24, balanced=True)
     found = audit.shortcuts(model, some)
     scores = model.predict_proba(some)[:, 1]
     positive = (some.table["label"] == "malignant").to_numpy()
@@ -237,10 +237,10 @@ def test_an_image_classifier_is_audited_without_files(clean, tested, monkeypatch
 
 
 def test_plots_show_the_pictures_and_the_bounds(clean_audit, tested):
-    figure = plots.changed(tested.sample(2))
+    figure = plots.changed(tested.sample(2, balanced=True))
     assert len(figure.axes) == 2 * (len(audit.CHANGES) + 2)
     assert max(ax.get_subplotspec().colspan.stop for ax in figure.axes) == 7  # small ones show no mark
-    assert len(plots.changed(tested.sample(3), names=["border only"]).axes) == 6
+    assert len(plots.changed(tested.sample(3, balanced=True), names=["border only"]).axes) == 6
     figure = plots.audit(clean_audit)
     assert "bound" in [text.get_text() for text in figure.legends[0].get_texts()]
     names = [text.get_text() for ax in figure.axes for text in ax.get_yticklabels()]
@@ -254,7 +254,8 @@ def test_of_twins_on_real_pictures_the_one_with_a_planted_mark_is_flagged(ham100
     few = ("border only", "blue marks added", "yellow marks added")  # tests/bench/bench_audit.py has all
     monkeypatch.setattr(audit, "CHANGES", {name: audit.CHANGES[name] for name in few})
     train, tested = (
-        part.sample(count) for part, count in zip(ham10000.split(0.5, 0.5), (240, 120), strict=True)
+        part.sample(count, balanced=True)
+        for part, count in zip(ham10000.split(0.5, 0.5), (240, 120), strict=True)
     )
     paths = train.table["path"].copy()
     for number in np.flatnonzero(train.table["label"] == "benign"):

@@ -185,7 +185,7 @@ def test_hair_and_cut_out_are_occasional():
 
 
 def test_materialised_copies_remember_picture_lesion_and_licence(dataset, tmp_path):
-    some = dataset.sample(4)
+    some = dataset.sample(4, balanced=True)
     some = replace(some, table=some.table.assign(copyright_license="CC-0"))
     augmented = augment_dataset(some, [iaa.Fliplr(1.0), iaa.Flipud(1.0)], folder=tmp_path)
     assert len(augmented) == 12
@@ -203,7 +203,9 @@ def test_materialised_copies_remember_picture_lesion_and_licence(dataset, tmp_pa
 
 def test_the_same_seed_materialises_the_same_files(dataset, tmp_path):
     first, again, other = (
-        augment_dataset(dataset.sample(6), [FLIPS, dermoscopy()], folder=tmp_path / name, seed=seed)
+        augment_dataset(
+            dataset.sample(6, balanced=True), [FLIPS, dermoscopy()], folder=tmp_path / name, seed=seed
+        )
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
 
@@ -215,7 +217,7 @@ def test_the_same_seed_materialises_the_same_files(dataset, tmp_path):
 
 
 def test_pictures_of_one_name_from_several_folders_do_not_overwrite_one_another(dataset, tmp_path):
-    table, shades = dataset.sample(3).table, [40, 120, 200]
+    table, shades = dataset.sample(3, balanced=True).table, [40, 120, 200]
     for number, shade in enumerate(shades):
         path = tmp_path / str(number) / "same.png"
         path.parent.mkdir()
@@ -227,7 +229,7 @@ def test_pictures_of_one_name_from_several_folders_do_not_overwrite_one_another(
 
 @pytest.mark.parametrize("label", ["../escaped", "a/b", "..", "C:\\x", "naevus, common"])
 def test_a_label_stays_in_its_folder(dataset, tmp_path, label):
-    table = dataset.sample(2).table.assign(label=["benign", label])
+    table = dataset.sample(2, balanced=True).table.assign(label=["benign", label])
     augmented = augment_dataset(replace(dataset, table=table), iaa.Fliplr(1), folder=tmp_path / "in" / "here")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(map(str, files)) == sorted(augmented.paths[2:])
@@ -236,7 +238,7 @@ def test_a_label_stays_in_its_folder(dataset, tmp_path, label):
 
 
 def test_broken_pictures_are_named_before_anything_is_written(dataset, tmp_path):
-    some = dataset.sample(4)
+    some = dataset.sample(4, balanced=True)
     for number, content in ((1, b"no picture"), (3, open(some.paths[3], "rb").read()[:600])):
         (tmp_path / f"broken{number}.jpg").write_bytes(content)
         some.table.loc[number, "path"] = str(tmp_path / f"broken{number}.jpg")
@@ -255,19 +257,19 @@ def test_an_interrupted_write_leaves_no_half_picture(dataset, tmp_path, monkeypa
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        augment_dataset(dataset.sample(2), FLIPS, folder=tmp_path)
+        augment_dataset(dataset.sample(2, balanced=True), FLIPS, folder=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".")]
 
 
 def test_copies_are_not_augmented_again(dataset, tmp_path):
-    augmented = augment_dataset(dataset.sample(2), FLIPS, folder=tmp_path)
+    augmented = augment_dataset(dataset.sample(2, balanced=True), FLIPS, folder=tmp_path)
     for folder in (None, tmp_path / "more"):
         with pytest.raises(ValueError, match="holds augmented copies already"):
             augment_dataset(augmented, FLIPS, folder=folder)
 
 
 def test_copies_do_not_pass_for_measured(dataset, tmp_path):
-    augmented = augment_dataset(dataset.sample(2).check(), iaa.Fliplr(1), folder=tmp_path)
+    augmented = augment_dataset(dataset.sample(2, balanced=True).check(), iaa.Fliplr(1), folder=tmp_path)
     assert not {"sha256", "phash"} & set(augmented.table)
     assert augmented.check().table["sha256"].nunique() == 4
 
@@ -276,7 +278,7 @@ def test_augmented_pictures_are_neither_split_nor_evaluated(dataset, tmp_path):
     augmented = augment_dataset(dataset, FLIPS)
     with pytest.raises(ValueError, match="split first"):
         augmented.split(0.5, 0.5)
-    for pictures in (augmented, augment_dataset(dataset.sample(2), FLIPS, folder=tmp_path)):
+    for pictures in (augmented, augment_dataset(dataset.sample(2, balanced=True), FLIPS, folder=tmp_path)):
         with pytest.raises(ValueError, match="as they were taken"):
             evaluate(None, pictures)
 
@@ -285,11 +287,11 @@ def test_augmented_pictures_are_neither_split_nor_evaluated(dataset, tmp_path):
 
 
 def test_the_preview_shows_each_picture_and_what_becomes_of_it(dataset):
-    augmented = augment_dataset(dataset.sample(2), iaa.Add((10, 90)))
+    augmented = augment_dataset(dataset.sample(2, balanced=True), iaa.Add((10, 90)))
     figure = plots.augmented(augmented, pictures=5, views=3, size=32)
     assert len(figure.axes) == 2 * 4
     shown = [ax.images[0].get_array() for ax in figure.axes]
-    assert np.array_equal(shown[0], pixels.decode(augmented.sample(2).paths[0], 32))
+    assert np.array_equal(shown[0], pixels.decode(augmented.sample(2, balanced=True).paths[0], 32))
     assert len({view.tobytes() for view in shown}) == 8
     assert "Synthetic test picture" in figure.get_supxlabel()
     plots.plt.close(figure)

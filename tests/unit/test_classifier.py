@@ -76,7 +76,11 @@ def test_another_seed_gives_other_weights():
 
 def test_one_learning_rate_per_epoch_is_used_in_turn(dataset):
     history = small().fit(
-        dataset.sample(6), epochs=3, batch_size=6, learning_rate=[0.1, 0.01, 0.001], progress=False
+        dataset.sample(6, balanced=True),
+        epochs=3,
+        batch_size=6,
+        learning_rate=[0.1, 0.01, 0.001],
+        progress=False,
     )
     assert history["learning_rate"].tolist() == [0.1, 0.01, 0.001]
 
@@ -178,7 +182,7 @@ def test_broken_pictures_are_set_aside_before_training_with_a_report(dataset, tm
 @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
 def test_other_networks_train_save_and_export(dataset, tmp_path, name):
     model = ImageClassifier(name, LABELS, weights=None, image_size=64)
-    model.fit(dataset.sample(8), epochs=1, batch_size=4, learning_rate=0.001, progress=False)
+    model.fit(dataset.sample(8, balanced=True), epochs=1, batch_size=4, learning_rate=0.001, progress=False)
     scores = model.predict_proba(dataset)
     assert np.array_equal(ImageClassifier.load(model.save(tmp_path / "m")).predict_proba(dataset), scores)
     _same_in_onnx(model, dataset, scores, tmp_path)
@@ -473,7 +477,12 @@ def test_vision_transformers_say_which_size_they_take():
 @pytest.mark.parametrize("name", backbones.BACKBONES)
 def test_two_epochs_of_each_network(dataset, name):
     history = small(name).fit(
-        dataset.sample(4), dataset.sample(2), epochs=2, batch_size=4, learning_rate=0.001, progress=False
+        dataset.sample(4, balanced=True),
+        dataset.sample(2, balanced=True),
+        epochs=2,
+        batch_size=4,
+        learning_rate=0.001,
+        progress=False,
     )
     assert len(history) == 2 and np.isfinite(history["train_loss"]).all()
     assert np.isfinite(history["validation_loss"]).all()

@@ -254,7 +254,7 @@ def test_isic_2019_is_read_and_none_of_the_others_set_aside(tmp_path):
     (tmp_path / "ISIC_2019_Training_Metadata.csv").write_text(
         "\n".join(["image,age_approx,anatom_site_general,lesion_id,sex", *metadata])
     )
-    with pytest.warns(UserWarning, match="1 pictures set aside.*label 'UNK' is not in label_map"):
+    with pytest.warns(UserWarning, match="1 picture set aside.*label 'UNK' is not in label_map"):
         dataset = read_as_the_notebook_does(tmp_path, "isic2019.yaml")
     assert dataset.table["label"].tolist() == [
         "malignant" if name in ("MEL", "BCC", "AK", "SCC") else "benign"
@@ -448,11 +448,32 @@ def test_save_and_load_keep_the_table(dataset, tmp_path):
         ImageDataset.load(tmp_path / "other.csv")
 
 
-def test_sample_takes_labels_in_turn_and_is_seeded(dataset):
-    assert dataset.sample(6).table["label"].value_counts().tolist() == [3, 3]
-    assert (
-        dataset.sample(6, seed=1).paths == dataset.sample(6, seed=1).paths != dataset.sample(6, seed=2).paths
-    )
+def test_a_balanced_sample_takes_labels_in_turn_and_is_seeded(dataset):
+    assert dataset.sample(6, balanced=True).table["label"].value_counts().tolist() == [3, 3]
+    one, again, other = (dataset.sample(6, seed=seed, balanced=True).paths for seed in (1, 1, 2))
+    assert one == again != other
+
+
+def test_a_sample_has_the_labels_as_they_come(dataset):
+    many = ImageDataset(pd.concat([dataset.table.query("label == 'benign'")] * 90 + [dataset.table]))
+    assert many.sample(300).table["label"].eq("malignant").mean() < 0.05
+    assert many.sample(300, seed=1).paths == many.sample(300, seed=1).paths != many.sample(300).paths
+    assert sorted(dataset.sample(99).paths) == sorted(dataset.paths) and len(dataset.sample(np.int64(3))) == 3
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, 3.0, float("nan"), "3", None])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_size_of_a_sample_is_a_whole_number(dataset, n, balanced):
+    with pytest.raises(ValueError, match="n is the number of images, a whole number of 1 or more, not"):
+        dataset.sample(n, balanced=balanced)
+
+
+def test_a_dataset_says_on_one_screen_what_it_is(dataset):
+    said = repr(dataset.relabel({dataset.paths[0]: None}))
+    assert said.startswith("ImageDataset: 23 images\n  labels: benign 11, malignant 12\n")
+    for words in ("lesions", "12", "set aside: 1", "metadata.csv: 24 of 24 rows fit 24 of 24 images"):
+        assert words in said
+    assert len(said.splitlines()) < 12 and max(map(len, said.splitlines())) < 250
 
 
 lesions = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 5)), min_size=30, max_size=80)

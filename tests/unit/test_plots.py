@@ -60,7 +60,7 @@ def test_scores_are_shares_of_each_label_beside_the_threshold_in_use(evaluation)
 
 
 def test_a_grid_names_labels_and_says_where_the_pictures_come_from(dataset):
-    figure = plots.grid(dataset.sample(4))
+    figure = plots.grid(dataset.sample(4, balanced=True))
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert titles == ["benign", "benign", "malignant", "malignant"]
     assert figure.get_supxlabel() == "Synthetic test picture"

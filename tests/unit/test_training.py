@@ -319,7 +319,7 @@ def test_a_resumed_run_keeps_the_precision_that_auto_took(dataset, tmp_path, mon
 
 def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
     small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
-    for other, name in ((dataset, "l2"), (dataset.sample(12), "pictures")):
+    for other, name in ((dataset, "l2"), (dataset.sample(12, balanced=True), "pictures")):
         settings = QUICK | ({"l2": 0.1} if name == "l2" else {})
         with pytest.raises(ValueError, match=rf"of another training, with other {name}.*delete it"):
             small().fit(other, progress=False, checkpoint=tmp_path, **settings)
@@ -510,7 +510,7 @@ def test_a_range_test_takes_any_seed(dataset):
 
 def test_a_range_test_of_one_picture_is_refused(dataset):
     with pytest.raises(ValueError, match="range test needs two pictures"):
-        small().find_learning_rate(dataset.sample(1), progress=False)
+        small().find_learning_rate(dataset.sample(1, balanced=True), progress=False)
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
