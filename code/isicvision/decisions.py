@@ -16,7 +16,7 @@ from .evaluation import PREFIX, Evaluation
 from .intervals import interval
 
 LARGEST_TEMPERATURE = 10
-ENOUGH = 20
+ENOUGH = 30
 """Lesions of each label that offsets are fitted to. With fewer the scores get a temperature only."""
 FOLDS = 5
 

@@ -1,4 +1,8 @@
-"""Find labels that may be wrong: scores of a model that has not seen the lesion, ranked by cleanlab."""
+"""Rank labels by how doubtful they are: scores of a model that has not seen the lesion, ranked by cleanlab.
+
+How many labels are doubtful says nothing by itself. Where a model is right that 30 % of such images are malignant, the
+30 % look like mistakes. So `by_chance` counts how many would if no label were wrong.
+"""
 
 from typing import Any
 
@@ -12,6 +16,7 @@ from .classifier import ImageClassifier
 from .dataset import ImageDataset
 
 FOLDS = 5
+DRAWS = 10
 
 
 def out_of_fold(
@@ -37,7 +42,7 @@ def out_of_fold(
 
 
 def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> pd.DataFrame:
-    """Rank the pictures by how much their label looks like a mistake (cleanlab's confident learning).
+    """Rank the pictures by how doubtful their label is (cleanlab's confident learning).
 
     Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A low rank is no
     verdict: rare kinds of a label are suspicious too. Someone who knows must look, see `widgets.AnnotationUI`.
@@ -53,7 +58,8 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
     -------
     pandas.DataFrame
         The most suspicious first: ``path``, ``label``, ``suggested`` (the label with the highest score), ``quality`` (0
-        to 1, low if the label is doubtful: its score), and ``issue``, whether cleanlab counts it among the wrong ones.
+        to 1, low if the label is doubtful: its score), and ``issue``, whether cleanlab counts it among the doubtful
+        ones. ``attrs["by_chance"]`` is how many such there would be without any mistake, see `by_chance` and `summary`.
 
     Raises
     ------
@@ -80,4 +86,40 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
             "issue": find_label_issues(given, scores, n_jobs=1),
         }
     )
-    return found.sort_values("quality", kind="stable", ignore_index=True)
+    found = found.sort_values("quality", kind="stable", ignore_index=True)
+    found.attrs["by_chance"] = by_chance(scores)
+    return found
+
+
+def by_chance(scores: np.ndarray) -> tuple[int, int]:
+    """Count how many labels would be doubtful if none were wrong and the scores were right.
+
+    Labels are drawn from the scores themselves, `DRAWS` times, and counted as in `find`. Returns the smallest and the
+    largest number; `scores` are as of `find`.
+    """
+    from cleanlab.filter import find_label_issues
+
+    random, ends = np.random.default_rng(0), scores.cumsum(axis=1)
+    counts = []
+    for _ in range(DRAWS):
+        drawn = (ends > random.random((len(scores), 1)) * ends[:, -1:]).argmax(axis=1)
+        present = np.unique(drawn)  # cleanlab needs an image of each label
+        numbers = np.searchsorted(present, drawn)
+        issues = find_label_issues(numbers, scores[:, present], n_jobs=1) if len(present) > 1 else numbers
+        counts.append(int(issues.sum()))
+    return min(counts), max(counts)
+
+
+def summary(found: pd.DataFrame) -> str:
+    """Say in a sentence or two how many labels are doubtful, and how many would be without any mistake.
+
+    `found` is what `find` returns.
+    """
+    count, (low, high) = int(found["issue"].sum()), found.attrs["by_chance"]
+    told = (
+        "That is more than chance gives: some labels are likely wrong, or the scores too sure."
+        if count > high
+        else "The number is no sign of wrong labels. Only the order says where to look first."
+    )
+    chance = f"without a single mistake it would be {low:,} to {high:,}"
+    return f"{count:,} of {len(found):,} labels are doubtful; {chance}. {told}"

@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from isicvision import labelissues
@@ -37,3 +38,35 @@ def test_folds_need_lesions_of_each_label(dataset):
     few = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"][3:]})
     with pytest.raises(ValueError, match="'malignant' has 2 lesions"):
         labelissues.out_of_fold(few, image_size=64)
+
+
+def calibrated_scores(count, labels=2, seed=0):
+    """Scores, and labels that are true as often as they say."""
+    random = np.random.default_rng(seed)
+    scores = random.dirichlet(np.full(labels, 0.7), count)
+    drawn = (scores.cumsum(axis=1) > random.random((count, 1))).argmax(axis=1)
+    return scores, drawn
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+def test_labels_without_a_mistake_are_as_doubtful_as_is_said(dataset, labels):
+    scores, drawn = calibrated_scores(2000, labels)
+    names = np.array(["a", "b", "c", "d", "e"])[drawn]
+    rows = {"path": [f"{number}.jpg" for number in range(2000)], "label": names, "group": np.arange(2000)}
+    found = labelissues.find(dataclasses.replace(dataset, table=pd.DataFrame(rows)), scores)
+    low, high = found.attrs["by_chance"]
+    assert 0 < low <= high and abs(found["issue"].sum() - (low + high) / 2) < 0.2 * high
+    text = labelissues.summary(found)
+    assert f"without a single mistake it would be {low:,} to {high:,}" in text
+    found.loc[: 2 * high, "issue"] = True
+    assert "more than chance gives" in labelissues.summary(found)
+    found["issue"] = False
+    assert "0 of 2,000 labels are doubtful" in labelissues.summary(
+        found
+    ) and "no sign" in labelissues.summary(found)
+
+
+def test_a_label_that_is_never_drawn_does_no_harm():
+    scores = np.column_stack([np.linspace(0.1, 0.9, 50), 1 - np.linspace(0.1, 0.9, 50), np.zeros(50)])
+    assert labelissues.by_chance(scores)[0] > 0
+    assert labelissues.by_chance(np.tile([1.0, 0, 0], (9, 1))) == (0, 0)
