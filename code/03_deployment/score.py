@@ -101,12 +101,27 @@ def _return_memory():
 
 
 def _find_model():
-    """Return the folder of model.onnx: in AZUREML_MODEL_DIR (Azure's registered model), else the bundle."""
+    """Return the folder of model.onnx: in AZUREML_MODEL_DIR (Azure's registered model) where it is set, else here."""
     mounted = os.environ.get("AZUREML_MODEL_DIR")
-    found = sorted(Path(mounted).rglob("model.onnx")) if mounted else []
+    if not mounted:
+        return HERE
+    found, seen = [], set()
+    for folder, below, files in os.walk(mounted, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in seen:  # a link to where we have been
+            below.clear()
+        elif "model.onnx" in files:
+            found.append(Path(folder))
+        seen.add(real)
     if len(found) > 1:
-        raise RuntimeError(f"which model? AZUREML_MODEL_DIR holds {', '.join(map(str, found))}")
-    return found[0].parent if found else HERE
+        raise RuntimeError(f"which model? AZUREML_MODEL_DIR holds one in {', '.join(map(str, found))}")
+    if not found:
+        there = "which holds no model.onnx" if os.path.isdir(mounted) else "which is no folder"
+        raise RuntimeError(
+            f"AZUREML_MODEL_DIR is {mounted}, {there}: register the bundle's folder as the model, or unset the "
+            "variable to serve the model that lies beside score.py"
+        )
+    return found[0]
 
 
 @rawhttp

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 
 from . import __version__, transfer
 from .download import Download, DownloadReport, StoppedError, choose, labeller
-from .project import PROJECT_ROOT, redacted, secret
+from .project import PROJECT_ROOT, redacted, secret, user_path
 from .sample import SampleAdapter
 from .transfer import TransferError
 
@@ -265,7 +264,7 @@ class IsicArchive:
             If the archive cannot be listed, the disk is (or would be) full, or picture after picture is refused. What
             came until then is kept and in the error's ``report``.
         """
-        folder, started, label_of = Path(folder), time.monotonic(), labeller(label)
+        folder, started, label_of = user_path(folder), time.monotonic(), labeller(label)
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
         listing = Listing(self, query, limit if seed is None else None, collections)
         listing.begin()  # refuses a bad query before anything is written

@@ -16,7 +16,7 @@ from PIL import Image
 
 from . import pixels
 from .dataset import ImageDataset
-from .project import folder_name, listed
+from .project import folder_name, listed, user_path
 
 _T = np.linspace(0, 1, 24)
 BEZIER = np.stack([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], axis=1)
@@ -77,7 +77,7 @@ def augment_dataset(
         )
     if folder is None:
         return replace(dataset, augmenters=augmenters)
-    return _materialise(dataset, augmenters, Path(folder), seed)
+    return _materialise(dataset, augmenters, user_path(folder), seed)
 
 
 def _listed(augmenters):

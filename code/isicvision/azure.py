@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .bundle import read_card
 from .client import ServiceClient
-from .project import secret
+from .project import secret, sweep, user_path
 from .rehearsal import Rehearsal
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
     """
     where = "Azure portal > your workspace > Download config.json"
     try:
-        settings = json.loads(Path(config).read_text(encoding="utf-8"))
+        settings = json.loads(user_path(config).read_text(encoding="utf-8"))
         wanted = ("resource_group", "subscription_id", "workspace_name")
         missing = [name for name in wanted if not settings.get(name)]
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
 
     login = [secret(os.environ.get(name), name) for name in _LOGIN]
     return Workspace.from_config(
-        str(config), auth=ServicePrincipalAuthentication(*login) if all(login) else None
+        str(user_path(config)), auth=ServicePrincipalAuthentication(*login) if all(login) else None
     )
 
 
@@ -89,12 +89,14 @@ def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
         The last is a container instance (ACI) with one core and 2 GB; or, with the name of a Kubernetes
         `cluster` (AKS), one to three such replicas. Both ask for a key.
     """
+    bundle = user_path(bundle)
     _require_azureml()
     from azureml.core import Environment
     from azureml.core.model import InferenceConfig
     from azureml.core.webservice import AciWebservice, AksWebservice
 
     read_card(bundle)
+    sweep(bundle)
     environment = Environment.from_conda_specification("isicvision-service", str(Path(bundle, "conda.yml")))
     # asked for by Azure's own hosts
     environment.python.conda_dependencies.add_pip_package("azureml-defaults")
@@ -112,7 +114,11 @@ def register_bundle(bundle: str | Path, workspace: Workspace | None, dry_run: bo
     card = read_card(bundle)
     (Rehearsal(f"Environment({environment.name!r})") if dry_run else environment).register(workspace)
     return _azureml(dry_run).Model.register(
-        workspace, str(bundle), card["id"], tags={"version": card["version"]}, description=card.get("caveat")
+        workspace,
+        str(user_path(bundle)),
+        card["id"],
+        tags={"version": card["version"]},
+        description=card.get("caveat"),
     )
 
 
@@ -225,5 +231,5 @@ def build_image(
     )
     package.wait_for_creation(show_output=True)
     if folder is not None:
-        package.save(str(folder))
+        package.save(str(user_path(folder)))
     return package

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .network import SharedDropout
-from .project import redacted, sha256
+from .project import redacted, sha256, user_path
 from .settings import is_whole
 
 BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
@@ -109,7 +109,7 @@ class Backbone:
         mirror = os.environ.get(MIRROR, "")
         in_folder = mirror and "://" not in mirror
         if in_folder and not file.is_file():
-            file = origin = Path(mirror).expanduser() / file_name
+            file = origin = user_path(mirror) / file_name
         elif mirror:
             origin = f"{mirror.rstrip('/')}/{file_name}"
         if file.is_file():
@@ -259,7 +259,7 @@ def _lite0_state():
 
 
 def _read(path):
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise WeightsError(
             f"there is no file {path}; weights= is 'imagenet', None or the path of a weights file"

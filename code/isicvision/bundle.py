@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pixels
-from .project import PROJECT_ROOT, sha256
+from .project import PROJECT_ROOT, is_stray, sha256, user_path
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # config.json, logging.json and swagger.json are missing here for a reason: Azure's server takes them for its own
 _FILES = "model.onnx model.onnx.data model.json pixels.py requirements.txt conda.yml Dockerfile"
 _SCRIPTS = "score.py requestlog.py page.html"  # as they are in code/03_deployment
+_COPIED = f"model.onnx* model.json pixels.py {_SCRIPTS}"  # into the image, and no stray file
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
 _CONDA = """\
@@ -39,7 +40,7 @@ FROM python:3.11-slim
 WORKDIR /service
 COPY requirements.txt .
 RUN pip install --no-cache-dir --requirement requirements.txt && useradd --create-home service
-COPY . .
+COPY {files} ./
 USER service
 # one process answers several requests at a time, so that it is found healthy while it scores
 ENV GUNICORN_CMD_ARGS="--threads 8"
@@ -56,7 +57,8 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     Parameters
     ----------
     folder
-        New, empty, or an earlier bundle, which is replaced. Anything else raises ValueError.
+        New, empty, or an earlier bundle, which is replaced, with what a file manager or JupyterLab left in it. Anything
+        else raises ValueError.
 
     Returns
     -------
@@ -72,8 +74,10 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
         raise FileNotFoundError(
             f"{script} is missing: install isicvision from its repository, pip install -e ."
         )
-    target = Path(folder).resolve()
-    strange = {path.name for path in target.glob("*")} - {*_FILES.split(), *_SCRIPTS.split(), "__pycache__"}
+    folder = user_path(folder)
+    target = folder.resolve()
+    strange = {path.name for path in target.glob("*") if not is_stray(path.name)}
+    strange -= {*_FILES.split(), *_SCRIPTS.split()}
     if strange or target.is_file():
         raise ValueError(f"{folder} holds {min(strange, default='a file')}, no bundle: choose another folder")
 
@@ -101,16 +105,16 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
         requirements = [f"{name}=={version}" for name, version in pins.items()]
         (new / "requirements.txt").write_text("\n".join(requirements) + "\n")
         (new / "conda.yml").write_text(_CONDA + "".join(f"  - {each}\n" for each in requirements))
-        (new / "Dockerfile").write_text(_DOCKERFILE)
+        (new / "Dockerfile").write_text(_DOCKERFILE.format(files=_COPIED))
         if target.exists():
             target.rename(Path(temporary) / "old")
         new.rename(target)
-    return Path(folder)
+    return folder
 
 
 def read_card(bundle: str | Path) -> dict:
     """Return the content of the bundle's model.json: dict; raise FileNotFoundError if it is no bundle."""
     try:
-        return json.loads(Path(bundle, "model.json").read_text())
+        return json.loads((user_path(bundle) / "model.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{bundle} is no bundle: build_bundle(model, folder) makes one") from None

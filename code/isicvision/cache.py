@@ -26,7 +26,7 @@ import PIL
 from numpy.typing import DTypeLike
 
 from . import pixels
-from .project import listed
+from .project import listed, user_path
 
 LIMIT = 20
 """GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
@@ -38,8 +38,8 @@ DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 def folder() -> Path:
     """Return where the cache lies: ISICVISION_CACHE, else ``isicvision`` in the user's own cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ISICVISION_CACHE") or Path(home) / "isicvision")
+    home = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return user_path(os.environ.get("ISICVISION_CACHE") or home / "isicvision")
 
 
 class Arrays:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from . import datareport, record
 from .dataset import ImageDataset
-from .project import replacing
+from .project import replacing, user_path
 from .settings import Settings
 
 
@@ -33,7 +33,7 @@ def model_card(folder: str | os.PathLike) -> Path:
     FileNotFoundError, ValueError
         If there is no model, a file cannot be read, or run.json is of another model.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     path, of_run = folder / "model.json", folder / record.FILE
     try:
         model = json.loads(path.read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
     }
     found = datareport.proposals(dataset, datareport.findings(dataset))
     return _write(
-        Path(path),
+        user_path(path),
         "data_card.md.j2",
         dataset=dataset,
         groups=table["group"].nunique(),

@@ -34,7 +34,7 @@ from .batches import forward
 from .evaluation import check_threshold
 from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
-from .project import as_label, listed, sha256
+from .project import as_label, is_stray, listed, sha256, user_path
 from .settings import Settings, is_number, is_whole, plain
 
 if TYPE_CHECKING:
@@ -420,6 +420,7 @@ class ImageClassifier:
                 )
             about["validation"] = record.manifest(validation)
             validation = (seen, self._targets(validation, "validation"))
+        checkpoint = user_path(checkpoint) if checkpoint else None
         if checkpoint and settings.members > 1 and not Path(checkpoint, "checkpoint.safetensors").exists():
             for left in sorted(Path(checkpoint).glob("member*/checkpoint.safetensors")):
                 raise ValueError(
@@ -744,10 +745,12 @@ class ImageClassifier:
                 raise ValueError(
                     f"card[{name!r}] cannot be saved: it may hold text, finite numbers, lists and dicts, not {value!r}"
                 ) from error
-        given, folder = Path(folder), Path(folder).resolve()  # the folder itself, not a link to it or "."
+        given = user_path(folder)
+        folder = given.resolve()  # the folder itself, not a link to it or "."
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; choose a folder for the model")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").exists():
+        holds_files = folder.is_dir() and any(not is_stray(path.name) for path in folder.iterdir())
+        if holds_files and not (folder / "model.json").exists():
             raise ValueError(f"{folder} holds files that are no model; choose another folder")
         _put_back(folder)
         new = folder.with_name(f".{folder.name}.new")
@@ -788,7 +791,7 @@ class ImageClassifier:
             If a file is damaged, or not the one that was saved; or if classifier.skops holds types that scikit-learn
             does not define: they might run any code.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         _put_back(folder)
         if not (folder / "model.json").exists():
             raise FileNotFoundError(f"{folder} holds no model (no model.json): train one and save it there")

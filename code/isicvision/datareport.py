@@ -14,7 +14,7 @@ import pandas as pd
 
 from . import duplicates
 from .dataset import ImageDataset
-from .project import replacing
+from .project import replacing, user_path
 from .quality import MEANINGS, MEASURES
 from .reading import GROUP_COLUMNS, PICTURE_COLUMNS
 
@@ -425,7 +425,7 @@ def write(
     """
     from . import plots
 
-    folder, table = Path(folder), dataset.table
+    folder, table = user_path(folder), dataset.table
     kept = dataset if kept is None else kept
     folder.mkdir(parents=True, exist_ok=True)
     before = table.set_index("path")["label"].loc[kept.paths]

@@ -16,6 +16,7 @@ import requests
 
 from .bundle import read_card
 from .client import ServiceClient
+from .project import user_path
 
 # gunicorn's own configuration, in Python. The process that called deploy_local holds the other end of the
 # pipe, which closes when that process ends, however it ends: no service outlives a killed notebook.
@@ -47,7 +48,9 @@ class LocalService(ServiceClient):
         self.log = Path(self._folder.name, "log.txt")
         with socket.create_server(("127.0.0.1", 0)) as listener:
             super().__init__(f"http://127.0.0.1:{listener.getsockname()[1]}/score")
-            self._process, pipe = self._start(Path(bundle).resolve(), workers, threads, listener.fileno())
+            self._process, pipe = self._start(
+                user_path(bundle).resolve(), workers, threads, listener.fileno()
+            )
         self._session.trust_env = False  # the user's proxy does not lead to this machine
         self._end = weakref.finalize(self, _end, self._process, pipe)  # runs at this process's exit, too
         with ExitStack() as failed:  # Ctrl-C too must leave no server behind

@@ -19,6 +19,7 @@ import onnxruntime
 
 from .batches import BATCH
 from .familiarity import WithDistance
+from .project import user_path
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -29,7 +30,7 @@ TOLERANCE = 1e-4
 
 def write_onnx(model: ImageClassifier, path: str | Path) -> Path:
     """Write an `ImageClassifier` to `path`; see `ImageClassifier.to_onnx`, which calls this."""
-    path = Path(path)
+    path = user_path(path)
     if model.card["training"] is None and model.classifier is not None:
         raise RuntimeError("the model is not trained yet: call fit first")
     names, module = ["scores" if model.classifier is None else "features"], model.scoring_module()

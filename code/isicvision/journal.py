@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from .project import OWN_FILES, replacing
+from .project import OWN_FILES, is_stray, replacing
 
 NAME = OWN_FILES[0]
 FIRST_COLUMNS = ("isic_id", "label", "file", "attribution", "copyright_license")
@@ -94,7 +94,7 @@ class Journal:
         credits = self.folder / "attribution.txt"
         if credits.is_file() and credits.read_text(encoding="utf-8").startswith(_headline(source)):
             return  # of this archive, its journal was lost
-        if any(not path.name.startswith(".") for path in self.folder.iterdir()):
+        if any(not path.name.startswith(".") and not is_stray(path.name) for path in self.folder.iterdir()):
             raise ValueError(
                 f"{self.folder} holds pictures of another origin, or files that no download put there: choose "
                 "another folder"

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from .bundle import read_card
-from .project import as_label
+from .project import as_label, user_path
 
 ENOUGH = 50  # pictures: fewer say nothing of a distribution
 SURE = 0.01  # p-values up to it count
@@ -94,7 +94,7 @@ def drift(
 def _read(log):
     """Yield the lines of JSON about requests, also where a platform has put words before them."""
     if isinstance(log, (str, os.PathLike)):
-        log = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+        log = user_path(log).read_text(encoding="utf-8", errors="replace").splitlines()
     for line in log:
         try:
             found = json.loads(line[line.index("{") :])

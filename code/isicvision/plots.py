@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import pixels
+from .project import user_path
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -227,9 +228,10 @@ def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
 
 def save(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a figure to a file and close it, so that a notebook does not show it a second time; return the path."""
+    path = user_path(path)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    return Path(path)
+    return path
 
 
 def grid(
@@ -685,7 +687,7 @@ Positive label: {html.escape(evaluation.positive)}.</p>{table}
 <h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{encode(figure)}">
 </body></html>
 """
-    path = Path(path)
+    path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
 OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
 """What a download writes beside the folders of the labels: no label's folder has such a name."""
 
+_STRAYS = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", "@eadir"}
+_STRAYS |= {".ipynb_checkpoints", "__pycache__"}
 _MISSING = (
     ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
 )
@@ -40,12 +43,26 @@ def require(path: str | os.PathLike, made_by: str) -> Path:
 
     That is `made_by`, from the repository's root: ``"code/02_modeling/01_train.ipynb"``.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is not there yet. Run {made_by} first: it writes it. (`make run` runs them all.)"
         )
     return path
+
+
+def is_stray(name: str) -> bool:
+    """Say whether a system or a program leaves files of this name in any folder: Finder, Explorer, JupyterLab, …."""
+    return name.lower() in _STRAYS or name.startswith(("._", ".nfs", ".~lock."))
+
+
+def sweep(folder: str | os.PathLike) -> None:
+    """Delete what `is_stray` from a folder of ours, at any depth, so that no upload carries it."""
+    for path in [path for path in Path(folder).rglob("*") if is_stray(path.name)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def user_path(path: str | os.PathLike) -> Path:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from . import __version__, cache, datareport
-from .project import PROJECT_ROOT, replacing
+from .project import PROJECT_ROOT, replacing, user_path
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -139,7 +139,7 @@ def write(
         "metrics": None,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = Path(folder) / FILE
+    path = user_path(folder) / FILE
     _write(path, run)
     return path
 
@@ -159,7 +159,7 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
     Where only some diagnoses were confirmed in a way that occurs with every label (`datareport.confirmed_alike`), the
     ROC AUC of those pictures stands beside that of all, and their number.
     """
-    path = Path(folder) / FILE
+    path = user_path(folder) / FILE
     run = read(path)
     table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
     run["metrics"] = {
@@ -181,7 +181,7 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
 
 def read(path: str | Path) -> dict:
     """Read a run record: dict. FileNotFoundError or ValueError says that there is none at `path`."""
-    path = Path(path)
+    path = user_path(path)
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

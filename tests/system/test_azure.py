@@ -1,5 +1,6 @@
 """Azure, as far as it needs no account: the real libraries' objects and signatures, with nothing behind them."""
 
+import importlib
 import json
 import os
 import pty
@@ -697,3 +698,21 @@ def test_a_batch_answers_what_the_service_answers(bundle, tmp_path):
         sound = [n for n in range(11) if n != 3]
         answers = [service.score(pictures[n]) for n in sound]
     assert [rows[n]["scores"] for n in sound] == [answer["scores"] for answer in answers]
+
+
+def test_a_batch_finds_the_bundle_below_a_link_and_refuses_none_or_two(bundle, tmp_path, monkeypatch):
+    code = yaml.safe_load((FILES / "batch-deployment.yml").read_text())["code_configuration"]["code"]
+    monkeypatch.setattr(sys, "path", [str(FILES / code), *sys.path])
+    batch_score = importlib.import_module("batch_score")
+    monkeypatch.setattr(batch_score.importlib, "import_module", lambda _: mock.Mock())
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(mounted))
+    with pytest.raises(RuntimeError, match="score.py is in no folder"):
+        batch_score.init()
+    (mounted / "1").symlink_to(bundle, target_is_directory=True)
+    batch_score.init()
+    assert sys.path[0] == str(mounted / "1")
+    shutil.copytree(bundle, mounted / "2")
+    with pytest.raises(RuntimeError, match="score.py is in .*mounted/[12], .*mounted/[12]"):
+        batch_score.init()

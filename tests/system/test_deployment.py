@@ -1,12 +1,14 @@
 """The service's contract, against Azure's own inference server on this machine."""
 
 import base64
+import fnmatch
 import http.server
 import importlib.util
 import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -319,6 +321,25 @@ def test_run_methods_and_forms(score):
     assert run(score, content_type="image/jpeg", **gone)[0] == 400
 
 
+@pytest.mark.parametrize(
+    "stray", [".DS_Store", ".ipynb_checkpoints/x.py", "Thumbs.db", "desktop.ini", "__pycache__/x"]
+)
+def test_a_bundle_that_was_looked_into_is_built_again_without_what_that_left(tmp_path, stray):
+    folder = build_bundle(StandIn(), tmp_path / "bundle")
+    expected = {path.name for path in folder.iterdir()}
+    (folder / stray).parent.mkdir(exist_ok=True)
+    (folder / stray).touch()
+    build_bundle(StandIn(), folder)
+    assert {path.name for path in folder.iterdir()} == expected
+    copied = re.search("^COPY (model.*) ./$", (folder / "Dockerfile").read_text(), re.MULTILINE)[1].split()
+    needed = expected - {"requirements.txt", "conda.yml", "Dockerfile"}
+    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in copied) for name in needed)
+    assert not any(fnmatch.fnmatch(stray.split("/")[0], pattern) for pattern in copied)
+    (folder / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"notes\.txt"):
+        build_bundle(StandIn(), folder)
+
+
 def test_init_takes_the_registered_model(bundle, tmp_path, monkeypatch):
     registered = build_bundle(StandIn(seed=5), tmp_path / "models" / "isicvision" / "1" / "bundle")
     module = load_score(bundle)
@@ -330,7 +351,31 @@ def test_init_takes_the_registered_model(bundle, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="which model"):
         module.init()
 
-    monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path / "empty"))
+    link = tmp_path / "mount" / "1"
+    link.parent.mkdir()
+    link.symlink_to(registered.parent, target_is_directory=True)
+    (link.parent / "again").symlink_to(link.parent, target_is_directory=True)  # round in a circle
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(link.parent))
+    module.init()
+    assert module.card == json.loads((registered / "model.json").read_text())
+
+
+@pytest.mark.parametrize("there", ["missing", "empty", "file", "strays"])
+def test_a_registered_model_that_is_not_there_is_never_replaced_by_the_packed_one(
+    bundle, tmp_path, monkeypatch, there
+):
+    place = tmp_path / there
+    if there == "file":
+        place.touch()
+    elif there != "missing":
+        place.mkdir()
+    if there == "strays":
+        shutil.copytree(bundle, place / ".ipynb_checkpoints")
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(place))
+    with pytest.raises(RuntimeError, match=f"AZUREML_MODEL_DIR is {place}, which .* or unset the variable"):
+        load_score(bundle).init()
+    monkeypatch.setenv("AZUREML_MODEL_DIR", "")
+    module = load_score(bundle)
     module.init()
     assert module.card == json.loads((bundle / "model.json").read_text())
 

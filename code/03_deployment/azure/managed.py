@@ -30,6 +30,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
+from isicvision.project import sweep  # noqa: E402
 from isicvision.rehearsal import Rehearsal  # noqa: E402
 
 DEPLOYMENTS = ("blue", "green")
@@ -93,6 +94,7 @@ def connect(config, dry_run=False):
 
 def deploy(azure, endpoint, name, bundle):
     """Create the endpoint if there is none, and create or replace its deployment `name`."""
+    sweep(bundle or HERE / yaml.safe_load((HERE / f"deployment-{name}.yml").read_text())["model"]["path"])
     endpoints = azure.workspace.online_endpoints
     if endpoint not in [each.name for each in endpoints.list()]:
         entity = azure.load_online_endpoint(HERE / "endpoint.yml", params_override=[{"name": endpoint}])

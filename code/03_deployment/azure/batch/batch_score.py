@@ -16,8 +16,13 @@ score = None  # the module, set by init
 def init():
     """Load the bundle that Azure has mounted as the model."""
     global score
-    (script,) = Path(os.environ["AZUREML_MODEL_DIR"]).rglob("score.py")
-    sys.path.insert(0, str(script.parent))
+    mounted = os.environ["AZUREML_MODEL_DIR"]
+    folders = [folder for folder, _, files in os.walk(mounted, followlinks=True) if "score.py" in files]
+    if len(folders) != 1:
+        raise RuntimeError(
+            f"the model in {mounted} must be one bundle: score.py is in {', '.join(folders) or 'no folder'}"
+        )
+    sys.path.insert(0, folders[0])
     score = importlib.import_module("score")
     score.init()
 
