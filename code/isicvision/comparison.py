@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import overload
 
 import numpy as np
 import pandas as pd
@@ -10,11 +12,14 @@ from scipy import stats
 
 from .evaluation import PREFIX, Evaluation
 from .intervals import interval
+from .metrics import BLOCK
 
 FEWEST = 10
 """Positive lesions, and others, below which nothing is said of a slice."""
 RATE = 0.05
-"""How often, at most, any slice of a column is flagged by chance alone."""
+"""How often, at most, any slice of the columns looked at is flagged by chance alone."""
+PERMUTATIONS = 1999
+"""How often values are exchanged between lesions to see what differences chance makes."""
 BANDS = 4
 """Into so many bands of as many pictures a column of numbers is cut."""
 
@@ -95,7 +100,11 @@ def _delong(first, second):
     return float(2 * stats.norm.sf(abs(difference) / np.sqrt(variance)))
 
 
-def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.DataFrame:
+@overload
+def slices(evaluation: Evaluation, column: str, metric: str = ...) -> pd.DataFrame: ...
+@overload
+def slices(evaluation: Evaluation, column: Iterable[str], metric: str = ...) -> list[pd.DataFrame]: ...
+def slices(evaluation, column, metric="roc_auc"):
     """Evaluate each value of a metadata column by itself, against all other pictures.
 
     Of more than two labels the positive one is told from the rest.
@@ -105,53 +114,98 @@ def slices(evaluation: Evaluation, column: str, metric: str = "roc_auc") -> pd.D
     column
         Of its table, such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into
         `BANDS` bands. Bands and ordered categories (`skintone.estimate`) keep their order, other values are sorted.
+        Give all columns that you look at as one list, since each of them is one more chance of a false alarm.
 
     Returns
     -------
-    pandas.DataFrame
+    pandas.DataFrame, or for several columns a list of them
         A row a value (missing ones too): ``pictures``, ``lesions``, ``positive`` (lesions), the metric as ``value``
-        with its 95 % interval, the ``difference`` to all other pictures, and ``p_value``: of that difference, by its
-        bootstrap variance, after Holm's allowance for the number of values (A simple sequentially rejective multiple
-        test procedure, 1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to
-        say"`` with fewer than `FEWEST` positive or other lesions.
+        with its 95 % interval, the ``difference`` to all other pictures, and its ``p_value``: how often the difference
+        is as large when lesions of the same label exchange their values at random (`PERMUTATIONS` times), after Holm's
+        allowance for the number of values in all columns (A simple sequentially rejective multiple test procedure,
+        1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to say"`` with
+        fewer than `FEWEST` positive or other lesions.
 
     Raises
     ------
     ValueError
         If there is no such column.
     """
-    if column not in evaluation.table:
-        raise ValueError(f"no column {column!r}; there are: {', '.join(evaluation.table.columns)}")
+    columns = [column] if isinstance(column, str) else [*column]
+    for name in columns:
+        if name not in evaluation.table:
+            raise ValueError(f"no column {name!r}; there are: {', '.join(evaluation.table.columns)}")
     if len(evaluation.classes) > 2:
         evaluation = evaluation.against(evaluation.positive)
-    table = evaluation.table
-    values = table[column]
+    values = [_values(evaluation.table[name]) for name in columns]
+    tables = [_by_value(evaluation, each, metric) for each in values]
+    judged = [table.index[table["difference"].notna()] for table in tables]
+    members = [given == value for given, names in zip(values, judged, strict=True) for value in names]
+    p_values = _holm(pd.Series(_permuted(evaluation, members, metric)))
+    for table, names in zip(tables, judged, strict=True):
+        table["p_value"] = p_values.iloc[: len(names)].set_axis(names).reindex(table.index)
+        p_values = p_values.iloc[len(names) :]
+        table["verdict"] = np.where(table["p_value"] < RATE, "differs", "no difference seen")
+        table.loc[table["p_value"].isna(), "verdict"] = "too few to say"
+        table.attrs["positive"] = evaluation.positive  # for `plots.slices`
+    return tables[0] if isinstance(column, str) else tables
+
+
+def _values(values):
+    """Turn a column into names of its values, numbers into bands if they are many: categorical Series."""
     if values.dtype.kind in "if" and values.nunique() > 10:
         values = pd.qcut(values, BANDS, duplicates="drop")
         first, *middle, last = values.cat.categories
         names = [f"over {band.left:g} to {band.right:g}" for band in middle]
         values = values.cat.rename_categories([f"up to {first.right:g}", *names, f"over {last.left:g}"])
-    values = _named(values)
+    return _named(values)
+
+
+def _by_value(evaluation, values, metric):
+    """Return what `slices` says of each value of one column, without the p-values: DataFrame."""
     rows = []
-    for value, part in table.groupby(values, observed=True):
+    for value, part in evaluation.table.groupby(values, observed=True):
         ours, theirs = (evaluation.where(each) for each in (values == value, values != value))
         lesions = part.groupby("group")["label"].agg(lambda labels: (labels == evaluation.positive).any())
         count, positive, reached = len(lesions), int(lesions.sum()), ours.metric(metric)
-        low, high, difference, p_value = [np.nan] * 4
-        enough = min(positive, count - positive) >= FEWEST and len(theirs.table)
-        if enough and not np.isnan(reached):
+        low, high, difference = [np.nan] * 3
+        if min(positive, count - positive) >= FEWEST and len(theirs.table):
             low, high = ours.interval(metric)
             difference = reached - theirs.metric(metric)
-            spread = np.sqrt(np.nanvar(ours.draws(metric)) + np.nanvar(theirs.draws(metric)))
-            p_value = 2 * stats.norm.sf(abs(difference) / max(spread, 1e-12))
-        rows.append((value, len(part), count, positive, reached, low, high, difference, p_value))
-    names = [column, "pictures", "lesions", "positive", "value", "low", "high", "difference", "p"]
-    found = pd.DataFrame(rows, columns=names).set_index(column)
-    found["p_value"] = _holm(found.pop("p"))
-    found["verdict"] = np.where(found["p_value"] < RATE, "differs", "no difference seen")
-    found.loc[found["p_value"].isna(), "verdict"] = "too few to say"
-    found.attrs["positive"] = evaluation.positive  # for `plots.slices`
-    return found
+        rows.append((value, len(part), count, positive, reached, low, high, difference))
+    names = [values.name, "pictures", "lesions", "positive", "value", "low", "high", "difference"]
+    return pd.DataFrame(rows, columns=names).set_index(values.name)
+
+
+def _permuted(evaluation, members, metric):
+    """Return how often the metric of `members` differs as much from that of the others by chance: a p-value for each.
+
+    `members` are pictures, a bool for each row of the table. A lesion takes the place of another one with the same
+    label; one with pictures of both labels that of another such one. The observed order counts as one more permutation
+    (Phipson and Smyth, Permutation p-values should never be zero, 2010).
+    """
+    rows, numbers = evaluation.rows_by_group
+    count = np.bincount(numbers)
+    positive = evaluation.arrays[0][:, evaluation.classes.index(evaluation.positive)]
+    label = np.bincount(numbers, positive) / count
+    label[(label > 0) & (label < 1)] = 2
+    home = np.argsort(label, kind="stable")
+    shares = [np.bincount(numbers, member.to_numpy()[rows]) / count for member in members]
+
+    def difference(share, lesions):
+        weights = share[lesions]
+        return np.abs(evaluation.weighted(metric, weights) - evaluation.weighted(metric, 1 - weights))
+
+    random, reached = np.random.default_rng(0), np.ones(len(shares))
+    observed = [difference(share, numbers[None]) for share in shares]
+    for start in range(0, PERMUTATIONS, BLOCK):
+        order = np.empty((min(BLOCK, PERMUTATIONS - start), len(count)), int)
+        order[:, home] = (label + random.random(order.shape)).argsort(axis=1)
+        lesions = order[:, numbers]
+        for number, share in enumerate(shares):
+            # one that is not defined counts against the difference
+            reached[number] += (~(difference(share, lesions) < observed[number] - 1e-12)).sum()
+    return reached / (PERMUTATIONS + 1)
 
 
 def _named(values):

@@ -253,8 +253,11 @@ class Evaluation:
             sensitivity, ``precision`` and ``npv`` are the positive and negative predictive value at this set's share of
             positives. Definitions: `metrics`.
         """
-        once = np.ones((1, len(self.table)))
-        return float(self._mean(name, self._compute(_family(name), once)[name])[0])
+        return float(self.weighted(name, np.ones((1, len(self.table))))[0])
+
+    def weighted(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """Return one metric for each row of weights: how much each picture counts, in the order of `rows_by_group`."""
+        return self._mean(name, self._compute(_family(name), weights)[name])
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return (low, high), the bootstrap interval of one metric over groups, or NaN twice if undefined.

@@ -90,6 +90,67 @@ def test_random_slices_are_rarely_flagged():
     assert flagged <= 5  # of 30; at a rate of 5 % more come once in some hundred tries
 
 
+def test_slices_of_a_high_recall_are_rarely_flagged():
+    flagged = 0
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        positive = np.arange(500) < 150
+        scores = np.where(positive, random.random(500) < 0.95, random.random(500) < 0.2) * 0.9
+        metadata = pd.DataFrame({"part": random.integers(0, 10, 500).astype(str)})
+        labels = np.where(positive, "malignant", "benign")
+        found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "part", "recall")
+        flagged += (found["verdict"] == "differs").any()
+    assert flagged <= 2  # of 12; a test by the bootstrap's variance flags a third
+
+
+def test_ten_of_ten_found_do_not_differ_from_95_of_100():
+    labels = np.repeat(["malignant", "benign"], [110, 110])
+    scores = np.where(np.arange(220) < 105, 0.9, 0.1)
+    metadata = pd.DataFrame({"part": np.where(np.arange(220) % 110 < 10, "a", "b")})
+    found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "part", "recall")
+    assert found.loc["a", "value"] == 1 and (found["verdict"] == "no difference seen").all()
+
+
+def test_slices_that_are_all_perfect_do_not_differ():
+    labels = np.resize(["benign", "malignant"], 120)
+    metadata = pd.DataFrame({"part": np.resize(["a", "a", "b", "b", "c", "c"], 120)})
+    evaluation = Evaluation.from_scores(labels, (labels == "malignant") * 0.9, metadata=metadata)
+    for metric in ("recall", "roc_auc"):
+        found = comparison.slices(evaluation, "part", metric)
+        assert (found["verdict"] == "no difference seen").all() and (found["p_value"] == 1).all()
+
+
+def test_each_further_column_makes_a_flag_harder_to_earn():
+    labels, scores, metadata = made(600, sites=["arm", "back"])
+    random = np.random.default_rng(8)
+    bad = (metadata["site"] == "arm").to_numpy()
+    scores[bad] = random.random(bad.sum())
+    for number in range(4):
+        metadata[f"chance {number}"] = random.integers(0, 4, 600).astype(str)[metadata["group"].astype(int)]
+    evaluation = Evaluation.from_scores(labels, scores, metadata=metadata)
+    alone = comparison.slices(evaluation, "site")
+    tables = comparison.slices(evaluation, ["site", *(f"chance {number}" for number in range(4))])
+    assert [table.index.name for table in tables[:2]] == ["site", "chance 0"]
+    figures = [name for name in alone if name not in ("p_value", "verdict")]
+    pd.testing.assert_frame_equal(tables[0][figures], alone[figures])
+    one, many = alone.loc["arm", "p_value"], tables[0].loc["arm", "p_value"]
+    assert many > 8 * one  # some 18 values are looked at in place of 2
+    assert alone.loc["arm", "verdict"] == "differs"
+    assert tables[0].attrs["positive"] == "malignant"
+    assert comparison.slices(evaluation, []) == []
+
+
+def test_lesions_whose_pictures_differ_in_label_or_value_are_exchanged_as_wholes():
+    labels, scores, metadata = made(400)
+    metadata["tone"] = np.resize(["light", "dark", "dark"], 400)  # changes within lesions
+    labels = np.where(np.arange(400) % 20 == 0, "malignant", labels)
+    found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "tone")
+    assert found["p_value"].between(1 / (comparison.PERMUTATIONS + 1), 1).all()
+    order = np.random.default_rng(3).permutation(400)
+    shuffled = Evaluation.from_scores(labels[order], scores[order], metadata=metadata.iloc[order])
+    pd.testing.assert_frame_equal(comparison.slices(shuffled, "tone"), found)
+
+
 def test_numbers_are_cut_into_bands_and_missing_ones_are_a_slice():
     labels, scores, metadata = made(600)
     metadata["age"] = np.random.default_rng(5).integers(20, 90, len(labels)).astype(float)
