@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from .evaluation import PREFIX, Evaluation
-from .intervals import interval
+from .intervals import interval, of_agreement, same
 from .metrics import BLOCK
 
 FEWEST = 10
@@ -57,6 +57,9 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     drawn = first.draws(metric) - second.draws(metric)
     without = first.jackknife(metric) - second.jackknife(metric)
     low, high = interval(difference, drawn, jackknife=without)
+    if same(drawn) and not np.array_equal(first.scores, second.scores):  # all right in both, say
+        wide = of_agreement(0, min(each.lesions(metric) for each in (first, second)))[1]
+        low, high = max(difference - wide, -1), min(difference + wide, 1)
     alone = first.table["group"].is_unique and len(first.classes) == 2
     p_value = _delong(first, second) if metric == "roc_auc" and alone else float("nan")
     name = metric.replace("roc_auc", "ROC AUC").replace("_", " ")
@@ -104,7 +107,9 @@ def _delong(first, second):
 def slices(evaluation: Evaluation, column: str, metric: str = ...) -> pd.DataFrame: ...
 @overload
 def slices(evaluation: Evaluation, column: Iterable[str], metric: str = ...) -> list[pd.DataFrame]: ...
-def slices(evaluation, column, metric="roc_auc"):
+def slices(
+    evaluation: Evaluation, column: str | Iterable[str], metric: str = "roc_auc"
+) -> pd.DataFrame | list[pd.DataFrame]:
     """Evaluate each value of a metadata column by itself, against all other pictures.
 
     Of more than two labels the positive one is told from the rest.

@@ -201,10 +201,11 @@ def at_sensitivity(
             recall.append((draws * (called & positive)).sum(axis=1) / (draws @ positive))
             specificity.append((draws * (~called & ~positive)).sum(axis=1) / (draws @ ~positive))
     at = test.at(threshold)
-    rows = {
-        name: (at.metric(name), *interval(at.metric(name), np.concatenate(each)))
-        for name, each in (("recall", recall), ("specificity", specificity))
-    }
+    rows = {}
+    for name, drawn in (("recall", recall), ("specificity", specificity)):
+        # the chance in both sets is no less than that in one
+        ends = at.interval(name), interval(at.metric(name), np.concatenate(drawn))
+        rows[name] = (at.metric(name), *np.fmin(*ends)[:1], *np.fmax(*ends)[1:])
     return threshold, pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
@@ -247,11 +248,18 @@ def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
     values = count(*(evaluation.metric(name) for name in names))
     draws = count(*(evaluation.draws(name) for name in names))
     without = count(*(evaluation.jackknife(name) for name in names))
-    rows = {
-        name: (value, *interval(value, draws[name], jackknife=without[name]))
-        for name, value in values.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+    table = pd.DataFrame(values, index=["value", "low", "high"]).T
+    recall, specificity = (evaluation.interval(name) for name in names)
+    least, most = count(recall[0], specificity[1]), count(recall[1], specificity[0])
+    table.loc["found", ["low", "high"]] = least["found"], most["found"]
+    table.loc["missed", ["low", "high"]] = most["missed"], least["missed"]
+    table.loc["false_alarms", ["low", "high"]] = least["false_alarms"], most["false_alarms"]
+    low, high = interval(values["referred"], draws["referred"], jackknife=without["referred"])
+    for part in ("found", "false_alarms"):  # at least as wide as either part makes it
+        below, above = table.loc[part, ["low", "high"]] - values[part]
+        low, high = min(low, values["referred"] + below), max(high, values["referred"] + above)
+    table.loc["referred", ["low", "high"]] = low, high
+    return table
 
 
 def net_benefit(

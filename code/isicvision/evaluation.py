@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from . import metrics, tables
+from . import intervals, metrics, tables
 from .intervals import interval
 from .metrics import METRICS
 from .project import apart, as_label, counted, restored, stored
@@ -34,6 +34,8 @@ ROUNDING = 1e-6
 """How far a score may lie below 0 or above 1 and is taken for one rounded in 32 bits."""
 CALL_NONE = 1.001
 """The threshold above every score: no picture is called positive."""
+SHARES = ("accuracy", "recall", "specificity", "precision", "npv")
+AREAS = ("roc_auc", "partial_roc_auc", "average_precision")
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
 
 
@@ -260,20 +262,69 @@ class Evaluation:
         return self._mean(name, self._compute(_family(name), weights)[name])
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Return (low, high), the bootstrap interval of one metric over groups, or NaN twice if undefined.
+        """Return (low, high), the interval of one metric over groups, or NaN twice if undefined.
 
         Lesions, not pictures, are drawn with replacement, `metrics.RESAMPLES` times with a fixed seed, because pictures
-        of one lesion resemble each other; for the method see `interval`. Where no draw differs (every lesion is right,
-        say) the interval has no width, which is no sign of certainty.
+        of one lesion resemble each other; for the method see `intervals.interval`. Where every draw agrees (all lesions
+        are right, say) it is `intervals.of_agreement`, and of shares with few lesions on one side `intervals.of_share`.
+        Fewer than `metrics.FEWEST` positive lesions are too few for one of ``partial_roc_auc``.
         """
-        of_draws, without, folded = self.draws(name), self.jackknife(name), name == "ece"
-        low, high = interval(self.metric(name), of_draws, level, without, folded)
+        value = self.metric(name)
+        if np.isnan(value) or (name == "partial_roc_auc" and self.lesions("recall") < metrics.FEWEST):
+            return float("nan"), float("nan")
+        drawn, lesions = self.draws(name), self.lesions(name)
+        if intervals.same(drawn):
+            if (
+                name in AREAS and (self.scores == self.scores[0]).all()
+            ):  # then it says so, whatever the lesions
+                return value, value
+            worst = -np.log(np.finfo(float).eps) if name == "log_loss" else 1.0
+            return intervals.of_agreement(value, lesions, level, worst)
+        without = self.jackknife(name)
+        if name in SHARES and (len(self.classes) == 2 or name == "accuracy"):
+            return intervals.of_share(value, drawn, lesions, level, without)
+        if (
+            name == "f1" and len(self.classes) == 2
+        ):  # of those that are positive or called so, the share that is both
+            shares = drawn / (2 - drawn), lesions, level, without / (2 - without)
+            low, high = intervals.of_share(value / (2 - value), *shares)
+            return 2 * low / (1 + low), 2 * high / (1 + high)
+        low, high = interval(value, drawn, level, without, name == "ece")
+        if name == "balanced_accuracy" and len(self.classes) == 2:  # at least as wide as either half makes it
+            for half in ("recall", "specificity"):
+                ends = np.subtract(self.interval(half, level), self.metric(half)) / 2
+                low, high = np.fmin(low, value + ends[0]), np.fmax(high, value + ends[1])
         return float(np.maximum(low, 0)), float(np.maximum(high, 0))  # no metric is negative
 
     def text(self, name: str) -> str:
-        """Return one metric with its 95 % interval in words, such as ``0.871 [0.840, 0.902]`` or ``undefined``."""
+        """Return one metric with its 95 % interval in words.
+
+        Such as ``0.871 [0.840, 0.902]``, ``1.000 [≥ 0.692]`` of an area that is 1, or why there is none.
+        """
         value, (low, high) = self.metric(name), self.interval(name)
-        return "undefined" if np.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        if np.isnan(value):
+            return "undefined"
+        if np.isnan(low):
+            return f"{value:.3f} (no interval: {self.lesions('recall')} of {metrics.FEWEST} positive lesions)"
+        if name in AREAS and value == 1:
+            return f"{value:.3f} [≥ {low:.3f}]"
+        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+    def lesions(self, name: str) -> int:
+        """Count the lesions that a metric rests on, of several kinds (labels, say) those of the rarest."""
+        true, predicted, _ = self.arrays
+        column = slice(None) if len(self.classes) > 2 else [self.classes.index(self.positive)]
+        actual, called = true[:, column] > 0, predicted[:, column] > 0
+        both_labels = [actual, ~actual]
+        kinds = dict.fromkeys(("balanced_accuracy", *AREAS), both_labels) | {
+            "recall": [actual],
+            "specificity": [~actual],
+            "precision": [called],
+            "npv": [~called],
+            "f1": [actual | called],
+        }
+        chosen = np.concatenate(kinds.get(name, [np.ones_like(actual)]), axis=1)
+        return min(len(np.unique(self.rows_by_group[1][rows])) for rows in chosen.T)
 
     def draws(self, name: str) -> np.ndarray:
         """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.

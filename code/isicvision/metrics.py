@@ -12,6 +12,8 @@ RESAMPLES, BAND_RESAMPLES = 2000, 500
 """Draws for an interval, and for the bands around a curve, where each place stands for its neighbours too."""
 SENSITIVITY = 0.8
 """The part of the ROC curve from this sensitivity on is what `partial_roc_auc` measures."""
+FEWEST = 30
+"""Positive lesions below which `partial_roc_auc` has no interval: it rests on a fifth of them."""
 BINS = 10
 """Of the expected calibration error."""
 PARTS = 200

@@ -37,6 +37,15 @@ def test_a_better_model_is_called_better_and_its_twin_is_not():
     assert np.isnan(found["p_delong"])  # pictures share lesions
 
 
+def test_two_models_that_are_right_about_all_few_lesions_may_differ():
+    labels = ["malignant"] * 10 + ["benign"] * 50
+    first, second = (Evaluation.from_scores(labels, [high] * 10 + [0.1] * 50) for high in (0.9, 0.8))
+    found = comparison.compare(first, second, "recall")
+    assert found["low"] < -0.3 and found["high"] > 0.3 and "do not say which" in found["sentence"]
+    same = comparison.compare(first, first, "recall")
+    assert (same["low"], same["high"]) == (0, 0)
+
+
 def test_the_order_of_the_pictures_makes_no_difference():
     labels, scores, metadata = made()
     first = Evaluation.from_scores(labels, scores, metadata=metadata)

@@ -139,6 +139,26 @@ def test_a_thousand_people_by_hand():
         decisions.per_thousand(Evaluation.from_scores(labels, scores), prevalence=5)
 
 
+def test_found_and_missed_lesions_are_as_uncertain_as_the_recall():
+    labels = ["malignant"] * 10 + ["benign"] * 90
+    evaluation = Evaluation.from_scores(labels, [0.9] * 10 + [0.9] * 9 + [0.1] * 81)
+    table, (low, _) = decisions.per_thousand(evaluation, prevalence=0.1), evaluation.interval("recall")
+    assert low < 0.7  # ten of ten
+    assert table.loc["found", ["low", "high"]].tolist() == pytest.approx([100 * low, 100])
+    assert table.loc["missed", ["low", "high"]].tolist() == pytest.approx([0, 100 - 100 * low])
+    assert table.loc["referred", "low"] <= table.loc["referred", "value"] - (100 - 100 * low)
+
+
+def test_the_chance_in_two_sets_is_no_less_than_in_one():
+    labels, scores = ["malignant"] * 10 + ["benign"] * 50, np.linspace(1, 0, 60)
+    validation, test = (Evaluation.from_scores(labels, each) for each in (scores, scores**2))
+    threshold, table = decisions.at_sensitivity(validation, test, 1.0)
+    at = test.at(threshold)
+    for name in ("recall", "specificity"):
+        low, high = at.interval(name)
+        assert table.loc[name, "low"] <= low and high <= table.loc[name, "high"]
+
+
 def test_net_benefit_by_hand():
     labels = ["malignant"] * 10 + ["benign"] * 90
     scores = [0.9] * 8 + [0.1] * 2 + [0.9] * 9 + [0.1] * 81

@@ -174,7 +174,9 @@ def test_intervals_enclose_the_value_and_stay_in_range_whatever_the_pictures(row
     for name in METRICS:
         with np.errstate(invalid="raise", divide="raise"):
             value, (low, high) = evaluation.metric(name), evaluation.interval(name)
-        if np.isnan(value):
+        if np.isnan(value) or (
+            name == "partial_roc_auc" and np.isnan(low)
+        ):  # of fewer than 30 positive lesions
             assert np.isnan(low) and np.isnan(high), name
         else:
             assert 0 <= low <= value <= high, name
@@ -189,6 +191,90 @@ def test_the_interval_of_the_calibration_error_reaches_below_what_chance_adds():
     low, high = evaluation.interval("ece")
     assert low < 0.01 < evaluation.metric("ece") < high
     assert np.quantile(evaluation.draws("ece"), 0.025) > evaluation.metric("ece") / 2
+
+
+def clopper_pearson(right, lesions):
+    return tuple(stats.binomtest(right, lesions).proportion_ci(method="exact"))
+
+
+def test_shares_of_lesions_that_are_all_right_have_the_exact_binomial_interval():
+    labels = ["malignant"] * 10 + ["benign"] * 50
+    evaluation = Evaluation.from_scores(labels, [0.9] * 10 + [0.1] * 50)
+    for name, lesions in {
+        "recall": 10,
+        "precision": 10,
+        "specificity": 50,
+        "npv": 50,
+        "accuracy": 60,
+    }.items():
+        assert evaluation.interval(name) == pytest.approx(clopper_pearson(lesions, lesions)), name
+    # five pictures of each lesion are not more lesions
+    many = Evaluation.from_scores(
+        np.repeat(labels, 5), np.repeat([0.9, 0.1], [50, 250]), np.repeat(np.arange(60), 5)
+    )
+    assert many.interval("recall") == pytest.approx(clopper_pearson(10, 10))
+    none = Evaluation.from_scores(labels, [0.1] * 60)
+    assert none.interval("recall") == pytest.approx(clopper_pearson(0, 10))
+    assert none.text("recall") == "0.000 [0.000, 0.308]"
+
+
+def test_where_every_draw_agrees_no_interval_is_without_width():
+    perfect = Evaluation.from_scores(["malignant"] * 10 + ["benign"] * 50, [1.0] * 10 + [0.0] * 50)
+    bound = clopper_pearson(10, 10)[0]  # ten pairs that share no lesion, all in order
+    for name in METRICS:
+        low, high = perfect.interval(name)
+        assert name == "partial_roc_auc" or high - low > 0.05, name
+    assert perfect.interval("roc_auc") == pytest.approx((bound, 1))
+    assert perfect.text("roc_auc") == f"1.000 [≥ {bound:.3f}]"
+    one = Evaluation.from_scores(["malignant", "benign"], [0.7, 0.2], groups=["a", "a"])
+    assert all(np.ptp(one.interval(name)) > 0.9 for name in ("accuracy", "roc_auc", "brier", "f1"))
+    three = np.resize(["a", "b", "c"], 30)
+    means = Evaluation.from_scores(three, np.eye(3)[np.arange(30) % 3], classes=["a", "b", "c"])
+    for name in ("recall", "balanced_accuracy", "roc_auc"):
+        assert means.interval(name) == pytest.approx((bound, 1)), name
+
+
+def test_half_of_what_is_all_right_makes_the_whole_as_wide():
+    labels = ["malignant"] * 10 + ["benign"] * 200
+    evaluation = Evaluation.from_scores(labels, [0.9] * 30 + [0.1] * 180)
+    value, (low, _) = evaluation.metric("balanced_accuracy"), evaluation.interval("balanced_accuracy")
+    assert low <= value - (1 - clopper_pearson(10, 10)[0]) / 2 + 1e-9
+
+
+def test_the_binomial_interval_takes_the_place_of_the_bootstrap_only_where_few_lesions_are_on_one_side():
+    for wrong, few in ((1, True), (4, True), (12, False)):
+        scores = np.where(np.arange(40) < wrong, 0.1, 0.9).tolist() + [0.1] * 60
+        evaluation = Evaluation.from_scores(["malignant"] * 40 + ["benign"] * 60, scores)
+        found, value = evaluation.interval("recall"), evaluation.metric("recall")
+        by_bootstrap = interval(value, evaluation.draws("recall"), jackknife=evaluation.jackknife("recall"))
+        assert (found == pytest.approx(by_bootstrap)) != few
+        if few:  # each lesion has one picture, so that it is nearly Clopper's and Pearson's
+            assert found == pytest.approx(clopper_pearson(40 - wrong, 40), abs=0.02)
+
+
+def test_few_positive_lesions_are_too_few_for_the_end_of_the_curve():
+    labels, scores = ["malignant"] * 29 + ["benign"] * 60, np.linspace(1, 0, 89)
+    few = Evaluation.from_scores(labels, scores)
+    assert np.isnan(few.interval("partial_roc_auc")).all()
+    assert few.text("partial_roc_auc") == "1.000 (no interval: 29 of 30 positive lesions)"
+    assert few.metrics()["value"].notna().all()
+    enough = Evaluation.from_scores(["malignant"] * 30 + ["benign"] * 59, scores)
+    assert not np.isnan(enough.interval("partial_roc_auc")).any()
+
+
+def test_a_high_recall_of_few_lesions_is_held_by_its_interval():
+    held, repeats = 0, 100
+    for seed in range(repeats):
+        random = np.random.default_rng(seed)
+        lesion = np.repeat(np.arange(60), random.integers(1, 5, 60))
+        sick = np.arange(60) < 10
+        found = random.random(60) < 0.95  # all pictures of a lesion or none
+        labels = np.where(sick, "malignant", "benign")[lesion]
+        low, high = Evaluation.from_scores(labels, np.where(sick & found, 0.9, 0.1)[lesion], lesion).interval(
+            "recall"
+        )
+        held += low <= 0.95 <= high
+    assert held / repeats >= 0.93  # by the bootstrap alone some 40 %
 
 
 def test_the_positive_label_can_be_chosen():
@@ -314,7 +400,7 @@ def test_the_order_of_the_rows_moves_no_interval(named):
         **{name: values[order] if named == "groups" else values.iloc[order] for name, values in more.items()},
     )
     for name in METRICS:
-        assert other.interval(name) == first.interval(name), name
+        assert np.array_equal(other.interval(name), first.interval(name), equal_nan=True), name
     assert other.bands().equals(first.bands())
 
 
