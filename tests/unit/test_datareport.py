@@ -59,6 +59,13 @@ def test_pictures_of_one_group_count_once_in_the_interval():
     assert many["high"] - many["low"] == pytest.approx(few["high"] - few["low"])
 
 
+def test_the_order_of_the_pictures_moves_no_interval():
+    first = tabled(200, value=lambda code, random: code + random.normal(size=len(code)))
+    shuffled = replace(first, table=first.table.sample(frac=1, random_state=0, ignore_index=True))
+    one, other = (area_of(datareport.associations(each), "value") for each in (first, shuffled))
+    assert (one["low"], one["high"]) == (other["low"], other["high"])
+
+
 def test_text_of_chance_tells_nothing_and_text_that_is_the_label_tells_all():
     dataset = tabled(
         chance=lambda code, random: random.choice([f"value {n}" for n in range(40)], len(code)),
