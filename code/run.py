@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -211,6 +212,7 @@ def main():
         try:
             run_one(path, wanted[path], outputs, pages, arguments.in_place)
         except KeyboardInterrupt:
+            warnings.simplefilter("ignore")  # of a kernel whose start was cut short
             print(f"\nStopped in {path}. {kept(path, outputs)}", file=sys.stderr)
             sys.exit(130)
     pages.finish(notebooks())

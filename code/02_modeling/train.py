@@ -169,7 +169,11 @@ if __name__ == "__main__":
         parameters, run = read(arguments)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    dataset = ImageDataset.from_folder(arguments.data) if arguments.data else None
+    dataset = None
+    if arguments.data:
+        dataset = ImageDataset.from_folder(arguments.data).check()  # a broken picture is found now
+        for path, reason in dataset.set_aside[["path", "reason"]].itertuples(index=False):
+            print(f"set aside: {path}: {reason}")
     beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
     if dataset is None:
         if run and not (beside / "dataset.csv").exists():

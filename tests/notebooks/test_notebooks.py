@@ -23,14 +23,14 @@ QUICK = {"IMAGE_SIZE": 96, "EPOCHS": 2, "LEARNING_RATE": 0.01, "SETTINGS": {"pre
 pytestmark = [pytest.mark.notebooks, pytest.mark.xdist_group("walk")]  # one process has the walk
 
 
-def run(name, outputs, **parameters):
+def run(name, outputs, cwd=None, **parameters):
     """Run one notebook with those of `parameters` that it has; return what its cells printed."""
     declared = papermill.inspect_notebook(str(ROOT / name))
     wanted = {key: value for key, value in parameters.items() if key in declared} | {"OUTPUTS": str(outputs)}
     target = outputs / "executed" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     result = papermill.execute_notebook(
-        str(ROOT / name), str(target), wanted, progress_bar=False, store_widget_state=False
+        str(ROOT / name), str(target), wanted, progress_bar=False, store_widget_state=False, cwd=cwd
     )
     texts = [
         o.get("text") or o.get("data", {}).get("text/plain", "")
@@ -106,6 +106,16 @@ def test_the_same_seed_gives_the_same_split_and_metrics(walk, tmp_path):
         for folder in (outputs, tmp_path)
     )
     assert first == second
+
+
+def test_a_notebook_opened_in_its_folder_reads_and_writes_what_make_run_does(tmp_path):
+    how = {"SOURCE": "sample_data", "LABEL_COLUMN": "diagnosis_1", "IMAGE_COLUMN": "isic_id"}
+    tables = []
+    for number, cwd in enumerate((None, ROOT / Path(NOTEBOOKS[0]).parent)):
+        for name in NOTEBOOKS[:2]:
+            run(name, tmp_path / str(number), cwd=cwd, **how)
+        tables.append((tmp_path / str(number) / "dataset.csv").read_text())
+    assert tables[0] == tables[1] and "\nsample_data/images/" in tables[0]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS[1:])

@@ -2,14 +2,18 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
 
-from isicvision import PROJECT_ROOT, ImageDataset
+from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset
+
+SCRIPT = PROJECT_ROOT / "code" / "02_modeling" / "train.py"
 
 JOB = """
 import sys, signal, os
@@ -139,3 +143,55 @@ assert resident() < before + 20
 @pytest.mark.skipif(sys.platform != "linux", reason="knows glibc only")
 def test_memory_of_large_tensors_is_kept_between_steps_and_given_back_at_the_end():
     subprocess.run([sys.executable, "-c", MEMORY], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs: 3", "no notebook has a parameter epochs; did you mean EPOCHS?"),
+        ("EPOCHS: 3", "LEARNING_RATE has 12 values for 3 epochs"),
+        ("SENSITIVITY: 90", "SENSITIVITY is a share .* did you mean 0.9?"),
+        ("SETTINGS: {label_smothing: 0.1}", "did you mean label_smoothing?"),
+        ("PREVALENCE: 5", "PREVALENCE is a share"),  # of another notebook
+        ("MODEL: model_featurs", "did you mean model_features?"),
+    ],
+)
+def test_the_job_refuses_what_make_run_refuses(content, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        runpy.run_path(str(SCRIPT))["read"](Namespace(parameters="p.yaml", rerun=None, outputs=tmp_path))
+
+
+def test_the_job_takes_a_file_that_make_run_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text("SOURCE: elsewhere\nSEED: 3\nL2: 1e-4\nWEIGHTS: None\nSLICES: [sex]")
+    job = runpy.run_path(str(SCRIPT))
+    parameters, _ = job["read"](Namespace(parameters="p.yaml", rerun=None, outputs=None))
+    assert parameters == job["PARAMETERS"] | {"SEED": 3, "L2": 0.0001, "WEIGHTS": None}
+
+
+def test_the_job_names_a_positive_label_that_no_image_has_before_the_training(folder, tmp_path):
+    (tmp_path / "p.yaml").write_text("POSITIVE: Malignant")
+    command = [sys.executable, SCRIPT, "--data", folder, "--parameters", tmp_path / "p.yaml"]
+    done = subprocess.run([*command, "--outputs", tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    assert done.stderr.splitlines()[-1] == (
+        "POSITIVE is 'Malignant', which no image is labelled; did you mean malignant? There are: benign, malignant"
+    )
+    assert "Traceback" not in done.stderr and "epoch" not in done.stdout
+
+
+def test_the_model_is_saved_before_it_is_calibrated(dataset, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no calibration today")
+
+    monkeypatch.setattr(ImageClassifier, "calibrate", fails)
+    job = runpy.run_path(str(SCRIPT))
+    quick = {"OUTPUTS": str(tmp_path), "IMAGE_SIZE": 64, "EPOCHS": 1, "LEARNING_RATE": 0.001}
+    with pytest.raises(RuntimeError, match="no calibration today"):
+        job["train"](job["PARAMETERS"] | quick | {"SETTINGS": {"precision": "fp32"}}, dataset)
+    assert len(ImageClassifier.load(tmp_path / "model").predict_proba(dataset)) == len(dataset)
+    notebook = json.loads(SCRIPT.with_name("01_train.ipynb").read_text(encoding="utf-8"))
+    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert code.index("model.fit(") < code.index("model.save(") < code.index("model.calibrate(")
