@@ -35,6 +35,15 @@ def colours(labels: Iterable[str]) -> dict[str, str]:
     return {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(labels)}
 
 
+def ink(colour: Sequence[float]) -> str:
+    """Return the one of black and white that can be read on `colour` (RGB from 0 to 1): a contrast of 4.5 at least.
+
+    By the relative luminance of WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance.
+    """
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.18 else "white"
+
+
 def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     """Draw pictures and groups (lesions) per label as bars."""
     counts = dataset.summary().drop(index="all")
@@ -491,10 +500,11 @@ def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     side = 1.2 + 0.9 * len(counts)
     ax = ax or plt.subplots(figsize=(side + 0.6, side), layout="constrained")[1]
     shares = counts.to_numpy() / np.maximum(counts.sum(axis=1).to_numpy()[:, None], 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts.to_numpy()):
-        colour = "white" if shares[row, column] > 0.6 else "black"
-        ax.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
+        share = shares[row, column]
+        colour = ink(image.cmap(share)[:3])
+        ax.text(column, row, f"{count}\n{share:.0%}", ha="center", va="center", color=colour)
     ax.set_xticks(range(len(counts)), counts.columns)
     ax.set_yticks(range(len(counts)), counts.index, rotation=90, va="center")
     ax.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix (n = {len(evaluation.table)})")

@@ -73,7 +73,9 @@ class _Pages(_Widget, abc.ABC):
     def __init__(
         self, controls: Sequence[ipywidgets.Widget], per_page: int, keys: Iterable[str] = ("z", "n", "p")
     ) -> None:
-        self.per_page = per_page
+        if not per_page == per_page // 1 >= 1:
+            raise ValueError(f"per_page is a whole number of 1 or more, not {per_page!r}")
+        self.per_page = int(per_page)
         self.page = 0
         self.grid = PictureGrid(side=SIDE, hotkeys=[*keys])
         self.grid.on_key(self.press)
@@ -360,9 +362,8 @@ class ResultsUI(_Pages):
             tooltip=f"score {evaluation.positive}",
             layout={"margin": "2px 2px 2px 1em"},
         )
-        of = _text(
-            self.range.tooltip
-        )  # a description would be set as mathematics where it holds dollar signs
+        # no description, which would be set as mathematics where a label holds dollar signs
+        of = _text(f"score {evaluation.positive}")
         has_gradient = model is not None and model.classifier is None
         self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=not has_gradient)
         hint = "what speaks for the predicted label" if has_gradient else "needs a fine-tuned model"
@@ -595,7 +596,7 @@ class ConfusionMatrixUI(_Widget):
                 button.tooltip = f"{true}, predicted {predicted}"
                 red, green, blue = (1 - share * (1 - end) for end in to_rgb(plots.COLOURS[0]))  # from white
                 button.style.button_color = to_hex((red, green, blue))
-                button.style.text_color = _ink((red, green, blue))
+                button.style.text_color = plots.ink((red, green, blue))
                 button.on_click(lambda _, cell=(true, predicted): self.show(*cell))
                 layout[row, column] = self.buttons[true, predicted] = button
         self.pictures = ResultsUI(evaluation, model, per_page)
@@ -816,15 +817,6 @@ def _text(text, width=200):
 def _short(label):
     """Cut a very long label off."""
     return label if len(label) <= 40 else f"{label[:39]}…"
-
-
-def _ink(colour):
-    """Return the one of black and white whose contrast to `colour`, RGB from 0 to 1, is at least 4.5 to 1.
-
-    By the relative luminance of WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance.
-    """
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
-    return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.18 else "white"
 
 
 def _drawn(figure, kind, alt):

@@ -9,6 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 
 from isicvision import Evaluation, ImageDataset, augment_dataset, comparison, datareport, decisions, plots
@@ -25,6 +27,32 @@ def evaluation(dataset):
     scores = np.linspace(0, 1, len(dataset))
     scores[[2, 20]] = 0.7, 0.2  # two mistakes
     return Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
+
+
+def contrast(one, other):
+    """The contrast of two colours, RGB from 0 to 1, as WCAG 2.2 has it."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@given(colour=st.tuples(*[st.floats(0, 1)] * 3))
+def test_text_on_any_colour_can_be_read(colour):
+    assert contrast(matplotlib.colors.to_rgb(plots.ink(colour)), colour) >= 4.5
+
+
+@pytest.mark.parametrize("wrong", range(11))
+def test_the_counts_of_a_confusion_matrix_can_be_read_on_any_shade(wrong):
+    scores = np.r_[np.full(10 - wrong, 0.9), np.full(wrong, 0.1), np.full(10, 0.1)]
+    ax = plots.confusion(Evaluation.from_scores([1] * 10 + [0] * 10, scores, classes=[0, 1]))
+    image = ax.images[0]
+    shades = image.cmap(image.norm(image.get_array()))[..., :3].reshape(-1, 3)
+    for text, shade in zip(ax.texts, shades, strict=True):
+        assert contrast(matplotlib.colors.to_rgb(text.get_color()), shade) >= 4.5
 
 
 def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evaluation):
