@@ -14,7 +14,7 @@ import pandas as pd
 
 from . import duplicates
 from .dataset import ImageDataset
-from .project import replacing, user_path
+from .project import printable, replacing, user_path
 from .quality import MEANINGS, MEASURES
 from .reading import GROUP_COLUMNS, PICTURE_COLUMNS
 
@@ -22,6 +22,7 @@ OWN = {
     "path": ("", "where the picture lies", "ImageDataset"),
     "label": ("", "what is to be learnt", "the folder or the label column, label_map and corrections"),
     "group": ("", "pictures that a split keeps together", "lesion_id, else patient_id, else path"),
+    "split": ("", "part of the source's own split", "the folders train, validation and test"),
 }
 FIELDS = {  # name: unit or kind of values, meaning, role
     "age": ("years", "age of the patient, rounded to 5", "patient"),
@@ -505,7 +506,7 @@ def write(
     }
     for name, parts in pages.items():
         with replacing(folder / f"{name}.md") as part:
-            part.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+            part.write_text(printable("\n\n".join(parts)) + "\n", encoding="utf-8")
     return [folder / f"{name}.md" for name in pages]
 
 

@@ -21,8 +21,9 @@ TINY, OVERSIZED = 64, 10_000
 """Pixels: a shorter side below the first shows no structures, a longer one above the second is no camera's."""
 
 
-def _no_rows():
-    return pd.DataFrame({"path": [], "reason": []}, dtype=str)
+def _reasons(paths=(), reasons=()):
+    """Return the table of what is set aside, fit to print: names of files need not be UTF-8."""
+    return pd.DataFrame({"path": [*map(printable, paths)], "reason": [*map(printable, reasons)]}, dtype=str)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ImageDataset:
     """
 
     table: pd.DataFrame
-    set_aside: pd.DataFrame = field(default_factory=_no_rows)
+    set_aside: pd.DataFrame = field(default_factory=_reasons)
     augmenters: tuple = ()
     notes: tuple[str, ...] = ()
 
@@ -54,13 +55,17 @@ class ImageDataset:
     def from_folder(
         cls, root: str | os.PathLike, group_column: str | None = None, sublabel_column: str | None = None
     ) -> ImageDataset:
-        """Index a folder that has one subfolder a label; a ``metadata.csv`` in it is joined by file name.
+        """Index a folder that has one subfolder a label; a ``metadata.csv`` in it or in these is joined by file name.
+
+        Where the subfolders are parts of a split (train, validation, test), the labels are those of the folders in
+        them, and the column ``split`` keeps the part. Columns of the metadata that are called as our own
+        (`reading.OWN_COLUMNS`) become ``metadata_NAME``.
 
         Parameters
         ----------
         group_column
-            Column of metadata.csv that says which pictures belong together. Default, and where it is empty:
-            ``lesion_id``, else ``patient_id``, else each picture stands alone.
+            Column of metadata.csv that says which pictures belong together, in any spelling. Default, and where it is
+            empty: ``lesion_id``, else ``patient_id``, else each picture stands alone.
         sublabel_column
             Column of metadata.csv with finer labels, the archive's ``diagnosis_3`` say: it becomes ``sublabel``, see
             `settings.Settings`.
@@ -70,14 +75,23 @@ class ImageDataset:
         FileNotFoundError
             If `root` is no folder or holds no picture in a subfolder.
         ValueError
-            If all pictures have one label, or a column is not in metadata.csv.
+            If all pictures have one label, the subfolders are no labels, a column is not in metadata.csv, or that fits
+            none of the images.
+
+        Warns
+        -----
+        UserWarning
+            Of what is set aside, of images without a row in the metadata, of rows that contradict each other, and of
+            labels or files whose names differ only in spelling.
         """
         root = folders.folder(root)
         files, unreadable, csvs = folders.walk(root)
         labels, parts = folders.arrange(root, files + unreadable)
         folders.warn_of_twins(root, files)
+        names = {label: as_label(label) for label in {*labels}}
         table = pd.DataFrame(
-            {"path": reading.below(root, files + unreadable), "label": [*map(as_label, labels)]}, dtype=str
+            {"path": reading.below(root, files + unreadable), "label": [names[label] for label in labels]},
+            dtype=str,
         )
         reasons = pd.Series(index=table.index, dtype=object)
         reasons[table["label"].isna()] = "it lies in no label's folder"
@@ -114,29 +128,41 @@ class ImageDataset:
         images
             Folder that holds the pictures, in subfolders or not. Default: the folder of `csv`.
         image_column
-            Column that names the picture, with or without its folder and its extension. Default: the first of
-            `PICTURE_COLUMNS` that is there.
+            Column that names the picture, with or without its folder and its extension. Default: the one of
+            `reading.PICTURE_COLUMNS` that fits most files. Names of columns fit in any spelling, see
+            `tables.find_column`.
         label_column
             Column that holds the label; or one column a label, of which each row marks one (with 1, x, …).
         group_column
             Column that says which pictures belong together. Default, and where it is empty: ``lesion_id``, else
             ``patient_id``, else each picture stands alone.
         label_map
-            Label in the file to label in the dataset. Rows with another label are set aside. Where it merges labels,
-            the column ``sublabel`` keeps those of the file, see `settings.Settings`.
+            Label in the file to label in the dataset, see `labelcolumns.apply_map`; None leaves a label out. Rows with
+            another label are set aside. Where it merges labels, the column ``sublabel`` keeps those of the file, see
+            `settings.Settings`.
         metadata
-            Second CSV file, whose further columns are joined by the picture's name (as it stands in `csv`).
+            Second CSV file, whose further columns are joined by the picture's name.
+
+        Columns that are called as our own (`reading.OWN_COLUMNS`) become ``metadata_NAME``, unless they are named here.
 
         Raises
         ------
         FileNotFoundError
             If a file is missing, or not one of the pictures is below `images`.
         ValueError
-            If a column is missing, `metadata` knows none of the pictures, or fewer than two labels are left.
+            If a column is missing, `metadata` knows none of the pictures, no label is in `label_map`, or fewer than two
+            labels are left.
+
+        Warns
+        -----
+        UserWarning
+            As `from_folder` does, and of labels that fit a key of `label_map` in another spelling.
         """
         csv = user_path(csv)
         one_hot = not isinstance(label_column, str)
         label_columns = [label_column] if isinstance(label_column, str) else [*dict.fromkeys(label_column)]
+        if not label_columns:
+            raise ValueError("label_column is an empty list: name a column for each label")
         rows = reading.read_table(csv, image_column, group_column, *([] if one_hot else label_columns))
         columns = [tables.require_column(rows, name, csv) for name in label_columns]
         images = folders.folder(csv.parent if images is None else images)
@@ -172,7 +198,7 @@ class ImageDataset:
     def _checked(cls, table, reasons, source, notes):
         """Set aside the rows that have a reason, refuse what cannot be learnt from, and say what was set aside."""
         keep = reasons.isna()
-        aside = pd.DataFrame({"path": table["path"], "reason": reasons}, dtype=str)[~keep]
+        aside = _reasons(table["path"][~keep], reasons[~keep])
         kept = table[keep].astype({"path": str, "label": str})
         kept["group"] = kept["group"].fillna(kept["path"]).astype(str)
         counts = kept["label"].value_counts()
@@ -219,11 +245,12 @@ class ImageDataset:
     def __repr__(self):
         counts = self.table["label"].value_counts().sort_index()
         said = ", ".join(f"{printable(label)} {count:,}" for label, count in counts.head(12).items())
-        groups = self.table["group"].nunique() if "group" in self.table else len(self)
+        alone = "group" not in self.table or (self.table["group"] == self.table["path"]).all()
+        groups = "unknown, no column names them" if alone else f"{self.table['group'].nunique():,}"
         lines = [
             f"ImageDataset: {counted(len(self), 'image')}",
             f"labels: {said or 'none'}" + f", and {len(counts) - 12} more" * (len(counts) > 12),
-            f"groups (lesions or patients): {groups:,}",
+            f"groups (lesions or patients): {groups}",
             f"columns: {textwrap.shorten(', '.join(map(str, self.table)), 200, placeholder=' …')}",
         ]
         lines += [f"set aside: {len(self.set_aside):,}"] * (len(self.set_aside) > 0)
@@ -383,7 +410,7 @@ class ImageDataset:
 
     def without(self, reasons: dict[str, str]) -> ImageDataset:
         """Set aside the pictures of `reasons`, a dict of path to reason."""
-        aside = pd.DataFrame({"path": [*reasons], "reason": [*reasons.values()]}, dtype=str)
+        aside = _reasons(reasons, reasons.values())
         keep = ~self.table["path"].isin(reasons.keys())
         return replace(
             self,

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import pixels
-from .project import user_path
+from .project import printable, user_path
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -263,7 +263,7 @@ def grid(
         Side of each picture in pixels.
     """
     table = pictures if isinstance(pictures, pd.DataFrame) else pictures.table
-    titles = [*map(_title, table.to_dict("records"))] if titles is None else [*map(str, titles)]
+    titles = [*map(_title, table.to_dict("records"))] if titles is None else [*map(printable, titles)]
     rows, lines = max(1, -(-len(table) // columns)), max([1, *(1 + each.count("\n") for each in titles)])
     figure, axes = _panels(rows, columns, 1.6 * columns, (1.65 + 0.2 * lines) * rows + 0.4)
     for ax, path, title in zip(axes.flat, table["path"], titles, strict=False):

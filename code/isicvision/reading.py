@@ -103,7 +103,7 @@ def _find(names, files):
         return SEVERAL if len(candidates) > 1 else NO_PICTURE
 
     found = {name: find_one(name) for name in stems}
-    return np.array([found.get(name, NO_PICTURE) for name in names], int)
+    return np.array([found.get(name, NO_PICTURE) for name in names.to_numpy(object)], int)
 
 
 def read_table(path: str | os.PathLike, *given: str | None) -> pd.DataFrame:

@@ -1,13 +1,17 @@
 """Names of images in tables, joined with the files; labels and columns in any spelling."""
 
+import json
 import os
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from conftest import draw
 
-from isicvision import ImageDataset
+from isicvision import Evaluation, ImageDataset, datareport, plots, record
+from isicvision.annotation import Annotations
 
 NAMES = [f"ISIC_{n:07d}" for n in range(8)]
 PLAIN = "isic_id,lesion_id\n" + "".join(f"{name},IL_{n // 2}\n" for n, name in enumerate(NAMES))
@@ -262,3 +266,31 @@ def test_a_label_that_is_not_utf8_can_be_printed_and_its_files_are_found(tmp_pat
     assert dataset.labels == ["böse", "gut"] and all(map(os.path.exists, dataset.paths))
     loaded = ImageDataset.load(dataset.save(tmp_path / "saved.csv"))
     pd.testing.assert_frame_equal(loaded.table, dataset.table)
+
+
+def test_names_of_files_that_are_not_utf8_survive_every_writer(tmp_path):
+    for n in range(24):
+        path = draw(tmp_path / "d" / ("gut", "schlecht")[n % 2] / f"{n}.jpg", (170, 120, 100), n)
+        path.rename(os.fsdecode(os.fsencode(path.parent) + b"/m\xe4l%d.jpg" % n))
+    (tmp_path / "d" / "gut" / os.fsdecode(b"\xe4.heic")).touch()
+    (tmp_path / "d" / "gut" / os.fsdecode(b"br\xe4.jpg")).write_text("no image")
+    with pytest.warns(
+        UserWarning, match=r"HEIC files cannot be read: save it as JPEG or PNG \(such as ä\.heic\)"
+    ):
+        dataset = ImageDataset.from_folder(tmp_path / "d").check()
+    assert len(dataset) == 24 and len(dataset.set_aside) == 2
+    shown = dataset.validate().query("problem == 'unreadable'")
+    for text in (repr(dataset), dataset.set_aside.to_html(), dataset.set_aside.to_json(), shown.to_html()):
+        text.encode()
+    datareport.write(dataset, tmp_path / "report")
+    plots.grid(dataset.sample(2), titles=dataset.sample(2).paths).savefig(tmp_path / "grid.png")
+    scores = np.linspace(0, 1, 24)
+    evaluation = Evaluation.from_scores(
+        dataset.table["label"], scores, classes=dataset.labels, metadata=dataset.table
+    )
+    loaded = Evaluation.load(evaluation.save(tmp_path / "predictions.csv"))
+    assert loaded.table["path"].tolist() == dataset.paths
+    annotations = Annotations(dataset, tmp_path / "log.csv")
+    annotations.decide(dataset.paths[0], "schlecht")
+    assert Annotations(dataset, tmp_path / "log.csv").label(dataset.paths[0]) == "schlecht"
+    json.dumps(record.manifest(dataset)).encode()

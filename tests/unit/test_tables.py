@@ -138,7 +138,7 @@ def test_any_text_and_any_name_of_a_file_survive_saving(tmp_path_factory, rows):
     columns = ["path", "label", "a;b"]
     table = pd.DataFrame(rows, columns=columns, dtype=object).assign(age=np.arange(len(rows)) / 3)
     loaded = tables.load(tables.save(table, file))
-    assert loaded[columns].fillna("").to_numpy().tolist() == [list(row) for row in rows]
+    assert loaded[columns].astype(object).fillna("").to_numpy().tolist() == [list(row) for row in rows]
     assert loaded["age"].tolist() == table["age"].tolist()
 
 
