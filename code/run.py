@@ -14,6 +14,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+import isicvision
 from isicvision import parameters
 from isicvision.project import counted, read_parameters
 from pages import Pages
@@ -148,6 +149,16 @@ def run_one(path, given, outputs, pages, in_place):
         nbformat.write(result, path)
 
 
+def check_positive(given, outputs):
+    """Exit if the images that the first notebook found have no label POSITIVE: trainings come later."""
+    table = outputs / "pictures.csv"
+    if given.get("POSITIVE") is not None and table.exists():
+        try:
+            parameters.positive(given["POSITIVE"], isicvision.ImageDataset.load(table).labels)
+        except ValueError as error:
+            sys.exit(str(error))
+
+
 def tidy(notebook):
     """Take out what means nothing once the kernel is gone: notes of the run, finished bars, live widgets.
 
@@ -211,6 +222,7 @@ def main():
     for path in paths:
         try:
             run_one(path, wanted[path], outputs, pages, arguments.in_place)
+            check_positive(given, outputs)
         except KeyboardInterrupt:
             warnings.simplefilter("ignore")  # of a kernel whose start was cut short
             print(f"\nStopped in {path}. {kept(path, outputs)}", file=sys.stderr)

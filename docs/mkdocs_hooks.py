@@ -24,7 +24,9 @@ def on_config(config):
 def on_files(files, config):
     """Take the documents instead of what lies in docs/, and each file that one of them links to."""
     documents = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
-    notebooks = sorted(ROOT.glob("code/0*/[0-9]*.ipynb"))
+    notebooks = [
+        path for path in sorted(ROOT.glob("code/0*/*.ipynb")) if re.fullmatch(r"[0-9]+_\w+", path.stem)
+    ]
     gathered = Files([file for file in files if file.src_dir != config.docs_dir])  # those of the theme
     for path in documents:
         gathered.append(_file(path, config))

@@ -17,7 +17,10 @@ from papermill.exceptions import PapermillExecutionError
 from isicvision import Evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"))
+sys.path.insert(0, str(ROOT / "code"))
+from run import notebooks  # noqa: E402
+
+NOTEBOOKS = [path.as_posix() for path in notebooks()]
 QUICK = {"IMAGE_SIZE": 96, "EPOCHS": 2, "LEARNING_RATE": 0.01, "SETTINGS": {"precision": "fp32"}}
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.xdist_group("walk")]  # one process has the walk
@@ -116,6 +119,12 @@ def test_a_notebook_opened_in_its_folder_reads_and_writes_what_make_run_does(tmp
             run(name, tmp_path / str(number), cwd=cwd, **how)
         tables.append((tmp_path / str(number) / "dataset.csv").read_text())
     assert tables[0] == tables[1] and "\nsample_data/images/" in tables[0]
+
+
+def test_a_field_that_the_archive_lacks_is_named_before_the_download(tmp_path):
+    with pytest.raises(PapermillExecutionError, match="no field diagnosis_33; it has: .*diagnosis_3,"):
+        run(NOTEBOOKS[0], tmp_path, SUBLABEL_COLUMN="diagnosis_33")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS[1:])

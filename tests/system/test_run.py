@@ -84,6 +84,17 @@ def test_a_notebook_that_fails_is_named_with_how_to_go_on(small, code, message):
     assert "Traceback" not in said
 
 
+def test_a_positive_label_that_no_image_has_stops_the_run_once_the_labels_are_known(
+    dataset, tmp_path, monkeypatch
+):
+    module = loaded(tmp_path, monkeypatch)
+    module.check_positive({"POSITIVE": "Malignant"}, tmp_path)  # not known yet
+    dataset.save(tmp_path / "pictures.csv")
+    module.check_positive({"POSITIVE": "malignant"}, tmp_path)
+    with pytest.raises(SystemExit, match="did you mean malignant?"):
+        module.check_positive({"POSITIVE": "Malignant"}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "first"),
     [
