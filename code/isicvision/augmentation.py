@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,8 +82,10 @@ def augment_dataset(
 
 def _listed(augmenters):
     """Return one or several imgaug augmenters as a tuple; raise if there is none, or it holds anything else."""
-    # an augmenter may be a list too: iaa.Sequential is
-    augmenters = (augmenters,) if isinstance(augmenters, iaa.Augmenter) else tuple(augmenters)
+    one = (iaa.Augmenter, str, bytes, Mapping)  # an augmenter may be a list too: iaa.Sequential is
+    if isinstance(augmenters, one) or not isinstance(augmenters, Iterable):
+        augmenters = (augmenters,)
+    augmenters = tuple(augmenters)
     if not augmenters:
         raise ValueError("augmenters is empty; give at least one imgaug pipeline")
     for augmenter in augmenters:

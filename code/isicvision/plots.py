@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -44,6 +45,18 @@ def ink(colour: Sequence[float]) -> str:
     return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.18 else "white"
 
 
+def literal(text: object, most: int = 60) -> str:
+    """Return a text of the data fit to draw as it stands: no formula, no control characters, each line cut to `most`.
+
+    Matplotlib takes what stands between two dollar signs for a formula, and leaves names that begin with ``_`` out of
+    legends.
+    """
+    lines = re.split(r"\r?\n|\r", printable(text))
+    lines = [line if len(line) <= most else f"{line[: most - 1]}…" for line in lines]
+    drawn = re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", "\n".join(lines)).replace("$", r"\$")
+    return f" {drawn}" if drawn.startswith("_") else drawn
+
+
 def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     """Draw pictures and groups (lesions) per label as bars."""
     counts = dataset.summary().drop(index="all")
@@ -54,7 +67,11 @@ def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
         ax.barh(row + 0.2, count["groups"], 0.4, color=palette[label], alpha=0.5)
         ax.annotate(f" {count['pictures']:,.0f} pictures", (count["pictures"], row - 0.2), va="center")
         ax.annotate(f" {count['groups']:,.0f} lesions or groups", (count["groups"], row + 0.2), va="center")
-    ax.set(yticks=range(len(counts)), yticklabels=counts.index, title=f"{len(dataset):,} pictures by label")
+    ax.set(
+        yticks=range(len(counts)),
+        yticklabels=[*map(literal, counts.index)],
+        title=f"{len(dataset):,} pictures by label",
+    )
     ax.set_xlim(0, counts["pictures"].max() * 1.55)
     ax.invert_yaxis()
     return ax
@@ -77,9 +94,11 @@ def distribution(dataset: ImageDataset, column: str, ax: Axes | None = None) -> 
     width = 0.8 / len(dataset.labels)
     for number, (label, colour) in enumerate(colours(dataset.labels).items()):
         places = np.arange(len(counts)) + (number - (len(dataset.labels) - 1) / 2) * width
-        ax.bar(places, shares[label], width, color=colour, label=f"{label} (n = {counts[label].sum()})")
-    ax.set(ylabel="share of the label", title=column)
-    ax.set_xticks(range(len(counts)), counts.index)
+        ax.bar(
+            places, shares[label], width, color=colour, label=f"{literal(label)} (n = {counts[label].sum()})"
+        )
+    ax.set(ylabel="share of the label", title=literal(column))
+    ax.set_xticks(range(len(counts)), [*map(literal, counts.index)])
     if len("".join(counts.index)) > 30:
         plt.setp(ax.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     _legend(ax, ax, **BESIDE)
@@ -127,8 +146,8 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
                 ax.vlines(middle, place - 0.35, place + 0.35, color="black")
         if rare:
             ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-        ax.set_title(f"{column}: share above {least:g}" if rare else column, fontsize=10)
-        ax.set_yticks(range(len(palette)), palette)
+        ax.set_title(f"{literal(column)}: share above {least:g}" if rare else literal(column), fontsize=10)
+        ax.set_yticks(range(len(palette)), [*map(literal, palette)])
         ax.xaxis.get_major_locator().set_params(nbins=5)
     axes[0, 0].invert_yaxis()
     note = "box: half of the label's pictures, and their median; line: 95 % of them"
@@ -144,8 +163,8 @@ def missing(shares: pd.DataFrame) -> Figure:
     ax.barh(range(len(shown)), shown["all"], color="0.85", label="all")
     for number, (label, colour) in enumerate(colours(labels).items()):
         places = np.arange(len(shown)) + 0.7 * ((number + 0.5) / len(labels) - 0.5)
-        ax.plot(shown[label], places, "o", color=colour, label=label, markersize=5, clip_on=False)
-    ax.set_yticks(range(len(shown)), shown.index)
+        ax.plot(shown[label], places, "o", color=colour, label=literal(label), markersize=5, clip_on=False)
+    ax.set_yticks(range(len(shown)), [*map(literal, shown.index)])
     ax.set_title(f"What is missing: {len(shares) - len(shown)} of {len(shares)} columns lack nothing")
     ax.set(xlim=(0, max(0.1, 1.05 * shares.max(axis=None))), xlabel="share of pictures without a value")
     ax.xaxis.set_major_formatter("{x:.0%}")
@@ -180,11 +199,11 @@ def examples(
         for ax, path in zip(row, shown["path"], strict=False):
             ax.imshow(pixels.decode(path, size))
         labels = "/".join(sorted(shown["label"].unique()))
-        name = f"{textwrap.fill(str(value), 24)}\n{labels}, {count}"
+        name = f"{literal(textwrap.fill(str(value), 24))}\n{literal(labels)}, {count}"
         row[0].set_axis_on()
         row[0].set(xticks=[], yticks=[], frame_on=False)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, multialignment="right")
-    figure.supxlabel(credit(pd.concat(chosen)), fontsize=8, color="0.4")
+    figure.supxlabel(literal(credit(pd.concat(chosen)), 200), fontsize=8, color="0.4")
     return figure
 
 
@@ -195,18 +214,18 @@ def associations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for role, colour in colours(sorted(shown["role"].unique())).items():
         rows = shown[shown["role"] == role]
         ax.hlines(rows.index, rows["low"], rows["high"], color=colour, lw=2)
-        ax.plot(rows["auc"], rows.index, "o", color=colour, label=role)
+        ax.plot(rows["auc"], rows.index, "o", color=colour, label=literal(role))
     several = shown["of"].nunique() > 1
     names = shown["column"] + (" (" + shown["of"] + ")" if several else "")
     ax.axvline(0.5, linestyle=":", color="0.5")
-    ax.set_yticks(range(len(shown)), names)
+    ax.set_yticks(range(len(shown)), [*map(literal, names)])
     ax.set(
         xlim=(-0.02, 1.02),
         xlabel="ROC AUC of the column alone; 0.5 tells nothing, 0 and 1 everything",
         title="What tells a label (in brackets: which)",
     )
     if not several and len(shown):
-        ax.set_title(f"What tells {shown['of'].iloc[0]}")
+        ax.set_title(f"What tells {literal(shown['of'].iloc[0])}")
     ax.invert_yaxis()
     ax.legend(frameon=False, loc="lower left")
     return ax
@@ -230,8 +249,8 @@ def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
         left.imshow(pixels.decode(pair["path_a"], size))
         right.imshow(pixels.decode(pair["path_b"], size))
         same = "other lesion" if pair["crosses_group"] else "same lesion"
-        left.set_title(f"{pair['label_a']}\n{pair['distance']} bits apart", fontsize=9)
-        right.set_title(f"{pair['label_b']}\n{same}", fontsize=9)
+        left.set_title(f"{literal(pair['label_a'])}\n{pair['distance']} bits apart", fontsize=9)
+        right.set_title(f"{literal(pair['label_b'])}\n{same}", fontsize=9)
     return figure
 
 
@@ -271,8 +290,8 @@ def grid(
             ax.imshow(pixels.decode(path, size))
         except pixels.PictureError:
             ax.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8, color="0.4")
-        ax.set_title(title, fontsize=9)
-    figure.supxlabel(credit(table), fontsize=8, color="0.4")
+        ax.set_title(literal(title), fontsize=9)
+    figure.supxlabel(literal(credit(table), 200), fontsize=8, color="0.4")
     return figure
 
 
@@ -328,7 +347,7 @@ def augmented(
             ax.imshow(picture)
             if number == 0:
                 ax.set_title("original" if column == 0 else f"view {column}", fontsize=9)
-    figure.supxlabel(credit(shown.table), fontsize=8, color="0.4")
+    figure.supxlabel(literal(credit(shown.table), 200), fontsize=8, color="0.4")
     return figure
 
 
@@ -418,7 +437,7 @@ def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
         )
         area = row["roc_auc"]
         ax.annotate(f"{area:.3f}", (place, area), xytext=(6, -3), textcoords="offset points")
-    names = [f"{_short(row['value'])}\n{row['seconds']:.0f} s" for _, row in rows.iterrows()]
+    names = [f"{literal(_short(row['value']))}\n{row['seconds']:.0f} s" for _, row in rows.iterrows()]
     ax.set_xticks(range(len(rows)), names)
     ax.set(xlim=(-0.5, len(rows) - 0.3), ylim=(table["low"].min() - 0.01, table["high"].max() + 0.01))
     ax.set(xlabel=f"{setting}, and the time of the training", ylabel="ROC AUC", title=setting)
@@ -442,7 +461,7 @@ def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     _mark_threshold(ax, evaluation, 1 - evaluation.metric("specificity"), evaluation.metric("recall"))
     ax.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
     ax.set(xlabel="false positive rate (1 - specificity)", ylabel="recall (sensitivity)", aspect="equal")
-    ax.set_title(f"ROC, {evaluation.positive} (n = {len(evaluation.table)})", fontsize=10)
+    ax.set_title(f"ROC, {literal(evaluation.positive)} (n = {len(evaluation.table)})", fontsize=10)
     legend_below(ax)
     return ax
 
@@ -459,7 +478,9 @@ def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     share = (evaluation.table["label"] == evaluation.positive).mean()
     ax.axhline(share, linestyle=":", color="0.5", label=f"chance ({share:.2f})")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    ax.set_title(f"Precision and recall, {evaluation.positive} (n = {len(evaluation.table)})", fontsize=10)
+    ax.set_title(
+        f"Precision and recall, {literal(evaluation.positive)} (n = {len(evaluation.table)})", fontsize=10
+    )
     legend_below(ax)
     return ax
 
@@ -489,7 +510,7 @@ def _mark_threshold(ax, evaluation, x, y):
 
 def _area(evaluation, name):
     if len(evaluation.classes) > 2:  # the area of METRICS is then the mean over the classes, not this curve's
-        return f"{evaluation.positive} against the others"
+        return f"{literal(evaluation.positive)} against the others"
     title = {"roc_auc": "area", "average_precision": "average precision"}[name]
     return f"{title} {evaluation.text(name)}"
 
@@ -505,8 +526,8 @@ def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
         share = shares[row, column]
         colour = ink(image.cmap(share)[:3])
         ax.text(column, row, f"{count}\n{share:.0%}", ha="center", va="center", color=colour)
-    ax.set_xticks(range(len(counts)), counts.columns)
-    ax.set_yticks(range(len(counts)), counts.index, rotation=90, va="center")
+    ax.set_xticks(range(len(counts)), [*map(literal, counts.columns)])
+    ax.set_yticks(range(len(counts)), [*map(literal, counts.index)], rotation=90, va="center")
     ax.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix (n = {len(evaluation.table)})")
     return ax
 
@@ -520,11 +541,11 @@ def scores(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     for label, colour in colours(evaluation.classes).items():
         values = evaluation.table.loc[evaluation.table["label"] == label, f"score_{evaluation.positive}"]
         share = np.full(len(values), 1 / max(1, len(values)))  # so that a rare label is seen too
-        name = f"{label} (n = {len(values)})"
+        name = f"{literal(label)} (n = {len(values)})"
         ax.hist(values, 20, range=(0, 1), weights=share, alpha=0.6, color=colour, label=name)
     if threshold is not None:
         ax.axvline(threshold, linestyle="--", color="black", label=f"threshold {threshold:.3f}")
-    ax.set(xlabel=f"score for {evaluation.positive}", ylabel="share of the label's pictures")
+    ax.set(xlabel=f"score for {literal(evaluation.positive)}", ylabel="share of the label's pictures")
     ax.set_title("Scores by true label")
     ax.legend(frameon=False)
     return ax
@@ -540,8 +561,8 @@ def reliability(evaluation: Evaluation, ax: Axes | None = None, bins: int = 10) 
     ax.vlines(table["score"], table["low"], table["high"], color=COLOURS[1], lw=2)
     ax.plot(table["score"], table["share"], "o-", color=COLOURS[1], label=f"ECE {evaluation.text('ece')}")
     ax.set(
-        xlabel=f"score for {evaluation.positive}",
-        ylabel=f"share that is {evaluation.positive}",
+        xlabel=f"score for {literal(evaluation.positive)}",
+        ylabel=f"share that is {literal(evaluation.positive)}",
         aspect="equal",
     )
     ax.set_title(f"Reliability (n = {len(evaluation.table)})")
@@ -580,13 +601,15 @@ def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None)
         colour, marker = styles[row["verdict"]]
         ax.hlines(place, row["low"], row["high"], color=colour, lw=2)
         ax.plot(row["value"], place, marker, color=colour, label=row["verdict"], clip_on=False)
-    of = table.attrs.get("positive", "positive")
+    of = literal(table.attrs.get("positive", "positive"))
     names = [
-        f"{value}\n{row['pictures']} pictures, {row['positive']} of {row['lesions']} lesions {of}"
+        f"{literal(value)}\n{row['pictures']} pictures, {row['positive']} of {row['lesions']} lesions {of}"
         for value, row in table.iterrows()
     ]
     ax.set_yticks(range(len(table)), names, fontsize=8)
-    ax.set(xlabel=metric.replace("roc_auc", "ROC AUC").replace("_", " "), title=f"By {table.index.name}")
+    ax.set(
+        xlabel=metric.replace("roc_auc", "ROC AUC").replace("_", " "), title=f"By {literal(table.index.name)}"
+    )
     legend_below(ax)
     ax.set_ylim(len(table) - 0.5, -0.5)
     ends = table[["value", "low", "high"]]
@@ -625,7 +648,7 @@ def changed(dataset: ImageDataset, names: Sequence[str] | None = None, size: int
             ax.set_axis_on()  # a frame: white marks would vanish into the page
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_color("0.6")
-    figure.supxlabel(credit(dataset.table), fontsize=8, color="0.4")
+    figure.supxlabel(literal(credit(dataset.table), 200), fontsize=8, color="0.4")
     return figure
 
 

@@ -1,5 +1,6 @@
 import multiprocessing
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -317,3 +318,13 @@ def test_a_description_is_the_same_before_and_after_use_and_tells_pipelines_apar
     assert "Auto" not in text and "Deterministic" not in text and "Unnamed" not in text
     others = dermoscopy(shift=0.06), iaa.Add(10), iaa.Add(100), iaa.Multiply(1.05)
     assert len({text, *map(described, others)}) == 5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [iaa.Fliplr, None, lambda picture: picture, "dermoscopy", {"flip": iaa.Fliplr(0.5)}, {}, 3, b"x", [None]],
+)
+def test_what_is_no_augmenter_is_named(dataset, wrong):
+    name = wrong[0] if isinstance(wrong, list) else wrong
+    with pytest.raises(TypeError, match=re.escape(f"{name!r} is no imgaug augmenter")):
+        augment_dataset(dataset, wrong)

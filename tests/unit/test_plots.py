@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from imgaug import augmenters as iaa
+from matplotlib.figure import Figure
 
 from isicvision import Evaluation, ImageDataset, augment_dataset, comparison, datareport, decisions, plots
 
@@ -258,3 +259,56 @@ def test_measurements_of_a_setting_stand_in_order_before_a_band_of_what_seeds_do
     assert legend == ["chance: other seeds", "changed", "common to all plots"]
     (band,) = ax.patches
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.88, 0.93))
+
+
+ODD = [
+    "$x_$",
+    "_hidden",
+    "$\\frac$ 5 % of $1",
+    "line\rbreak\tand\x07bell",
+    "n" * 300,
+    "\udcff.jpg",
+    "a\\$b$c",
+]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("odd", ODD)
+def test_every_plot_draws_labels_and_values_as_they_stand(odd, folder, tmp_path):
+    table = ImageDataset.from_folder(folder).table
+    table = table.assign(label=table["label"].replace("malignant", odd), attribution=odd, sex=[odd, "f"] * 12)
+    dataset = ImageDataset(table.assign(size=np.linspace(0, 1, 24), **{odd: [odd, "b", "c"] * 8}))
+    labels = dataset.table["label"]
+    scores = np.random.default_rng(0).uniform(size=24)
+    evaluation = Evaluation.from_scores(labels, np.stack([1 - scores, scores], 1), classes=dataset.labels)
+    told = datareport.associations(dataset)
+    pairs = pd.DataFrame(
+        {"path_a": dataset.paths[:1], "path_b": dataset.paths[1:2], "label_a": odd, "label_b": odd}
+    )
+    drawn = [
+        plots.class_balance(dataset),
+        plots.distribution(dataset, "sex"),
+        plots.distribution(dataset, odd),
+        plots.measures(dataset, ["size"]),
+        plots.missing(pd.DataFrame({"all": [0.5], odd: [0.5]}, index=[odd])),
+        plots.examples(dataset, odd),
+        plots.associations(told),
+        plots.pairs(pairs.assign(distance=1, crosses_group=True)),
+        plots.grid(dataset.sample(2)),
+        plots.grid(dataset.sample(2), titles=[odd, odd]),
+        plots.augmented(augment_dataset(dataset, iaa.Fliplr(1)), 1, 1),
+        *(plot(evaluation) for plot in (plots.roc, plots.precision_recall, plots.confusion, plots.scores)),
+        plots.reliability(evaluation),
+    ]
+    for each in drawn:
+        figure = each if isinstance(each, Figure) else each.figure
+        plots.save(figure, tmp_path / "x.png")  # a formula that is none would fail here
+    legend = [text.get_text() for text in drawn[1].get_legend().get_texts()]
+    assert len(legend) == 2 and all("(n = 12)" in text for text in legend)
+    plain = plots.literal(odd)
+    assert not is_math_text(plain) and len(plain) < 70 and plain.replace("\n", " ").isprintable()
+
+
+def is_math_text(text):
+    dollars = text.count("$") - text.count("\\$")
+    return dollars > 0 and dollars % 2 == 0
