@@ -42,6 +42,15 @@ PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Names of folders that are parts of a split (in lower case), and the part of each."""
+TABLES = (
+    "metadata.csv",
+    "metadata.tsv",
+    "metadata.csv.gz",
+    "metadata.csv.txt",
+    "metadata.xlsx",
+    "metadata.xls",
+)
+"""Names of a table about the images (in lower case); the last two only where there is none of the others."""
 _NO_LABEL = re.compile(
     r"(.*[ _-])?(part|batch|chunk|archive|volume|vol|disk|input|images?|imgs?|pictures?|photos?|"
     r"masks?|segmentations?|annotations?|ground[ _-]?truth)[ _-]*\d*",
@@ -74,7 +83,7 @@ def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
     Returns
     -------
     images, unreadable, tables
-        Images by `pixels.EXTENSIONS`; images by `UNREADABLE`; files called ``metadata.csv`` in any case.
+        Images by `pixels.EXTENSIONS`; images by `UNREADABLE`; files called as in `TABLES`, in any case.
     """
     images: list[str] = []
     unreadable: list[str] = []
@@ -91,14 +100,14 @@ def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
                     enter(entry.path, f"{start}{entry.name}/", {*above, here})
             elif name.endswith(pixels.EXTENSIONS):
                 images.append(start + entry.name)
-            elif name == "metadata.csv":
+            elif name in TABLES:
                 tables.append(start + entry.name)
             elif os.path.splitext(name)[1] in UNREADABLE:
                 unreadable.append(start + entry.name)
 
     about = os.stat(root)
     enter(root, "", {(about.st_dev, about.st_ino)})
-    return images, unreadable, tables
+    return images, unreadable, [table for table in tables if "metadata.xls" not in table.lower()] or tables
 
 
 def why_unreadable(file: str) -> str:

@@ -72,10 +72,17 @@ def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
     separator, content = _separator(content)
     decimal = separator in ";\t"
     around = [space + mark for space in " \xa0" for mark in (separator, "\n")]
-    if any(pair in content or pair[::-1] in content for pair in around):
-        separator, content = ",", _even(content, separator, path, strip=True)
+    around += [pair[::-1] for pair in around]
+    if any(pair in content for pair in around):
+        bare = re.sub('"[^"]*"', '""', content)  # within quotes they are text
+        if any(pair in bare for pair in around):
+            separator, content = ",", _even(content, separator, path, strip=True)
     keys = {key(name) for name in text}
-    return _parsed(path, content, separator, lambda name: key(name) in keys, MISSING, decimal)
+    table = _parsed(path, content, separator, lambda name: key(name) in keys, MISSING, decimal)
+    if '" ' in content or ' "' in content:
+        for name in [name for name in table if key(name) in keys]:
+            table[name] = table[name].str.strip()
+    return table
 
 
 def save(table: pd.DataFrame, path: str | os.PathLike) -> Path:

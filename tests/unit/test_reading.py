@@ -69,14 +69,29 @@ def test_a_folders_metadata_is_joined_however_it_is_spelled(per_label, content):
     assert dataset.notes[0].endswith("metadata.csv: 8 of 8 rows fit 8 of 8 images")
 
 
-@pytest.mark.parametrize("places", [["Metadata.csv"], ["benign/metadata.csv", "malignant/METADATA.CSV"]])
+@pytest.mark.parametrize(
+    "places",
+    [
+        ["Metadata.csv"],
+        ["benign/metadata.csv", "malignant/METADATA.CSV"],
+        ["metadata.csv.txt"],
+        ["Metadata.tsv"],
+    ],
+)
 def test_metadata_is_found_in_any_case_and_in_the_folders_of_the_labels(per_label, places):
     lines = PLAIN.splitlines()
     for number, place in enumerate(places):
         rows = lines[1:] if len(places) == 1 else lines[1 + 4 * number : 5 + 4 * number]
         (per_label / place).write_text("\n".join([lines[0], *rows]))
+    (per_label / "metadata.xlsx").write_bytes(b"PK\x03\x04")  # the table that it was saved from
     dataset = ImageDataset.from_folder(per_label)
     assert dataset.summary().loc["all", "groups"] == 4 and len(dataset.notes) == len(places)
+
+
+def test_metadata_that_is_only_there_as_a_workbook_is_not_passed_over(per_label):
+    (per_label / "metadata.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"metadata\.xlsx is an Excel workbook .*save its table as CSV"):
+        ImageDataset.from_folder(per_label)
 
 
 def test_metadata_that_fits_some_warns_with_numbers_and_that_fits_none_is_refused(per_label):

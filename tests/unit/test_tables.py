@@ -47,6 +47,7 @@ def test_every_separator_line_end_and_encoding_is_read(tmp_path, separator, end,
         written().replace("image", "\u00a0image\u00a0").replace("nv", "\u00a0nv"),
         written().replace("image", "\u200bimage"),
         written().replace("nv", '"nv"').replace("image", '"image"'),
+        written().replace("p1", '" p1 "').replace("image", '" image"'),
         gzip.compress(written().encode(), mtime=0),
     ],
 )
