@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from isicvision import PROJECT_ROOT
+from isicvision.project import portable
 
 SAMPLE = """
 import numpy as np
@@ -77,7 +78,7 @@ def test_annotation_by_keys_and_undo_outlives_page_and_kernel(show):
     shoot(lab, "annotation")
     rows = pd.read_csv(lab.folder / "decisions.csv")
     assert rows["label"].tolist() == [other[given[1]][1], "(exclude)", given[3], "(exclude)", "(undo)"]
-    assert rows["path"].tolist() == [paths[1], paths[2], paths[3], paths[4], paths[4]]
+    assert rows["path"].tolist() == [portable(paths[place]) for place in (1, 2, 3, 4, 4)]
     lab.reload()
     assert title.inner_text() == expected
     lab.restart()
