@@ -43,10 +43,15 @@ INKS = {
     "white": (250, 250, 250),
 }
 """Colours of the marks, RGB."""
-SWAPPED = "border swapped"
+SWAPPED, BORDERLESS = "border swapped", "border masked"
 HIDDEN = {"lesion masked": "the lesion masked", "border only": "the border only"}
-BOUNDS = {"roc_auc": 0.9, "lost": 0.2, "moved": 0.25, "dark corners added": 0.35, SWAPPED: 0.17}
-"""By figure or change. No model without a planted shortcut came that far in tests/bench/bench_audit.py."""
+BOUNDS = {
+    **{"lesion masked": 0.9, "border only": 0.8, "border masked": 0.7},
+    **{"moved": 0.25, "dark corners added": 0.35, SWAPPED: 0.17},
+}
+"""By change, or ``moved`` for all others. No model without a shortcut came that far in tests/bench/bench_audit.py."""
+LEAST = 0.05
+"""What the unchanged pictures' ROC AUC is taken to lie above 0.5 at least, so that the share kept has a meaning."""
 
 
 def changed(pictures: np.ndarray, name: str) -> np.ndarray:
@@ -100,7 +105,7 @@ CHANGES = {
     **{f"{name} marks added": _with_marks(ink) for name, ink in INKS.items()},
 }
 """What is done to a picture, an array of uint8, shape (side, side, 3), by name."""
-JUDGED_BY = {"lesion masked": "roc_auc", "border only": "roc_auc", "border masked": "lost"}
+JUDGED_BY = dict.fromkeys(("lesion masked", "border only", "border masked"), "kept")
 """Which figure decides; of all other changes it is ``moved``."""
 
 
@@ -127,9 +132,9 @@ def shortcuts(
     """Predict the same pictures again with changes that should not matter, or should, and judge the difference.
 
     * **lesion masked**, **border only**: the lesion, or all but the border, is filled with the colour of the skin. ROC
-      AUC should fall. How far depends on the pictures: in HAM10000 the skin around tells a part of the label, and
-      models without any planted shortcut keep 0.85. Flagged above 0.9.
-    * **border masked**: flagged if ROC AUC falls by more than 0.2.
+      AUC should fall towards 0.5. It rarely falls the whole way: in HAM10000 the skin around tells a part of the label.
+      Judged by the share that is kept of what ROC AUC lies above 0.5; flagged above 0.9 and 0.8.
+    * **border masked**: what lies there should not matter. Flagged if less than 0.7 is kept.
     * **ruler**, **dark corners**, **marks** in the corners **added**: flagged if the average picture moves past more
       than 0.25 of the pictures, in the order of their scores; by dark corners, which cover much more, past 0.35.
     * **border swapped**: each picture with the border of a positive one, and again with that of another; what the model
@@ -156,6 +161,7 @@ def shortcuts(
     pandas.DataFrame
         A row a change, the first one ``unchanged``. Each figure with the ``_low`` and ``_high`` of its 95 % interval,
         from a bootstrap over lesions: ``roc_auc``; ``lost``, what it is below that of the unchanged pictures;
+        ``kept``, the share of ROC AUC - 0.5 that is left of that of the unchanged pictures (1: all of it);
         ``shift``, by which the score changes on average; ``moved``, the same for the share of pictures (0 to 1) whose
         unchanged score is lower. Then ``bound``, ``verdict`` (``"flagged"``, ``"not flagged"`` or, with fewer than
         `FEWEST` positive or other lesions, ``"too few to say"``), and a ``sentence``.
@@ -262,11 +268,15 @@ def _figures(before, first, second):
         ]
     )
     area, areas = second.metric("roc_auc"), second.draws("roc_auc")
-    lost = before.metric("roc_auc") - area
+    known_area, known_areas = before.metric("roc_auc"), before.draws("roc_auc")
     shift, moved = differences.mean(axis=0)
     found = {
         "roc_auc": (area, areas),
-        "lost": (lost, before.draws("roc_auc") - areas),
+        "lost": (known_area - area, known_areas - areas),
+        "kept": tuple(
+            (now - 0.5) / np.maximum(was - 0.5, LEAST)
+            for now, was in ((area, known_area), (areas, known_areas))
+        ),
         "shift": (shift, drawn[:, 0]),
         "moved": (moved, drawn[:, 1]),
     }
@@ -284,11 +294,11 @@ def _judge(name, row, positive, lesions):
     if name == "unchanged":
         area = "{roc_auc:.2f} [{roc_auc_low:.2f}, {roc_auc_high:.2f}]".format(**row)
         return np.nan, "", f"ROC AUC of the unchanged pictures: {area}."
-    bound = BOUNDS.get(name, BOUNDS[figure])
+    bound = BOUNDS[name if name in BOUNDS else figure]
     if min(lesions) < FEWEST:
         counts = f"{lesions[0]} lesions with the label {positive}, {lesions[1]} without"
         return bound, "too few to say", f"Too few to say: {counts}; {FEWEST} of each are the least."
-    flagged = low > bound or (figure == "moved" and high < -bound)
+    flagged = high < bound if name == BORDERLESS else low > bound or (figure == "moved" and high < -bound)
     sentence = _say(name, figure, value, low, high, positive, flagged)
     return bound, "flagged" if flagged else "not flagged", sentence
 
@@ -304,13 +314,13 @@ def _say(name, figure, value, low, high, positive, flagged):
             return f"The border of a {positive} picture moves the average one {past}, {towards}: {rest}."
         rest = "the model goes by such things" if flagged else "too little to flag"
         return f"With {name} the average picture moves {past}, {towards}: {rest}."
-    between = f"{value:.2f} [{low:.2f}, {high:.2f}]"
-    if figure == "lost":
-        rest = "the model rests on what lies there" if flagged else "too little to flag"
-        return f"With the border masked the ROC AUC is lower by {between}: {rest}."
+    share = f"{value:.0%} [{low:.0%}, {high:.0%}] of what the ROC AUC lies above 0.5 is kept"
+    if name == BORDERLESS:
+        rest = "the model rests on what lies there" if flagged else "too much to flag"
+        return f"With the border masked {share}: {rest}."
     rest = "of what is left nothing tells the label"
-    if low > 0.5:
+    if low > 0:
         rest = "what is left tells something of the label, as in most real pictures"
     if flagged:
         rest = "something besides the lesion tells the label"
-    return f"With {HIDDEN[name]} the ROC AUC is {between}: {rest}."
+    return f"With {HIDDEN[name]} {share}: {rest}."

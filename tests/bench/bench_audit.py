@@ -5,7 +5,8 @@
 
 Each pair of twins learns from the same 400 real pictures. In a second training every picture of one label carries a
 mark in one corner, in a third every second one: shape, size, colour, corner and label are drawn anew for each pair. All
-are audited on the same 240 pictures, which have no mark, with the borders of the pictures that they learnt from.
+are audited on the same 240 pictures, which have no mark, with the borders of the pictures that they learnt from. Then
+come models that see nothing but the outer ring of a picture, from 0.7 or 0.8 of half its side on.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from isicvision import ImageClassifier, audit, batches, export, pixels
 
 LEARNT, TESTED = 400, 240
+KEPT = ("kept", "kept_low", "kept_high")
 SHAPES = ("disc", "square", "cross")
 CLASSIFIERS = {
     "logistic regression, C=0.003": lambda: LogisticRegression(C=0.003, max_iter=3000),
@@ -59,6 +61,19 @@ class Twin(ImageClassifier):
     def scores(self, array):
         """Predict decoded pictures."""
         return self.classifier.predict_proba(self.featurize(array))
+
+
+class Ring(Twin):
+    """A twin that sees nothing but the outer ring of a picture."""
+
+    def featurize(self, pictures):
+        """Compute the features of the ring: within is the colour of the skin, or grey."""
+        if not isinstance(pictures, np.ndarray):
+            pictures = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in pictures.paths])
+        if self.inside is None:
+            return super().featurize(audit.changed(pictures, "border only"))
+        inside = audit._inside(self.image_size, self.inside)[..., None]
+        return super().featurize(np.where(inside, np.uint8(128), pictures))
 
 
 def pictures(seed=0):
@@ -117,8 +132,18 @@ def audited(twin, learnt, tested, **about):
         "by": ", ".join(flagged),
         **{f"moved by {name}": value for name, value in found["moved"].items()},
         **{f"roc_auc {name}": value for name, value in found["roc_auc"].items()},
-        "lost": found.loc["border masked", "lost"],
+        **{f"{end} {name}": found.loc[name, end] for name in audit.JUDGED_BY for end in KEPT},
     }
+
+
+def ring_only(pool, tested, seed, side, folder):
+    """Train and audit a model that sees the outer ring only."""
+    name = [*CLASSIFIERS][seed // len(SHAPES) % len(CLASSIFIERS)]
+    learnt = replace(pool, table=pool.table.sample(LEARNT, random_state=seed).reset_index(drop=True))
+    twin = Ring("efficientnet_lite0", learnt.labels, image_size=side, classifier=CLASSIFIERS[name]())
+    twin.inside = (None, 0.7, 0.8)[seed % 3]
+    twin.fit(learnt)
+    return [audited(twin, learnt, tested, seed=seed, kind="ring only", share=twin.inside or 0, mark="")]
 
 
 def on_features(pool, tested, seed, side, folder):
@@ -154,6 +179,7 @@ def main():
     )
     parser.add_argument("--pairs", type=int, default=27)
     parser.add_argument("--first", type=int, default=0, help="seed of the first pair, and of the split")
+    parser.add_argument("--rings", type=int, default=27, help="models that see the outer ring only")
     parser.add_argument("--fine-tuned", type=int, default=0, help="pairs of small fine-tuned networks")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--csv", help="write a row an audit to this file")
@@ -162,10 +188,11 @@ def main():
     started, rows = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ISICVISION_CACHE"] = folder  # nobody needs these features again
-        for kind, count in ((on_features, arguments.pairs), (fine_tuned, arguments.fine_tuned)):
+        kinds = (on_features, arguments.pairs, 3), (ring_only, arguments.rings, 1)
+        for kind, count, audits in (*kinds, (fine_tuned, arguments.fine_tuned, 2)):
             for seed in range(arguments.first, arguments.first + count):
                 rows += kind(pool, tested, seed, arguments.image_size, folder)
-                for row in rows[-3 if kind is on_features else -2 :]:
+                for row in rows[-audits:]:
                     print(
                         f"{row['kind']}, seed {seed}, marked {row['share']:.0%}: {row['by'] or 'no flag'}",
                         flush=True,
@@ -177,8 +204,13 @@ def main():
     print(shown.agg({"roc_auc": "mean", "flagged": ["sum", "count"], "without swap": "sum"}).round(3))
     moved = table.filter(like="moved by").abs().groupby([table["kind"], table["share"]]).max().T
     print(moved.round(2).to_string())
-    areas = table.filter(like="roc_auc ").groupby([table["kind"], table["share"]]).max().T
-    print(areas.round(2).to_string())
+    print(
+        table.filter(like="kept")
+        .groupby([table["kind"], table["share"]])
+        .agg(["min", "max"])
+        .T.round(2)
+        .to_string()
+    )
     print(f"{time.perf_counter() - started:.0f} s")
 
 

@@ -122,6 +122,43 @@ def test_marks_find_a_shortcut_that_is_in_no_picture(tested):
     )
 
 
+class Ring:
+    """A model that sees nothing but how dark the outer ring is."""
+
+    labels, image_size = ("benign", "malignant"), SIDE
+
+    def scores(self, pictures):
+        line = np.linspace(-1, 1, SIDE)
+        ring = np.hypot(line[:, None], line) > 0.85
+        dark = 1 - pictures[:, ring].mean(axis=(1, 2)) / 255
+        return np.column_stack([1 - dark, dark])
+
+
+def test_a_model_that_sees_the_ring_only_is_flagged_however_little_it_finds(tmp_path, tested):
+    """Its ROC AUC is some 0.8, which is less than the lesion tells others."""
+    random = np.random.default_rng(0)
+    for path, label in zip(tested.paths, tested.table["label"], strict=True):
+        shade = random.normal(12 * (label == "malignant"), 10)
+        picture = np.clip(pixels.decode(path, SIDE).astype(float) - shade, 0, 255)
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / label / Path(path).name)
+    found = audit.shortcuts(Ring(), ImageDataset.from_folder(tmp_path))
+    assert 0.7 < found.loc["unchanged", "roc_auc"] < 0.9
+    hidden = found.loc[["lesion masked", "border only"]]
+    assert set(hidden["verdict"]) == {"flagged"} and (hidden["kept"] > 0.95).all()
+    assert "of what the ROC AUC lies above 0.5 is kept" in hidden["sentence"].iloc[0]
+    figure = plots.audit(found)
+    assert figure.axes[0].get_xlabel().startswith("kept")
+    plt.close("all")
+
+
+def test_what_is_kept_is_a_share_of_what_there_was(clean_audit):
+    excess = clean_audit["roc_auc"] - 0.5
+    assert clean_audit["kept"].to_numpy() == pytest.approx(excess / excess["unchanged"])
+    assert (clean_audit["kept_low"] <= clean_audit["kept"]).all()
+    assert clean_audit.loc["unchanged", ["kept_low", "kept_high"]].tolist() == [1, 1]
+
+
 def test_the_same_seed_gives_the_same_table(clean, tested, clean_audit):
     assert audit.shortcuts(Pixels(clean), tested, borders=clean).equals(clean_audit)
 
@@ -153,7 +190,7 @@ def test_one_of_three_labels_is_audited_against_the_others(tmp_path):
 
 
 def test_labels_that_are_numbers_are_the_same_at_each_entry(tested):
-    class Numbered(Cornered):
+    class Numbered(Ring):
         labels = (0, 1)
 
     table = tested.table.assign(label=tested.table["label"].map({"benign": "0", "malignant": "1"}))
