@@ -163,7 +163,8 @@ def read_parameters(path: str | os.PathLike) -> dict:
     for kind, pattern in _YAML.items():
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), None)
     try:
-        given = yaml.load(Path(path).expanduser().read_bytes(), Loader) or {}
+        with open(os.path.expanduser(path), "rb") as file:
+            given = yaml.load(file, Loader) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         hint = " (YAML takes spaces, no tabs)" if "'\\t'" in str(error) else ""
         raise ValueError(f"{path} cannot be read as a parameter file: {error}{hint}") from error

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from isicvision import Evaluation
+from isicvision import Evaluation, ImageDataset
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "code"))
@@ -219,6 +220,22 @@ def test_three_labels_go_the_whole_way_by_the_parameters_of_the_how_to_page(tmp_
     search = printed["code/02_modeling/03_features_and_classifier.ipynb"].partition("mean_test_score")[2]
     assert not re.search(r"^0 .*NaN", search, re.MULTILINE)  # it was scored, with three labels
     assert "'nevus': 0." in printed["code/03_deployment/01_deploy_locally.ipynb"]
+
+
+def test_features_and_classifier_says_what_a_label_of_three_lesions_does_not_allow(tmp_path):
+    csv = ROOT / "sample_data" / "metadata.csv"
+    sample = ImageDataset.from_csv(csv, images=csv.parent / "images", label_column="diagnosis_1")
+    rare = sample.table["group"].isin(sample.table["group"].unique()[:3])
+    sample = sample.relabel(dict.fromkeys(sample.table["path"][rare], "suspicious"))
+    parts = sample.split(0.6, 0.2, 0.2)
+    for name, part in zip(("train", "validation", "test"), parts, strict=True):
+        part.save(tmp_path / "split" / f"{name}.csv")
+    test = parts[2].table
+    scores = np.random.default_rng(0).dirichlet([1, 1, 1], len(test))
+    evaluation = Evaluation.from_scores(test["label"], scores, classes=sample.labels, metadata=test)
+    evaluation.save(tmp_path / "evaluation" / "predictions.csv")
+    printed = run("code/02_modeling/03_features_and_classifier.ipynb", tmp_path, IMAGE_SIZE=64)
+    assert "a label has one training lesion only" in printed and "README.md" in printed  # it was saved
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
