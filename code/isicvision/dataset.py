@@ -101,7 +101,7 @@ class ImageDataset:
         metadata, notes = reading.join_metadata(root, files, csvs, group_column)
         if group_column:
             group_column = tables.require_column(metadata, group_column, f"the metadata of {root}")
-        table = table.join(reading.set_apart(metadata, group_column))
+        table = table.join(reading.set_apart(metadata, table["label"], group_column))
         if sublabel_column:
             column = tables.require_column(metadata, sublabel_column, f"the metadata of {root}")
             table["sublabel"] = metadata[column]
@@ -188,7 +188,7 @@ class ImageDataset:
         paths = reading.locate(csv, found, names, files, unreadable, images, column, reasons)
         reading.set_aside_copies(paths, labels, reasons)
         table = pd.DataFrame({"path": paths, "label": labels, "group": reading.groups(rows, group_column)})
-        table = table.join(reading.set_apart(rows, column, group_column, *columns))
+        table = table.join(reading.set_apart(rows, labels, column, group_column, *columns))
         if label_map is not None and labelcolumns.merges(label_map):
             table["sublabel"] = kept
         reading.warn_of_contradictions(csv, names, rows, found, group_column)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from . import folders, pixels, tables
-from .project import printable
+from .project import as_label, folder_name, printable
 from .quality import MEASURES
 
 PICTURE_COLUMNS = (
@@ -337,8 +337,16 @@ def groups(rows: pd.DataFrame, group_column: str | None) -> pd.Series:
     return group
 
 
-def set_apart(rows: pd.DataFrame, *used: str | None) -> pd.DataFrame:
-    """Rename a user's columns that are called as our own; those that were `used` for ours are dropped instead."""
+def set_apart(rows: pd.DataFrame, labels: pd.Series, *used: str | None) -> pd.DataFrame:
+    """Rename a user's columns that are called as our own; those that were `used` for ours are dropped instead.
+
+    So is a column ``label`` that says what `labels` do, as in the metadata of a download.
+    """
+    if "label" in rows:
+        given = rows["label"].map({value: as_label(value) for value in rows["label"].unique()})
+        folders_of = given.map({value: folder_name(value) for value in given.unique()})
+        if ((given == labels[rows.index]) | (folders_of == labels[rows.index])).all():
+            used += ("label",)
     rows = rows.drop(columns={*used} & {*OWN_COLUMNS} & {*rows})
     renamed = {name: f"metadata_{name}" for name in rows if name in OWN_COLUMNS}
     return rows.drop(columns={*renamed.values()} & {*rows}).rename(columns=renamed)

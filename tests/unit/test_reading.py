@@ -186,6 +186,17 @@ def test_columns_that_are_named_as_ours_keep_apart(flat):
     assert set(dataset.table["group"]) == {"z"} and "metadata_group" not in dataset.table
 
 
+def test_the_label_that_a_download_writes_beside_its_folders_is_no_second_one(per_label):
+    lines = PLAIN.splitlines()
+    rows = [f"{line},{'benign' if n < 4 else 'malignant'}" for n, line in enumerate(lines[1:])]
+    (per_label / "metadata.csv").write_text("\n".join([f"{lines[0]},label", *rows]))
+    assert ImageDataset.from_folder(per_label).table.columns.tolist() == [
+        *("path", "label", "group", "isic_id", "lesion_id")
+    ]
+    (per_label / "metadata.csv").write_text("\n".join([f"{lines[0]},label", *rows[:-1], rows[-1] + "?"]))
+    assert ImageDataset.from_folder(per_label).table["metadata_label"].tolist()[-1] == "malignant?"
+
+
 @pytest.mark.parametrize(
     ("values", "label_map"),
     [
