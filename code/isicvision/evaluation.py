@@ -305,7 +305,10 @@ class Evaluation:
         if np.isnan(value):
             return "undefined"
         if np.isnan(low):
-            return f"{value:.3f} (no interval: {self.lesions('recall')} of {metrics.FEWEST} positive lesions)"
+            few = (
+                f"too few lesions for an interval: {self.lesions('recall')} positive, {metrics.FEWEST} needed"
+            )
+            return f"{value:.3f} ({few})"
         if name in AREAS and value == 1:
             return f"{value:.3f} [≥ {low:.3f}]"
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"

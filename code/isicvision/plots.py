@@ -703,7 +703,9 @@ def report(evaluation: Evaluation, path: str | os.PathLike, title: str, notes: S
     precision_recall(evaluation, axes[0, 1])
     confusion(evaluation, axes[1, 0])
     scores(evaluation, axes[1, 1])
-    table = evaluation.metrics().map("{:.3f}".format).replace("nan", "undefined").to_html(border=0)
+    figures = evaluation.metrics()
+    table = figures.map("{:.3f}".format).replace("nan", "undefined")
+    table[figures.isna() & figures["value"].notna().to_numpy()[:, None]] = "too few lesions"
     paragraphs = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
@@ -712,7 +714,7 @@ td, th {{padding: .15rem .8rem; text-align: right}} img {{max-width: 100%}}</sty
 <body><h1>{html.escape(title)}</h1>{paragraphs}
 <h2>Metrics on {len(evaluation.table)} test pictures</h2>
 <p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over lesions.
-Positive label: {html.escape(evaluation.positive)}.</p>{table}
+Positive label: {html.escape(evaluation.positive)}.</p>{table.to_html(border=0)}
 <h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{encode(figure)}">
 </body></html>
 """

@@ -29,6 +29,7 @@ LARGE = 300_000
 KINDS = [(150, 0.2, 0.8, 0.9), (150, 0.5, 0.3, 0.75), (150, 0.5, 0.8, 0.97), (300, 0.3, 0.8, 0.9)]
 MORE = [(60, 0.5, 0.3, 0.9), (60, 0.2, 0.8, 0.9), (150, 0.2, 0.8, 0.97), (600, 0.2, 0.8, 0.75)]
 """Lesions, share of malignant ones, correlation of pictures of one lesion, ROC AUC."""
+RARE = ("recall", "specificity", "npv", "roc_auc")
 
 
 def speed():
@@ -100,14 +101,14 @@ def rare(repeats):
     print(
         f"95 % intervals that hold the truth, of {repeats} sets; in brackets by the bootstrap alone (goal 93 to 98 %)"
     )
-    rows = {}
+    print("malignant lesions, true figure: " + ", ".join(RARE))
     for malignant, benign in ((10, 50), (30, 120), (80, 320)):
         for value in (0.8, 0.9, 0.95, 0.98):
-            for name in ("recall", "specificity", "npv", "roc_auc"):
+            shares = []
+            for name in RARE:
                 held = [covers(seed, malignant, benign, name, value) for seed in range(repeats)]
-                now, alone = np.nanmean(held, axis=0)
-                rows.setdefault((malignant, value), {})[name] = f"{now:.1%} ({alone:.1%})"
-    print(pd.DataFrame.from_dict(rows, orient="index").rename_axis(["malignant", "true"]).to_string())
+                shares.append("{:5.1%} ({:5.1%})".format(*np.nanmean(held, axis=0)))
+            print(f"{malignant:3} {value:.2f}: " + "  ".join(shares), flush=True)
 
 
 def covers(seed, malignant, benign, name, value):

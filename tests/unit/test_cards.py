@@ -94,9 +94,11 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
 
     run["metrics"]["roc_auc"] = {"value": 0.123, "low": 0.045, "high": 0.678}
     run["metrics"]["recall"] = {"value": None, "low": None, "high": None}
+    run["metrics"]["npv"] = {"value": 0.9, "low": None, "high": None}
     (tuned / "run.json").write_text(json.dumps(run))
     held = rows(cards.model_card(tuned).read_text())
     assert held["roc_auc"] == ["0.123", "0.045", "0.678"] and held["recall"] == ["not defined"] * 3
+    assert held["npv"] == ["0.900", "too few lesions", "too few lesions"]
 
 
 def test_the_card_has_the_offsets_of_a_calibration(tuned):

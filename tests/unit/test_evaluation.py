@@ -256,7 +256,7 @@ def test_few_positive_lesions_are_too_few_for_the_end_of_the_curve():
     labels, scores = ["malignant"] * 29 + ["benign"] * 60, np.linspace(1, 0, 89)
     few = Evaluation.from_scores(labels, scores)
     assert np.isnan(few.interval("partial_roc_auc")).all()
-    assert few.text("partial_roc_auc") == "1.000 (no interval: 29 of 30 positive lesions)"
+    assert few.text("partial_roc_auc") == ("1.000 (too few lesions for an interval: 29 positive, 30 needed)")
     assert few.metrics()["value"].notna().all()
     enough = Evaluation.from_scores(["malignant"] * 30 + ["benign"] * 59, scores)
     assert not np.isnan(enough.interval("partial_roc_auc")).any()

@@ -222,6 +222,7 @@ def test_the_report_is_one_page_that_holds_everything(evaluation, tmp_path):
     page = plots.report(evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]).read_text()
     assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
     assert "A &lt;b&gt;note" in page and "http" not in page
+    assert page.count("too few lesions") == 2  # both ends of the interval of partial_roc_auc
 
 
 def test_slices_stand_on_an_axis_that_makes_no_difference_look_larger_and_say_of_what_the_lesions_are(
