@@ -9,6 +9,8 @@ the folder as one table; the rows are in no particular order. Memory stays flat:
 time and keeps none. A worker that dies is replaced, and what it had in hand is done again; a run that was stopped goes
 on by the same command, from what is in the folder.
 
+Scores of images that the model was trained on flatter it: --table outputs/split/test.csv has none of them.
+
 Each worker is one processor core. With RAY_ADDRESS the workers are on the Ray cluster there, whose machines must see
 the pictures and the folders under the same paths; without it Ray starts on this machine, for this run.
 

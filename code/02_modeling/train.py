@@ -5,8 +5,9 @@
     python code/02_modeling/train.py --rerun outputs/model/run.json --outputs outputs/again
 
 It reads outputs/dataset.csv, or with --data a folder with a subfolder a label (as `ImageDataset.from_folder` does), and
-writes outputs/split/ and outputs/model/. A parameter file may hold the parameters of any notebook: all are checked
-before the training, as `make run` does, and those in PARAMETERS are used. With --checkpoint a job that was killed
+writes outputs/split/ and outputs/model/. If there is a split already, its images stay in their parts and only new
+lesions are dealt out. A parameter file may hold the parameters of any notebook: all are checked before the training, as
+`make run` does, and those in PARAMETERS are used. With --checkpoint a job that was killed
 resumes by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
 says whether the metrics are. Its pictures are those of the dataset.csv beside the recorded model's folder, or of
 --data.
@@ -30,6 +31,7 @@ from isicvision import (
     evaluate,
     record,
     require,
+    splitting,
 )
 from isicvision.evaluation import METRICS
 from isicvision.parameters import CHECKS, check, near, positive
@@ -57,17 +59,40 @@ PARAMETERS = {
 NOTEBOOK = "code/01_data_acquisition_and_understanding/02_understand_and_correct.ipynb"
 
 
-def train(p, dataset, checkpoint=None, expected=None):
+def split(p, dataset, expected, beside):
+    """Return the parts as the notebook deals them or, of a rerun, as its record has them: dict of ImageDataset.
+
+    `beside` is the folder with the split that is kept.
+    """
+    earlier = record.earlier_parts(beside)
+    wrong = "No"
+    for keep in (None, earlier) if expected else (earlier,):
+        parts = dict(
+            zip(
+                ("train", "validation", "test"),
+                dataset.split(0.6, 0.2, 0.2, seed=p["SEED"], keep=keep),
+                strict=True,
+            )
+        )
+        wrong = [
+            name for name in expected or {} if record.manifest(parts[name]) != expected[name]["manifest"]
+        ]
+        if not wrong:
+            break
+    else:
+        sys.exit(f"The {wrong[0]} pictures are not those of the record: other pictures, labels or lesions.")
+    if keep and PartialState().is_main_process:
+        print(record.kept_words(parts, keep))
+    return parts
+
+
+def train(p, dataset, checkpoint=None, expected=None, beside=None):
     """Do what the notebook does, with the parameters `p`; return the model and the test pictures.
 
-    `checkpoint` is a folder or None, `expected` the split of a run record or None.
+    `checkpoint` is a folder or None, `expected` the split of a run record or None, `beside` the folder of a split that
+    is kept.
     """
-    parts = dict(
-        zip(("train", "validation", "test"), dataset.split(0.6, 0.2, 0.2, seed=p["SEED"]), strict=True)
-    )
-    for name, split in (expected or {}).items():
-        if record.manifest(parts[name]) != split["manifest"]:
-            sys.exit(f"The {name} pictures are not those of the record: other pictures, labels or lesions.")
+    parts = split(p, dataset, expected, beside)
     if p["PRESET"]:
         model = ImageClassifier.from_preset(
             p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], seed=p["SEED"]
@@ -93,6 +118,7 @@ def train(p, dataset, checkpoint=None, expected=None):
         **settings | p["SETTINGS"],
     )
     if PartialState().is_main_process:
+        record.save_parts(parts, f"{p['OUTPUTS']}/split")
         model.save(f"{p['OUTPUTS']}/model")  # at once: what follows takes nothing of it away, should it fail
         validation = parts["validation"]
         model.calibrate(validation)
@@ -102,11 +128,10 @@ def train(p, dataset, checkpoint=None, expected=None):
             rule = f"sensitivity {p['SENSITIVITY']} on {len(validation)} validation pictures"
             model.decide_at(threshold, positive=found.positive, rule=rule)
         model.familiarize(parts["train"], validation)
-        for name, part in parts.items():
-            part.save(f"{p['OUTPUTS']}/split/{name}.csv")
         folder = model.save(f"{p['OUTPUTS']}/model")
         kept = {name: value for name, value in p.items() if name != "OUTPUTS"}
         print("written:", record.write(folder, model, parts, kept))
+        print(splitting.shared_words(**splitting.shared_count(parts)))
         record.add_metrics(folder, evaluate(model, parts["test"]))
         print("written:", cards.model_card(folder))
     return model, parts["test"]
@@ -183,6 +208,6 @@ if __name__ == "__main__":
         parameters["POSITIVE"] = positive(parameters["POSITIVE"], dataset.labels)
     except ValueError as error:
         sys.exit(str(error))
-    model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"])
+    model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"], beside / "split")
     if run and run["metrics"] and PartialState().is_main_process:
         compare(run, model, test)

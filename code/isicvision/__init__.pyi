@@ -12,6 +12,7 @@ from . import presets as presets
 from . import record as record
 from . import saliency as saliency
 from . import skintone as skintone
+from . import splitting as splitting
 from . import widgets as widgets
 from .archive import IsicArchive as IsicArchive
 from .augmentation import augment_dataset as augment_dataset

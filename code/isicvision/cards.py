@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from . import datareport, record
 from .dataset import ImageDataset
-from .project import replacing, user_path
+from .project import counted, file_size, replacing, user_path
 from .settings import Settings
+from .splitting import group_count, group_words, shared_words
 
 
 def model_card(folder: str | os.PathLike) -> Path:
@@ -43,7 +44,10 @@ def model_card(folder: str | os.PathLike) -> Path:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is no model.json of ImageClassifier.save: {error!r}") from error
     run = record.read(of_run) if of_run.exists() else {}
-    if any(model.get(name) != value for name, value in run.get("model", {}).items()):
+    trained = {name: run["training"].get(name) for name in ("manifest", "finished")} if run else {}
+    if any(training.get(name) != value for name, value in trained.items()) or any(
+        model.get(name) != value for name, value in run.get("model", {}).items()
+    ):
         raise ValueError(f"{of_run} is of another model than {path.name}: write it anew with record.write")
     names = [field.name for field in dataclasses.fields(Settings)]
     counts, weights = training.get("pictures", {}), [*folder.glob("network*.safetensors")]
@@ -55,7 +59,10 @@ def model_card(folder: str | os.PathLike) -> Path:
         training=training,
         settings={name: training[name] for name in names if training.get(name) is not None},
         parts=run.get("split") or {"train": training | {"pictures": sum(counts.values()), "labels": counts}},
-        megabytes=sum(file.stat().st_size for file in weights) / 1e6 if weights else None,
+        size=file_size(sum(file.stat().st_size for file in weights)) if weights else None,
+        shared=shared_words(run["shared_groups"], run.get("groups_known", 1))
+        if "shared_groups" in run
+        else None,
     )
 
 
@@ -79,7 +86,7 @@ def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         user_path(path),
         "data_card.md.j2",
         dataset=dataset,
-        groups=table["group"].nunique(),
+        groups=group_words(**group_count(table)),
         manifest=record.manifest(dataset),
         summary=dataset.summary().reset_index(),
         columns={role: rows.drop(columns=["made by", "example"]) for role, rows in columns.items()},
@@ -100,11 +107,16 @@ def _write(path, template, **values):
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    pages.filters["table"] = _table
+    pages.filters |= {"table": _table, "groups": _groups, "counted": counted}
     text = pages.get_template(template).render(values)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
+
+
+def _groups(part):
+    """Say how many lesions a part of a record has: str, None where it says nothing."""
+    return group_words(part["groups"], part.get("groups_known", 1)) if "groups" in part else None
 
 
 def _table(rows):

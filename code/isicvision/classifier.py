@@ -24,12 +24,24 @@ import sklearn
 import skops.io
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_model
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.model_selection._search import BaseSearchCV
 
-from . import augmentation, backbones, cache, decisions, familiarity, hardware, record, training
+from . import (
+    augmentation,
+    backbones,
+    cache,
+    decisions,
+    familiarity,
+    hardware,
+    record,
+    splitting,
+    training,
+)
 from .batches import forward
 from .evaluation import check_threshold
 from .network import Features, Network, Scores, load_values, set_training, summary
@@ -48,7 +60,7 @@ FORMAT = 3
 """Of model.json."""
 OWN_FILES = (
     *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
-    *("familiarity.safetensors", record.FILE, "README.md"),
+    *("familiarity.safetensors", "seen.safetensors", record.FILE, "README.md"),
 )
 """Patterns of the files in a model's folder that belong to the model; whatever else lies there stays."""
 WORTH_EXPORTING = 500
@@ -91,6 +103,8 @@ class ImageClassifier:
         The loss of every step of the last `fit`.
     familiarity : isicvision.familiarity.Familiarity or None
         What `familiarize` has learnt.
+    seen : dict of numpy.ndarray, or None
+        Hashes of the training images and of their lesions, see `splitting.fingerprints`; `evaluate` warns of them.
 
     Raises
     ------
@@ -129,6 +143,7 @@ class ImageClassifier:
         self.image_size, self.classifier, self.views, self.seed = image_size, classifier, views, seed
         self._defaults, self._augmenter, self.step_loss = {}, None, []
         self._unfitted = classifier
+        self.seen: dict[str, np.ndarray] | None = None
         self.familiarity: familiarity.Familiarity | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -296,6 +311,7 @@ class ImageClassifier:
         chosen = None if self.classifier is not None else self._settings(settings)
         if workers is not None and not is_whole(workers, 0):
             raise ValueError(f"workers is a number of processes, 0 or more, not {workers!r}")
+        original = record.originals(dataset)
         dataset, pictures = self._sound(dataset, "training", chosen and chosen.train_image_size)
         targets = self._targets(dataset, "training")
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
@@ -332,12 +348,13 @@ class ImageClassifier:
             history, trained = None, {}
             self._fit_classifier(dataset, targets)
         self._forget()
+        self.seen = splitting.fingerprints(original)
         counts = dataset.table["label"].value_counts()
         self.card["training"] = trained | {
             "pictures": {label: int(counts[label]) for label in self.labels},
-            "groups": int(dataset.table["group"].nunique()),
+            **splitting.group_count(record.originals(dataset).table),
             "set_aside": len(dataset.set_aside),
-            "manifest": record.manifest(dataset),
+            "manifest": record.manifest(original),
             "sources": record.sources(dataset),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -347,7 +364,7 @@ class ImageClassifier:
         """Drop what holds for an earlier training only."""
         names = ("offsets", "scores", "scores_pictures", "decision", "familiarity", "training")
         self.card |= dict.fromkeys(names) | {"temperature": 1.0}
-        self.familiarity = None
+        self.familiarity = self.seen = None
 
     def find_learning_rate(
         self, dataset: ImageDataset, progress: bool = True, **settings: Any
@@ -413,9 +430,11 @@ class ImageClassifier:
             validation, seen = self._sound(validation, "validation")
             if not len(validation):
                 raise ValueError("there is no validation picture that can be read")
-            if both := set(pictures.keys) & set(seen.keys):
+            trained_on = splitting.fingerprints(record.originals(dataset))
+            if both := splitting.seen(validation, trained_on).sum():
                 warnings.warn(
-                    f"{len(both)} pictures are for training and for validation, too: validation figures are too good",
+                    f"{both} pictures are for training and for validation, too, or show a lesion of both: validation "
+                    "figures are too good",
                     stacklevel=3,
                 )
             about["validation"] = record.manifest(validation)
@@ -584,6 +603,7 @@ class ImageClassifier:
             raise ValueError(
                 f"calibration needs pictures of every class; there is none labelled {', '.join(missing)}"
             )
+        splitting.warn_of_seen(validation, self.seen, "to calibrate on")
         pictures = self._pictures(validation).require_all()
         uncalibrated = Scores(self.networks, self.views)
         scores = self._apply(uncalibrated, pictures, np.arange(len(pictures)), "predicting")
@@ -654,6 +674,7 @@ class ImageClassifier:
                 f"familiarize needs two training pictures or more, and others: there are {len(training)} and "
                 f"{len(held_out)}"
             )
+        splitting.warn_of_seen(held_out, self.seen, "held out")
         known = self._pictures(training).require_all()
         order = np.random.default_rng(self.seed).permutation(len(known))
         means = self._stage_means(known, np.sort(order[: familiarity.PICTURES]))
@@ -728,6 +749,8 @@ class ImageClassifier:
     def save(self, folder: str | Path) -> Path:
         """Write network.safetensors, model.json and, if there are such, classifier.skops and familiarity.safetensors.
 
+        seen.safetensors holds hashes of the training images and lesions, by which `evaluate` knows them again.
+
         Further networks of ``members`` are network2.safetensors, and so on. Returns the folder, as it was given.
 
         An earlier model in `folder` is replaced as a whole, with its card and record, and stays if this is interrupted;
@@ -765,6 +788,8 @@ class ImageClassifier:
             _trusted_types(new / "classifier.skops")  # now, not when it is wanted
         if self.familiarity is not None:
             save_model(self.familiarity, str(new / "familiarity.safetensors"))
+        if self.seen is not None:
+            save_arrays(self.seen, str(new / "seen.safetensors"))
         written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
         card = self.card | {
             "versions": record.versions(),
@@ -828,6 +853,8 @@ class ImageClassifier:
             if isinstance(model.classifier, CalibratedClassifierCV) and isinstance(model.classifier.cv, list):
                 model._unfitted = model.classifier.estimator  # the folds are of the pictures it was fitted to
         model.card |= card
+        if (folder / "seen.safetensors").exists():
+            model.seen = load_arrays(folder / "seen.safetensors")
         if card.get("preset") in PRESETS:
             model._train_as(card["preset"])
         if model.card["familiarity"] is not None:

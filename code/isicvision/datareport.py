@@ -14,9 +14,10 @@ import pandas as pd
 
 from . import duplicates
 from .dataset import ImageDataset
-from .project import printable, replacing, user_path
+from .project import counted, printable, replacing, user_path
 from .quality import MEANINGS, MEASURES
 from .reading import GROUP_COLUMNS, PICTURE_COLUMNS
+from .splitting import group_count, group_words
 
 OWN = {
     "path": ("", "where the picture lies", "ImageDataset"),
@@ -275,26 +276,29 @@ def shortcut(
     return {"auc": auc, "low": low, "high": high, "columns": columns}
 
 
-def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict[str, int]:
+def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict:
     """Count what a split picture by picture would leak, and a split by group does not.
 
     Returns
     -------
     dict of str to int
-        ``groups``; ``several``: groups with more than one picture; ``random`` and ``by_group``: groups that stand in
-        more than one part of a 60/20/20 split picture by picture, and by group; ``tested``: test pictures of the
-        random split whose group was trained on; ``test``: all its test pictures; ``exact``: files equal to an earlier
-        one; ``near``: pairs of near-duplicates; ``near_groups``: those of different groups. Without those of the splits
-        if a label has too few groups for three parts.
+        ``groups``, None if no column names lesions, and ``groups_known``, see `splitting.group_count`; ``several``:
+        groups with more than one picture; ``random`` and ``by_group``: groups that stand in more than one part of a
+        60/20/20 split picture by picture, and by group; ``tested``: test pictures of the random split whose group was
+        trained on; ``test``: all its test pictures; ``exact``: files equal to an earlier one; ``near``: pairs of
+        near-duplicates; ``near_groups``: those of different groups. Without those of the splits if a label has too few
+        groups for three parts, or no lesion is named.
     """
     near = dataset.near_duplicates(threshold)
     counts = {
-        "groups": dataset.table["group"].nunique(),
+        **group_count(dataset.table),
         "several": int((dataset.table["group"].value_counts() > 1).sum()),
         "exact": int(dataset.table["sha256"].duplicated().sum()),
         "near": len(near),
         "near_groups": int(near["crosses_group"].sum()),
     }
+    if counts["groups"] is None:
+        return counts
     try:
         whole = dataset.split(0.6, 0.2, 0.2, seed=seed)
     except ValueError:  # a label has fewer groups than parts
@@ -309,24 +313,37 @@ def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: in
     return counts | {"tested": int(test.isin(set(train)).sum()), "test": len(test)}
 
 
-def leak_words(counts: dict[str, int]) -> str:
+def leak_words(counts: dict) -> str:
     """Put what `leaks` counted into sentences."""
     if "random" in counts:
         tested = counts["tested"] / max(counts["test"], 1)
         split = (
             "A random split 60/20/20, picture by picture, would put "
-            f"**{counts['random']:,} lesions on more than one side**: of its {counts['test']:,} test pictures, "
-            f"{counts['tested']:,} ({tested:.0%}) show a lesion that was trained on. The split by lesion puts "
-            f"**{counts['by_group']:,}** on more than one side."
+            f"**{counted(counts['random'], 'lesion')} on more than one side**: of its {counts['test']:,} test "
+            f"pictures, {counts['tested']:,} ({tested:.0%}) show a lesion that was trained on. The split by lesion "
+            f"puts **{counts['by_group']:,}** on more than one side."
         )
     else:
         split = "A label has too few lesions to split them in three parts."
-    return (
-        f"Of {counts['groups']:,} lesions (or groups), {counts['several']:,} have more than one picture. {split}\n\n"
+    alike = (
         f"Files with the same bytes as an earlier one: {counts['exact']:,}. Pairs of pictures that look alike: "
-        f"{counts['near']:,}, of which {counts['near_groups']:,} are of different lesions by their metadata. "
-        "Look at such pairs: where they show one picture, a split by lesion may part them, and "
-        "`split(…, near_duplicates=2)` does not."
+        f"{counts['near']:,}"
+    )
+    if counts["groups"] is None:
+        return (
+            f"Lesions with several pictures: **{group_words(None)}**. Nobody can say how many lesions a split puts on "
+            "more than one side; if there are any, the figures of the test flatter. A column `lesion_id` or "
+            f"`patient_id` in the metadata says it.\n\n{alike}. As a stand-in, `split(…, near_duplicates=2)` keeps "
+            "these in one part. It finds pictures that look alike, and not every second picture of a lesion."
+        )
+    known = (
+        f" A lesion is named for {counts['groups_known']:.0%} of the pictures; of the others nobody can know."
+    )
+    return (
+        f"Of {counted(counts['groups'], 'lesion')} (or groups), {counts['several']:,} have more than one picture."
+        f"{known * (counts['groups_known'] < 1)} {split}\n\n{alike}, of which {counts['near_groups']:,} are of "
+        "different lesions by their metadata. Look at such pairs: where they show one picture, a split by lesion may "
+        "part them, and `split(…, near_duplicates=2)` does not."
     )
 
 
@@ -456,11 +473,11 @@ def write(
         "[data_dictionary_raw.md](data_dictionary_raw.md) (as found) and "
         "[data_dictionary_processed.md](data_dictionary_processed.md) (as used). No medical decision may rest on this.",
         "## General summary",
-        f"{len(table):,} sound pictures of {counts['groups']:,} lesions (or groups) with {len(dataset.labels)} labels; "
-        f"{len(dataset.set_aside):,} set aside before. {len(raw)} columns come from the source, {len(MEASURES)} were "
-        f"measured. {len(table) - len(kept):,} pictures were then left out and {corrected:,} labels corrected: "
-        f"{len(kept):,} pictures of {kept.table['group'].nunique():,} lesions (or groups) go on. The figures below are "
-        "those of the sound pictures, before that.",
+        f"{counted(len(table), 'sound picture')}{_of_lesions(table)} with {counted(len(dataset.labels), 'label')}; "
+        f"{len(dataset.set_aside):,} set aside before. Columns from the source: {len(raw)}; measured: {len(MEASURES)}. "
+        f"Then left out: {counted(len(table) - len(kept), 'picture')}; corrected: {counted(corrected, 'label')}. "
+        f"What goes on: {counted(len(kept), 'picture')}{_of_lesions(kept.table)}. The figures below are those of the "
+        "sound pictures, before that.",
         "## Data quality",
         markdown(proposals(dataset, found, exclude).reset_index()),
         "### Missing values",
@@ -508,6 +525,14 @@ def write(
         with replacing(folder / f"{name}.md") as part:
             part.write_text(printable("\n\n".join(parts)) + "\n", encoding="utf-8")
     return [folder / f"{name}.md" for name in pages]
+
+
+def _of_lesions(table):
+    """Say of how many lesions the pictures are: " of 1,234 lesions (or groups)", or that this is unknown."""
+    found = group_count(table)
+    if found["groups"] is None or found["groups_known"] < 1:
+        return f" (lesions: {group_words(**found)})"
+    return f" of {counted(found['groups'], 'lesion')} (or groups)"
 
 
 def shortcut_words(dataset: ImageDataset) -> str:

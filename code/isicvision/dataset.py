@@ -390,8 +390,8 @@ class ImageDataset:
         -------
         pandas.DataFrame
             A row a pair, the nearest first: ``path_a, path_b, distance, label_a, label_b, group_a, group_b,
-            crosses_label, crosses_group`` and, with parts, ``part_a, part_b, crosses_split`` (false where a
-            picture is in no part).
+            crosses_label, crosses_group`` (missing where a lesion is not named) and, with parts, ``part_a, part_b,
+            crosses_split`` (false where a picture is in no part).
         """
         table = self._measured().table
         if parts is not None:
@@ -512,12 +512,15 @@ class ImageDataset:
         pandas.DataFrame
             A row a part, and one for all: ``pictures``, ``groups``, ``share`` of all pictures, ``share_…`` of
             each label in the part, ``largest_deviation`` of these from the shares in all, ``shared_groups``:
-            how many also stand in another part, ``near_duplicates``: pairs with a picture of another part.
+            how many are also in another part (NaN if no column names lesions: nobody can know), ``groups_known``: the
+            share of images whose group is named (if some are not), ``near_duplicates``: pairs with an image of another
+            part.
         """
         named = splitting.named(parts)
         index = [*named, "all"]
         tables = [part.table.assign(part=name) for name, part in named.items()]
         table = pd.concat([*tables, self.table.assign(part="all")], ignore_index=True)
+        known = table.assign(known=splitting.is_named(table, group)).groupby("part")["known"].mean()
         table["group"] = splitting.group_names(table, group)
         dealt = table[table["part"] != "all"]
         shared = dealt["group"][splitting.in_several(dealt["part"], dealt["group"])]
@@ -529,6 +532,10 @@ class ImageDataset:
         report["largest_deviation"] = (shares - shares.loc["all"]).abs().max(axis=1)
         in_several = table[table["group"].isin(shared)].groupby("part")["group"].nunique()
         report["shared_groups"] = in_several.reindex(index, fill_value=0)
+        if known["all"] < 1:
+            report["groups_known"] = known.reindex(index)
+            if known["all"] == 0 and not len(shared):
+                report["shared_groups"] = np.nan
         if near_duplicates is not None:
             pairs = self.near_duplicates(near_duplicates, parts).query("crosses_split")
             ends = pd.concat([pairs["part_a"], pairs["part_b"]]).value_counts()

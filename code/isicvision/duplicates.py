@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from .project import is_named
 from .settings import is_whole
 
 THRESHOLD = 2
@@ -103,6 +104,9 @@ def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:
     pairs = pd.DataFrame(pairs)
     pairs["crosses_label"] = pairs["label_a"] != pairs["label_b"]
     pairs["crosses_group"] = pairs["group_a"] != pairs["group_b"]
+    if not (named := is_named(table)).all():  # two images without a lesion may show the same one
+        unknown = ~(named[first] & named[second])
+        pairs["crosses_group"] = pairs["crosses_group"].astype("boolean").mask(unknown)
     if has_parts:
         known = pairs["part_a"].notna() & pairs["part_b"].notna()
         pairs["crosses_split"] = known & (pairs["part_a"] != pairs["part_b"])

@@ -18,7 +18,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from . import intervals, metrics, tables
 from .intervals import interval
 from .metrics import METRICS
-from .project import apart, as_label, counted, restored, stored
+from .project import NAMELESS, apart, as_label, counted, restored, stored
+from .splitting import group_count, warn_of_seen
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -28,8 +29,6 @@ PREFIX = "score_"
 OTHERS = "(all others)"
 RECORD = "isicvision"
 """The column of a saved prediction table that holds classes, positive label and threshold, as JSON."""
-NAMELESS = "(picture "
-"""How the group begins of a picture for which nobody gave a group or a path."""
 ROUNDING = 1e-6
 """How far a score may lie below 0 or above 1 and is taken for one rounded in 32 bits."""
 CALL_NONE = 1.001
@@ -65,9 +64,15 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     ------
     ValueError
         If `dataset` is augmented, or has labels that the model does not know.
+
+    Warns
+    -----
+    UserWarning
+        If the model was trained on some of these images, or on images of their lesions.
     """
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
+    warn_of_seen(dataset, getattr(model, "seen", None), "to evaluate on")
     decision = getattr(model, "card", {}).get("decision") or {}
     positive = as_label(positive) or decision.get("positive")
     return Evaluation.from_scores(
@@ -110,8 +115,10 @@ class Evaluation:
         labels = [f"{name} ({counts.get(name, 0)})" for name in self.classes]
         more = f", … {len(labels)} classes" if len(labels) > 10 else ""
         rule = "" if self.threshold is None else f", predicted from a score of {self.threshold:.3f} on"
+        groups = group_count(self.table)["groups"]
+        lesions = "an unknown number of lesions" if groups is None else counted(groups, "lesion")
         return (
-            f"Evaluation of {counted(len(self.table), 'image')} of {counted(self.table['group'].nunique(), 'lesion')}\n"
+            f"Evaluation of {counted(len(self.table), 'image')} of {lesions}\n"
             f"  true labels: {', '.join(labels[:10])}{more}; positive: {self.positive}{rule}\n"
             f"  {', '.join(f'{name} {self.metric(name):.3f}' for name in shown)}\n"
             "  metrics() adds 95 % intervals; table has a row for each image"

@@ -25,17 +25,17 @@ def out_of_fold(
     """Score each picture by a logistic regression that was fitted without any picture of its lesion.
 
     It sees the features of `backbone`, and is not balanced: its scores should be as rare as the labels are. Returns
-    floats of shape (pictures, labels), columns in the order of ``dataset.labels``; raises ValueError if a label has
-    fewer lesions than there are folds.
+    floats of shape (pictures, labels), columns in the order of ``dataset.labels``. There are `FOLDS` folds, or as many
+    as the rarest label has lesions; raises ValueError if that is one.
     """
     lesions = dataset.table.groupby("label")["group"].nunique()
-    if lesions.min() < FOLDS:
+    if lesions.min() < 2:
         raise ValueError(
-            f"label {lesions.idxmin()!r} has {lesions.min()} lesions or groups; {FOLDS} folds need as many at least"
+            f"label {lesions.idxmin()!r} has one lesion or group; folds need two or more of each label"
         )
     model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=LogisticRegression())
     features = model.featurize(dataset)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    folds = StratifiedGroupKFold(min(FOLDS, lesions.min()), shuffle=True, random_state=0)
     known = {"y": dataset.table["label"], "groups": dataset.table["group"]}
     classifier = LogisticRegression(C=0.003, max_iter=1000)
     return cross_val_predict(classifier, features, **known, cv=folds, method="predict_proba")

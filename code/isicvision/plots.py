@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import pixels
-from .project import printable, user_path
+from .project import counted, printable, user_path
+from .splitting import group_count, group_words
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -60,13 +61,15 @@ def literal(text: object, most: int = 60) -> str:
 def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     """Draw pictures and groups (lesions) per label as bars."""
     counts = dataset.summary().drop(index="all")
+    known = group_count(dataset.table)["groups"] is not None
     ax = ax or plt.subplots(figsize=(5, 1 + 0.6 * len(counts)), layout="constrained")[1]
     palette = colours(dataset.labels)
     for row, (label, count) in enumerate(counts.iterrows()):
         ax.barh(row - 0.2, count["pictures"], 0.4, color=palette[label])
-        ax.barh(row + 0.2, count["groups"], 0.4, color=palette[label], alpha=0.5)
-        ax.annotate(f" {count['pictures']:,.0f} pictures", (count["pictures"], row - 0.2), va="center")
-        ax.annotate(f" {count['groups']:,.0f} lesions or groups", (count["groups"], row + 0.2), va="center")
+        ax.barh(row + 0.2, count["groups"] * known, 0.4, color=palette[label], alpha=0.5)
+        ax.annotate(f" {counted(count['pictures'], 'picture')}", (count["pictures"], row - 0.2), va="center")
+        lesions = f" {counted(count['groups'], 'lesion')} (or groups)" if known else " lesions unknown"
+        ax.annotate(lesions, (count["groups"] * known, row + 0.2), va="center")
     ax.set(
         yticks=range(len(counts)),
         yticklabels=[*map(literal, counts.index)],
@@ -248,7 +251,7 @@ def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
     for (left, right), pair in zip(axes.reshape(-1, 2), pairs.to_dict("records"), strict=False):
         left.imshow(pixels.decode(pair["path_a"], size))
         right.imshow(pixels.decode(pair["path_b"], size))
-        same = "other lesion" if pair["crosses_group"] else "same lesion"
+        same = {True: "other lesion", False: "same lesion"}.get(pair["crosses_group"], "lesion unknown")
         left.set_title(f"{literal(pair['label_a'])}\n{pair['distance']} bits apart", fontsize=9)
         right.set_title(f"{literal(pair['label_b'])}\n{same}", fontsize=9)
     return figure
@@ -706,14 +709,15 @@ def report(evaluation: Evaluation, path: str | os.PathLike, title: str, notes: S
     figures = evaluation.metrics()
     table = figures.map("{:.3f}".format).replace("nan", "undefined")
     table[figures.isna() & figures["value"].notna().to_numpy()[:, None]] = "too few lesions"
+    over = "lesions" if group_count(evaluation.table)["groups"] else f"pictures ({group_words(None)})"
     paragraphs = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
 <style>body {{font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem}}
 td, th {{padding: .15rem .8rem; text-align: right}} img {{max-width: 100%}}</style></head>
 <body><h1>{html.escape(title)}</h1>{paragraphs}
-<h2>Metrics on {len(evaluation.table)} test pictures</h2>
-<p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over lesions.
+<h2>Metrics on {counted(len(evaluation.table), "test picture")}</h2>
+<p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over {over}.
 Positive label: {html.escape(evaluation.positive)}.</p>{table.to_html(border=0)}
 <h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{encode(figure)}">
 </body></html>

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -80,6 +81,20 @@ def located(path: str | Path) -> str:
     """
     path = os.path.expanduser(path)
     return str(PROJECT_ROOT / path) if PROJECT_ROOT in Path.cwd().parents else path
+
+
+NAMELESS = "(picture "
+"""How the group of an image begins for which nobody gave a group or a path."""
+
+
+def is_named(table: pd.DataFrame, group: str = "group") -> np.ndarray:
+    """Say of each image whether a column names its lesion or patient: numpy.ndarray of bool.
+
+    Without such a column an image is its own group, and nobody can know which images show one lesion.
+    """
+    names = table[group].astype("string")
+    alone = names.isna() | (names == table["path"]) | names.str.startswith(NAMELESS)
+    return ~alone.to_numpy(bool, na_value=True)
 
 
 def stored(table: pd.DataFrame) -> pd.DataFrame:
@@ -252,6 +267,18 @@ def redacted(text: object) -> str:
     text = re.sub(r"(?<=://)[^/@\s]*@", "…@", str(text))
     # of the archive's own parameters the value may be read
     return re.sub(r"([?&](?!(?:query|limit|cursor|collections)=)[^=&\s]+=)[^&\s'\")]+", r"\1…", text)
+
+
+def file_size(count: int) -> str:
+    """Write a number of bytes in words, with three digits that count: str.
+
+    >>> file_size(1), file_size(34_200), file_size(13_300_000), file_size(2 * 10**9)
+    ('1 B', '34.2 kB', '13.3 MB', '2 GB')
+    """
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 999.5 * 1000 ** (power - 1):
+            return f"{count / 1000**power:.3g} {unit}"
+    return f"{count:.0f} B"
 
 
 def listed(reasons: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
+import warnings
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,16 +16,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import __version__, cache, datareport
-from .project import PROJECT_ROOT, replacing, user_path
+from . import __version__, cache, datareport, splitting
+from .dataset import ImageDataset
+from .project import PROJECT_ROOT, counted, portable, replacing, require, user_path
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
-    from .dataset import ImageDataset
     from .evaluation import Evaluation
 
 PACKAGES = "torch torchvision timm accelerate scikit-learn imaug opencv-python-headless pillow numpy".split()
 FILE = "run.json"
+NOTEBOOK = "code/02_modeling/01_train.ipynb"
+"""Splits the images, trains, and writes both parts and model."""
 
 
 def manifest(dataset: ImageDataset) -> str:
@@ -36,6 +39,144 @@ def manifest(dataset: ImageDataset) -> str:
     rows = zip(cache.keys(dataset.paths), table["label"], table["group"], table["path"], strict=True)
     lines = [f"{key},{label},{'' if group == path else group}" for key, label, group, path in rows]
     return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+
+
+def originals(dataset: ImageDataset) -> ImageDataset:
+    """Return the images of a training set as they were taken, without the copies of `augment_dataset`."""
+    table = dataset.table
+    return dataset.where(table["augmented_from"].isna()) if "augmented_from" in table else dataset
+
+
+def digest(evaluation: Evaluation) -> str:
+    """Hash which images were scored, their labels and their scores (six decimals): 32 hexadecimal digits."""
+    scores = np.rint(evaluation.scores * 1e6).astype(int).tolist()
+    rows = zip(evaluation.table["path"].map(portable), evaluation.table["label"], scores, strict=True)
+    lines = sorted(f"{path},{label},{of_each}" for path, label, of_each in rows)
+    text = "\n".join([*evaluation.classes, *lines])
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def save_parts(parts: dict[str, ImageDataset], folder: str | Path) -> None:
+    """Write the parts of a split into a folder, a CSV file each."""
+    for name, part in parts.items():
+        part.save(Path(folder, f"{name}.csv"))
+
+
+def earlier_parts(folder: str | Path) -> dict[str, ImageDataset] | None:
+    """Read the parts that `save_parts` wrote, for ``split(keep=…)``; None if not all three are there."""
+    paths = {name: Path(folder, f"{name}.csv") for name in ("train", "validation", "test")}
+    if not all(path.exists() for path in paths.values()):
+        return None
+    return {name: ImageDataset.load(path) for name, path in paths.items()}
+
+
+def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset]) -> str:
+    """Say how many images stayed in the part that they had in an earlier split, and how many were dealt out."""
+    then = {portable(path): name for name, part in earlier.items() for path in part.paths}
+    pairs = [(name, then.get(portable(path))) for name, part in parts.items() for path in part.paths]
+    stayed, new = sum(now == before for now, before in pairs), sum(before is None for _, before in pairs)
+    return (
+        f"By the earlier split: {counted(stayed, 'image')} in the part that they had, {new:,} new, "
+        f"{len(pairs) - stayed - new:,} moved because lesions were joined."
+    )
+
+
+def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str, ImageDataset]:
+    """Read the parts that `save_parts` wrote, and check that they belong together, and to a saved model.
+
+    Parameters
+    ----------
+    folder
+        With train.csv, validation.csv and test.csv.
+    model
+        Folder of a saved model: its run record (else its model.json) says which parts it was made with.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; it names the notebook to run.
+    ValueError
+        If an image or a group is in two parts, or the model was made with other parts.
+
+    Warns
+    -----
+    UserWarning
+        If the dataset.csv beside `folder` has changed since the split.
+    """
+    folder = Path(folder)
+    for name in ("train", "validation", "test"):
+        require(folder / f"{name}.csv", NOTEBOOK)
+    parts = earlier_parts(folder) or {}
+    if shared := splitting.shared_count(parts)["shared_groups"]:
+        raise ValueError(
+            f"{folder} holds parts of two splits: {shared:,} images or lesions are in more than one part. Delete the "
+            f"folder and run {NOTEBOOK} again."
+        )
+    if model is not None:
+        for name, known in _made_with(Path(model)).items():
+            if name in parts and known not in (None, manifest(parts[name])):
+                raise ValueError(
+                    f"{folder / name}.csv is not the {name} part that {model} was made with: the images were split or "
+                    f"corrected after the training, and figures of one on the other would be wrong. Run the notebook "
+                    f"that makes the model again ({NOTEBOOK} makes outputs/model), or restore the files."
+                )
+    _note_changes(folder.parent / "dataset.csv", parts)
+    return parts
+
+
+def _made_with(model):
+    """Return the manifest of each part that a saved model was made with: dict of str to str or None."""
+    card = json.loads(require(model / "model.json", NOTEBOOK).read_text(encoding="utf-8"))
+    known = {"train": (card.get("training") or {}).get("manifest")}
+    if (model / FILE).exists():
+        known |= {name: part.get("manifest") for name, part in read(model / FILE)["split"].items()}
+    return known
+
+
+def _note_changes(csv, parts):
+    """Warn where the table that was split has changed since."""
+    if not csv.exists():
+        return
+    columns = ["label", "group"]
+    now = ImageDataset.load(csv).table.set_index("path")[columns]
+    then = pd.concat([part.table for part in parts.values()]).set_index("path")[columns]
+    both = now.index.intersection(then.index)
+    changes = {
+        "new": len(now) - len(both),
+        "gone": len(then) - len(both),
+        "with another label or lesion": int((now.loc[both] != then.loc[both]).any(axis=1).sum()),
+    }
+    if any(changes.values()):
+        said = ", ".join(f"{count:,} {what}" for what, count in changes.items() if count)
+        warnings.warn(
+            f"{csv} has changed since it was split (images: {said}). {NOTEBOOK} takes that over; until then the "
+            "figures are those of the earlier table.",
+            stacklevel=3,
+        )
+
+
+def require_current(bundle: str | Path, outputs: str | Path) -> None:
+    """Raise ValueError if a bundle is of none of the models that are saved in the folders of `outputs`."""
+    packed = json.loads(Path(bundle, "model.json").read_text(encoding="utf-8"))
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in Path(outputs).glob("*/model.json")]
+    saved = [card for card in cards if "id" not in card]  # which bundles have
+    own = ("versions", "sha256")
+    if not any(all(packed.get(name) == card[name] for name in card if name not in own) for card in saved):
+        raise ValueError(
+            f"{bundle} is of none of the models in {outputs}: they were trained or changed after it was built. Run "
+            "code/03_deployment/01_deploy_locally.ipynb again."
+        )
+
+
+def require_evaluated(model: str | Path, evaluation: Evaluation) -> None:
+    """Raise ValueError unless `add_metrics` wrote the figures of these very predictions into the model's record."""
+    path = Path(model) / FILE
+    metrics = (read(path)["metrics"] if path.exists() else None) or {}
+    if metrics.get("predictions") != digest(evaluation):
+        raise ValueError(
+            f"these predictions are not those that {path} has the figures of: they are of another model, or of other "
+            "test images. Run code/02_modeling/02_evaluate.ipynb again."
+        )
 
 
 def sources(dataset: ImageDataset) -> list[dict]:
@@ -116,20 +257,28 @@ def write(
         The split: ``{"train": …, "validation": …, "test": …}``.
     parameters
         Of the notebook or job, fit for JSON; ``train.py --rerun`` repeats the run from them.
+
+    Raises
+    ------
+    ValueError
+        If the part ``train`` is not what the model was trained on.
     """
     training = dict(model.card["training"])
     history = training.pop("history", [])
-    groups = pd.concat([part.table["group"].drop_duplicates() for part in parts.values()])
+    split = {name: _count(part, model.labels) | {"manifest": manifest(part)} for name, part in parts.items()}
+    if "train" in split and split["train"]["manifest"] != training["manifest"]:
+        raise ValueError(
+            "the model was not trained on this part train: the images were split again, or changed, after the "
+            "training. Fit the model again, then write its record."
+        )
     run = {
         "format": 1,
         "parameters": parameters or {},
         "model": {name: value for name, value in model.card.items() if name not in ("training", "format")},
         "training": training,
         "seed": model.seed,
-        "split": {
-            name: _count(part, model.labels) | {"manifest": manifest(part)} for name, part in parts.items()
-        },
-        "shared_groups": int(groups[groups.duplicated()].nunique()),
+        "split": split,
+        **splitting.shared_count(parts),
         "code": code_version(),
         "packages": versions(),
         "machine": machine(),
@@ -148,7 +297,7 @@ def _count(part, labels):
     table = part.table
     return {
         "pictures": len(table),
-        "groups": int(table["group"].nunique()),
+        **splitting.group_count(table),
         "labels": {label: int((table["label"] == label).sum()) for label in labels},
     }
 
@@ -164,7 +313,9 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
     table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
     run["metrics"] = {
         "pictures": len(evaluation.table),
-        "groups": int(evaluation.table["group"].nunique()),
+        **splitting.group_count(evaluation.table),
+        "manifest": manifest(ImageDataset(evaluation.table)),
+        "predictions": digest(evaluation),
         "positive": evaluation.positive,
         "threshold": evaluation.threshold,
         **table.to_dict("index"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from . import duplicates
-from .project import portable
+from . import cache, duplicates
+from .project import counted, is_named, portable
 from .settings import is_whole
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _keep(part_of, table, groups, group, keep, count):
         raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")
     for number in reversed(range(count)):
         earlier = parts[number].table
-        here = table["path"].isin(earlier["path"])
+        here = table["path"].map(portable).isin(earlier["path"].map(portable))
         if group:
             if group not in earlier:
                 raise ValueError(f"the parts to keep have no column {group!r} to split by")
@@ -170,6 +171,79 @@ def group_names(table: pd.DataFrame, group: str) -> pd.Series:
     Where it is missing, the image stands alone.
     """
     return table[group].astype("string").fillna(table["path"]).astype(str).map(portable)
+
+
+def group_count(table: pd.DataFrame) -> dict:
+    """Count groups: dict of ``groups``, None where no lesion is named, and ``groups_known``, the share named."""
+    known = is_named(table).mean() if len(table) else 1.0
+    return {
+        "groups": int(table["group"].nunique()) if known else None,
+        "groups_known": round(float(known), 4),
+    }
+
+
+def group_words(groups: int | None, groups_known: float = 1.0) -> str:
+    """Put what `group_count` gives into words, such as ``1,234`` or ``unknown: no column names lesions``."""
+    if groups is None:
+        return "unknown: no column names lesions or patients"
+    named = f" (named for {groups_known:.0%} of the images; each other image counts as its own)"
+    return f"{groups:,}{named * (groups_known < 1)}"
+
+
+def shared_count(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict:
+    """Count groups in more than one part: dict of ``shared_groups``, None where unknown, and ``groups_known``."""
+    table = pd.concat(
+        [part.table.assign(part=name) for name, part in named(parts).items()], ignore_index=True
+    )
+    known = group_count(table)
+    shared = table["group"][in_several(table["part"], table["group"])].nunique()
+    return {
+        "shared_groups": shared if shared or known["groups"] else None,
+        "groups_known": known["groups_known"],
+    }
+
+
+def shared_words(shared_groups: int | None, groups_known: float = 1.0) -> str:
+    """Say how many lesions are in more than one part of a split, or that nobody can know."""
+    if shared_groups is None:
+        return (
+            "Lesions (or groups) in more than one part: unknown, because no column names lesions or patients. Images "
+            "of one lesion may be in training and test, so the figures may flatter. As a stand-in, "
+            "split(…, near_duplicates=2) keeps at least images that look alike in one part."
+        )
+    among = f", among the {groups_known:.0%} of the images whose lesion is named; unknown for the others"
+    return f"Lesions (or groups) in more than one part: {shared_groups:,}{among * (groups_known < 1)}."
+
+
+def fingerprints(dataset: ImageDataset) -> dict[str, np.ndarray]:
+    """Hash each image's bytes and each named group: sorted arrays of uint64, ``images`` and ``groups``."""
+    images, groups = _fingerprints(dataset)
+    return {"images": np.unique(images), "groups": np.unique(groups[is_named(dataset.table)])}
+
+
+def seen(dataset: ImageDataset, known: dict[str, np.ndarray]) -> np.ndarray:
+    """Say which images are among those of `fingerprints`, or show one of their lesions: numpy.ndarray of bool."""
+    images, groups = _fingerprints(dataset)
+    return np.isin(images, known["images"]) | np.isin(groups, known["groups"]) & is_named(dataset.table)
+
+
+def warn_of_seen(dataset: ImageDataset, known: dict[str, np.ndarray] | None, purpose: str) -> None:
+    """Warn if a model was trained on images of `dataset`, or on others of their lesions, by its `fingerprints`."""
+    if known is not None and (count := seen(dataset, known).sum()):
+        warnings.warn(
+            f"{counted(count, 'image')} of the {len(dataset):,} {purpose} were trained on, or show a lesion (by its "
+            "name) that was: the figures flatter",
+            stacklevel=3,
+        )
+
+
+def _fingerprints(dataset):
+    images = [int((key or "0")[:16], 16) for key in cache.keys(dataset.paths)]
+    digest = [
+        hashlib.blake2b(name.encode(errors="replace"), digest_size=8) for name in dataset.table["group"]
+    ]
+    groups = [int.from_bytes(each.digest()) for each in digest]
+    return np.array(images, np.uint64), np.array(groups, np.uint64)
 
 
 def in_several(parts: np.ndarray | pd.Series, groups: pd.Series) -> np.ndarray:

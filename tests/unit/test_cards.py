@@ -247,3 +247,28 @@ def test_pictures_without_metadata_have_a_data_card_too(dataset, tmp_path):
     bare = checked.table.drop(columns=["isic_id", "lesion_id", "sex", "attribution"])
     text = cards.data_card(dataclasses.replace(checked, table=bare), tmp_path / "card.md").read_text()
     assert "neither licence nor attribution" in text and text.count("None.") >= 3
+
+
+def test_a_card_says_where_lesions_are_unknown_and_where_figures_are_of_other_pictures(tuned):
+    run = record.read(tuned / "run.json")
+    split = {name: part | {"groups": None, "groups_known": 0.0} for name, part in run["split"].items()}
+    metrics = run["metrics"] | {"groups": None, "groups_known": 0.0}
+    change(tuned / "run.json", split=split, metrics=metrics)
+    held = json.loads((tuned / "run.json").read_text()) | {"shared_groups": None, "groups_known": 0.0}
+    (tuned / "run.json").write_text(json.dumps(held))
+    text = cards.model_card(tuned).read_text()
+    assert rows(text)["test"][1] == "unknown: no column names lesions or patients"
+    assert "in more than one part: unknown, because no column names lesions" in text
+    assert "interval over pictures, which is too narrow where several show one lesion" in text
+    assert "These are other pictures" not in text
+    change(tuned / "run.json", metrics=metrics | {"manifest": "abc", "pictures": 1})
+    text = cards.model_card(tuned).read_text()
+    assert "**These are other pictures than the test part below** (manifest abc)." in text
+    assert "On 1 test picture (lesions" in text
+
+
+def test_a_record_of_an_earlier_training_is_refused(tuned):
+    run = record.read(tuned / "run.json")
+    change(tuned / "run.json", training=run["training"] | {"manifest": "of other pictures"})
+    with pytest.raises(ValueError, match=r"run\.json is of another model"):
+        cards.model_card(tuned)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from isicvision import Evaluation, ImageDataset, datareport
+from isicvision import Evaluation, ImageDataset, cards, datareport, plots
 from isicvision.quality import MEASURES
 
 
@@ -233,7 +233,7 @@ def test_the_report_is_written_from_the_data_with_all_its_pictures(checked, tmp_
     summary, raw, processed = (path.read_text() for path in paths)
     assert (
         "24 sound pictures of 12 lesions" in summary
-        and "2 pictures were then left out and 1 labels" in summary
+        and "Then left out: 2 pictures; corrected: 1 label. What goes on: 22 pictures" in summary
     )
     for plot in ("label", "missing", "measures", "associations"):
         assert f"({plot}.png)" in summary and (tmp_path / "new" / f"{plot}.png").stat().st_size > 1000
@@ -261,3 +261,26 @@ def test_only_pictures_confirmed_in_a_way_that_every_label_knows_are_alike():
     evaluation = Evaluation.from_scores(table["label"], [0.1, 0.2, 0.3, 0.8, 0.9], groups=[*"abcde"])
     part = evaluation.where(alike)
     assert part.table["group"].tolist() == ["b", "d"] and part.metric("roc_auc") == 1
+
+
+def test_without_a_column_that_names_lesions_nothing_is_said_to_be_safe(checked, tmp_path):
+    table = checked.table.drop(columns="lesion_id")
+    bare = replace(checked, table=table.assign(group=table["path"]))
+    counts = datareport.leaks(bare)
+    assert counts["groups"] is None and "random" not in counts and "by_group" not in counts
+    summary = datareport.write(bare, tmp_path)[0].read_text()
+    card = cards.data_card(bare, tmp_path / "card.md").read_text()
+    assert "24 sound pictures (lesions: unknown: no column names lesions or patients)" in summary
+    assert "| lesions (or groups) | unknown: no column names lesions or patients |" in card
+    for page in (summary, card):
+        assert "Lesions with several pictures: **unknown: no column names" in page
+        assert "`split(…, near_duplicates=2)` keeps these in one part" in page
+        assert "by lesion puts" not in page and "24 lesions" not in page
+    ax = plots.class_balance(bare)
+    assert [text.get_text() for text in ax.texts] == [" 12 pictures", " lesions unknown"] * 2
+
+
+def test_of_lesions_that_are_named_for_some_pictures_the_share_is_said(checked):
+    half = checked.table["group"].where(np.arange(24) < 18, checked.table["path"])
+    words = datareport.leak_words(datareport.leaks(replace(checked, table=checked.table.assign(group=half))))
+    assert "A lesion is named for 75% of the pictures; of the others nobody can know." in words

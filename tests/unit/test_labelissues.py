@@ -34,9 +34,16 @@ def test_given_scores_are_ranked_and_must_fit(dataset):
         labelissues.find(dataset, np.where(scores == 0.9, np.nan, scores))
 
 
+def test_three_lesions_of_a_label_are_enough(dataset):
+    few = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"][6:]})
+    assert few.summary().loc["malignant", "groups"] < labelissues.FOLDS
+    scores = labelissues.out_of_fold(few, image_size=64)
+    assert scores.shape == (18, 2) and (scores > 0).all()
+
+
 def test_folds_need_lesions_of_each_label(dataset):
-    few = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"][3:]})
-    with pytest.raises(ValueError, match="'malignant' has 2 lesions"):
+    few = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"][1:]})
+    with pytest.raises(ValueError, match="'malignant' has one lesion"):
         labelissues.out_of_fold(few, image_size=64)
 
 

@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import shutil
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from isicvision import Evaluation, ImageClassifier, record
+from isicvision import Evaluation, ImageClassifier, evaluate, record
 
 LABELS = ["benign", "malignant"]
 
@@ -37,8 +39,8 @@ def test_parts_are_counted_by_label_and_lesion_and_shared_lesions_are_told(made)
     copy = target.with_name("copy")
     copy.mkdir()
     half = test.sample(6, balanced=True)
-    run = record.read(record.write(copy, model, {"train": test, "test": half}))
-    assert run["split"]["train"]["groups"] == test.table["group"].nunique() == 6
+    run = record.read(record.write(copy, model, {"validation": test, "test": half}))
+    assert run["split"]["validation"]["groups"] == test.table["group"].nunique() == 6
     assert run["split"]["test"]["labels"] == {"benign": 3, "malignant": 3}
     assert run["shared_groups"] == half.table["group"].nunique()
     assert record.read(target / "run.json")["shared_groups"] == 0
@@ -119,3 +121,174 @@ def test_what_is_no_record_is_named(tmp_path):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ValueError, match=r"run\.json is no run record"):
             record.read(tmp_path / "run.json")
+
+
+@pytest.fixture
+def outputs(made, dataset, tmp_path):
+    """A folder as 01_train leaves it: dataset.csv, split/ and model/, of which the test part has 4 images."""
+    train, validation, test = dataset.split(0.5, 0.25, 0.25)
+    parts = {"train": train, "validation": validation, "test": test}
+    dataset.save(tmp_path / "dataset.csv")
+    record.save_parts(parts, tmp_path / "split")
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    model.fit(train, epochs=1, batch_size=6, progress=False)
+    record.write(model.save(tmp_path / "model"), model, parts)
+    return tmp_path
+
+
+def test_parts_that_belong_to_their_model_are_loaded(outputs, dataset):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = record.load_parts(outputs / "split", outputs / "model")
+    assert [*parts] == ["train", "validation", "test"] and sum(map(len, parts.values())) == len(dataset)
+
+
+def test_a_model_of_another_split_is_refused(outputs, dataset):
+    again = dict(zip(("train", "validation", "test"), dataset.split(0.5, 0.25, 0.25, seed=5), strict=True))
+    record.save_parts(again, outputs / "split")
+    with pytest.raises(
+        ValueError, match=r"train\.csv is not the train part that .*model was made with.*01_train"
+    ):
+        record.load_parts(outputs / "split", outputs / "model")
+    assert len(record.load_parts(outputs / "split")) == 3  # the parts alone belong together
+    (outputs / "model" / "run.json").unlink()  # 01_train stopped before it was written
+    with pytest.raises(ValueError, match="is not the train part"):
+        record.load_parts(outputs / "split", outputs / "model")
+
+
+def test_a_part_that_was_corrected_after_the_training_is_refused(outputs):
+    parts = record.earlier_parts(outputs / "split")
+    path, label = parts["test"].table.loc[0, ["path", "label"]]
+    other = "benign" if label == "malignant" else "malignant"
+    record.save_parts({"test": parts["test"].relabel({path: other})}, outputs / "split")
+    with pytest.raises(ValueError, match="is not the test part"):
+        record.load_parts(outputs / "split", outputs / "model")
+
+
+def test_parts_of_two_splits_are_refused(outputs, dataset):
+    again = dataset.split(0.5, 0.25, 0.25, seed=5)
+    record.save_parts({"test": again[2]}, outputs / "split")  # stopped between two files
+    with pytest.raises(ValueError, match="parts of two splits"):
+        record.load_parts(outputs / "split")
+
+
+def test_a_table_that_changed_after_the_split_is_said(outputs, dataset):
+    dataset.relabel({dataset.paths[0]: "malignant", dataset.paths[3]: None}).save(outputs / "dataset.csv")
+    said = r"dataset\.csv has changed since it was split \(images: 1 gone, 1 with another label or lesion\)"
+    with pytest.warns(UserWarning, match=said):
+        record.load_parts(outputs / "split", outputs / "model")
+
+
+def test_parts_that_are_not_there_name_the_notebook(tmp_path):
+    assert record.earlier_parts(tmp_path) is None
+    with pytest.raises(
+        FileNotFoundError, match=r"train\.csv is not there yet. Run code/02_modeling/01_train\.ipynb"
+    ):
+        record.load_parts(tmp_path)
+
+
+def test_a_record_of_parts_that_the_model_was_not_trained_on_is_refused(made, dataset):
+    target, model, test = made
+    before = (target / "run.json").read_text()
+    with pytest.raises(ValueError, match="the model was not trained on this part train"):
+        record.write(target, model, {"train": test, "test": test})
+    assert (target / "run.json").read_text() == before
+
+
+def test_the_record_takes_augmented_copies_and_broken_pictures_for_the_part_they_come_from(dataset, tmp_path):
+    from imgaug import augmenters as iaa
+
+    from isicvision import augment_dataset
+
+    train, test = dataset.split(0.5, 0.5)
+    copies = augment_dataset(train, [iaa.Fliplr(1)], folder=tmp_path / "copies")
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    model.fit(copies, epochs=1, batch_size=12, progress=False)
+    assert model.card["training"]["groups"] == train.table["group"].nunique()
+    record.write(model.save(tmp_path / "model"), model, {"train": train, "test": test})
+    (tmp_path / "broken.jpg").write_text("no picture")
+    row = train.table.iloc[:1].assign(path=str(tmp_path / "broken.jpg"))
+    flawed = dataclasses.replace(train, table=pd.concat([train.table, row], ignore_index=True))
+    with pytest.warns(UserWarning, match="cannot be read, set aside"):
+        model.fit(flawed, epochs=1, batch_size=12, progress=False)
+    record.write(model.save(tmp_path / "model"), model, {"train": flawed, "test": test})
+
+
+def test_predictions_of_another_model_or_other_images_are_refused(outputs):
+    model = ImageClassifier.load(outputs / "model")
+    test = record.load_parts(outputs / "split")["test"]
+    evaluation = evaluate(model, test)
+    with pytest.raises(ValueError, match="Run code/02_modeling/02_evaluate"):
+        record.require_evaluated(outputs / "model", evaluation)  # nothing was evaluated yet
+    record.add_metrics(outputs / "model", evaluation)
+    saved = Evaluation.load(evaluation.save(outputs / "predictions.csv"))
+    record.require_evaluated(outputs / "model", saved)
+    record.require_evaluated(outputs / "model", saved.at(0.7))  # the decision is not part of it
+    for other in (
+        saved.where(np.arange(len(test)) > 0),
+        dataclasses.replace(saved, table=saved.table.assign(score_benign=saved.table["score_benign"] + 1e-5)),
+    ):
+        with pytest.raises(ValueError, match="of another model, or of other test images"):
+            record.require_evaluated(outputs / "model", other)
+    model.decide_at(0.5)
+    model.save(outputs / "model")
+    with pytest.raises(ValueError, match="of another model"):
+        record.require_evaluated(outputs / "model", saved)
+
+
+def test_a_bundle_of_an_earlier_model_is_refused(outputs):
+    (outputs / "bundle").mkdir()
+    model = ImageClassifier.load(outputs / "model")
+    card = model.card | {"id": "x", "version": "y", "sha256": {}}
+    (outputs / "bundle" / "model.json").write_text(json.dumps(card))
+    record.require_current(outputs / "bundle", outputs)
+    model.decide_at(0.25)
+    model.save(outputs / "model")
+    with pytest.raises(ValueError, match=r"bundle is of none of the models in .*01_deploy_locally"):
+        record.require_current(outputs / "bundle", outputs)
+
+
+def test_a_model_knows_the_images_and_lesions_it_was_trained_on(outputs, dataset, tmp_path):
+    model = ImageClassifier.load(outputs / "model")  # as it was saved
+    parts = record.load_parts(outputs / "split")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(model, parts["test"])
+        model.familiarize(parts["train"], parts["validation"])
+    mixed = dataset.where(dataset.table["path"].isin([*parts["train"].paths[:3], *parts["test"].paths]))
+    with pytest.warns(UserWarning, match="12 images of the 24 to calibrate on were trained on"):
+        model.calibrate(dataset)
+    for use in (evaluate, lambda model, part: model.familiarize(parts["train"], part)):
+        with pytest.warns(UserWarning, match=f"3 images of the {len(mixed)} .*were trained on"):
+            use(model, mixed)
+    # another image of a lesion that was trained on: by the lesion's name
+    named = parts["test"].table.assign(group=parts["train"].table["group"].iloc[0])
+    with pytest.warns(UserWarning, match=f"{len(named)} images of the {len(named)} to evaluate on"):
+        evaluate(model, dataclasses.replace(parts["test"], table=named))
+    # the very image under another name
+    copy = shutil.copy(parts["train"].paths[0], tmp_path / "copy.jpg")
+    strange = parts["test"].table.assign(path=[str(copy), *parts["test"].paths[1:]])
+    with pytest.warns(UserWarning, match="1 image of the"):
+        evaluate(model, dataclasses.replace(parts["test"], table=strange))
+
+
+def test_without_named_lesions_the_record_says_unknown(dataset, tmp_path):
+    bare = dataclasses.replace(dataset, table=dataset.table.assign(group=dataset.table["path"]))
+    train, test = bare.split(0.5, 0.5)
+    model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
+    model.fit(train, epochs=1, batch_size=12, progress=False)
+    record.write(model.save(tmp_path / "m"), model, {"train": train, "test": test})
+    record.add_metrics(tmp_path / "m", evaluate(model, test))
+    run = record.read(tmp_path / "m" / "run.json")
+    assert run["shared_groups"] is None and run["groups_known"] == 0
+    for held in (run["split"]["train"], run["training"], run["metrics"]):
+        assert held["groups"] is None and held["groups_known"] == 0
+    half = dataset.table["group"].where(np.arange(24) % 2 == 0, dataset.table["path"])
+    partly = dataclasses.replace(dataset, table=dataset.table.assign(group=half))
+    train = partly.where(partly.table["path"].isin(train.paths))
+    model.fit(train, epochs=1, batch_size=12, progress=False)
+    record.write(
+        tmp_path / "m", model, {"train": train, "test": partly.where(~partly.table["path"].isin(train.paths))}
+    )
+    run = record.read(tmp_path / "m" / "run.json")
+    assert run["shared_groups"] is not None and run["groups_known"] == 0.5

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from isicvision import ImageDataset
+from isicvision import ImageDataset, splitting
+from isicvision.quality import MEASURES
 
 
 def tabled(labels, groups, **columns):
@@ -233,3 +234,47 @@ def test_bits_that_are_none_are_named(bits):
     dataset = tabled([*"ab"] * 20, np.arange(40) // 2, phash="0" * 16)
     with pytest.raises(ValueError, match="threshold counts the bits of 64 that may differ: 0 to 64, not"):
         dataset.split(0.5, 0.5, near_duplicates=bits)
+
+
+def bare(dataset):
+    """The same without a lesion's name."""
+    return replace(dataset, table=dataset.table.assign(group=dataset.table["path"]))
+
+
+def test_without_names_nobody_knows_which_lesions_are_in_two_parts():
+    dataset = tabled([*"ab"] * 20, np.arange(40) // 2)
+    parts = bare(dataset).split(0.5, 0.5)
+    report = bare(dataset).split_report(parts)
+    assert report["shared_groups"].isna().all() and (report["groups_known"] == 0).all()
+    assert splitting.shared_count(parts) == {"shared_groups": None, "groups_known": 0.0}
+    words = splitting.shared_words(**splitting.shared_count(parts))
+    assert "unknown, because no column names lesions or patients" in words and "near_duplicates=2" in words
+    report = dataset.split_report(dataset.split(0.5, 0.5))
+    assert report["shared_groups"].tolist() == [0, 0, 0] and "groups_known" not in report
+    words = splitting.shared_words(**splitting.shared_count(dataset.split(0.5, 0.5)))
+    assert words == "Lesions (or groups) in more than one part: 0."
+
+
+def test_of_lesions_that_are_named_for_some_images_the_share_is_said():
+    dataset = tabled([*"ab"] * 20, np.arange(40) // 2)
+    half = dataset.table["group"].where(np.arange(40) < 10, dataset.table["path"])
+    partly = replace(
+        dataset, table=dataset.table.assign(group=half, lesion_id=half.where(np.arange(40) < 10))
+    )
+    for group in ("group", "lesion_id"):
+        report = partly.split_report(partly.split(0.5, 0.5, group=group), group=group)
+        assert report.loc["all", ["shared_groups", "groups_known"]].tolist() == [0, 0.25]
+    words = splitting.shared_words(**splitting.shared_count(partly.split(0.5, 0.5)))
+    assert words.endswith("0, among the 25% of the images whose lesion is named; unknown for the others.")
+    assert splitting.group_words(**splitting.group_count(partly.table)).startswith("35 (named for 25% of")
+
+
+def test_pairs_that_look_alike_are_of_other_lesions_only_where_both_are_named():
+    dataset = tabled(
+        [*"aabb"], [1, 1, 2, 3], phash="0" * 16, **{name: 0 for name in MEASURES if name != "phash"}
+    )
+    assert dataset.near_duplicates()["crosses_group"].dtype == bool
+    table = dataset.table.assign(group=["1", "1", "2", dataset.paths[3]])
+    pairs = replace(dataset, table=table).near_duplicates().set_index(["path_a", "path_b"])["crosses_group"]
+    assert pairs["p0000.jpg", "p0001.jpg"] == False and pairs["p0000.jpg", "p0002.jpg"] == True  # noqa: E712
+    assert pairs.isna().sum() == 3 and pairs.sum() == 2
