@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import runpy
 import shutil
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 
 from isicvision import Evaluation, ImageClassifier, evaluate, record
 
@@ -292,3 +294,21 @@ def test_without_named_lesions_the_record_says_unknown(dataset, tmp_path):
     )
     run = record.read(tmp_path / "m" / "run.json")
     assert run["shared_groups"] is not None and run["groups_known"] == 0.5
+
+
+def test_the_job_keeps_the_split_that_is_there_and_a_rerun_takes_that_of_its_record(
+    dataset, tmp_path, capsys
+):
+    job = runpy.run_path(str(ROOT / "code/02_modeling/train.py"))
+    first = job["split"]({"SEED": 0}, dataset, None, tmp_path)
+    record.save_parts(first, tmp_path)
+    corrected = dataset.relabel({dataset.paths[0]: "malignant"})
+    now = job["split"]({"SEED": 5}, corrected, None, tmp_path)
+    assert [part.paths for part in now.values()] == [part.paths for part in first.values()]
+    assert "24 images in the part that they had, 0 new, 0 moved" in capsys.readouterr().out
+    record.save_parts(now, tmp_path)
+    made = {name: {"manifest": record.manifest(part)} for name, part in now.items()}
+    again = job["split"]({"SEED": 5}, corrected, made, tmp_path)  # no seed deals these parts
+    assert [part.paths for part in again.values()] == [part.paths for part in now.values()]
+    with pytest.raises(SystemExit, match="pictures are not those of the record"):
+        job["split"]({"SEED": 5}, dataset, made, tmp_path)
