@@ -6,6 +6,7 @@ Speaks the ISIC Archive API v2 (https://api.isic-archive.com/api/docs/swagger/).
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -123,7 +124,7 @@ class IsicArchive:
     def size(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
         """Return the bytes of the full-size pictures that `query` finds, as the archive's nightly index has it."""
         size = self._ask("images/search/size/", query, collections).get("size")
-        if not isinstance(size, int | float):
+        if not isinstance(size, int | float) or not 0 <= size < math.inf:
             raise ArchiveError(f"{self.url} does not say how large its pictures are: not the API v2?")
         return int(size)
 
@@ -516,7 +517,7 @@ def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
 def _parse(text):
     """Read JSON; what is nested deeper than `DEEPEST` becomes null, as Python's own reader gives up on it."""
     with suppress(RecursionError):
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole)
     kept, depth, start = [], 0, 0
     for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
         if match[0] in (b"[", b"{"):
@@ -527,7 +528,12 @@ def _parse(text):
             if depth == DEEPEST:
                 start = match.end()
             depth -= 1
-    return json.loads(b"".join([*kept, text[start:]]))
+    return json.loads(b"".join([*kept, text[start:]]), parse_int=_whole)
+
+
+def _whole(digits):
+    """Read a whole number; one of hundreds of digits, on which Python may give up, as a number that is not finite."""
+    return int(digits) if len(digits) < 300 else math.inf
 
 
 def _locate(source):

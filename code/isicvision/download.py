@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from . import pixels
 from .journal import FLUSH_SECONDS, Journal
-from .project import folder_name
+from .project import counted, folder_name
 from .sample import FIELDS
 from .transfer import ATTEMPTS, Part, TransferError, fetch, pause
 
@@ -149,6 +149,7 @@ class Download:
         self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
         self.later, self.turn = [], itertools.count()  # a heap of (when, turn, job)
         self.under_way, self.refused = 0, 0
+        self.endless: list = []  # records with a number that is not finite
         self.connections, self.slots = connections, threading.BoundedSemaphore(connections)
         self.stop, self.flushed, self.tags_fit = threading.Event(), time.monotonic(), False
 
@@ -199,6 +200,7 @@ class Download:
             name = isic_id[:80] if isinstance(isic_id, str) else str(record)[:80]
             return self._close(name, "failed", "its isic_id cannot make a safe file name")
         row = {**flatten(record), "isic_id": isic_id, "label": self.label_of(record)}
+        self.endless += [f"{isic_id} ({', '.join(names)})"] if (names := without_number(record)) else []
         known = self.journal.get(isic_id)
         if row["label"] is None:
             return self._close(isic_id, "skipped", "no usable label", row, known)
@@ -395,6 +397,10 @@ class Download:
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # parts are left that another call can go on with
             (self.folder / PARTS).rmdir()
+        if self.endless:
+            number = counted(len(self.endless), "record")
+            note = f"{number} with a number that is not finite, left empty in metadata.csv: {self.endless[0]}"
+            self.report.notes.append(note + ", …" * (len(self.endless) > 1))
         problem = self.journal.close()
         if problem:
             note = f"metadata.csv is behind ({problem}); the same call brings it up to date"
@@ -479,7 +485,27 @@ def labeller(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> C
 
 
 def flatten(record: dict) -> dict:
-    """Put what is known of a picture into one flat dict; unknown keys are kept, as the archive adds some."""
+    """Put what is known of a picture into one flat dict; unknown keys are kept, as the archive adds some.
+
+    A number that is not finite is left out, as `without_number` says.
+    """
+    return {
+        name: value if isinstance(value, int | float) else _text(value)
+        for name, value in _fields(record).items()
+        if value is not None and not _is_endless(value)
+    }
+
+
+def without_number(record: dict) -> list[str]:
+    """List the fields of a record whose number is not finite, such as 1e999: no table can hold them."""
+    return [name for name, value in _fields(record).items() if _is_endless(value)]
+
+
+def _is_endless(value):
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _fields(record):
     metadata = record.get("metadata")
     flat = {}
     for part in ("acquisition", "clinical"):
@@ -487,9 +513,7 @@ def flatten(record: dict) -> dict:
         flat |= values if isinstance(values, dict) else {}
     flat |= {name: record[name] for name in ("isic_id", "attribution", "copyright_license") if name in record}
     return {
-        name: value if value is None or isinstance(value, int | float) else _text(value)
-        for name, value in flat.items()
-        if value is not None and name.replace("_", "").isalnum() and len(name) <= 64
+        name: value for name, value in flat.items() if name.replace("_", "").isalnum() and len(name) <= 64
     }
 
 

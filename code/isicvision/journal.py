@@ -207,11 +207,13 @@ class Journal:
     def _write_metadata(self):
         query = "SELECT record, file FROM pictures WHERE status = 'done' ORDER BY isic_id"
         names = self._db.execute(
-            "SELECT DISTINCT json_each.key FROM pictures, json_each(pictures.record) WHERE status = 'done'"
+            "SELECT DISTINCT json_each.key FROM pictures, "
+            "json_each(CASE WHEN json_valid(record) THEN record ELSE '{}' END) WHERE status = 'done'"
         )
         columns = [*FIRST_COLUMNS, *sorted({name for (name,) in names} - {*FIRST_COLUMNS})]
         with replacing(self.folder / "metadata.csv") as part, open(part, "w", **TEXT) as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            # of an earlier version's record with 1e999, which is not JSON, some columns may be unknown
+            writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
             for record, name in self._db.execute(query):
                 writer.writerow({**json.loads(record), "file": name})

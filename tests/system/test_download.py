@@ -787,3 +787,28 @@ def test_the_bundled_sample_downloads_without_a_network(tmp_path, monkeypatch):
     dataset = ImageDataset.from_folder(tmp_path / "data")
     assert len(report.fetched) == len(dataset) == 30 and dataset.table["lesion_id"].notna().all()
     assert dataset.table["attribution"].str.contains("ynthetic").all()
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), -float("inf"), int("9" * 400)], ids=str)
+def test_a_number_that_is_not_finite_is_left_empty_and_metadata_is_written(double, client, data, ids, number):
+    double.set(records=[{"isic_id": ids[0], "set": {"metadata.clinical.age_approx": number}}])
+    report = client.download(data, limit=3, progress=False)
+    assert len(report.fetched) == 3 and not report.failed
+    assert any(
+        "1 record with a number that is not finite" in note and ids[0] in note for note in report.notes
+    )
+    rows = {row["isic_id"]: row for row in rows_of(data)}
+    assert rows[ids[0]]["age_approx"] == "" and rows[ids[1]]["age_approx"]
+    assert len(client.download(data, limit=3, progress=False).present) == 3
+
+
+def test_a_journal_that_an_earlier_version_wrote_with_1e999_no_longer_keeps_metadata_from_being_written(
+    tmp_path,
+):
+    book = journal.Journal(tmp_path, "http://a", "full size")
+    (tmp_path / "x").mkdir()
+    for name, age in (("A", float("inf")), ("B", 40)):
+        (tmp_path / "x" / f"{name}.jpg").write_bytes(b"abcde")
+        book.put(name, "done", f"x/{name}.jpg", 5, {"isic_id": name, "label": "x", "age": age})
+    assert book.close() is None
+    assert [row["isic_id"] for row in rows_of(tmp_path)] == ["A", "B"]
