@@ -25,6 +25,7 @@ from . import __version__, transfer
 from .download import Download, DownloadReport, StoppedError, choose, labeller
 from .project import PROJECT_ROOT, redacted, secret, user_path
 from .sample import SampleAdapter
+from .settings import is_number, is_whole
 from .transfer import TransferError
 
 ISIC = "https://api.isic-archive.com/api/v2/"
@@ -82,6 +83,10 @@ class IsicArchive:
         self, source: str = "isic", timeout: tuple[float, ...] = (5, 30, 600), token: str | None = None
     ) -> None:
         self.url, self.name = _locate(source)
+        if not isinstance(timeout, tuple | list) or len(timeout) not in (2, 3):
+            raise ValueError(f"timeout is two or three numbers of seconds, such as (5, 30), not {timeout!r}")
+        if not all(is_number(seconds, 0.001) for seconds in timeout):
+            raise ValueError(f"timeout: each number of seconds is above 0 and finite, not {timeout!r}")
         self.timeout = (*timeout, 600)[:3]
         self.guard = transfer.outsider_guard(self.url)
         self.session = transfer.Session()
@@ -342,6 +347,8 @@ class IsicArchive:
             if not numbers or not all(isinstance(number, int) for number in numbers):
                 raise ValueError(f"collections must be one number or a list of them, not {collections!r}")
             params["collections"] = ",".join(map(str, numbers))
+        if query is not None and not isinstance(query, str):
+            raise ValueError(f"query is text, such as 'sex:female', not {query!r}")
         if query:
             params["query"] = query
         return f"{self.url}{path}?{urlencode(params)}"
@@ -411,8 +418,8 @@ class Listing:
         limit: int | None,
         collections: int | Sequence[int] | None,
     ) -> None:
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit must not be negative, not {limit}")
+        if limit is not None and not is_whole(limit, 0):
+            raise ValueError(f"limit must be a whole number from 0, not {limit!r}")
         self.archive, self.query, self.limit = archive, query, limit
         # the API would take a limit of 0 for 100
         size = max(1, min(PAGE, limit or PAGE))
@@ -510,7 +517,7 @@ def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
     if max_side and thumbnails:
         raise ValueError("thumbnails are small already: give max_side or thumbnails, not both")
     for name, value in (("connections", connections), ("max_side", max_side), *(per_label or {}).items()):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and not is_whole(value, 1):
             raise ValueError(f"{name} must be a whole number from 1, not {value!r}")
 
 

@@ -132,6 +132,8 @@ def _limit():
     """Return how many bytes all arrays may take."""
     given = os.environ.get("ISICVISION_CACHE_GB") or LIMIT
     try:
+        if float(given) < 0:
+            raise ValueError
         return round(float(given) * 1e9)
     except (ValueError, OverflowError):  # the latter of inf
         raise ValueError(f"ISICVISION_CACHE_GB is a number of GB, such as {LIMIT}, not {given!r}") from None

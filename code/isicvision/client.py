@@ -19,6 +19,7 @@ from urllib3.util import Retry
 
 from . import pixels
 from .project import redacted, secret
+from .settings import is_number, is_whole
 
 MAX_BYTES = 20 * 2**20  # of a picture fetched from the web: the service takes no more
 TYPE = "application/octet-stream"
@@ -74,6 +75,14 @@ class ServiceClient:
         self.class_map = dict(class_map or {})
         # no attribute shows the key
         key = secret(key, "the service's key")
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError(
+                f"{redacted(url)} is no address of a service, such as http://127.0.0.1:5001/score"
+            )
+        if not is_number(timeout, 0.001):
+            raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
+        if image_size is not None and not is_whole(image_size, 1):
+            raise ValueError(f"image_size is a whole number of pixels from 1, not {image_size!r}")
         self._authorization = lambda: {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout = timeout
         self._session = requests.Session()
@@ -130,6 +139,8 @@ class ServiceClient:
                     raise
                 return {"error": str(error)}
 
+        if not is_whole(connections, 1):
+            raise ValueError(f"connections must be a whole number from 1, not {connections!r}")
         pictures = list(pictures)
         pool = ThreadPoolExecutor(connections)
         try:

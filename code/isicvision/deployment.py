@@ -17,6 +17,7 @@ import requests
 from .bundle import read_card
 from .client import ServiceClient
 from .project import user_path
+from .settings import is_number, is_whole
 
 # gunicorn's own configuration, in Python. The process that called deploy_local holds the other end of the
 # pipe, which closes when that process ends, however it ends: no service outlives a killed notebook.
@@ -162,7 +163,9 @@ def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout
     for module in ("gunicorn", "azureml_inference_server_http", "onnxruntime"):
         if importlib.util.find_spec(module) is None:
             raise ImportError(f'{module} is not installed: pip install -e ".[serving]"')
-    if workers < 1 or threads < 1:
-        raise ValueError(f"a service has 1 or more workers and threads, not {workers} and {threads}")
+    if not is_whole(workers, 1) or not is_whole(threads, 1):
+        raise ValueError(f"a service has 1 or more workers and threads, not {workers!r} and {threads!r}")
+    if not is_number(timeout, 0.001):
+        raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
     read_card(bundle)
     return LocalService(bundle, workers, threads, timeout)

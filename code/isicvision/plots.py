@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from . import pixels
 from .project import counted, printable, user_path
+from .settings import is_whole
 from .splitting import group_count, group_words
 
 if TYPE_CHECKING:
@@ -284,6 +285,8 @@ def grid(
     size
         Side of each picture in pixels.
     """
+    if not is_whole(columns, 1) or not is_whole(size, 1):
+        raise ValueError(f"columns and size are whole numbers from 1, not {columns!r} and {size!r}")
     table = pictures if isinstance(pictures, pd.DataFrame) else pictures.table
     titles = [*map(_title, table.to_dict("records"))] if titles is None else [*map(printable, titles)]
     rows, lines = max(1, -(-len(table) // columns)), max([1, *(1 + each.count("\n") for each in titles)])

@@ -21,6 +21,7 @@ from isicvision import (
     augment_dataset,
     cache,
     client,
+    plots,
     project,
     transfer,
 )
@@ -300,3 +301,31 @@ def test_what_a_file_manager_left_does_not_keep_a_model_from_being_saved(tmp_pat
     project.sweep(tmp_path)
     assert {"own.txt", "model.json"} < {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("odd", [float("nan"), -1, 0, "3", True, float("inf")])
+def test_numbers_that_make_no_sense_are_refused_where_they_enter(odd, dataset, tmp_path, monkeypatch):
+    archive = IsicArchive("sample")
+    for ask in (
+        lambda: IsicArchive("sample", timeout=(odd, 30)),
+        lambda: IsicArchive("sample", timeout=odd),
+        lambda: archive.search(limit=odd if odd != 0 else -1),
+        lambda: archive.count(query=odd if odd != "3" else 3),
+        lambda: archive.download(tmp_path / "new", connections=odd),
+        lambda: archive.download(tmp_path / "new", max_side=odd if odd != 0 else 0.5),
+        lambda: ServiceClient("http://127.0.0.1:9/score", timeout=odd if odd is not True else "30"),
+        lambda: ServiceClient("http://127.0.0.1:9/score", image_size=odd),
+        lambda: ServiceClient("http://127.0.0.1:9/score").score_many([], connections=odd),
+        lambda: ServiceClient("127.0.0.1:9/score"),
+        lambda: plots.grid(dataset, columns=odd),
+        lambda: plots.grid(dataset, size=odd),
+    ):
+        with pytest.raises(
+            ValueError, match=r"whole number|number of seconds|numbers? of seconds|text|address"
+        ):
+            ask()
+    assert not (tmp_path / "new").exists()
+    for size in ("abc", "-1", "nan"):
+        monkeypatch.setenv("ISICVISION_CACHE_GB", size)
+        with pytest.raises(ValueError, match="ISICVISION_CACHE_GB is a number of GB"):
+            cache._limit()
