@@ -419,7 +419,7 @@ class Listing:
         collections: int | Sequence[int] | None,
     ) -> None:
         if limit is not None and not is_whole(limit, 0):
-            raise ValueError(f"limit must be a whole number from 0, not {limit!r}")
+            raise ValueError(f"limit must not be negative but a whole number, not {limit!r}")
         self.archive, self.query, self.limit = archive, query, limit
         # the API would take a limit of 0 for 100
         size = max(1, min(PAGE, limit or PAGE))
