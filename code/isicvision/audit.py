@@ -22,7 +22,7 @@ from . import metrics, pixels, regions
 from .comparison import FEWEST
 from .evaluation import OTHERS, Evaluation, Model
 from .intervals import interval
-from .project import as_label
+from .project import as_label, counted
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -296,7 +296,7 @@ def _judge(name, row, positive, lesions):
         return np.nan, "", f"ROC AUC of the unchanged pictures: {area}."
     bound = BOUNDS[name if name in BOUNDS else figure]
     if min(lesions) < FEWEST:
-        counts = f"{lesions[0]} lesions with the label {positive}, {lesions[1]} without"
+        counts = f"{counted(lesions[0], 'lesion')} with the label {positive}, {lesions[1]} without"
         return bound, "too few to say", f"Too few to say: {counts}; {FEWEST} of each are the least."
     flagged = high < bound if name == BORDERLESS else low > bound or (figure == "moved" and high < -bound)
     sentence = _say(name, figure, value, low, high, positive, flagged)

@@ -46,7 +46,7 @@ from .batches import forward
 from .evaluation import check_threshold
 from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
-from .project import as_label, is_stray, listed, sha256, user_path
+from .project import as_label, counted, is_stray, listed, sha256, user_path
 from .settings import Settings, is_number, is_whole, plain
 
 if TYPE_CHECKING:
@@ -180,7 +180,9 @@ class ImageClassifier:
         card, trained, decision = self.card, self.card["training"], self.card["decision"]
         names = [*self.labels[:10], *(["…"] if len(self.labels) > 10 else [])]
         how = f"features + {type(self.classifier).__name__}" if self.classifier is not None else "fine-tuning"
-        counts = trained and f"{sum(trained['pictures'].values())} pictures of {trained['groups']} lesions"
+        counts = trained and counted(sum(trained["pictures"].values()), "picture")
+        if trained and trained["groups"] is not None:
+            counts += f" of {counted(trained['groups'], 'lesion')}"
         decides = decision and f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
         calibrated = (
             card["scores"]

@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from .project import OWN_FILES, is_stray, replacing
+from .project import OWN_FILES, counted, is_stray, replacing
 
 NAME = OWN_FILES[0]
 FIRST_COLUMNS = ("isic_id", "label", "file", "attribution", "copyright_license")
@@ -237,7 +237,7 @@ class Journal:
         variant = self._db.execute("SELECT value FROM about WHERE name = 'variant'").fetchone()[0]
         with replacing(self.folder / "attribution.txt") as part, open(part, "w", **TEXT) as file:
             file.write(f"{_headline(self._source)}, {variant}\n\n")
-            file.writelines(f"{who} ({terms}): {count} pictures\n" for who, terms, count in counts)
+            file.writelines(f"{who} ({terms}): {counted(count, 'picture')}\n" for who, terms, count in counts)
         with replacing(self.folder / "licenses.txt") as part, open(part, "w", **TEXT) as file:
             for terms in sorted({terms for _, terms, _ in counts}):
                 file.write(f"{terms}: {LICENSES.get(terms, 'ask the archive')}\n")

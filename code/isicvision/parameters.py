@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .presets import PRESETS
-from .project import as_label, listed, located
+from .project import as_label, is_stray, listed, located
 from .settings import OPTIMIZERS, Settings, is_number, is_whole
 
 Check = tuple[Callable[[Any], bool], str]
@@ -151,7 +151,7 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("SEED", 0) is None and "SOURCE" not in values:  # None: the archive's oldest pictures
         wrong.append(f"SEED is {_SEED[1]}; None is for 01_acquire_pictures only")
     if not wrong:
-        wrong = [reason for find in (_network, _training, _model) if (reason := find(values))]
+        wrong = [reason for find in (_outputs, _network, _training, _model) if (reason := find(values))]
     if wrong:
         raise ValueError(wrong[0] if len(wrong) == 1 else f"wrong parameters:{listed(wrong)}")
     return values
@@ -176,6 +176,14 @@ def near(name: object, names: Sequence[str]) -> str:
     by_lower = {each.lower(): each for each in reversed(names)}
     found = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f"; did you mean {by_lower[found[0]]}?" if found else ""
+
+
+def _outputs(values):
+    """Say that the folder in which the model will be saved holds something else."""
+    model = f"{values.get('OUTPUTS', '.')}/model"
+    names = [name for name in os.listdir(model) if not is_stray(name)] if os.path.isdir(model) else []
+    if os.path.isfile(model) or (names and "model.json" not in names):
+        return f"OUTPUTS: {model} is not a model, and a model is to be saved there. Move it, or choose other OUTPUTS"
 
 
 def _network(values):

@@ -609,7 +609,8 @@ def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None)
         ax.plot(row["value"], place, marker, color=colour, label=row["verdict"], clip_on=False)
     of = literal(table.attrs.get("positive", "positive"))
     names = [
-        f"{literal(value)}\n{row['pictures']} pictures, {row['positive']} of {row['lesions']} lesions {of}"
+        f"{literal(value)}\n{counted(row['pictures'], 'picture')}, "
+        f"{row['positive']} of {counted(row['lesions'], 'lesion')} {of}"
         for value, row in table.iterrows()
     ]
     ax.set_yticks(range(len(table)), names, fontsize=8)

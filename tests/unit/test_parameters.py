@@ -142,3 +142,14 @@ def test_a_copied_cell_stays_in_its_folder_and_a_notebook_checks_its_parameters_
     statements = ast.parse(re.sub("^%.*", "", code[1], flags=re.MULTILINE)).body
     first = next(line for line in statements if not isinstance(line, ast.Import | ast.ImportFrom))
     assert "parameters.check(globals())" in ast.unparse(first)
+
+
+def test_a_folder_in_which_no_model_can_be_saved_is_found_before_the_training(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ".DS_Store").touch()
+    parameters.check({"OUTPUTS": str(tmp_path)})
+    (tmp_path / "model" / "thesis.docx").touch()
+    with pytest.raises(ValueError, match="OUTPUTS: .*model is not a model"):
+        parameters.check({"OUTPUTS": str(tmp_path)})
+    (tmp_path / "model" / "model.json").touch()
+    parameters.check({"OUTPUTS": str(tmp_path)})
