@@ -38,6 +38,7 @@ import pixels  # noqa: E402
 import requestlog  # noqa: E402
 
 MAX_PICTURES = 64
+LIMIT = 1.0001  # of the distance: 1, which one of the held-out images has, and what rounding adds here
 MAX_BYTES = 20 * 2**20  # of one request
 MAX_DRAIN = 5 * MAX_BYTES
 CHUNK = 8  # pictures decoded and scored at a time: bounds the memory of a large request
@@ -293,8 +294,8 @@ def _saliency(array, label):
 
 
 def _prediction(scores, distance=None):
-    known = {} if distance is None else {"distance": float(distance)}  # its limit is 1
-    if distance is not None and distance > 1:
+    known = {} if distance is None else {"distance": float(distance)}
+    if distance is not None and distance > LIMIT:
         reason = (
             f"unlike the pictures that the model was trained on ({distance:.1f} times as far as is allowed)"
         )

@@ -284,6 +284,7 @@ def _figures(before, first, second):
     for name, (value, draws) in found.items():
         row[name] = float(value)
         row[f"{name}_low"], row[f"{name}_high"] = interval(value, draws)
+    row["roc_auc_low"], row["roc_auc_high"] = second.interval("roc_auc")  # as everywhere
     return row
 
 

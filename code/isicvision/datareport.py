@@ -92,7 +92,7 @@ def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd
     Parameters
     ----------
     dataset
-        Checked.
+        It is checked (`ImageDataset.check`) if it has not been.
     threshold
         Bits in which near-duplicates may differ, see `ImageDataset.near_duplicates`.
 
@@ -101,6 +101,7 @@ def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd
     pandas.DataFrame
         ``path, problem, detail``; both pictures of a pair are listed.
     """
+    dataset = dataset if "sha256" in dataset.table else dataset.check()
     pairs = dataset.near_duplicates(threshold).query("crosses_label")
     hashes = dataset.table.set_index("path")["sha256"]
     pairs = pairs[pairs["path_a"].map(hashes) != pairs["path_b"].map(hashes)]
@@ -145,7 +146,12 @@ def proposals(dataset: ImageDataset, found: pd.DataFrame, exclude: Sequence[str]
 
 
 def exclude(dataset: ImageDataset, found: pd.DataFrame, problems: Sequence[str]) -> ImageDataset:
-    """Set the pictures aside that have one of `problems`: a smaller `ImageDataset`, with the reasons."""
+    """Set the pictures aside that have one of `problems`: a smaller `ImageDataset`, with the reasons.
+
+    Raises ValueError if there is no such problem, see `WHY`.
+    """
+    if unknown := sorted({*problems} - {*WHY}):
+        raise ValueError(f"no problem is called {', '.join(map(repr, unknown))}; there are: {', '.join(WHY)}")
     chosen = found[found["problem"].isin(problems) & found["path"].isin(dataset.paths)]
     chosen = chosen.drop_duplicates("path").set_index("path")
     return dataset.without((chosen["problem"] + ": " + chosen["detail"]).to_dict())
@@ -289,6 +295,7 @@ def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: in
         near-duplicates; ``near_groups``: those of different groups. Without those of the splits if a label has too few
         groups for three parts, or no lesion is named.
     """
+    dataset = dataset if "sha256" in dataset.table else dataset.check()
     near = dataset.near_duplicates(threshold)
     counts = {
         **group_count(dataset.table),

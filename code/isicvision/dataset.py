@@ -216,9 +216,10 @@ class ImageDataset:
                 stacklevel=3,
             )
         if len(counts) < 2:
+            advice = " If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
             raise ValueError(
                 f"{source} has pictures of {len(counts)} label ({', '.join(counts.index) or 'none'}); a classifier "
-                "needs two. If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
+                f"needs two.{advice * Path(source).is_dir()}"
             )
         labelcolumns.warn_of_spellings(sorted(counts.index), counts, source)
         return cls(kept.reset_index(drop=True), aside.reset_index(drop=True), notes=tuple(notes))
@@ -268,12 +269,17 @@ class ImageDataset:
         return self.table["path"].tolist()
 
     def summary(self) -> pd.DataFrame:
-        """Count pictures and groups per label: a row a label and one for all."""
+        """Count pictures and groups per label: a row a label and one for all.
+
+        The column ``groups`` says ``unknown`` where no column names lesions or patients.
+        """
         rows = self.table.groupby("label")
         summary = pd.DataFrame({"pictures": rows.size(), "groups": rows["group"].nunique()})
         summary["share"] = summary["pictures"] / len(self)
         summary.loc["all"] = [len(self), self.table["group"].nunique(), 1.0]
-        return summary.astype({"pictures": int, "groups": int}).round({"share": 3})
+        summary = summary.astype({"pictures": int, "groups": int}).round({"share": 3})
+        known = splitting.group_count(self.table)["groups"] is not None
+        return summary if known else summary.assign(groups="unknown")
 
     def sample(self, n: int, seed: int = 0, balanced: bool = False) -> ImageDataset:
         """Draw `n` images at random, all if there are fewer: a smaller `ImageDataset`.
@@ -513,8 +519,8 @@ class ImageDataset:
             A row a part, and one for all: ``pictures``, ``groups``, ``share`` of all pictures, ``share_…`` of
             each label in the part, ``largest_deviation`` of these from the shares in all, ``shared_groups``:
             how many are also in another part (NaN if no column names lesions: nobody can know), ``groups_known``: the
-            share of images whose group is named (if some are not), ``near_duplicates``: pairs with an image of another
-            part.
+            share of images whose group is named if some are not, and in words that none is, ``near_duplicates``: pairs
+            with an image of another part.
         """
         named = splitting.named(parts)
         index = [*named, "all"]
@@ -534,8 +540,9 @@ class ImageDataset:
         report["shared_groups"] = in_several.reindex(index, fill_value=0)
         if known["all"] < 1:
             report["groups_known"] = known.reindex(index)
-            if known["all"] == 0 and not len(shared):
-                report["shared_groups"] = np.nan
+            if known["all"] == 0:
+                report["groups_known"] = "unknown: no column names lesions"
+                report["shared_groups"] = report["shared_groups"] if len(shared) else np.nan
         if near_duplicates is not None:
             pairs = self.near_duplicates(near_duplicates, parts).query("crosses_split")
             ends = pd.concat([pairs["part_a"], pairs["part_b"]]).value_counts()

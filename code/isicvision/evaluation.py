@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -73,7 +74,10 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
     warn_of_seen(dataset, getattr(model, "seen", None), "to evaluate on")
-    decision = getattr(model, "card", {}).get("decision") or {}
+    card = getattr(model, "card", {})
+    if card.get("training", ...) is None:
+        warnings.warn("the model is not trained, so its figures mean nothing: call fit first", stacklevel=2)
+    decision = card.get("decision") or {}
     positive = as_label(positive) or decision.get("positive")
     return Evaluation.from_scores(
         dataset.table["label"],

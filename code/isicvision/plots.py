@@ -67,10 +67,11 @@ def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     palette = colours(dataset.labels)
     for row, (label, count) in enumerate(counts.iterrows()):
         ax.barh(row - 0.2, count["pictures"], 0.4, color=palette[label])
-        ax.barh(row + 0.2, count["groups"] * known, 0.4, color=palette[label], alpha=0.5)
+        groups = count["groups"] if known else 0
+        ax.barh(row + 0.2, groups, 0.4, color=palette[label], alpha=0.5)
         ax.annotate(f" {counted(count['pictures'], 'picture')}", (count["pictures"], row - 0.2), va="center")
-        lesions = f" {counted(count['groups'], 'lesion')} (or groups)" if known else " lesions unknown"
-        ax.annotate(lesions, (count["groups"] * known, row + 0.2), va="center")
+        lesions = f" {counted(groups, 'lesion')} (or groups)" if known else " lesions unknown"
+        ax.annotate(lesions, (groups, row + 0.2), va="center")
     ax.set(
         yticks=range(len(counts)),
         yticklabels=[*map(literal, counts.index)],

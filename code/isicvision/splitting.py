@@ -70,6 +70,8 @@ def deal(
 
 def _keep(part_of, table, groups, group, keep, count):
     """Put groups where `keep` has one of their images, or images of the same group; the earliest part wins."""
+    if hasattr(keep, "table"):
+        raise TypeError("keep takes all parts of an earlier split, a list or a dict of them, not one dataset")
     parts = [*named(keep).values()]
     if len(parts) != count:
         raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")
