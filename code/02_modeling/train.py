@@ -119,7 +119,7 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
     )
     if PartialState().is_main_process:
         record.save_parts(parts, f"{p['OUTPUTS']}/split")
-        model.save(f"{p['OUTPUTS']}/model")  # at once: what follows takes nothing of it away, should it fail
+        model.save(f"{p['OUTPUTS']}/model")  # save now, so that a later failure loses nothing
         validation = parts["validation"]
         model.calibrate(validation)
         if len(model.labels) == 2:

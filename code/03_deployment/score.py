@@ -332,7 +332,7 @@ def _look(array):
     # array.mean(axis=2) is the same, in ten times the time
     grey = sum(array[..., channel].astype(np.float32) for channel in range(3)) / 3
     if grey.std() < BLANK:
-        return "the picture: blank, nothing stands out from its ground"
+        return "the picture: blank: no object stands out from the background"
     # the variance of the Laplacian (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, 2000)
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     if (around - 4 * grey[1:-1, 1:-1]).std() < BLURRED:

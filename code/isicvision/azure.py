@@ -1,7 +1,8 @@
 """The web service in Azure, by azureml-core (SDK v1).
 
-Each function takes ``dry_run=True``: it then prints the calls to Azure that it would make, with their arguments, and
-makes none. That needs azureml-core, but no account, no network and no workspace (None will do).
+Every function except `open_workspace` and `azure_plan` takes ``dry_run=True``: it then prints the calls to Azure
+that it would make, with their arguments, and makes none. That needs azureml-core, but no account, no network and no
+workspace (None will do).
 The current SDK, azure-ai-ml, is in code/03_deployment/azure.
 """
 

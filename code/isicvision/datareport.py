@@ -560,8 +560,8 @@ def shortcut_words(dataset: ImageDataset) -> str:
     if 0 < len(alike) < len(dataset):
         words += (
             f"\n\n**Confirmed alike.** Of the {len(alike):,} pictures whose diagnosis was confirmed in a way that "
-            f"occurs with every label: {found(alike)} What the figure of all has above that tells kinds of pictures "
-            "apart, not lesions."
+            f"occurs with every label: {found(alike)} If the scores of all pictures are higher than these, the "
+            "difference comes from how lesions were confirmed, not from the lesions."
         )
     return words
 

@@ -722,7 +722,8 @@ def report(evaluation: Evaluation, path: str | os.PathLike, title: str, notes: S
 td, th {{padding: .15rem .8rem; text-align: right}} img {{max-width: 100%}}</style></head>
 <body><h1>{html.escape(title)}</h1>{paragraphs}
 <h2>Metrics on {counted(len(evaluation.table), "test picture")}</h2>
-<p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over {over}.
+<p><b>low</b> and <b>high</b> bound the 95 % interval, from a bootstrap over {over};
+with very few lesions on one side of a share it is a binomial interval.
 Positive label: {html.escape(evaluation.positive)}.</p>{table.to_html(border=0)}
 <h2>Curves</h2><img alt="ROC, precision-recall, confusion matrix, scores" src="data:image/png;base64,{encode(figure)}">
 </body></html>

@@ -1,4 +1,4 @@
-"""Controls to click in a notebook: correct labels, look into results, choose thresholds, try settings.
+"""Interactive widgets for notebooks: correct labels, look into results, choose thresholds, try settings.
 
 Each shows as a picture where widgets are not rendered (a saved notebook on the web, nbconvert). What a control decides
 can be had without it: its methods do what its buttons do.

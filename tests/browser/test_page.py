@@ -227,7 +227,7 @@ def test_long_labels_fit_and_axe_finds_no_barrier(page, axe, scheme, width):
     )
     assert lines == [1] * 7  # no score is broken
     assert axe(page) == []
-    answer_with(page, error="the picture: blank, nothing stands out from its ground")
+    answer_with(page, error="the picture: blank: no object stands out from the background")
     drop(page, "blank.jpg", "image/jpeg", PICTURE.read_bytes())
     page.get_by_text("was not scored").wait_for()
     assert axe(page) == []
