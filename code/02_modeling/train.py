@@ -64,7 +64,7 @@ def split(p, dataset, expected, beside):
 
     `beside` is the folder with the split that is kept.
     """
-    earlier = record.earlier_parts(beside)
+    earlier = beside and record.earlier_parts(beside)
     wrong = "No"
     for keep in (None, earlier) if expected else (earlier,):
         parts = dict(

@@ -25,6 +25,8 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .monitoring import drift as drift
 from .project import PROJECT_ROOT as PROJECT_ROOT
+from .project import counted as counted
+from .project import file_size as file_size
 from .project import require as require
 
 __version__: str

@@ -75,9 +75,10 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
     from azureml.core import Workspace
     from azureml.core.authentication import ServicePrincipalAuthentication
 
-    login = [secret(os.environ.get(name), name) for name in _LOGIN]
+    given = all(os.environ.get(name) for name in _LOGIN)  # one alone may belong to another program
+    login = [secret(os.environ[name], name) for name in _LOGIN] if given else []
     return Workspace.from_config(
-        str(user_path(config)), auth=ServicePrincipalAuthentication(*login) if all(login) else None
+        str(user_path(config)), auth=ServicePrincipalAuthentication(*login) if given else None
     )
 
 

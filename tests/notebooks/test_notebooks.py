@@ -15,7 +15,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from isicvision import Evaluation, ImageDataset
+from isicvision import Evaluation, ImageDataset, record
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "code"))
@@ -234,6 +234,15 @@ def test_features_and_classifier_says_what_a_label_of_three_lesions_does_not_all
     scores = np.random.default_rng(0).dirichlet([1, 1, 1], len(test))
     evaluation = Evaluation.from_scores(test["label"], scores, classes=sample.labels, metadata=test)
     evaluation.save(tmp_path / "evaluation" / "predictions.csv")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("{}")
+    known = {
+        "parameters": {},
+        "split": {},
+        "training": {},
+        "metrics": {"predictions": record.digest(evaluation)},
+    }
+    (tmp_path / "model" / "run.json").write_text(json.dumps(known))
     printed = run("code/02_modeling/03_features_and_classifier.ipynb", tmp_path, IMAGE_SIZE=64)
     assert "a label has one training lesion only" in printed and "README.md" in printed  # it was saved
 

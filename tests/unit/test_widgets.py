@@ -25,6 +25,7 @@ from isicvision.settings import Settings
 
 @pytest.fixture(autouse=True)
 def close_figures():
+    plt.close("all")
     yield
     assert not plt.get_fignums()  # widgets leave no figure that a notebook would show once more
     plt.close("all")
