@@ -105,7 +105,7 @@ class ImageDataset:
         if sublabel_column:
             column = tables.require_column(metadata, sublabel_column, f"the metadata of {root}")
             table["sublabel"] = metadata[column]
-        table.insert(2, "group", reading.groups(metadata, group_column).reindex(table.index))
+        table.insert(2, "group", reading.groups(metadata, group_column, root).reindex(table.index))
         return cls._checked(table, reasons, root, notes)
 
     @classmethod
@@ -187,7 +187,9 @@ class ImageDataset:
             reasons = reasons.fillna(not_mapped)
         paths = reading.locate(csv, found, names, files, unreadable, images, column, reasons)
         reading.set_aside_copies(paths, labels, reasons)
-        table = pd.DataFrame({"path": paths, "label": labels, "group": reading.groups(rows, group_column)})
+        table = pd.DataFrame(
+            {"path": paths, "label": labels, "group": reading.groups(rows, group_column, csv)}
+        )
         table = table.join(reading.set_apart(rows, labels, column, group_column, *columns))
         if label_map is not None and labelcolumns.merges(label_map):
             table["sublabel"] = kept

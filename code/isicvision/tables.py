@@ -40,7 +40,7 @@ _ELSE = (
 _DECIMAL = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"
 
 
-def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
+def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[str] = ()) -> pd.DataFrame:
     """Read a table that any program wrote: commas, semicolons, tabs or bars; UTF-8, UTF-16 or Windows-1252.
 
     Names of columns and text cells are stripped and composed (Unicode NFC). Numbers with a decimal comma are read as
@@ -50,6 +50,8 @@ def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
     ----------
     text
         Columns that stay text, in any spelling that `find_column` accepts: ``0012`` stays ``0012``.
+    verbatim
+        Those of them in which only an empty cell is missing: ``NA`` stays ``NA``.
 
     Raises
     ------
@@ -77,8 +79,12 @@ def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
         bare = re.sub('"[^"]*"', '""', content)  # within quotes they are text
         if any(pair in bare for pair in around):
             separator, content = ",", _even(content, separator, path, strip=True)
-    keys = {key(name) for name in text}
-    table = _parsed(path, content, separator, lambda name: key(name) in keys, MISSING, decimal)
+    keys, whole = {key(name) for name in text}, {key(name) for name in verbatim}
+
+    def missing(name):
+        return [""] if key(name) in whole else MISSING
+
+    table = _parsed(path, content, separator, lambda name: key(name) in keys, missing, decimal)
     if '" ' in content or ' "' in content:
         for name in [name for name in table if key(name) in keys]:
             table[name] = table[name].str.strip()
@@ -116,7 +122,7 @@ def load(path: str | os.PathLike, verbatim: Iterable[str] = ()) -> pd.DataFrame:
     separator, content = _separator(content)
     header = content.partition("\n")[0]
     text = {*verbatim, *(name.replace('""', '"') for name in re.findall(r'"((?:[^"]|"")*)"', header))}
-    table = _parsed(path, content, separator, lambda name: name in text, [""], separator in ";\t")
+    table = _parsed(path, content, separator, lambda name: name in text, lambda _: [""], separator in ";\t")
     if (
         not content.isascii()
     ):  # not UTF-8 for the sake of names of files only, unless another program saved it
@@ -227,7 +233,7 @@ def _parsed(path, text, separator, is_text, missing, decimal):
         raise ValueError(f"{path} has two columns {twice[0]!r}: rename or delete one of them")
     options = {
         "dtype": {name: str for name in names if is_text(name)},
-        "na_values": {name: missing for name in names},
+        "na_values": {name: missing(name) for name in names},
         **{"names": names, "header": 0, "keep_default_na": False, "low_memory": False},
         **{"encoding_errors": "surrogateescape"},
     }
