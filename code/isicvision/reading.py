@@ -142,7 +142,8 @@ def image_names(
     if not columns:
         raise ValueError(
             f"{source} has no column that names the images ({', '.join(PICTURE_COLUMNS[:9])}, …); it has: "
-            f"{', '.join(table)}. Rename the column with their names to image, or give image_column to from_csv."
+            f"{', '.join(table)}{tables.one_column(table) or '.'} "
+            "Rename the column with their names to image, or give image_column to from_csv."
         )
     best, found = columns[0], find(table[columns[0]], files)
     for name in columns[1:]:
@@ -302,7 +303,7 @@ def join(
                 row = different.idxmax()
                 warnings.warn(
                     f"{csv} contradicts the first table in {name} for {counted(different.sum(), 'row')}: "
-                    f"{names[row]} has {first[row]} there and {second[row]} here; the first table counts",
+                    f"{names[row]} has {first[row]} in the first table, which counts, and {second[row]} in this one",
                     stacklevel=3,
                 )
             rows = rows.assign(**{name: first})
@@ -377,7 +378,7 @@ def plain_ids(column: pd.Series) -> pd.Series:
 def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the table") -> pd.Series:
     """Return the group of each row: of `group_column`, and where it is empty of `GROUP_COLUMNS`: Series of string.
 
-    Ids that differ only in case become one, with a warning. One id for more than half of 20 or more rows gets a warning.
+    Ids that differ only in case become one, with a warning. So has one id for most of 20 or more rows.
     """
     group = pd.Series(pd.NA, rows.index, "string")
     for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):

@@ -206,6 +206,7 @@ def test_the_label_that_a_download_writes_beside_its_folders_is_no_second_one(pe
         (["0", "1"], {False: "benign", True: "malignant"}),
         (["no", "yes"], {False: "benign", True: "malignant"}),
         (["FALSE", "TRUE"], {False: "benign", True: "malignant"}),
+        (["0", "1"], {"no": "benign", "Yes": "malignant"}),
         (["01", "02"], {1: "benign", 2: "malignant"}),
         (["nv", "mel"], {"nv ": "benign", " mel": " malignant"}),
         (["NV", "MEL"], {"nv": "benign", "mel": "malignant"}),
@@ -251,7 +252,18 @@ def test_labels_that_differ_only_in_spelling_are_named(flat):
 
 
 @pytest.mark.parametrize(
-    ("yes", "no"), [("1,0", "0,0"), ("x", ""), ("1.0", "0.0"), ("TRUE", "FALSE"), ("yes", "no")]
+    ("yes", "no"),
+    [
+        ("1,0", "0,0"),
+        ("x", ""),
+        ("1.0", "0.0"),
+        ("TRUE", "FALSE"),
+        ("yes", "no"),
+        ("t", "f"),
+        ("1", "-1"),
+        ("x", "–"),
+        ("present", "absent"),
+    ],
 )
 def test_one_column_a_label_may_mark_it_in_many_ways(flat, yes, no):
     rows = "image;MEL;NV\n" + "".join(f"p{n};{(yes, no)[n % 2]};{(no, yes)[n % 2]}\n" for n in range(8))
@@ -326,7 +338,8 @@ def test_a_second_table_fills_gaps_and_the_first_wins_where_they_contradict(flat
     first = "image,label,lesion_id\n" + "".join(f"p{n},{'ab'[n % 2]},{'X' * (n == 0)}\n" for n in range(8))
     (flat / "second.csv").write_text("image,Lesion ID\n" + "".join(f"p{n},L{n // 2}\n" for n in range(8)))
     with pytest.warns(
-        UserWarning, match=r"contradicts the first .* lesion_id for 1 row: p0 has X there and L0"
+        UserWarning,
+        match=r"contradicts the first .* lesion_id for 1 row: p0 has X in the first table, which counts, and L0",
     ):
         dataset = from_csv(flat, first, metadata=flat / "second.csv")
     assert dataset.table["group"].tolist() == ["X", *(f"L{n // 2}" for n in range(1, 8))]
@@ -390,3 +403,30 @@ def test_images_may_be_called_as_what_is_missing(flat):
         (flat / "images" / f"{name}.jpg").touch()
     dataset = from_csv(flat, ROWS + "nan,benign\nNA,benign\nnull,benign\n")
     assert len(dataset) == 11 and dataset.set_aside.empty
+
+
+def test_a_label_map_takes_one_label_for_each(flat):
+    for value in (["b"], {"b": 1}):
+        with pytest.raises(ValueError, match="label_map has .* for 'benign': give one label, or None"):
+            from_csv(flat, ROWS, label_map={"benign": value, "malignant": "m"})
+
+
+def test_a_row_with_two_marks_shows_them(flat):
+    rows = "image,a,b,c\np0,1,0,0\np1,0,1,0\np2,high,low,0\n"
+    with pytest.warns(
+        UserWarning, match=r"more than one of the columns a, b, c is marked \(by 'high', 'low'\)"
+    ):
+        from_csv(flat, rows, label_column=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("sign", ["\u200d", "\u00ad"])
+def test_labels_that_differ_in_an_invisible_character_are_named(flat, sign):
+    rows = "image,label\n" + "".join(f"p{n},{('nevus', f'ne{sign}vus', 'mel')[n % 3]}\n" for n in range(8))
+    with pytest.warns(UserWarning, match="differ only in spelling"):
+        from_csv(flat, rows)
+
+
+@pytest.mark.parametrize("option", ["group_column", "sublabel_column"])
+def test_a_column_of_metadata_that_is_not_there_is_said(per_label, option):
+    with pytest.raises(ValueError, match=r"the column 'lesion' is not there: .* has no metadata\.csv"):
+        ImageDataset.from_folder(per_label, **{option: "lesion"})
