@@ -65,7 +65,8 @@ class ImageDataset:
         ----------
         group_column
             Column of metadata.csv that says which pictures belong together, in any spelling. Default, and where it is
-            empty: ``lesion_id``, else ``patient_id``, else each picture stands alone.
+            empty: ``lesion_id``, else ``patient_id``, else each picture stands alone. Blanks and words of
+            `reading.UNNAMED`, such as ``unknown``, count as empty.
         sublabel_column
             Column of metadata.csv with finer labels, the archive's ``diagnosis_3`` say: it becomes ``sublabel``, see
             `settings.Settings`.
@@ -94,18 +95,23 @@ class ImageDataset:
             dtype=str,
         )
         reasons = pd.Series(index=table.index, dtype=object)
-        reasons[table["label"].isna()] = "it lies in no label's folder"
+        nowhere = np.flatnonzero(table["label"].isna())
+        reasons[nowhere] = [folders.why_no_label((files + unreadable)[number]) for number in nowhere]
         reasons[len(files) :] = [*map(folders.why_unreadable, unreadable)]
         if parts:
             table["split"] = parts
         metadata, notes = reading.join_metadata(root, files, csvs, group_column)
+        for name in filter(None, (group_column, sublabel_column) if metadata.empty else ()):
+            raise ValueError(
+                f"the column {name!r} is not there: {root} has no metadata.csv. Put one into this folder."
+            )
         if group_column:
             group_column = tables.require_column(metadata, group_column, f"the metadata of {root}")
         table = table.join(reading.set_apart(metadata, table["label"], group_column))
         if sublabel_column:
             column = tables.require_column(metadata, sublabel_column, f"the metadata of {root}")
             table["sublabel"] = metadata[column]
-        table.insert(2, "group", reading.groups(metadata, group_column).reindex(table.index))
+        table.insert(2, "group", reading.groups(metadata, group_column, root).reindex(table.index))
         return cls._checked(table, reasons, root, notes)
 
     @classmethod
@@ -141,7 +147,8 @@ class ImageDataset:
             another label are set aside. Where it merges labels, the column ``sublabel`` keeps those of the file, see
             `settings.Settings`.
         metadata
-            Second CSV file, whose further columns are joined by the picture's name.
+            Second CSV file, whose columns are joined by the picture's name. It also fills gaps in columns that both
+            files have; where they contradict each other, `csv` counts.
 
         Columns that are called as our own (`reading.OWN_COLUMNS`) become ``metadata_NAME``, unless they are named here.
 
@@ -187,7 +194,9 @@ class ImageDataset:
             reasons = reasons.fillna(not_mapped)
         paths = reading.locate(csv, found, names, files, unreadable, images, column, reasons)
         reading.set_aside_copies(paths, labels, reasons)
-        table = pd.DataFrame({"path": paths, "label": labels, "group": reading.groups(rows, group_column)})
+        table = pd.DataFrame(
+            {"path": paths, "label": labels, "group": reading.groups(rows, group_column, csv)}
+        )
         table = table.join(reading.set_apart(rows, labels, column, group_column, *columns))
         if label_map is not None and labelcolumns.merges(label_map):
             table["sublabel"] = kept

@@ -201,7 +201,7 @@ class Evaluation:
         table = pd.DataFrame(
             {
                 "path": more.get("path", row),
-                "group": together.where(together.notna(), alone),
+                "group": together.where(together.notna() & (together.astype(str).str.strip() != ""), alone),
                 "label": true,
                 "prediction": _decide(scores, names, sought, threshold),
             }

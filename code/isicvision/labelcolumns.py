@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,9 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from .project import as_label
+
+NOT_MARKED = ("", "false", "f", "no", "n", "absent", "negative", "-", "–", "—")
+"""Cells, in lower case, that say that a row does not have the label of the column; 0 and -1 say so too."""
 
 
 def plain_labels(column: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -33,19 +37,25 @@ def one_hot_labels(columns: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     numbers = text.apply(
         lambda column: pd.to_numeric(column.str.replace(",", ".").astype(object), errors="coerce")
     )
-    marked = ~((numbers == 0) | text.isin(["", "false", "no", "-"]))
+    marked = ~((numbers == 0) | (numbers == -1) | text.isin(NOT_MARKED))
     count = marked.sum(axis=1)
     reasons = pd.Series(index=columns.index, dtype=object)
     reasons[count == 0] = f"none of the columns {', '.join(columns)} is marked"
-    reasons[count > 1] = f"more than one of the columns {', '.join(columns)} is marked"
+    if (several := count > 1).any():
+        cells = text[several].where(marked & (numbers != 1)).stack().dropna().unique()
+        said = f" (by {', '.join(map(repr, cells[:4]))})" if len(cells) else ""
+        reasons[several] = f"more than one of the columns {', '.join(columns)} is marked{said}"
     return marked.idxmax(axis=1).astype("string").where(count == 1), reasons
 
 
 def loose(label: str) -> str:
     """Return what is compared of a label where its exact spelling is not known.
 
-    Case and runs of blanks do not count, 1, 01 and 1.0 are the same number, yes is true and no is false.
+    Case, invisible characters and runs of blanks do not count. 1, 01 and 1.0 are the same number, yes is true and no
+    is false.
     """
+    if not label.isascii():
+        label = "".join(letter for letter in label if unicodedata.category(letter) != "Cf")
     text = " ".join(label.casefold().split())
     if re.fullmatch(r"[+-]?\d+(\.0+)?", text):
         return str(int(text.partition(".")[0]))
@@ -58,7 +68,7 @@ def apply_map(
     """Map the file's labels to the dataset's.
 
     A key fits the label that `as_label` makes of it. Else the only key that equals the label after `loose` is taken,
-    with a warning; True and False then also fit 1 and 0. A value of None leaves the label's rows out.
+    with a warning; True, yes, False and no then also fit 1 and 0. A value of None leaves the label's rows out.
 
     Returns
     -------
@@ -108,12 +118,16 @@ def _targets(label_map):
         name = as_label(key)
         if name is None:
             raise ValueError(f"label_map has the key {key!r}, which is no label")
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            raise ValueError(
+                f"label_map has {value!r} for {key!r}: give one label, or None to leave its rows out"
+            )
         if targets.get(name, as_label(value)) != as_label(value):
             raise ValueError(f"label_map has {name!r} twice, as {targets[name]!r} and {as_label(value)!r}")
         targets[name] = as_label(value)
         alike[loose(name)].append(name)
-        if name in ("True", "False"):
-            alike[str(int(name == "True"))].append(name)
+        if loose(name) in ("true", "false"):
+            alike[str(int(loose(name) == "true"))].append(name)
     return targets, alike
 
 

@@ -25,6 +25,12 @@ TRAINING = ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2")
 """Fields of `Settings` that a notebook has as parameters of their own; SETTINGS takes the others."""
 
 
+def _is_map(value):
+    keys = [*map(as_label, value)] if isinstance(value, dict) else []
+    plain = not any(isinstance(each, (list, dict)) for each in [*value.values()]) if keys else False
+    return plain and None not in keys and len({*keys}) == len(keys)
+
+
 def _or_none(check: Check) -> Check:
     is_right, meaning = check
     return lambda value: value is None or is_right(value), f"{meaning}, or None"
@@ -77,7 +83,7 @@ CHECKS: dict[str, Check] = {
     "METADATA_CSV": _or_none(_TEXT),
     "IMAGE_COLUMN": _or_none(_TEXT),
     "LABEL_MAP": _or_none(
-        (lambda value: isinstance(value, dict) and len(value) > 0, "lines such as mel: malignant")
+        (_is_map, "lines such as mel: malignant, each label once and with one label or null behind it")
     ),
     "COLUMNS": _NAMES,
     "DIAGNOSES": _NAMES,

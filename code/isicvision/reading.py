@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from . import folders, pixels, tables
-from .project import as_label, folder_name, printable
+from .project import as_label, counted, folder_name, printable
 from .quality import MEASURES
 
 PICTURE_COLUMNS = (
@@ -27,6 +27,8 @@ OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", 
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
 HASHES = ("sha256", "phash")
 NO_PICTURE, SEVERAL = -1, -2
+UNNAMED = {"", "-", "–", "—", "?", ".", "n/a", "na", "nan", "none", "null", "unknown", "missing"}
+"""What says that a lesion or patient is not known, in lower case."""
 _ENDINGS = {*pixels.EXTENSIONS, *folders.UNREADABLE}
 
 
@@ -106,13 +108,16 @@ def _find(names, files):
     return np.array([found.get(name, NO_PICTURE) for name in names.to_numpy(object)], int)
 
 
-def read_table(path: str | os.PathLike, *given: str | None) -> pd.DataFrame:
+def read_table(path: str | os.PathLike, image_column: str | None, *given: str | None) -> pd.DataFrame:
     """Read a table as `tables.read` does; names, groups, hashes and the columns `given` stay text.
+
+    An image may be called ``NA``: of the columns that may name it only empty cells are missing.
 
     Columns of `PICTURE_COLUMNS` and `GROUP_COLUMNS` get that spelling, unless `given` has another one.
     """
-    names = [name for name in given if name]
-    table = tables.read(path, {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *names})
+    names = [name for name in (image_column, *given) if name]
+    pictures = {image_column or "image", *PICTURE_COLUMNS}
+    table = tables.read(path, {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *names}, pictures)
     known = {tables.key(name): name for name in (*PICTURE_COLUMNS, *GROUP_COLUMNS)}
     keys = Counter(map(tables.key, table))
     renamed = {
@@ -137,7 +142,8 @@ def image_names(
     if not columns:
         raise ValueError(
             f"{source} has no column that names the images ({', '.join(PICTURE_COLUMNS[:9])}, …); it has: "
-            f"{', '.join(table)}. Rename the column with their names to image, or give image_column to from_csv."
+            f"{', '.join(table)}{tables.one_column(table) or '.'} "
+            "Rename the column with their names to image, or give image_column to from_csv."
         )
     best, found = columns[0], find(table[columns[0]], files)
     for name in columns[1:]:
@@ -165,12 +171,12 @@ def join_metadata(
         If a file cannot be read, has no column that names images, or fits none of them.
     """
     joined, notes = [pd.DataFrame()], []
-    for csv in csvs:
+    for csv in sorted(csvs, key=lambda csv: -csv.count("/")):
         source, start = root / csv, csv.rpartition("/")[0]
         start = f"{start}/" if start else ""
         numbers = np.array([n for n, file in enumerate(files) if file.startswith(start)], int)
         relative = [files[number][len(start) :] for number in numbers]
-        metadata = read_table(source, group_column)
+        metadata = read_table(source, None, group_column)
         column, found = image_names(metadata, relative, source)
         names = metadata[column]
         if several := (found == SEVERAL).sum():
@@ -192,7 +198,24 @@ def join_metadata(
         metadata = metadata.drop(columns={column} & {*OWN_COLUMNS})
         joined.append(metadata.set_axis(numbers[found])[(found >= 0) & ~pd.Index(found).duplicated()])
     table = pd.concat(joined)
-    return table[~table.index.duplicated()], notes
+    if table.index.has_duplicates:
+        _warn_of_two_tables(root, files, table[table.index.duplicated(keep=False)])
+        table = table.groupby(level=0).first()  # the first that is given
+    return table, notes
+
+
+def _warn_of_two_tables(root, files, rows):
+    """Warn if the tables that hold a row of the same image say different things about it."""
+    for name in rows.columns.difference(PICTURE_COLUMNS, sort=False):
+        said = (plain_ids(rows[name]) if name in GROUP_COLUMNS else rows[name].map(as_label)).dropna()
+        different = said.groupby(level=0).nunique().loc[lambda count: count > 1].index
+        if len(different):
+            values = " and ".join(dict.fromkeys(said.loc[[different[0]]]))
+            warnings.warn(
+                f"{root}: metadata tables contradict each other in {name} for {counted(len(different), 'image')}: "
+                f"{printable(files[different[0]])} has {values}. The table nearest to the image counts.",
+                stacklevel=4,
+            )
 
 
 def say_fit(source: object, found: np.ndarray, files: list[str], where: object = "") -> str:
@@ -224,7 +247,9 @@ def warn_of_contradictions(
         column = tables.find_column(rows, name) if name else None
         if column is None:
             continue
-        pairs = pd.DataFrame({"image": found, "group": rows[column].to_numpy(), "name": names.to_numpy()})
+        pairs = pd.DataFrame(
+            {"image": found, "group": plain_ids(rows[column]).to_numpy(), "name": names.to_numpy()}
+        )
         pairs = pairs.dropna().drop_duplicates(["image", "group"])
         twice = pairs[pairs.duplicated("image", keep=False)]
         if len(twice):
@@ -244,6 +269,8 @@ def join(
     group_column: str | None,
 ) -> tuple[pd.DataFrame, str]:
     """Add the columns of a second table, whose images are found by the names in the first: table and a sentence.
+
+    Where both tables have a column, the first one counts and the second fills its gaps.
 
     Parameters
     ----------
@@ -266,9 +293,23 @@ def join(
     note = _say_partly(csv, other[column], found, known)
     warn_of_contradictions(csv, other[column][found >= 0], other[found >= 0], found[found >= 0], group_column)
     other = other.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
-    other = other[other.columns.difference([*rows.columns, column], sort=False)]
     position = names.map({name: number for number, name in enumerate(known)})
-    return rows.join(other.reindex(position).set_axis(rows.index)), note
+    other = other.drop(columns=column).reindex(position).set_axis(rows.index)
+    for name in [name for name in other if name in rows and name not in PICTURE_COLUMNS]:
+        if name in (group_column, *GROUP_COLUMNS):
+            first, second = plain_ids(rows[name]), plain_ids(other[name])
+            different = (first.str.casefold() != second.str.casefold()).fillna(False)
+            if different.any():
+                row = different.idxmax()
+                warnings.warn(
+                    f"{csv} contradicts the first table in {name} for {counted(different.sum(), 'row')}: "
+                    f"{names[row]} has {first[row]} in the first table, which counts, and {second[row]} in this one",
+                    stacklevel=3,
+                )
+            rows = rows.assign(**{name: first})
+        if rows[name].isna().any() and other[name].notna().any():
+            rows = rows.assign(**{name: rows[name].astype(object).fillna(other[name]).infer_objects()})
+    return rows.join(other[other.columns.difference(rows.columns, sort=False)]), note
 
 
 def none_found(
@@ -328,12 +369,37 @@ def set_aside_copies(paths: pd.Series, labels: pd.Series, reasons: pd.Series) ->
                 reasons[rows.index[rows["path"] == path]] = f"its rows contradict each other: {said}"
 
 
-def groups(rows: pd.DataFrame, group_column: str | None) -> pd.Series:
-    """Return the group of each row: of `group_column`, and where it is empty of `GROUP_COLUMNS`: Series of string."""
+def plain_ids(column: pd.Series) -> pd.Series:
+    """Return ids as text: ``12.0`` is 12, and blanks and words of `UNNAMED` are missing: Series of string."""
+    ids = column.astype("string").str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    return ids.mask(ids.str.casefold().isin(UNNAMED))
+
+
+def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the table") -> pd.Series:
+    """Return the group of each row: of `group_column`, and where it is empty of `GROUP_COLUMNS`: Series of string.
+
+    Ids that differ only in case become one, with a warning. So has one id for most of 20 or more rows.
+    """
     group = pd.Series(pd.NA, rows.index, "string")
     for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):
         if column in rows:
-            group = group.fillna(rows[column].astype("string"))
+            group = group.fillna(plain_ids(rows[column]))
+    spellings = pd.Series(group.dropna().unique(), dtype="string")
+    first = spellings.groupby(spellings.str.casefold()).transform("first")
+    if len(other := spellings[spellings != first]):
+        warnings.warn(
+            f"{source}: {counted(len(other), 'id')} of lesions or patients differ from another's only in case, such as "
+            f"{other.iloc[0]} and {first[other.index[0]]}; they are read as one",
+            stacklevel=3,
+        )
+        group = group.map(dict(zip(spellings, first, strict=True))).astype("string")
+    counts = group.value_counts()
+    if len(rows) >= 20 and len(counts) and counts.iloc[0] > len(rows) / 2:
+        warnings.warn(
+            f"{source}: {counts.iloc[0]:,} of {len(rows):,} images have the lesion or patient {counts.index[0]!r}, so "
+            "they stay in one part of a split. If it means that none is known, leave these cells empty.",
+            stacklevel=3,
+        )
     return group
 
 

@@ -37,10 +37,16 @@ _ELSE = (
     (b"%PDF", "is a PDF document"),
     (b"PAR1", "is a Parquet file"),
 )
+_TEXTS = (
+    (r"version https://git-lfs", "is a pointer of Git LFS and not the table: run git lfs pull"),
+    (r"<(!doctype|html|\?xml)", "is an HTML or XML page, not a table: download the CSV file itself"),
+    (r"[\[{]\s*[\"{\[]", "is JSON: save it as CSV, with a line of column names and a line per image"),
+)
+_SPECIAL = re.compile('[",\r\n]')
 _DECIMAL = r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?"
 
 
-def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
+def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[str] = ()) -> pd.DataFrame:
     """Read a table that any program wrote: commas, semicolons, tabs or bars; UTF-8, UTF-16 or Windows-1252.
 
     Names of columns and text cells are stripped and composed (Unicode NFC). Numbers with a decimal comma are read as
@@ -50,6 +56,8 @@ def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
     ----------
     text
         Columns that stay text, in any spelling that `find_column` accepts: ``0012`` stays ``0012``.
+    verbatim
+        Those of them in which only an empty cell is missing: ``NA`` stays ``NA``.
 
     Raises
     ------
@@ -69,7 +77,8 @@ def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
             content = re.sub(r'"[^"]*"|\r', lambda found: " " if found[0] == "\r" else found[0], content)
         elif "\r" in content:
             content = content.replace("\r", "\n")
-    separator, content = _separator(content)
+    keys, whole = {key(name) for name in text}, {key(name) for name in verbatim}
+    separator, content = _separator(_without_comments(path, content, keys))
     decimal = separator in ";\t"
     around = [space + mark for space in " \xa0" for mark in (separator, "\n")]
     around += [pair[::-1] for pair in around]
@@ -77,8 +86,11 @@ def read(path: str | os.PathLike, text: Iterable[str] = ()) -> pd.DataFrame:
         bare = re.sub('"[^"]*"', '""', content)  # within quotes they are text
         if any(pair in bare for pair in around):
             separator, content = ",", _even(content, separator, path, strip=True)
-    keys = {key(name) for name in text}
-    table = _parsed(path, content, separator, lambda name: key(name) in keys, MISSING, decimal)
+
+    def missing(name):
+        return [""] if key(name) in whole else MISSING
+
+    table = _parsed(path, content, separator, lambda name: key(name) in keys, missing, decimal)
     if '" ' in content or ' "' in content:
         for name in [name for name in table if key(name) in keys]:
             table[name] = table[name].str.strip()
@@ -96,11 +108,11 @@ def save(table: pd.DataFrame, path: str | os.PathLike) -> Path:
     if "\r" in lines:  # a lone one is not quoted otherwise
         lines = table.to_csv(index=False, header=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     is_text = [pd.api.types.infer_dtype(table[name], skipna=True) == "string" for name in table]
-    header = io.StringIO()
-    for name, quote in zip(table, is_text, strict=True):
-        writer = csv.writer(header, quoting=csv.QUOTE_ALL if quote else csv.QUOTE_MINIMAL, lineterminator=",")
-        writer.writerow([name])
-    content = f"{header.getvalue()[:-1]}\n{lines}".encode("utf-8", "surrogateescape")
+    header = ",".join(
+        '"' + str(name).replace('"', '""') + '"' if quote or _SPECIAL.search(str(name)) else str(name)
+        for name, quote in zip(table, is_text, strict=True)
+    )
+    content = f"{header}\n{lines}".encode("utf-8", "surrogateescape")
     with replacing(path) as part:
         part.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
@@ -114,9 +126,17 @@ def load(path: str | os.PathLike, verbatim: Iterable[str] = ()) -> pd.DataFrame:
     path = user_path(path)
     content = _decoded(path, own=True)
     separator, content = _separator(content)
-    header = content.partition("\n")[0]
-    text = {*verbatim, *(name.replace('""', '"') for name in re.findall(r'"((?:[^"]|"")*)"', header))}
-    table = _parsed(path, content, separator, lambda name: name in text, [""], separator in ";\t")
+    text = {*verbatim, *(name.strip() for name in _quoted(content, separator))}
+    table = _parsed(path, content, separator, lambda name: name in text, lambda _: [""], separator in ";\t")
+    for name in filter(
+        _SPECIAL.search, table.columns.difference([*verbatim])
+    ):  # quoted, whatever its cells are
+        try:
+            numbers = pd.to_numeric(table[name])
+        except (ValueError, TypeError):
+            continue
+        if (numbers.astype(str) == table[name])[table[name].notna()].all():
+            table[name] = numbers
     if (
         not content.isascii()
     ):  # not UTF-8 for the sake of names of files only, unless another program saved it
@@ -146,13 +166,26 @@ def find_column(table: pd.DataFrame, name: str) -> str | None:
 
 def require_column(table: pd.DataFrame, name: str, source: object) -> str:
     """Find a column as `find_column` does, or raise ValueError, which lists those there are and names the nearest."""
-    found = find_column(table, name)
+    try:
+        found = find_column(table, name)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     if found is None:
         keys = {key(column): column for column in table}
         nearest = difflib.get_close_matches(key(name), keys, 1)
         hint = f"; did you mean {keys[nearest[0]]!r}?" if nearest else ""
+        hint = one_column(table) or hint
         raise ValueError(f"{source} has no column {name!r}; it has: {', '.join(map(str, table))}{hint}")
     return found
+
+
+def one_column(table: pd.DataFrame) -> str:
+    """Say what to do if spaces or colons seem to separate the cells of a table of one column, else nothing."""
+    header = str(table.columns[0]) if table.shape[1] == 1 else ""
+    for sign, name in ((":", "colons"), (" ", "spaces")):
+        if sign in header and table.iloc[:9, 0].astype(str).str.contains(sign, regex=False).all():
+            return f". Its cells seem to be separated by {name}: separate them by commas."
+    return ""
 
 
 def _decoded(path, own=False):
@@ -192,10 +225,39 @@ def _decoded(path, own=False):
     return text
 
 
+def _without_comments(path, text, keys):
+    """Return a text without the lines above its header that begin with #, or raise ValueError if it is no table."""
+    start = text[:1000].lstrip().lower()
+    for pattern, what in _TEXTS:
+        if re.match(pattern, start):
+            raise ValueError(f"{path} {what}")
+    while text.startswith("#"):
+        first, _, rest = text.partition("\n")
+        separator, table = _separator(rest)
+        second = table.partition("\n")[0]
+        is_header = {key(name) for name in second.split(separator)} & keys
+        if not second.strip() or (first.count(separator) == second.count(separator) > 0 and not is_header):
+            break  # the header itself begins so
+        text = rest
+    return text
+
+
+def _quoted(text, separator):
+    """Return the names in quotes of a header: list of str."""
+    cell = re.compile(rf'(?:"((?:[^"]|"")*)"|[^\r\n{re.escape(separator)}]*)({re.escape(separator)}|)')
+    names, place = [], 0
+    while found := cell.match(text, place):
+        names += [found[1].replace('""', '"')] if found[1] is not None else []
+        place = found.end()
+        if not found[2]:
+            break
+    return names
+
+
 def _separator(text):
     """Return the separator of cells, and the text from its header on."""
     text = text.lstrip("\r\n")
-    if said := re.match(r'"?sep=(.)"?\r?\n', text):  # a line for Excel
+    if said := re.match(r'"?sep=(.)"?\r?\n', text, re.IGNORECASE):  # a line for Excel
         return said[1], text[said.end() :]
     sample = text[:100_000]
     best, found = (0, 0), ","
@@ -227,7 +289,7 @@ def _parsed(path, text, separator, is_text, missing, decimal):
         raise ValueError(f"{path} has two columns {twice[0]!r}: rename or delete one of them")
     options = {
         "dtype": {name: str for name in names if is_text(name)},
-        "na_values": {name: missing for name in names},
+        "na_values": {name: missing(name) for name in names},
         **{"names": names, "header": 0, "keep_default_na": False, "low_memory": False},
         **{"encoding_errors": "surrogateescape"},
     }

@@ -1,5 +1,6 @@
 """Folders as people keep them: parts of a split, folders of the system, other formats, links, twins."""
 
+import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -22,7 +23,14 @@ TWO = [f"{label}/{n}.jpg" for label in ("benign", "malignant") for n in range(3)
 
 @pytest.mark.parametrize("above", ["", "kaggle/"])
 @pytest.mark.parametrize(
-    "parts", [("train", "test"), ("Train", "Val", "TEST"), ("training", "validation", "test/test")]
+    "parts",
+    [
+        ("train", "test"),
+        ("Train", "Val", "TEST"),
+        ("training", "validation", "test/test"),
+        ("train_set", "test data"),
+        ("Training Data", "val_data", "testset"),
+    ],
 )
 def test_a_folder_per_part_of_a_split_is_read_by_the_folders_below(tmp_path, above, parts):
     touch(tmp_path, *(f"{above}{part}/{file}" for part in parts for file in TWO))
@@ -55,6 +63,28 @@ def test_images_of_a_part_that_have_no_label_are_set_aside(tmp_path):
             [f"data/{file}" for file in TWO],
             r"has one folder with pictures, data, .*\(benign, malignant\) are",
         ),
+        *(
+            (
+                [f"{above}/{file}" for above in names for file in TWO],
+                "labels seem to be benign, malignant, in each of",
+            )
+            for names in (
+                ("fold1", "fold2"),
+                ("hospitalA", "hospitalB"),
+                ("2018", "2019"),
+                ("set_1", "set_2"),
+            )
+        ),
+        *(
+            ([*TWO, f"{copy}/a.jpg"], "has the folders benign and .*seems to be a copy")
+            for copy in (
+                "benign - Copy",
+                "benign (1)",
+                "Copy of benign",
+                "benign copy 2",
+                "benign - Copy (2)",
+            )
+        ),
     ],
 )
 def test_folders_that_are_no_labels_are_refused_with_what_to_do(tmp_path, files, message):
@@ -63,7 +93,14 @@ def test_folders_that_are_no_labels_are_refused_with_what_to_do(tmp_path, files,
 
 
 @pytest.mark.parametrize(
-    "names", [("grade_1", "grade_2"), ("0", "1"), ("class 1", "class 2"), ("testis", "training set")]
+    "names",
+    [
+        ("grade_1", "grade_2"),
+        ("0", "1"),
+        ("class 1", "class 2"),
+        ("testis", "trainings"),
+        ("nevus", "copy of nothing"),
+    ],
 )
 def test_labels_that_look_a_little_like_parts_are_labels(tmp_path, names):
     touch(tmp_path, *(f"{name}/{n}.jpg" for name in names for n in range(2)))
@@ -79,6 +116,7 @@ def test_folders_and_files_of_the_system_are_passed_over_at_any_depth(tmp_path):
         "__MACOSX",
         "#recycle",
         ".Trash-0",
+        *("@tmp", "Network Trash Folder", "Temporary Items", "CachedPictures", "~snapshot"),
     ]
     touch(tmp_path, *TWO, *(f"{place}{name}/x/0.jpg" for name in system for place in ("", "benign/")))
     touch(tmp_path, "benign/._0.jpg", "benign/Thumbs.db", "malignant/.DS_Store")
@@ -168,3 +206,38 @@ def test_what_is_no_folder_says_what_it_is(tmp_path, monkeypatch):
         ImageDataset.from_folder("")
     monkeypatch.setenv("HOME", str(tmp_path.parent))
     assert len(ImageDataset.from_folder(f"~/{tmp_path.name}")) == 6
+
+
+@pytest.mark.parametrize("below", [("2018", "2019"), ("train", "test")])
+def test_labels_with_the_same_folders_in_each_are_labels(tmp_path, below):
+    touch(tmp_path, *(f"{label}/{name}/0.jpg" for label in ("benign", "malignant") for name in below))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageDataset.from_folder(tmp_path).labels == ["benign", "malignant"]
+
+
+def test_folders_that_may_be_labels_on_two_levels_are_named(tmp_path):
+    touch(tmp_path, *(f"{color}/{file}" for color in ("blue", "red") for file in TWO))
+    with pytest.warns(
+        UserWarning, match="labels are blue, red; each of .* has the folders benign, malignant"
+    ):
+        assert ImageDataset.from_folder(tmp_path).labels == ["blue", "red"]
+
+
+@pytest.mark.parametrize("name", ["masks", "Segmentation", "thumbs", "backup", "_cache"])
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_masks_beside_the_labels_are_set_aside(tmp_path, name, above):
+    touch(tmp_path, *(above + file for file in TWO), f"{above}{name}/benign/0.jpg")
+    touch(tmp_path, *(f"test/{file}" for file in TWO if above))
+    with pytest.warns(UserWarning, match=f"1 × the folder {name} is not a label"):
+        assert ImageDataset.from_folder(tmp_path).labels == ["benign", "malignant"]
+    touch(tmp_path / "two", "benign/0.jpg", f"{name}/0.jpg")
+    assert len(ImageDataset.from_folder(tmp_path / "two").labels) == 2
+
+
+def test_a_pipe_called_as_an_image_is_set_aside(tmp_path):
+    touch(tmp_path, *TWO)
+    os.mkfifo(tmp_path / "benign" / "pipe.jpg")
+    os.mkfifo(tmp_path / "metadata.csv")
+    with pytest.warns(UserWarning, match=r"1 × it is a pipe, .* \(such as pipe\.jpg\)"):
+        assert len(ImageDataset.from_folder(tmp_path)) == 6

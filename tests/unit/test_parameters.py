@@ -56,6 +56,10 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"SETTINGS": {"label_smothing": 0.1}}, "SETTINGS: unknown .*did you mean label_smoothing?"),
         ({"SETTINGS": {"label_smoothing": 3}}, "SETTINGS: label_smoothing is a share .*not 3"),
         ({"SETTINGS": {"train_image_size": 32}}, "SETTINGS: train_image_size is a number of pixels, 64"),
+        *(
+            ({"LABEL_MAP": wrong}, "LABEL_MAP is lines such as mel: malignant, each label once")
+            for wrong in ({"nv": ["b"]}, {"nv": {"b": 1}}, {" ": "b"}, {"nv": "a", "nv ": "b"}, {})
+        ),
         ({"SETTINGS": ["a"]}, "SETTINGS is lines such as label_smoothing: 0.1"),
         ({"PRESET": "fast", "SETTINGS": {"ema": 2}}, "SETTINGS: ema is None or a decay"),
         ({"PRESET": "Fats"}, "PRESET is one of fast, .*did you mean fast?"),

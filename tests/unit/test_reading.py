@@ -206,6 +206,7 @@ def test_the_label_that_a_download_writes_beside_its_folders_is_no_second_one(pe
         (["0", "1"], {False: "benign", True: "malignant"}),
         (["no", "yes"], {False: "benign", True: "malignant"}),
         (["FALSE", "TRUE"], {False: "benign", True: "malignant"}),
+        (["0", "1"], {"no": "benign", "Yes": "malignant"}),
         (["01", "02"], {1: "benign", 2: "malignant"}),
         (["nv", "mel"], {"nv ": "benign", " mel": " malignant"}),
         (["NV", "MEL"], {"nv": "benign", "mel": "malignant"}),
@@ -251,7 +252,18 @@ def test_labels_that_differ_only_in_spelling_are_named(flat):
 
 
 @pytest.mark.parametrize(
-    ("yes", "no"), [("1,0", "0,0"), ("x", ""), ("1.0", "0.0"), ("TRUE", "FALSE"), ("yes", "no")]
+    ("yes", "no"),
+    [
+        ("1,0", "0,0"),
+        ("x", ""),
+        ("1.0", "0.0"),
+        ("TRUE", "FALSE"),
+        ("yes", "no"),
+        ("t", "f"),
+        ("1", "-1"),
+        ("x", "–"),
+        ("present", "absent"),
+    ],
 )
 def test_one_column_a_label_may_mark_it_in_many_ways(flat, yes, no):
     rows = "image;MEL;NV\n" + "".join(f"p{n};{(yes, no)[n % 2]};{(no, yes)[n % 2]}\n" for n in range(8))
@@ -320,3 +332,101 @@ def test_names_of_files_that_are_not_utf8_survive_every_writer(tmp_path):
     annotations.decide(dataset.paths[0], "schlecht")
     assert Annotations(dataset, tmp_path / "log.csv").label(dataset.paths[0]) == "schlecht"
     json.dumps(record.manifest(dataset)).encode()
+
+
+def test_a_second_table_fills_gaps_and_the_first_wins_where_they_contradict(flat):
+    first = "image,label,lesion_id\n" + "".join(f"p{n},{'ab'[n % 2]},{'X' * (n == 0)}\n" for n in range(8))
+    (flat / "second.csv").write_text("image,Lesion ID\n" + "".join(f"p{n},L{n // 2}\n" for n in range(8)))
+    with pytest.warns(
+        UserWarning,
+        match=r"contradicts the first .* lesion_id for 1 row: p0 has X in the first table, which counts, and L0",
+    ):
+        dataset = from_csv(flat, first, metadata=flat / "second.csv")
+    assert dataset.table["group"].tolist() == ["X", *(f"L{n // 2}" for n in range(1, 8))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = from_csv(flat, first.replace("X", ""), metadata=flat / "second.csv")
+    assert dataset.table["group"].tolist() == [f"L{n // 2}" for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "group"),
+    [(["1", "1.0"], "1"), (["IL_0", " IL_0 "], "IL_0"), (["IL_0", "il_0"], "IL_0"), (["007", "007"], "007")],
+)
+def test_one_patient_has_one_id_however_it_is_written(per_label, ids, group):
+    for label, numbers, name in (("benign", range(4), ids[0]), ("malignant", range(4, 8), ids[1])):
+        rows = "".join(f"{NAMES[n]},{name}\n" for n in numbers)
+        (per_label / label / "metadata.csv").write_text("isic_id,patient_id\n" + rows)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert set(ImageDataset.from_folder(per_label).table["group"]) == {group}
+    assert len(said) == ("il_0" in ids) and (
+        "such as il_0 and IL_0" in str(said[0].message) if said else True
+    )
+
+
+@pytest.mark.parametrize("word", ["unknown", "-", "N/A", "None", "?", "  "])
+def test_a_word_for_an_unknown_lesion_is_no_lesion(flat, word):
+    rows = "image,label,lesion_id\n" + "".join(f"p{n},{'ab'[n % 2]},{word}\n" for n in range(7)) + "p7,b,0\n"
+    dataset = from_csv(flat, rows)
+    assert dataset.table["group"].tolist() == [*dataset.paths[:7], "0"]
+
+
+def test_an_id_of_most_images_is_named(flat):
+    for n in range(8, 20):
+        (flat / "images" / f"p{n}.jpg").touch()
+    rows = "image,label,lesion_id\n" + "".join(
+        f"p{n},{'ab'[n % 2]},{'x' if n < 11 else n}\n" for n in range(20)
+    )
+    with pytest.warns(UserWarning, match="11 of 20 images have the lesion or patient 'x'"):
+        from_csv(flat, rows)
+
+
+def test_a_blank_group_of_scores_is_unknown():
+    evaluation = Evaluation.from_scores(["benign", "malignant"], [0.1, 0.9], groups=["", " "])
+    assert evaluation.table["group"].nunique() == 2
+
+
+@pytest.mark.parametrize("label", ["benign", "zebra"])
+def test_the_nearest_of_two_metadata_tables_counts(per_label, label):
+    (per_label / "benign").rename(per_label / label)
+    (per_label / "metadata.csv").write_text(PLAIN)
+    (per_label / label / "metadata.csv").write_text("isic_id,lesion_id\nISIC_0000000,other\nISIC_0000001,\n")
+    with pytest.warns(UserWarning) as said:
+        table = ImageDataset.from_folder(per_label).table.set_index("isic_id")
+    assert any("in lesion_id for 1 image: " in str(each.message) for each in said)
+    assert table["group"][NAMES[:3]].tolist() == ["other", "IL_0", "IL_1"]
+
+
+def test_images_may_be_called_as_what_is_missing(flat):
+    for name in ("nan", "NA", "null"):
+        (flat / "images" / f"{name}.jpg").touch()
+    dataset = from_csv(flat, ROWS + "nan,benign\nNA,benign\nnull,benign\n")
+    assert len(dataset) == 11 and dataset.set_aside.empty
+
+
+def test_a_label_map_takes_one_label_for_each(flat):
+    for value in (["b"], {"b": 1}):
+        with pytest.raises(ValueError, match="label_map has .* for 'benign': give one label, or None"):
+            from_csv(flat, ROWS, label_map={"benign": value, "malignant": "m"})
+
+
+def test_a_row_with_two_marks_shows_them(flat):
+    rows = "image,a,b,c\np0,1,0,0\np1,0,1,0\np2,high,low,0\n"
+    with pytest.warns(
+        UserWarning, match=r"more than one of the columns a, b, c is marked \(by 'high', 'low'\)"
+    ):
+        from_csv(flat, rows, label_column=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("sign", ["\u200d", "\u00ad"])
+def test_labels_that_differ_in_an_invisible_character_are_named(flat, sign):
+    rows = "image,label\n" + "".join(f"p{n},{('nevus', f'ne{sign}vus', 'mel')[n % 3]}\n" for n in range(8))
+    with pytest.warns(UserWarning, match="differ only in spelling"):
+        from_csv(flat, rows)
+
+
+@pytest.mark.parametrize("option", ["group_column", "sublabel_column"])
+def test_a_column_of_metadata_that_is_not_there_is_said(per_label, option):
+    with pytest.raises(ValueError, match=r"the column 'lesion' is not there: .* has no metadata\.csv"):
+        ImageDataset.from_folder(per_label, **{option: "lesion"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isicvision import tables
+from isicvision import Evaluation, tables
 
 ROWS = [["image", "dx", "age"], ["p1", "nv", "55.5"], ["p2", "mel", ""]]
 
@@ -38,7 +38,12 @@ def test_every_separator_line_end_and_encoding_is_read(tmp_path, separator, end,
 @pytest.mark.parametrize(
     "content",
     [
-        "sep=;\n" + written(";"),
+        *("sep=;\n" + written(";"), "SEP=;\n" + written(";")),
+        *(
+            "# exported, by me\n#\n" + written(),
+            "# of 2, by me\n" + written(),
+            "# exported\nsep=;\n" + written(";"),
+        ),
         "\n\n" + written(),
         written().replace("\n", ",\n"),
         written().replace("nv,55.5\n", "nv,55.5,\n"),
@@ -103,6 +108,9 @@ def test_cells_of_several_lines_stay_whole_and_a_stray_carriage_return_does_not_
             "is an Excel workbook or a zip archive: open it and save its table as CSV",
         ),
         (b"\xd0\xcf\x11\xe0", "is an Excel workbook"),
+        (b"version https://git-lfs.github.com/spec/v1\noid 1\n", "is a pointer of Git LFS"),
+        (b"<!DOCTYPE html>\n<p>x,y", "is an HTML or XML page"),
+        (b'[{"image": "a", "label": "b"}]', "is JSON: save it as CSV"),
         (b"image,note\np1,a\0b\n", "it is not a text file"),
         (b"\x1f\x8b123", "cannot be read as CSV"),
     ],
@@ -120,8 +128,8 @@ def test_a_column_is_found_by_its_letters_and_the_nearest_is_named(tmp_path):
     table = pd.DataFrame(columns=["Lesion ID", "lesion_id", "Patient-Id", "dx"])
     assert tables.find_column(table, "lesion_id") == "lesion_id"
     assert tables.find_column(table, "patient_id") == "Patient-Id" and tables.find_column(table, "?") is None
-    with pytest.raises(ValueError, match="several columns fit 'LESION_ID': Lesion ID, lesion_id"):
-        tables.find_column(table, "LESION_ID")
+    with pytest.raises(ValueError, match="t: several columns fit 'LESION_ID': Lesion ID, lesion_id"):
+        tables.require_column(table, "LESION_ID", "t")
     with pytest.raises(ValueError, match="t has no column 'patient'; it has: .*did you mean 'Patient-Id'"):
         tables.require_column(table, "patient", "t")
 
@@ -132,15 +140,30 @@ cells = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 file_names = st.binary(min_size=1, max_size=12).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 
 
-@given(st.lists(st.tuples(file_names, cells, cells), min_size=1, max_size=6))
+names = cells.map(str.strip).filter(lambda name: name and "\ufeff" not in name)
+
+
+@given(st.lists(st.tuples(file_names, cells, cells), min_size=1, max_size=6), names)
 @settings(max_examples=200, deadline=None)
-def test_any_text_and_any_name_of_a_file_survive_saving(tmp_path_factory, rows):
+def test_any_text_and_any_name_of_a_file_or_a_column_survive_saving(tmp_path_factory, rows, name):
     file = tmp_path_factory.getbasetemp() / "round.csv"
     columns = ["path", "label", "a;b"]
-    table = pd.DataFrame(rows, columns=columns, dtype=object).assign(age=np.arange(len(rows)) / 3)
+    table = pd.DataFrame(rows, columns=columns, dtype=object).assign(**{f"n{name}": np.arange(len(rows)) / 3})
     loaded = tables.load(tables.save(table, file))
     assert loaded[columns].astype(object).fillna("").to_numpy().tolist() == [list(row) for row in rows]
-    assert loaded["age"].tolist() == table["age"].tolist()
+    assert loaded[f"n{name}"].tolist() == table[f"n{name}"].tolist()
+
+
+def test_a_label_and_a_column_with_a_line_break_survive_saving(tmp_path):
+    evaluation = Evaluation.from_scores(
+        ["x\ny", "b"], [0.1, 0.9], classes=["x\ny", "b"], metadata=pd.DataFrame({"age\n(years)": [5, 6]})
+    )
+    loaded = Evaluation.load(evaluation.save(tmp_path / "e.csv"))
+    pd.testing.assert_frame_equal(loaded.table, evaluation.table, check_dtype=False)
+    table = pd.DataFrame({"a\nb": ["001", "1e5"], "a,b": ["x", None]})
+    pd.testing.assert_frame_equal(
+        tables.load(tables.save(table, tmp_path / "t.csv")), table, check_dtype=False
+    )
 
 
 def test_a_table_of_ours_that_excel_saved_again_is_read(tmp_path):
@@ -163,3 +186,16 @@ def test_a_clean_table_is_read_without_a_word(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(tmp_path, written())
+
+
+def test_a_header_that_begins_with_a_number_sign_is_the_header(tmp_path):
+    assert read(tmp_path, "#,image\n1,a\n").columns.tolist() == ["#", "image"]
+
+
+@pytest.mark.parametrize(("sign", "name"), [(" ", "spaces"), (":", "colons")])
+def test_other_separators_are_named(tmp_path, sign, name):
+    table = read(tmp_path, written(sign))
+    with pytest.raises(
+        ValueError, match=f"has no column 'dx'; .* separated by {name}: separate them by commas"
+    ):
+        tables.require_column(table, "dx", "t")
