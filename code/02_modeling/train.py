@@ -34,7 +34,7 @@ from isicvision import (
     splitting,
 )
 from isicvision.evaluation import METRICS
-from isicvision.parameters import CHECKS, check, near, positive
+from isicvision.parameters import CHECKS, check, near, positive, unwritable
 from isicvision.project import read_parameters
 
 # the notebook's own defaults; a test compares the two
@@ -192,21 +192,22 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         parameters, run = read(arguments)
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
-    dataset = None
-    if arguments.data:
-        dataset = ImageDataset.from_folder(arguments.data).check()  # a broken picture is found now
-        for path, reason in dataset.set_aside[["path", "reason"]].itertuples(index=False):
-            print(f"set aside: {path}: {reason}")
-    beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
-    if dataset is None:
-        if run and not (beside / "dataset.csv").exists():
-            sys.exit(f"{beside / 'dataset.csv'} is not there: say by --data where the recorded pictures are.")
-        dataset = ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
-    try:
+        if arguments.checkpoint and (reason := unwritable(arguments.checkpoint)):
+            sys.exit(f"--checkpoint: {reason}")
+        dataset = None
+        if arguments.data:
+            dataset = ImageDataset.from_folder(arguments.data).check()  # a broken picture is found now
+            for path, reason in dataset.set_aside[["path", "reason"]].itertuples(index=False):
+                print(f"set aside: {path}: {reason}")
+        beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
+        if dataset is None:
+            if run and not (beside / "dataset.csv").exists():
+                sys.exit(
+                    f"{beside / 'dataset.csv'} is not there: say by --data where the recorded pictures are."
+                )
+            dataset = ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
         parameters["POSITIVE"] = positive(parameters["POSITIVE"], dataset.labels)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"], beside / "split")
     if run and run["metrics"] and PartialState().is_main_process:

@@ -16,7 +16,7 @@ from accelerate import init_empty_weights
 from safetensors.torch import load_file
 from torch import nn
 
-from .network import SharedDropout
+from .network import SharedDropout, stages
 from .project import redacted, sha256, user_path
 from .settings import is_whole
 
@@ -76,6 +76,13 @@ class Backbone:
             raise ValueError(f"{name}: {self.name} takes pictures of {self.image_size} px only, not {size}")
         if not is_whole(size, least):
             raise ValueError(f"{name} is a number of pixels, {least} or more, not {size!r}")
+
+    def stage_count(self) -> int:
+        """Count the `stages` of the network, from its skeleton without weights."""
+        with init_empty_weights(), torch.random.fork_rng(devices=[]):
+            network = self._network()
+            _cut(network, self.last_layer, 0.0)
+        return len(stages(network))
 
     def build(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.
@@ -269,9 +276,11 @@ def _read(path):
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many kinds on damaged files
+        # torch's own words advise to load what may run any code
         raise WeightsError(
-            f"{path} cannot be read as .pth (plain tensors only) or .safetensors: {error}"
-        ) from error
+            f"{path} cannot be read as weights ({type(error).__name__}). Expected is a .safetensors file, or a .pth "
+            "file in which torch.save wrote a state_dict (names with plain tensors)"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
             f"{path} holds no state_dict (names with tensors); if it is a checkpoint, save the part that is"

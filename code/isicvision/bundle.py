@@ -117,4 +117,5 @@ def read_card(bundle: str | Path) -> dict:
     try:
         return json.loads((user_path(bundle) / "model.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{bundle} is no bundle: build_bundle(model, folder) makes one") from None
+        hint = "give its folder" if user_path(bundle).is_file() else "build_bundle(model, folder) makes one"
+        raise FileNotFoundError(f"{bundle} is no bundle: {hint}") from None

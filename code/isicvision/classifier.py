@@ -10,7 +10,7 @@ import inspect
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_model
+from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.model_selection._search import BaseSearchCV
@@ -46,7 +47,7 @@ from .batches import forward
 from .evaluation import check_threshold
 from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
-from .project import as_label, counted, is_stray, listed, sha256, user_path
+from .project import as_label, counted, is_stray, listed, require_dataset, sha256, user_path
 from .settings import Settings, is_number, is_whole, plain
 
 if TYPE_CHECKING:
@@ -65,6 +66,30 @@ OWN_FILES = (
 """Patterns of the files in a model's folder that belong to the model; whatever else lies there stays."""
 WORTH_EXPORTING = 500
 """So many pictures of 224 px on a CPU, and ONNX Runtime with its export is faster than torch."""
+
+
+def _is_decision(value, labels):
+    check_threshold(value["threshold"])
+    return value["positive"] in labels
+
+
+CARD_CHECKS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "labels": (lambda value, _: isinstance(value, list), "a list of names"),
+    "interpolation": (lambda value, _: value in ("bilinear", "bicubic"), "bilinear or bicubic"),
+    "members": (lambda value, _: is_whole(value, 1), "a whole number of 1 or more"),
+    "temperature": (lambda value, _: is_number(value, 0) and value > 0, "a number above 0"),
+    "offsets": (
+        lambda value, labels: (
+            value is None or (len(value) == len(labels) and all(is_number(each, -1e9) for each in value))
+        ),
+        "None or a list with a number for each label",
+    ),
+    "decision": (
+        lambda value, labels: value is None or _is_decision(value, labels),
+        "None or a threshold for one of the labels",
+    ),
+}
+"""Keys of model.json that change the scores, with the labels: whether a value is right, and in words what is."""
 
 
 class ImageClassifier:
@@ -126,6 +151,8 @@ class ImageClassifier:
         seed: int = 0,
     ):
         self.backbone = backbones.get(backbone)
+        if isinstance(labels, (str, set, frozenset)):
+            raise ValueError(f"labels is a list, in the order of the scores' columns, not {labels!r}")
         self.labels: list[str] = [*filter(None, map(as_label, labels))]
         if len(self.labels) < 2 or len(set(self.labels)) < len(labels):
             raise ValueError(f"labels must be two or more different names, not {labels}")
@@ -136,8 +163,14 @@ class ImageClassifier:
         if not is_whole(seed, 0) or seed >= 2**63:
             raise ValueError(f"seed is a whole number, 0 or more, not {seed!r}")
         self.backbone.check_size(image_size, "image_size")
-        if views not in VIEWS:
-            raise ValueError(f"views is one of {VIEWS}, not {views}")
+        if not is_whole(views, 1) or views not in VIEWS:
+            raise ValueError(f"views is one of {VIEWS}, not {views!r}")
+        if classifier is not None and (
+            isinstance(classifier, type) or not hasattr(classifier, "fit") or not is_classifier(classifier)
+        ):
+            raise ValueError(
+                f"classifier is a classifier of scikit-learn, such as LogisticRegression(), not {classifier!r}"
+            )
         if views > 1 and classifier is not None:
             raise ValueError("views has no effect on features + a scikit-learn classifier; leave it out")
         self.image_size, self.classifier, self.views, self.seed = image_size, classifier, views, seed
@@ -303,6 +336,9 @@ class ImageClassifier:
         FloatingPointError, MemoryError
             See `training.train`.
         """
+        require_dataset(dataset, "fit")
+        if validation is not None:
+            require_dataset(validation, "fit: validation")
         if self.classifier is not None:
             given = {**settings, "validation": validation, "checkpoint": checkpoint, "tracker": tracker}
             given |= {"augmenters": dataset.augmenters or None, "workers": workers, "on_epoch": on_epoch}
@@ -403,6 +439,8 @@ class ImageClassifier:
         pictures = self._pictures(dataset, size)
         if pictures.broken:
             reasons = pictures.broken.values()
+            if len({*pictures.broken}) == len({*dataset.paths}):
+                raise ValueError(f"there is no {what} picture that can be read:{listed(reasons)}")
             warnings.warn(
                 f"{len(reasons)} of {len(pictures)} {what} pictures cannot be read, set aside:{listed(reasons)}",
                 stacklevel=4,
@@ -527,6 +565,12 @@ class ImageClassifier:
 
     def _pictures(self, pictures, size=None):
         paths = [pictures] if isinstance(pictures, (str, Path)) else getattr(pictures, "paths", pictures)
+        paths = [*paths] if isinstance(paths, Iterable) else [paths]
+        if wrong := [path for path in paths if not isinstance(path, (str, Path))]:
+            raise TypeError(
+                "pictures are an ImageDataset, a path or a list of paths, and none is of type "
+                f"{type(wrong[0]).__name__}; `scores` takes decoded pictures"
+            )
         return cache.Pictures(paths, size or self.image_size, self.backbone.interpolation)
 
     def featurize(self, pictures: ImageDataset | Sequence[str | Path]) -> np.ndarray:
@@ -600,6 +644,15 @@ class ImageClassifier:
             raise ValueError(
                 "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
             )
+        require_dataset(validation, "calibrate")
+        if validation.augmenters or "augmented_from" in validation.table:
+            raise ValueError(
+                "the validation pictures are augmented: calibrate on pictures as they were taken"
+            )
+        if self.card["training"] is None:
+            warnings.warn(
+                "the model is not trained, so its calibration means nothing: call fit first", stacklevel=2
+            )
         targets = self._targets(validation, "validation")
         if missing := [label for number, label in enumerate(self.labels) if number not in targets]:
             raise ValueError(
@@ -671,6 +724,8 @@ class ImageClassifier:
             If there are fewer than two training pictures or no others, or either are copies of one. An earlier limit
             then stays.
         """
+        require_dataset(training, "familiarize")
+        require_dataset(held_out, "familiarize: held_out")
         if len(training) < 2 or not len(held_out):
             raise ValueError(
                 f"familiarize needs two training pictures or more, and others: there are {len(training)} and "
@@ -821,7 +876,8 @@ class ImageClassifier:
         folder = user_path(folder)
         _put_back(folder)
         if not (folder / "model.json").exists():
-            raise FileNotFoundError(f"{folder} holds no model (no model.json): train one and save it there")
+            hint = "give the model's folder" if folder.is_file() else "train one and save it there"
+            raise FileNotFoundError(f"{folder} holds no model (no model.json): {hint}")
         names = ("backbone", "labels", "image_size", "dropout", "seed")
         try:
             card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
@@ -831,7 +887,10 @@ class ImageClassifier:
                 raise ValueError(
                     f"it is of format {card['format']}; this version of isicvision knows {FORMAT}"
                 )
-        except (ValueError, TypeError) as error:
+            for name, (is_right, meaning) in CARD_CHECKS.items():
+                if name in card and not is_right(card[name], card["labels"]):
+                    raise ValueError(f"{name} is {meaning}, not {card[name]!r}")
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{folder / 'model.json'} does not describe a model: {error}") from error
         try:
             return cls._load(folder, card, names)

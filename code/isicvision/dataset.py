@@ -51,6 +51,18 @@ class ImageDataset:
     augmenters: tuple = ()
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        if lacking := [name for name in ("path", "label", "group") if name not in self.table]:
+            raise ValueError(
+                f"the table lacks the column {', '.join(lacking)}: it needs path, label and group"
+            )
+        labels = self.table["label"]
+        if labels.isna().any() or pd.api.types.infer_dtype(labels) not in ("string", "categorical", "empty"):
+            raise ValueError(
+                "the column label of the table must be text without missing values: leave out images without a "
+                "label, and write numbers as text, such as table.astype({'label': str})"
+            )
+
     @classmethod
     def from_folder(
         cls, root: str | os.PathLike, group_column: str | None = None, sublabel_column: str | None = None

@@ -19,7 +19,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from . import intervals, metrics, tables
 from .intervals import interval
 from .metrics import METRICS
-from .project import NAMELESS, apart, as_label, counted, restored, stored
+from .project import NAMELESS, apart, as_label, counted, require_dataset, restored, stored
 from .splitting import group_count, warn_of_seen
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     UserWarning
         If the model was trained on some of these images, or on images of their lesions.
     """
+    require_dataset(dataset, "evaluate")
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
     warn_of_seen(dataset, getattr(model, "seen", None), "to evaluate on")

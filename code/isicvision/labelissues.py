@@ -71,10 +71,10 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
 
     scores = out_of_fold(dataset, **options) if scores is None else np.asarray(scores, dtype=float)
     labels = dataset.labels
-    if scores.shape != (len(dataset), len(labels)) or not np.isfinite(scores).all():
+    if scores.shape != (len(dataset), len(labels)) or not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(
             f"scores of shape {scores.shape} do not fit {len(dataset)} pictures with {len(labels)} labels, or are not "
-            "finite"
+            "finite numbers from 0 to 1"
         )
     given = dataset.table["label"].map({label: number for number, label in enumerate(labels)}).to_numpy()
     found = pd.DataFrame(

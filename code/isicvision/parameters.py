@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,9 +38,8 @@ def _or_none(check: Check) -> Check:
 
 
 def _one_of(*choices: Any) -> Check:
-    return lambda value: value in choices and not isinstance(value, bool), "one of " + ", ".join(
-        map(str, choices)
-    )
+    kinds = {*map(type, choices)}  # 4.0 and True are equal to a choice, but none
+    return lambda value: type(value) in kinds and value in choices, "one of " + ", ".join(map(str, choices))
 
 
 def _is_text(value: Any) -> bool:
@@ -56,6 +56,15 @@ def _are_rates(value: Any) -> bool:
     return rates != [] and all(is_number(rate, 0) and rate > 0 for rate in rates)
 
 
+def _holds_weights(path):
+    """Say whether a file begins as torch.save (a zip file, earlier a pickle) or safetensors begins it."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start.startswith((b"PK\3\4", b"\x80\2")) or start[8:] == b"{"
+
+
 _TEXT: Check = (_is_text, "text")
 _NAMES: Check = (_are_names, "a list of names, such as [sex, age]")
 _COUNT: Check = (lambda value: is_whole(value, 1), "a whole number of 1 or more")
@@ -63,13 +72,15 @@ _SEED: Check = (lambda value: is_whole(value, 0) and value < 2**32, "a whole num
 
 CHECKS: dict[str, Check] = {
     "SOURCE": (
-        lambda value: value in ("sample", "isic") or "://" in str(value) or os.path.isdir(str(value)),
-        "sample, isic, the URL of an archive or a folder, which must be there",
+        lambda value: (
+            bool(re.match(r"(sample|isic)$|https?://[^/\s]", str(value))) or os.path.isdir(str(value))
+        ),
+        "sample, isic, the URL of an archive (https://…) or a folder, which must be there",
     ),
     "QUERY": (lambda value: isinstance(value, str), "text"),
     "LIMIT": _or_none(_COUNT),
     "SEED": _or_none(_SEED),
-    "MAX_SIDE": _or_none(_COUNT),
+    "MAX_SIDE": _or_none((lambda value: is_whole(value, 64), "a number of pixels, 64 or more")),
     "SUBLABEL_COLUMN": _or_none(_TEXT),
     "GROUP_COLUMN": _or_none(_TEXT),
     "OUTPUTS": (lambda value: _is_text(value) and not os.path.isfile(value), "a folder"),
@@ -94,7 +105,10 @@ CHECKS: dict[str, Check] = {
     "PRESET": _or_none(_one_of(*PRESETS)),
     "BACKBONE": _TEXT,  # and `_network`
     "WEIGHTS": _or_none(
-        (lambda value: value == "imagenet" or os.path.isfile(str(value)), "imagenet, a file that is there")
+        (
+            lambda value: value == "imagenet" or _holds_weights(str(value)),
+            "imagenet, a .pth or .safetensors file of weights that is there",
+        )
     ),
     "IMAGE_SIZE": (lambda value: is_whole(value, 64), "a number of pixels, 64 or more"),
     "DROPOUT": (lambda value: is_number(value, 0) and value < 1, "a share from 0 to below 1"),
@@ -123,8 +137,8 @@ CHECKS: dict[str, Check] = {
     "WORKERS": _COUNT,
     "THREADS": _COUNT,
     "SERVICE": (
-        lambda value: isinstance(value, str) and bool(re.fullmatch("[a-z][a-z0-9-]{2,31}", value)),
-        "3 to 32 lower-case letters, digits and dashes, a letter first",
+        lambda value: isinstance(value, str) and bool(re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", value)),
+        "3 to 32 lower-case letters, digits and dashes, a letter first and no dash last",
     ),
     "SDK": _one_of("azure-ai-ml", "azureml-core"),
     "CLUSTER": _or_none(_TEXT),
@@ -185,18 +199,33 @@ def near(name: object, names: Sequence[str]) -> str:
 
 
 def _outputs(values):
-    """Say that the folder in which the model will be saved holds something else."""
+    """Say that the folder in which the model will be saved cannot be written, or holds something else."""
+    if reason := unwritable(values.get("OUTPUTS", ".")):
+        return f"OUTPUTS: {reason}"
     model = f"{values.get('OUTPUTS', '.')}/model"
     names = [name for name in os.listdir(model) if not is_stray(name)] if os.path.isdir(model) else []
     if os.path.isfile(model) or (names and "model.json" not in names):
         return f"OUTPUTS: {model} is not a model, and a model is to be saved there. Move it, or choose other OUTPUTS"
 
 
+def unwritable(folder: str | os.PathLike) -> str | None:
+    """Say why nothing can be written to a folder, which need not be there yet; None if it can. It leaves no file."""
+    there = os.path.abspath(folder)
+    while not os.path.lexists(there) and there != os.path.dirname(there):
+        there = os.path.dirname(there)
+    try:
+        with tempfile.TemporaryDirectory(dir=there):  # root may write where the mode says that nobody may
+            return None
+    except OSError as error:
+        return f"nothing can be written to {folder} ({error.strerror}). Choose another folder"
+
+
 def _network(values):
-    """Say what is wrong with BACKBONE, and with the size of its images."""
+    """Say what is wrong with BACKBONE, with the size of its images and with the number of its frozen stages."""
     name = values.get("BACKBONE", "efficientnet_lite0")
-    size = (values.get("SETTINGS") or {}).get("train_image_size")
-    if name == "efficientnet_lite0" and size is None:
+    settings = values.get("SETTINGS") or {}
+    size, frozen = settings.get("train_image_size"), settings.get("frozen_stages", 0)
+    if name == "efficientnet_lite0" and size is None and not frozen:
         return None  # without PyTorch, whose import takes seconds
     from . import backbones
 
@@ -208,6 +237,8 @@ def _network(values):
             network.check_size(values["IMAGE_SIZE"], "IMAGE_SIZE")
         if size is not None:
             network.check_size(size, "SETTINGS: train_image_size")
+        if is_whole(frozen, 1) and frozen > (count := network.stage_count()):
+            return f"SETTINGS: frozen_stages is {frozen}, but {name} has {count} stages"
     except ValueError as error:
         return f"BACKBONE: {error}" if str(error).startswith("unknown") else str(error)
 
@@ -229,11 +260,11 @@ def _training(values):
 def _model(values):
     """Say that MODEL names none of the models that the notebooks write, nor another that is there."""
     name = values.get("MODEL", "model")
-    if name not in ("model", "model_features") and not os.path.isdir(
-        f"{(outputs := values.get('OUTPUTS', '.'))}/{name}"
+    if name not in ("model", "model_features") and not os.path.isfile(
+        f"{(outputs := values.get('OUTPUTS', '.'))}/{name}/model.json"
     ):
         hint = near(name, ["model", "model_features"])
-        return f"MODEL is model, model_features or another folder in {outputs}, not {name!r}{hint}"
+        return f"MODEL is model, model_features or another folder with a model.json in {outputs}, not {name!r}{hint}"
 
 
 def positive(value: object, labels: Sequence[str]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import reprlib
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -221,6 +222,12 @@ def as_label(value: object) -> str | None:
     return unicodedata.normalize("NFC", printable(value)).strip() or None
 
 
+def require_dataset(value: object, what: str) -> None:
+    """Raise TypeError, which begins with `what`, unless a value is an ImageDataset."""
+    if not (hasattr(value, "table") and hasattr(value, "paths")):
+        raise TypeError(f"{what} takes an ImageDataset, not {reprlib.repr(value)}")
+
+
 def apart(name: str, labels: Iterable[str]) -> str:
     """Return a name of our own that is none of the labels: `name`, in brackets if a label is called so.
 
@@ -264,7 +271,9 @@ def secret(value: str | None, name: str) -> str | None:
 
 def redacted(text: object) -> str:
     """Write out a text, such as an address or an error that names one, without passwords and keys in addresses."""
-    text = re.sub(r"(?<=://)[^/@\s]*@", "…@", str(text))
+    # up to the last @, if the first ends a user's name with a password: that may hold a slash or an @
+    user = r"(?<=://)(?:[^/@\s]*@|[^/@\s:\[]*:(?!\d*(?:[/?#]|$))[^@\s]*@)(?:\S*@)?"
+    text = re.sub(user, "…@", str(text))
     # of the archive's own parameters the value may be read
     return re.sub(r"([?&](?!(?:query|limit|cursor|collections)=)[^=&\s]+=)[^&\s'\")]+", r"\1…", text)
 

@@ -169,8 +169,8 @@ class Settings:
         names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                near = difflib.get_close_matches(str(name).lower(), names, 1)
+                hint = f"; did you mean {near[0]}?" if near else "."
                 raise TypeError(f"unknown training setting {name!r}{hint} There are: {', '.join(names)}")
         settings = {**defaults, **given}
         rate: Any = settings.get("learning_rate")

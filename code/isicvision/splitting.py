@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from . import cache, duplicates
-from .project import counted, is_named, portable
+from .project import counted, is_named, portable, require_dataset
 from .settings import is_whole
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def _keep(part_of, table, groups, group, keep, count):
     if hasattr(keep, "table"):
         raise TypeError("keep takes all parts of an earlier split, a list or a dict of them, not one dataset")
     parts = [*named(keep).values()]
+    for part in parts:
+        require_dataset(part, "each part of keep")
     if len(parts) != count:
         raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")
     for number in reversed(range(count)):

@@ -182,6 +182,21 @@ def test_the_job_names_a_positive_label_that_no_image_has_before_the_training(fo
     assert "Traceback" not in done.stderr and "epoch" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "/nope"], "/nope is not a folder"),
+        (["--checkpoint", SCRIPT], "--checkpoint: nothing can be written to"),
+        ([], "dataset.csv is not there yet"),
+    ],
+)
+def test_the_job_says_in_a_line_what_it_cannot_read_or_write(options, message, tmp_path):
+    command = [sys.executable, SCRIPT, "--outputs", tmp_path / "out", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+
+
 def test_the_model_is_saved_before_it_is_calibrated(dataset, tmp_path, monkeypatch):
     def fails(*_):
         raise RuntimeError("no calibration today")

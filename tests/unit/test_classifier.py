@@ -10,7 +10,7 @@ import torch
 from imgaug import augmenters as iaa
 from PIL import Image
 from sklearn.ensemble import StackingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -140,6 +140,13 @@ def _same_in_onnx(model, dataset, scores, folder):
         ({"dropout": 1.0}, "dropout is a probability"),
         ({"image_size": 8}, "64 or more"),
         ({"labels": ["one"]}, "two or more different"),
+        ({"labels": {"a", "b"}}, "labels is a list, in the order"),
+        ({"labels": "ab"}, "labels is a list, in the order"),
+        ({"views": 4.0}, "views is one of .*not 4.0"),
+        ({"views": True}, "views is one of .*not True"),
+        ({"classifier": LogisticRegression}, "such as LogisticRegression.., not <class"),
+        ({"classifier": "svm"}, "classifier is a classifier of scikit-learn, .*not 'svm'"),
+        ({"classifier": LinearRegression()}, r"not LinearRegression\(\)"),
     ],
 )
 def test_impossible_models_are_refused(options, message):
@@ -467,11 +474,11 @@ def test_pictures_of_every_kind_train_together(dataset, tmp_path):
     assert sum(model.card["training"]["pictures"].values()) == 30
 
 
-def test_vision_transformers_say_which_size_they_take():
+def test_vision_transformers_say_which_size_they_take(dataset):
     with pytest.raises(ValueError, match="vit_b_16 takes pictures of 224 px only, not 96"):
         small("vit_b_16", image_size=96)
     with pytest.raises(ValueError, match="train_image_size: vit_b_16 takes pictures of 224 px only, not 160"):
-        small("vit_b_16", image_size=224).fit(None, train_image_size=160)
+        small("vit_b_16", image_size=224).fit(dataset, train_image_size=160)
 
 
 @pytest.mark.parametrize("name", backbones.BACKBONES)
@@ -532,7 +539,7 @@ def test_a_changed_bit_of_the_weights_is_seen(lite0, tmp_path):
         ImageClassifier.load(folder)
 
 
-@pytest.mark.parametrize("change", [{"labels": None}, {"members": "2"}, {"sha256": {"gone": ""}}])
+@pytest.mark.parametrize("change", [{"sublabels": 3}, {"sha256": {"gone": ""}}])
 def test_a_description_that_makes_no_model_is_named(lite0, tmp_path, change):
     folder = lite0.save(tmp_path / "model")
     card = json.loads((folder / "model.json").read_text())
@@ -550,3 +557,69 @@ def test_a_calibration_that_fails_changes_nothing(dataset):
     with pytest.raises(ValueError, match="needs pictures of every class"):
         model.calibrate(benign)
     assert model.card == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            {"labels": None},
+            {"interpolation": "lanczos"},
+            {"members": 0},
+            {"members": "2"},
+            {"temperature": 0},
+        ),
+        *({"temperature": "1"}, {"offsets": [0.5]}, {"offsets": ["a", "b"]}),
+        *({"decision": {"positive": "wart", "threshold": 0.5}}, {"decision": {"positive": "benign"}}),
+        {"decision": {"positive": "benign", "threshold": 7}},
+    ],
+)
+def test_a_value_that_would_change_the_scores_is_named_when_a_model_is_loaded(lite0, tmp_path, change):
+    folder = lite0.save(tmp_path / "model")
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(card | change))
+    with pytest.raises(
+        ValueError, match=rf"model\.json does not describe a model: .*({next(iter(change))}|threshold)"
+    ):
+        ImageClassifier.load(folder)
+
+
+def test_a_model_is_loaded_from_its_folder(lite0, tmp_path):
+    with pytest.raises(FileNotFoundError, match="give the model's folder"):
+        ImageClassifier.load(lite0.save(tmp_path / "model") / "model.json")
+
+
+def test_what_is_no_dataset_is_named_and_no_content_is_shown(lite0, dataset):
+    for use, name in (
+        (lambda: lite0.fit("x"), "fit"),
+        (lambda: lite0.fit(dataset, validation="x"), "fit: validation"),
+        (lambda: evaluate(lite0, "x"), "evaluate"),
+        (lambda: lite0.calibrate("x"), "calibrate"),
+        (lambda: lite0.familiarize("x", dataset), "familiarize"),
+        (lambda: dataset.split(0.5, 0.5, keep=["x", "x"]), "each part of keep"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} takes an ImageDataset, not 'x'"):
+            use()
+    for wrong, kind in (
+        (b"content", "int"),
+        ([b"content"], "bytes"),
+        (np.zeros((1, 8)), "ndarray"),
+        (3, "int"),
+    ):
+        with pytest.raises(TypeError, match=f"none is of type {kind}") as caught:
+            lite0.predict_proba(wrong)
+        assert "content" not in str(caught.value)
+
+
+def test_augmented_pictures_calibrate_no_model_and_an_untrained_model_is_named(dataset):
+    with pytest.raises(ValueError, match="augmented: calibrate on pictures as they were taken"):
+        small().calibrate(augment_dataset(dataset, iaa.Fliplr(0.5)))
+    with pytest.warns(UserWarning, match="not trained, so its calibration means nothing"):
+        small().calibrate(dataset)
+
+
+def test_pictures_none_of_which_can_be_read_are_named(dataset, tmp_path):
+    paths = [str(tmp_path / f"{number}.jpg") for number in range(len(dataset))]
+    gone = replace(dataset, table=dataset.table.assign(path=paths))
+    with pytest.raises(ValueError, match=r"no training picture that can be read:\n.*0\.jpg"):
+        small().fit(gone, epochs=1)

@@ -669,3 +669,12 @@ def test_the_split_of_ham10000_that_the_results_quote_stays(real_data):
     assert [len(part) for part in parts] == [4203, 1402, 1401]
     report = dataset.split_report(parts)
     assert report["shared_groups"].sum() == 0 and report["largest_deviation"].max() < 0.001
+
+
+def test_a_table_made_by_hand_needs_our_columns_and_labels_that_are_text(dataset):
+    table = dataset.table
+    with pytest.raises(ValueError, match="lacks the column group"):
+        ImageDataset(table.drop(columns="group"))
+    for labels in ([0, 1], ["a", None], ["a", float("nan")], ["a", 1]):
+        with pytest.raises(ValueError, match="column label of the table must be text"):
+            ImageDataset(table.assign(label=labels * 12))

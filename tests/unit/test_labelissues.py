@@ -32,6 +32,8 @@ def test_given_scores_are_ranked_and_must_fit(dataset):
         labelissues.find(dataset, scores[:5])
     with pytest.raises(ValueError, match="not finite"):
         labelissues.find(dataset, np.where(scores == 0.9, np.nan, scores))
+    with pytest.raises(ValueError, match="not finite numbers from 0 to 1"):
+        labelissues.find(dataset, scores * 3 - 1)
 
 
 def test_three_lesions_of_a_label_are_enough(dataset):

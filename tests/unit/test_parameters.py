@@ -68,7 +68,20 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"BACKBONE": "inception_v3", "IMAGE_SIZE": 64}, "IMAGE_SIZE is a number of pixels, 75 or more"),
         ({"IMAGE_SIZE": 32}, "IMAGE_SIZE is a number of pixels, 64 or more, not 32"),
         ({"OPTIMIZER": "Adam"}, "OPTIMIZER is one of sgd, adamw, .*did you mean adamw?"),
-        ({"WEIGHTS": "~/no.pth"}, "WEIGHTS is imagenet, a file that is there, or None, not '/.*/no.pth'"),
+        ({"WEIGHTS": "~/no.pth"}, "WEIGHTS is imagenet, a .pth .* or None, not '/.*/no.pth'"),
+        ({"WEIGHTS": "README.md"}, "WEIGHTS is imagenet, a .pth or .safetensors file of weights"),
+        ({"OUTPUTS": "README.md/x"}, "OUTPUTS: nothing can be written to .*README.md/x .*another folder"),
+        ({"OUTPUTS": "/proc/xx"}, "OUTPUTS: nothing can be written to /proc/xx"),
+        ({"SETTINGS": {"frozen_stages": 50}}, "frozen_stages is 50, but efficientnet_lite0 has 9 stages"),
+        ({"SETTINGS": {1: 2}}, "SETTINGS: unknown training setting 1. There are"),
+        ({"SETTINGS": {"EPOCHS": 3}}, "unknown training setting 'EPOCHS'; did you mean epochs?"),
+        ({"MODEL": ".."}, "MODEL is model, model_features or another folder with a model.json in"),
+        ({"MAX_SIDE": 63}, "MAX_SIDE is a number of pixels, 64 or more"),
+        ({"SOURCE": "ftp://x"}, "SOURCE is sample, isic, the URL"),
+        ({"SOURCE": "http://"}, "SOURCE is sample, isic, the URL"),
+        ({"SERVICE": "abc-"}, "SERVICE is .*no dash last"),
+        ({"VIEWS": 4.0}, "VIEWS is one of 1, 2, 4, 8, not 4.0"),
+        ({"VIEWS": "2"}, "VIEWS is one of 1, 2, 4, 8, not '2'"),
         ({"VIEWS": True}, "VIEWS is one of 1, 2, 4, 8, not True"),
         ({"POSITIVE": ["malignant"]}, "POSITIVE is a label"),
         ({"SEED": None}, "SEED is a whole number .*None is for 01_acquire"),
@@ -157,3 +170,8 @@ def test_a_folder_in_which_no_model_can_be_saved_is_found_before_the_training(tm
         parameters.check({"OUTPUTS": str(tmp_path)})
     (tmp_path / "model" / "model.json").touch()
     parameters.check({"OUTPUTS": str(tmp_path)})
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_is(tmp_path):
+    assert parameters.unwritable(tmp_path / "new" / "deep") is parameters.unwritable(tmp_path) is None
+    assert not [*tmp_path.iterdir()]

@@ -228,6 +228,10 @@ def test_no_key_or_token_is_printed_by_what_refuses_it(value, monkeypatch):
 
 def test_no_address_shows_its_password_or_key():
     assert redacted(f"http://ann:{SECRET}@host/x?token={SECRET}&limit=3") == "http://…@host/x?token=…&limit=3"
+    assert redacted(f"ftp://u:{SECRET}@{SECRET}/{SECRET}@h/score") == "ftp://…@h/score"
+    assert redacted(f"ftp://u:{SECRET}/{SECRET}@h/score") == "ftp://…@h/score"
+    for harmless in ("http://h/b@2x.png", "http://h:80/b@2x.png", "http://[::1]:8/b@2x.png"):
+        assert redacted(harmless) == harmless
     assert redacted("C:\\a.jpg, /b@2x.png, is it?") == "C:\\a.jpg, /b@2x.png, is it?"
     for ask in (
         lambda: IsicArchive(f"http://ann:{SECRET}@127.0.0.1:9"),
