@@ -1,6 +1,7 @@
 """Decisions about labels: a log on disk that is only ever added to, and a dataset with the decisions applied."""
 
 import csv
+import hashlib
 import io
 import os
 import re
@@ -14,7 +15,7 @@ from typing import IO
 import pandas as pd
 
 from .dataset import ImageDataset
-from .project import as_label, portable, user_path
+from .project import as_label, counted, portable, user_path
 
 EXCLUDE = "(exclude)"
 UNDO = "(undo)"
@@ -37,6 +38,11 @@ class Annotations:
         after it; ``previous``, the label until then; ``time``, in UTC. Decisions about pictures that the dataset lacks
         stay in it.
 
+    Warns
+    -----
+    UserWarning
+        If the log holds decisions, and none is about an image of the dataset.
+
     Raises
     ------
     ValueError
@@ -57,12 +63,21 @@ class Annotations:
         self._stored = {portable(path): path for path in dataset.paths}  # as the log has them
         self._forget()
         self._catch_up()
+        if self._strange and not self._said:
+            warnings.warn(
+                f"{self.log}: 0 of {counted(self._strange, 'decision')} apply, because none is about one of the "
+                f"{counted(len(dataset), 'image')} of this dataset. If the images moved, correct the paths in the "
+                "log's first column.",
+                stacklevel=2,
+            )
 
     def _forget(self):
         self._decided = defaultdict(
             list
         )  # path to the decisions that stand, each (number, label); the last one counts
         self._said = defaultdict(int)  # path to the number of decisions, those taken back included
+        self._strange = 0  # decisions about images that the dataset lacks
+        self._hash = hashlib.blake2b()  # of what has been read, to see that it is still the same log
         self._own: list = []  # (path, number) of those of this object, as far as they can be taken back
         self._bytes, self._lines, self._ending = (
             0,
@@ -90,7 +105,10 @@ class Annotations:
             yield file
 
     def _replay(self, file):
-        if os.fstat(file.fileno()).st_size < self._bytes:  # another file took its place
+        file.seek(0)
+        if (
+            hashlib.blake2b(file.read(self._bytes)).digest() != self._hash.digest()
+        ):  # another file took its place
             self._forget()
         file.seek(self._bytes)
         data = file.read()
@@ -110,10 +128,12 @@ class Annotations:
         # without a last line break the machine went down in the middle of a line, perhaps within quotes
         self._ending = b"" if data.endswith(b"\n") else b'"\n' if data.count(b'"') % 2 else b"\n"
         self._bytes, self._lines = self._bytes + len(data), self._lines + rows.line_num
+        self._hash.update(data)
 
     def _apply(self, path, label, where):
         """Note one decision, or take one back."""
         if path is None:  # a picture that the dataset lacks
+            self._strange += 1
             return
         decided, undo = self._decided[path], _UNDO.fullmatch(label)
         if undo:
@@ -190,6 +210,7 @@ class Annotations:
         file.write(data)
         file.flush()
         self._bytes, self._lines, self._ending = self._bytes + len(data), self._lines + data.count(b"\n"), b""
+        self._hash.update(data)
         self._apply(path, label, self.log)
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pixels
-from .project import PROJECT_ROOT, is_stray, sha256, user_path
+from .project import PROJECT_ROOT, is_stray, read_json, sha256, user_path
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -115,7 +115,7 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
 def read_card(bundle: str | Path) -> dict:
     """Return the content of the bundle's model.json: dict; raise FileNotFoundError if it is no bundle."""
     try:
-        return json.loads((user_path(bundle) / "model.json").read_text())
+        return read_json(user_path(bundle) / "model.json")
     except (FileNotFoundError, NotADirectoryError):
         hint = "give its folder" if user_path(bundle).is_file() else "build_bundle(model, folder) makes one"
         raise FileNotFoundError(f"{bundle} is no bundle: {hint}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import overload
@@ -134,7 +135,7 @@ def slices(
     Raises
     ------
     ValueError
-        If there is no such column.
+        If there is no such column, or it holds infinite numbers.
     """
     columns = [column] if isinstance(column, str) else [*column]
     for name in columns:
@@ -159,10 +160,21 @@ def slices(
 def _values(values):
     """Turn a column into names of its values, numbers into bands if they are many: categorical Series."""
     if values.dtype.kind in "if" and values.nunique() > 10:
-        values = pd.qcut(values, BANDS, duplicates="drop")
-        first, *middle, last = values.cat.categories
-        names = [f"over {band.left:g} to {band.right:g}" for band in middle]
-        values = values.cat.rename_categories([f"up to {first.right:g}", *names, f"over {last.left:g}"])
+        if np.isinf(values.astype(float)).any():
+            raise ValueError(
+                f"the column {values.name!r} holds infinite values: leave them out, or make them missing"
+            )
+        bands = pd.qcut(values, BANDS, duplicates="drop")
+        if len(bands.cat.categories) == 1:  # nearly all are the least value, or the greatest
+            least = values.median()
+            least = least if least < values.max() else values[values < least].max()
+            bands = pd.cut(values, [-np.inf, least, np.inf])
+        first, *middle, _ = bands.cat.categories
+        edges = [band.right for band in (first, *middle)]
+        digits = next((n for n in range(6, 17) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges)), 17)
+        at = [f"{edge:.{digits}g}" for edge in edges]
+        names = [f"over {left} to {right}" for left, right in itertools.pairwise(at)]
+        values = bands.cat.rename_categories([f"up to {at[0]}", *names, f"over {at[-1]}"])
     return _named(values)
 
 
@@ -223,7 +235,7 @@ def _named(values):
     if isinstance(values.dtype, pd.CategoricalDtype):
         names = values.cat.categories
     else:
-        names = sorted(values[~missing].unique(), key=None if is_number else str)
+        names = sorted(values[~missing].unique() if is_number else {*map(str, values[~missing])})
     values = values.astype(object).map(write, na_action="ignore").where(~missing, "missing")
     return values.astype(pd.CategoricalDtype([*dict.fromkeys([*map(write, names), "missing"])]))
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from . import duplicates, folders, labelcolumns, pixels, reading, splitting, tables
 from .project import as_label, counted, printable, restored, stored, user_path
-from .settings import is_number, is_whole
+from .settings import check_seed, is_number, is_whole
 
 TINY, OVERSIZED = 64, 10_000
 """Pixels: a shorter side below the first shows no structures, a longer one above the second is no camera's."""
@@ -313,6 +313,7 @@ class ImageDataset:
         """
         if not is_whole(n, 1):
             raise ValueError(f"n is the number of images, a whole number of 1 or more, not {n!r}")
+        check_seed(seed)
         shuffled = self.table.reset_index(drop=True).sample(frac=1, random_state=seed)
         if balanced:
             turn = shuffled.groupby("label").cumcount().sort_values(kind="stable")
@@ -321,7 +322,7 @@ class ImageDataset:
 
     def where(self, rows: ArrayLike) -> ImageDataset:
         """Keep the pictures for which `rows`, a bool for each row of the table, is true: ``table["age"] > 60``, say."""
-        return replace(self, table=self.table[np.asarray(rows, bool)].reset_index(drop=True))
+        return replace(self, table=self.table[tables.mask(rows, self.table)].reset_index(drop=True))
 
     def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
         """Correct labels: of each path its right one, which then has no ``sublabel``; None sets the picture aside.
@@ -472,9 +473,10 @@ class ImageDataset:
             Groups with pictures whose perceptual hashes differ in at most so many bits stay in one part too.
             `check` must have been called.
         keep
-            Parts of an earlier split, in the same order: their images and groups stay where they are, and only new
-            groups are dealt out. If a correction joins groups of several parts, all go to the first of these parts
-            (train before test), so that no image which a model was trained on gets into a test part.
+            Parts of an earlier split, in the same order or by their names (train, validation, test): their images and
+            groups stay where they are, and only new groups are dealt out. Images are known by `splitting.matched`. If a
+            correction joins groups of several parts, all go to the first of these parts (train before test), so that
+            no image which a model was trained on gets into a test part.
 
         Returns
         -------
@@ -484,13 +486,14 @@ class ImageDataset:
         Warns
         -----
         UserWarning
-            If `group` is None and pictures of one group stand in several parts; if a part gets no image of a label.
+            If `group` is None and pictures of one group stand in several parts; if a part gets no image of a label; if
+            this dataset has less than half of the images to keep.
 
         Raises
         ------
         ValueError
             If fractions do not sum to 1, a column is missing, a label has fewer groups than parts, `seed` is no whole
-            number from 0 to 2**32 - 1, or `keep` has another number of parts.
+            number from 0 to 2**32 - 1, or `keep` has another number of parts, or parts that share images.
         """
         positive = [is_number(share, 0) and share > 0 for share in fractions]
         if len(fractions) < 2 or not all(positive) or abs(sum(fractions) - 1) > 1e-6:

@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from . import metrics
 from .evaluation import PREFIX, Evaluation
 from .intervals import interval
+from .settings import is_share
 
 LARGEST_TEMPERATURE = 10
 ENOUGH = 30
@@ -157,8 +158,16 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
     -------
     numpy.ndarray of float, shape (pictures, classes)
     """
-    old, new = (np.asarray(shares, dtype=float) / np.sum(shares) for shares in (trained, expected))
-    if (old <= 0).any() or (new < 0).any():
+    try:
+        old, new = (np.asarray(shares, dtype=float) for shares in (trained, expected))
+    except (TypeError, ValueError):
+        raise ValueError(f"shares must be numbers, not {trained!r} and {expected!r}") from None
+    if not old.shape == new.shape == np.shape(scores)[1:]:
+        raise ValueError(
+            f"shares are one for each of {np.shape(scores)[-1]} classes, not {trained!r} and {expected!r}"
+        )
+    old, new = old / old.sum(), new / new.sum()
+    if not ((old > 0).all() and (new >= 0).all()):
         raise ValueError("shares must be positive (those expected may be 0)")
     moved = scores * new / old
     return moved / moved.sum(axis=1, keepdims=True)
@@ -188,6 +197,11 @@ def at_sensitivity(
     table : pandas.DataFrame
         Rows ``recall`` (sensitivity) and ``specificity`` on the test pictures; value, low and high (95 %).
     """
+    if validation.positive != test.positive or {*validation.classes} != {*test.classes}:
+        raise ValueError(
+            "at_sensitivity takes two evaluations with the same classes and the same positive label, not "
+            f"{validation.positive} of {', '.join(validation.classes)} and {test.positive} of {', '.join(test.classes)}"
+        )
     threshold = validation.choose_threshold(sensitivity=sensitivity)
     chosen_on, chosen_scores, chosen_groups = _arrays(validation)
     order = np.flatnonzero(chosen_on)[np.argsort(-chosen_scores[chosen_on], kind="stable")]
@@ -231,8 +245,7 @@ def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
         Rows: ``referred`` (predicted positive), ``found`` and ``missed`` positive lesions, ``false_alarms``; columns:
         value, low and high of the 95 % interval.
     """
-    if not 0 < prevalence < 1:
-        raise ValueError(f"prevalence is a share above 0 and below 1, not {prevalence}")
+    _check_two(evaluation, prevalence)
     sick, well = 1000 * prevalence, 1000 * (1 - prevalence)
 
     def count(recall, specificity):
@@ -262,6 +275,16 @@ def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
     return table
 
 
+def _check_two(evaluation, prevalence):
+    """Raise ValueError unless there are two classes, and `prevalence` is a share."""
+    if len(evaluation.classes) != 2:
+        raise ValueError(
+            f"this takes an evaluation of two classes, not {len(evaluation.classes)}; see against()"
+        )
+    if not is_share(prevalence):
+        raise ValueError(f"prevalence is a share above 0 and below 1, not {prevalence!r}")
+
+
 def net_benefit(
     evaluation: Evaluation, prevalence: float | None = None, thresholds: np.ndarray | None = None
 ) -> pd.DataFrame:
@@ -284,10 +307,18 @@ def net_benefit(
         ``threshold``, and the net benefit per picture of the ``model``, of referring ``all``, and of ``none`` (0). If
         the evaluation has a threshold, ``attrs`` holds it as ``score``, and the ``risk`` it is at that prevalence.
     """
-    thresholds = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=float)
+    given = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=object)
+    if wrong := [value for value in np.ravel(given).tolist() if not is_share(value)]:
+        raise ValueError(f"thresholds are above 0 and below 1, not {wrong[0]!r}")
+    thresholds = np.ravel(given).astype(float)
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
     share = positive.mean()
-    prevalence = share if prevalence is None else prevalence
+    if not 0 < share < 1:
+        raise ValueError(
+            f"a decision curve needs pictures with and without the label {evaluation.positive!r}"
+        )
+    prevalence = float(share) if prevalence is None else prevalence
+    _check_two(evaluation, prevalence)
     column = evaluation.classes.index(evaluation.positive)
     shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
     moved = at_prevalence(evaluation.scores, *shares)[:, column]

@@ -20,6 +20,7 @@ from . import intervals, metrics, tables
 from .intervals import interval
 from .metrics import METRICS
 from .project import NAMELESS, apart, as_label, counted, require_dataset, restored, stored
+from .settings import is_number, is_share
 from .splitting import group_count, warn_of_seen
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     if card.get("training", ...) is None:
         warnings.warn("the model is not trained, so its figures mean nothing: call fit first", stacklevel=2)
     decision = card.get("decision") or {}
+    if positive is not None and as_label(positive) is None:
+        raise ValueError(f"positive is one of {', '.join(model.labels)}, not {positive!r}")
     positive = as_label(positive) or decision.get("positive")
     return Evaluation.from_scores(
         dataset.table["label"],
@@ -147,8 +150,8 @@ class Evaluation:
         labels : sequence, shape (pictures,)
             The true labels: text, or numbers and truth values, which `project.as_label` writes as text.
         scores : array of float, shape (pictures, classes) or (pictures,)
-            Probabilities, 0 to 1 (what lies outside by rounding is clipped); with two classes the positive one's alone
-            will do.
+            Probabilities, 0 to 1 (what lies outside by rounding is clipped), that sum to 1; with two classes the
+            positive one's alone will do. The columns of a DataFrame are the classes, in any order.
         groups
             Which pictures belong together (one lesion): intervals resample groups. Default, and where a group is
             missing (NaN or None): each alone.
@@ -173,6 +176,9 @@ class Evaluation:
         if sought is None or sought not in names:
             raise ValueError(f"positive label {sought!r} is not one of {', '.join(names)}")
         try:
+            scores = _in_order(scores, names)
+            if np.iscomplexobj(scores) or np.ma.isMaskedArray(scores):
+                raise TypeError("complex numbers or masked ones")
             scores = np.asarray(scores, dtype=float)
         except (TypeError, ValueError) as error:
             raise ValueError(f"scores must be numbers, as many in each row: {error}") from None
@@ -191,6 +197,9 @@ class Evaluation:
         if not fit.all():
             row = int(np.argmin(fit))
             raise ValueError(f"scores must lie from 0 to 1; row {row} has {scores[row]}")
+        if (off := np.abs(scores.sum(axis=1) - 1) > 1e-3).any():
+            row = int(np.argmax(off))
+            raise ValueError(f"the scores of an image must sum to 1; row {row} has {scores[row]}")
         scores = np.clip(scores, 0, 1)
         more = pd.DataFrame(index=range(len(true))) if metadata is None else metadata.reset_index(drop=True)
         row = pd.Series(np.arange(len(true)).astype(str))
@@ -225,7 +234,7 @@ class Evaluation:
 
     def where(self, rows: ArrayLike) -> Evaluation:
         """Evaluate the pictures for which `rows`, a bool for each row of the table, is true."""
-        return replace(self, table=self.table[np.asarray(rows, bool)].reset_index(drop=True))
+        return replace(self, table=self.table[tables.mask(rows, self.table)].reset_index(drop=True))
 
     @property
     def scores(self) -> np.ndarray:
@@ -279,8 +288,11 @@ class Evaluation:
         Lesions, not pictures, are drawn with replacement, `metrics.RESAMPLES` times with a fixed seed, because pictures
         of one lesion resemble each other; for the method see `intervals.interval`. Where every draw agrees (all lesions
         are right, say) it is `intervals.of_agreement`, and of shares with few lesions on one side `intervals.of_share`.
-        Fewer than `metrics.FEWEST` positive lesions are too few for one of ``partial_roc_auc``.
+        Fewer than `metrics.FEWEST` positive lesions are too few for one of ``partial_roc_auc``. ValueError if `level`
+        is not above 0 and below 1.
         """
+        if not is_share(level):
+            raise ValueError(f"level is a share above 0 and below 1, such as 0.95, not {level!r}")
         value = self.metric(name)
         if np.isnan(value) or (name == "partial_roc_auc" and self.lesions("recall") < metrics.FEWEST):
             return float("nan"), float("nan")
@@ -492,10 +504,10 @@ class Evaluation:
             raise ValueError(f"a threshold decides between two classes, not {len(self.classes)}")
         if sensitivity is not None and cost is not None:
             raise ValueError("give sensitivity or cost, not both")
-        if sensitivity is not None and not 0 < sensitivity <= 1:
-            raise ValueError(f"sensitivity is a share above 0, at most 1, not {sensitivity}")
-        if cost is not None and not 0 < cost < float("inf"):
-            raise ValueError(f"cost is a positive number, not {cost}")
+        if sensitivity is not None and not (is_number(sensitivity, 0) and 0 < sensitivity <= 1):
+            raise ValueError(f"sensitivity is a share above 0, at most 1, not {sensitivity!r}")
+        if cost is not None and not (is_number(cost, 0) and cost > 0):
+            raise ValueError(f"cost is a positive number, not {cost!r}")
         curve = self.roc()
         recall, alarms = curve["recall"].to_numpy(), curve["false_positive_rate"].to_numpy()
         if sensitivity is not None:
@@ -554,7 +566,7 @@ class Evaluation:
         text = ("path", "group", "label", "prediction", RECORD)
         table = tables.load(csv, verbatim=text)
         if RECORD in table and len(table):
-            own = json.loads(table[RECORD].iloc[0])
+            own = _own(table[RECORD].iloc[0], csv)
         else:
             table = tables.load(csv, verbatim=(*text, "positive"))
             own = _unrecorded(table)
@@ -584,6 +596,22 @@ def _as_labels(values, what):
     return names
 
 
+def _in_order(scores, names):
+    """Put the columns of a DataFrame into the order of the classes; unnamed ones, 0 to n - 1, stay as they are."""
+    if (
+        not isinstance(scores, pd.DataFrame)
+        or [*scores.columns] == [*range(len(names))]
+        or scores.shape[1] == 1
+    ):
+        return scores
+    columns = [as_label(name) for name in scores.columns]
+    if sorted(columns, key=str) != sorted(names):
+        raise ValueError(
+            f"its columns are {', '.join(map(str, scores.columns))}; the classes {', '.join(names)}"
+        )
+    return scores.iloc[:, [columns.index(name) for name in names]]
+
+
 def _renamed(more, taken):
     """Rename columns of metadata whose names are taken: DataFrame."""
     names = {}
@@ -593,6 +621,17 @@ def _renamed(more, taken):
             new = f"metadata_{new}"
         names[name] = new
     return more.rename(columns=names)
+
+
+def _own(text, csv):
+    """Read what `save` wrote into the column `RECORD`: dict."""
+    try:
+        own = json.loads(text)
+        return {name: own[name] for name in ("classes", "positive", "threshold")}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{csv} is damaged: its column {RECORD} holds {text!r}, not what `save` writes"
+        ) from None
 
 
 def _unrecorded(table):

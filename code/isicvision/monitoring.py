@@ -10,6 +10,7 @@ exact test. tests/bench/bench_drift.py counts the false alarms of each.
 import json
 import os
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy import stats
 
 from .bundle import read_card
 from .project import as_label, user_path
+from .settings import is_number, is_whole
 
 ENOUGH = 50  # pictures: fewer say nothing of a distribution
 SURE = 0.01  # p-values up to it count
@@ -27,7 +29,10 @@ COLUMNS = ["pictures", "reference", "now", "psi", "p_value", "verdict"]
 
 
 def drift(
-    log: str | Path | Iterable[str], bundle: str | Path, reference: dict | None = None, day: str | None = None
+    log: str | Path | Iterable[str],
+    bundle: str | Path,
+    reference: dict | None = None,
+    day: str | date | None = None,
 ) -> pd.DataFrame:
     """Compare the pictures in a service's log with those that its model was checked on.
 
@@ -35,7 +40,7 @@ def drift(
     ----------
     log
         The log's file (of `deploy_local`: ``service.log``), or its lines. What is no line of a request, or of another
-        version of the model, is passed over.
+        version of the model, or is damaged, is passed over; so is a score that is not a number.
     bundle
         Whose model.json holds the ``scores`` (a dict from label to the scores of held-out pictures, or equally spaced
         quantiles of them, and then in ``scores_pictures`` of how many) and, if the model was familiarized, quantiles of
@@ -62,7 +67,10 @@ def drift(
         values that are not finite.
     """
     card = read_card(bundle)
-    requests = [line for line in _read(log) if line.get("model") == card["version"]]
+    if reference is not None and not isinstance(reference, dict):
+        raise ValueError(f"reference is a dict from label to scores, not {type(reference).__name__}")
+    day = day.isoformat()[:10] if isinstance(day, date) else day
+    requests = [line for line in _read(log) if line.get("model") == card["version"] and _is_whole(line)]
     requests = [line for line in requests if line["time"].startswith(day or "")]
     if not requests:
         raise ValueError(
@@ -76,7 +84,13 @@ def drift(
     rows = {}
     for label in card["labels"][1:]:
         if known.get(name := f"score of {label}") is not None:
-            scores = [scores[label] for line in requests for scores in line["scores"]]
+            scores = [
+                scores.get(label)
+                for line in requests
+                for scores in line["scores"]
+                if isinstance(scores, dict)
+            ]
+            scores = [score for score in scores if is_number(score, 0)]
             rows[name] = _compare(scores, known[name], counts[name])
     if known["distance"] is not None:
         distances, quantiles = _distances(requests, known["distance"])
@@ -104,6 +118,13 @@ def _read(log):
             yield found
 
 
+def _is_whole(line):
+    """Say whether a line about a request has all that is read of it."""
+    lists = isinstance(line.get("scores"), list) and isinstance(line.get("distance", []), list)
+    counts = all(is_whole(line.get(name), 0) for name in ("pictures", "refused"))
+    return lists and counts and isinstance(line.get("time"), str)
+
+
 def _row_of(name, labels):
     """Return the row for which `reference` has a key."""
     label = as_label(name)
@@ -113,7 +134,10 @@ def _row_of(name, labels):
 
 
 def _finite(values, name):
-    values = np.asarray(values, dtype=float)
+    try:
+        values = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"reference[{name!r}] is to be a list of numbers, not {values!r}") from None
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"reference[{name!r}] is to be a list of numbers, none of them missing")
     return values
@@ -122,12 +146,12 @@ def _finite(values, name):
 def _reference(card):
     """Return what there is to compare with by row, and of how many images it is where only quantiles are kept."""
     familiarity, scores = card.get("familiarity") or {}, card.get("scores") or {}
-    known = {f"score of {label}": values for label, values in scores.items()}
+    known = {f"score of {label}": values or None for label, values in scores.items()}
     counts = dict.fromkeys(known, card.get("scores_pictures"))
     # older models have deciles
-    known["distance"] = familiarity.get("distance_quantiles", familiarity.get("distance_deciles"))
+    known["distance"] = familiarity.get("distance_quantiles", familiarity.get("distance_deciles")) or None
     counts["distance"], known["refused"] = None, None
-    if held_out := familiarity.get("held_out"):
+    if (held_out := familiarity.get("held_out")) and held_out["pictures"]:
         count = counts["distance"] = held_out["pictures"]
         known["refused"] = round(held_out["refused"] * count), count
     return known, counts
@@ -139,7 +163,7 @@ def _distances(requests, known):
     Older services logged none of the images that they refused. Of those is known only that they lie beyond the limit,
     and of the others no more is asked.
     """
-    found = [value for line in requests for value in line.get("distance", []) if value is not None]
+    found = [value for line in requests for value in line.get("distance", []) if is_number(value, 0)]
     if not found or max(found) > 1:
         return found, known
     return found + [BEYOND] * sum(line["refused"] for line in requests), np.minimum(known, BEYOND)
@@ -199,6 +223,8 @@ def _compare_shares(requests, reference):
     refused_before, before = reference
     count, refused = (sum(line[name] for line in requests) for name in ("pictures", "refused"))
     expected = (refused_before + 1) / (before + 1)
+    if not count:
+        return _row(0, expected)
     chance = stats.hypergeom(before + count, count, refused_before + refused)
     tail = min(chance.cdf(refused), chance.sf(refused - 1)) - chance.pmf(refused) / 2
     p_value = min(1.0, 2 * float(tail))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import reprlib
@@ -51,6 +52,17 @@ def require(path: str | os.PathLike, made_by: str) -> Path:
             f"{path} is not there yet. Run {made_by} first: it writes it. (`make run` runs them all.)"
         )
     return path
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object from a file: dict; ValueError names the file if it holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object")
+    return found
 
 
 def is_stray(name: str) -> bool:

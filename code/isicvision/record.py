@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import warnings
@@ -18,7 +19,7 @@ import torch
 
 from . import __version__, cache, datareport, splitting
 from .dataset import ImageDataset
-from .project import PROJECT_ROOT, counted, portable, replacing, require, user_path
+from .project import PROJECT_ROOT, counted, portable, read_json, replacing, require, user_path
 
 if TYPE_CHECKING:
     from .classifier import ImageClassifier
@@ -72,8 +73,11 @@ def earlier_parts(folder: str | Path) -> dict[str, ImageDataset] | None:
 
 def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset]) -> str:
     """Say how many images stayed in the part that they had in an earlier split, and how many were dealt out."""
-    then = {portable(path): name for name, part in earlier.items() for path in part.paths}
-    pairs = [(name, then.get(portable(path))) for name, part in parts.items() for path in part.paths]
+    then, now = (
+        [(name, path) for name, part in each.items() for path in part.paths] for each in (earlier, parts)
+    )
+    rows = splitting.matched([path for _, path in now], [path for _, path in then])
+    pairs = [(name, then[row][0] if row >= 0 else None) for (name, _), row in zip(now, rows, strict=True)]
     stayed, new = sum(now == before for now, before in pairs), sum(before is None for _, before in pairs)
     return (
         f"By the earlier split: {counted(stayed, 'image')} in the part that they had, {new:,} new, "
@@ -114,7 +118,14 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
         )
     if model is not None:
         for name, known in _made_with(Path(model)).items():
-            if name in parts and known not in (None, manifest(parts[name])):
+            if known is None or name not in parts:
+                continue
+            if gone := [path for path in parts[name].paths if not os.path.exists(path)]:
+                raise ValueError(
+                    f"{len(gone):,} of {counted(len(parts[name]), 'image')} of {folder / name}.csv are not there, such "
+                    f"as {gone[0]}: put the images back, or run {NOTEBOOK} again with the folder where they are now"
+                )
+            if known != manifest(parts[name]):
                 raise ValueError(
                     f"{folder / name}.csv is not the {name} part that {model} was made with: the images were split or "
                     f"corrected after the training, and figures of one on the other would be wrong. Run the notebook "
@@ -126,7 +137,7 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
 
 def _made_with(model):
     """Return the manifest of each part that a saved model was made with: dict of str to str or None."""
-    card = json.loads(require(model / "model.json", NOTEBOOK).read_text(encoding="utf-8"))
+    card = read_json(require(model / "model.json", NOTEBOOK))
     known = {"train": (card.get("training") or {}).get("manifest")}
     if (model / FILE).exists():
         known |= {name: part.get("manifest") for name, part in read(model / FILE)["split"].items()}
@@ -157,8 +168,8 @@ def _note_changes(csv, parts):
 
 def require_current(bundle: str | Path, outputs: str | Path) -> None:
     """Raise ValueError if a bundle is of none of the models that are saved in the folders of `outputs`."""
-    packed = json.loads(Path(bundle, "model.json").read_text(encoding="utf-8"))
-    cards = [json.loads(path.read_text(encoding="utf-8")) for path in Path(outputs).glob("*/model.json")]
+    packed = read_json(Path(bundle, "model.json"))
+    cards = [read_json(path) for path in Path(outputs).glob("*/model.json")]
     saved = [card for card in cards if "id" not in card]  # which bundles have
     own = ("versions", "sha256")
     if not any(all(packed.get(name) == card[name] for name in card if name not in own) for card in saved):
@@ -334,12 +345,12 @@ def read(path: str | Path) -> dict:
     """Read a run record: dict. FileNotFoundError or ValueError says that there is none at `path`."""
     path = user_path(path)
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such run record; record.write makes one") from None
     except ValueError as error:
         raise ValueError(f"{path} is no run record: {error}") from error
-    if not isinstance(run, dict) or not {"parameters", "split", "training"} <= set(run):
+    if not {"parameters", "split", "training"} <= set(run):
         raise ValueError(f"{path} is no run record: it lacks parameters, split or training")
     return run
 

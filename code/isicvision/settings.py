@@ -210,3 +210,14 @@ def is_number(value: Any, least: float) -> bool:
 def is_whole(value: Any, least: float) -> bool:
     """Say whether it is an int, `least` or more, and no bool."""
     return is_number(value, least) and isinstance(value, (int, np.integer))
+
+
+def is_share(value: Any) -> bool:
+    """Say whether it is a number above 0 and below 1."""
+    return is_number(value, 0) and 0 < value < 1
+
+
+def check_seed(seed: Any) -> None:
+    """Raise ValueError unless `seed` is a whole number that numpy takes."""
+    if not is_whole(seed, 0) or seed >= 2**32:
+        raise ValueError(f"seed is a whole number from 0 to 2**32 - 1, not {seed!r}")

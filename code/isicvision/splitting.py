@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import pandas as pd
 
 from . import cache, duplicates
 from .project import counted, is_named, portable, require_dataset
-from .settings import is_whole
+from .settings import check_seed
 
 if TYPE_CHECKING:
     from .dataset import ImageDataset
@@ -32,8 +33,7 @@ def deal(
         if column not in table:
             known = ", ".join(table.columns)
             raise ValueError(f"no column {column!r} to split by; there are: {known}")
-    if not is_whole(seed, 0) or seed >= 2**32:
-        raise ValueError(f"seed is a whole number from 0 to 2**32 - 1, not {seed!r}")
+    check_seed(seed)
     groups = _groups(table, group, near_duplicates)
     label, labels = pd.factorize(table[stratify], sort=True, use_na_sentinel=False)
     counts = pd.DataFrame({"group": groups, "label": label}).value_counts(sort=False).reset_index()
@@ -72,19 +72,70 @@ def _keep(part_of, table, groups, group, keep, count):
     """Put groups where `keep` has one of their images, or images of the same group; the earliest part wins."""
     if hasattr(keep, "table"):
         raise TypeError("keep takes all parts of an earlier split, a list or a dict of them, not one dataset")
-    parts = [*named(keep).values()]
-    for part in parts:
+    parts, names = named(keep), [*named(range(count))]
+    for part in parts.values():
         require_dataset(part, "each part of keep")
     if len(parts) != count:
         raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")
+    order = names if {*parts} == {*names} else [*parts]
+    if group and not all(group in part.table for part in parts.values()):
+        raise ValueError(f"the parts to keep have no column {group!r} to split by")
+    earlier = pd.concat([parts[name].table[["path", *([group] if group else [])]] for name in order])
+    earlier = earlier.loc[:, ~earlier.columns.duplicated()].reset_index(drop=True)
+    part = np.repeat(np.arange(count), [len(parts[name].table) for name in order])
+    now, then = table["path"].map(portable), earlier["path"].map(portable)
+    if (shared := in_several(part, then)).any():
+        raise ValueError(
+            f"the parts to keep share images, such as {then[shared].iloc[0]}: give the parts of one earlier split"
+        )
+    row = matched(table["path"], earlier["path"])
+    held, exact, found = np.append(part, count)[row], now.isin(then), np.isin(earlier.index, row)
+    if group:
+        ours, theirs = group_names(table, group), group_names(earlier, group)
+        found |= theirs.isin(ours)
     for number in reversed(range(count)):
-        earlier = parts[number].table
-        here = table["path"].map(portable).isin(earlier["path"].map(portable))
-        if group:
-            if group not in earlier:
-                raise ValueError(f"the parts to keep have no column {group!r} to split by")
-            here |= group_names(table, group).isin(group_names(earlier, group))
-        part_of[groups[here]] = number
+        here = exact & (held == number)
+        part_of[groups[here | ours.isin(theirs[part == number]) if group else here]] = number
+    moved = part_of[groups] < 0  # a name in common does not move what is known by path or group
+    for number in reversed(range(count)):
+        part_of[groups[moved & (held == number)]] = number
+    if found.sum() * 2 < len(found):
+        warnings.warn(
+            f"keep: only {found.sum():,} of the {counted(len(found), 'image')} of the earlier split are in this "
+            "dataset, by path, name or group. The rest of this dataset is split anew, so images that a model was "
+            "trained on may get into the test part.",
+            stacklevel=5,
+        )
+
+
+def matched(now: Sequence[str] | pd.Series, then: Sequence[str] | pd.Series) -> np.ndarray:
+    """Find images in an earlier list of paths, also after their folder has moved: the row of each, -1 if it is new.
+
+    An image is known by its path, else by its path below the folder that all images of its list share, else by a file
+    name that occurs once in either list.
+    """
+    now, then = pd.Series([*now], dtype=object), pd.Series([*then], dtype=object)
+    keys = [(now.map(portable), then.map(portable))]
+    if not keys[0][1].isin(keys[0][0]).all():
+        names = [paths.map(os.path.basename) for paths in (now, then)]
+        keys += [(_below(now), _below(then))]
+        keys += [tuple(each.mask(each.duplicated(keep=False)) for each in names)]
+    row = np.full(len(now), -1)
+    for here, there in keys:
+        free = there[~there.index.isin(row)].dropna().drop_duplicates()
+        new = here[row < 0].dropna()
+        row[new.index] = new.map(pd.Series(free.index, free)).fillna(-1).astype(int)
+    return row
+
+
+def _below(paths):
+    """Return paths below the folder that they share: Series of str, missing where there is none."""
+    full = paths.map(os.path.abspath)
+    try:
+        root = os.path.commonpath([*full.map(os.path.dirname).unique()])
+    except ValueError:  # no path, or several drives
+        return full.map(lambda _: None)
+    return full.map(lambda path: path[len(root) :].lstrip(os.sep))
 
 
 def _deal(counts, part_of, fractions, seed):

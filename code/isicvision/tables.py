@@ -16,7 +16,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from .project import MISSING, printable, replacing, user_path
 
@@ -335,3 +337,22 @@ def _even(text, separator, path, strip=False):
             f'{path} cannot be read as CSV, line {rows.line_num}: {error}. Is a quote (") missing or one too many?'
         ) from error
     return out.getvalue()
+
+
+def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
+    """Check what says of each row of a table whether to keep it: numpy.ndarray of bool.
+
+    A Series is taken by its index, anything else by position. ValueError if it does not fit or holds no bools.
+    """
+    if isinstance(rows, pd.Series) and len(rows) == len(table) and not rows.index.equals(table.index):
+        if not rows.index.is_unique or set(rows.index) != set(table.index):
+            raise ValueError(
+                "the rows to keep have another index than the table: give them as an array, to_numpy()"
+            )
+        rows = rows.reindex(table.index)
+    found = np.asarray(rows, dtype=object)
+    if found.shape != (len(table),):
+        raise ValueError(f"the rows to keep are a bool for each of {len(table):,} images, not {found.shape}")
+    if wrong := [value for value in found.tolist() if not isinstance(value, (bool, np.bool_))]:
+        raise ValueError(f"the rows to keep are a bool for each image, and {wrong[0]!r} is none")
+    return found.astype(bool)

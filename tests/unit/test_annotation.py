@@ -89,7 +89,8 @@ def test_an_empty_log_is_a_new_one(dataset, log):
 def test_decisions_about_other_pictures_stay_in_the_log(dataset, log):
     Annotations(dataset, log).decide(dataset.paths[0], "malignant")
     rest = ImageDataset(dataset.table.iloc[1:].reset_index(drop=True))
-    others = Annotations(rest, log)
+    with pytest.warns(UserWarning, match="0 of 1 decision apply, because none is about one of the 23 images"):
+        others = Annotations(rest, log)
     assert others.progress()["decided"] == 0
     others.decide(rest.paths[0], EXCLUDE)
     assert Annotations(dataset, log).progress()["decided"] == 2
@@ -250,3 +251,12 @@ def test_a_log_saved_by_a_spreadsheet_and_names_that_are_not_utf_8_are_read(data
     Annotations(odd, log).decide(odd.paths[0], "malignant")
     log.write_bytes(b"\xef\xbb\xbf" + log.read_bytes().replace(b"\n", b"\r\n"))
     assert Annotations(odd, log).label(odd.paths[0]) == "malignant"
+
+
+def test_a_log_of_the_same_length_that_took_its_place_is_read_anew(dataset, log):
+    annotations = Annotations(dataset, log)
+    annotations.decide(dataset.paths[0], EXCLUDE)
+    first, second = (project.portable(path).encode() for path in dataset.paths[:2])
+    assert len(first) == len(second)
+    log.write_bytes(log.read_bytes().replace(first, second))
+    assert annotations.table["decided"].tolist() == [False, True] + [False] * 22

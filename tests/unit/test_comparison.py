@@ -214,3 +214,29 @@ def test_p_values_allow_for_being_several_as_holm_did():
         found[["a", "d", "c"]], [0.03, 0.06, 0.06]
     )  # times 3, 2 and 1, and never below an earlier one
     assert found.get("b") is None or np.isnan(found["b"])
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (lambda n: np.where(n < 180, 0, n), ["up to 0", "over 0"]),
+        (lambda n: np.where(n < 180, 300, n), ["up to 199", "over 199"]),
+        (lambda n: 20240100 + n // 2, 4),
+        (lambda n: [["a"], ["b"]] * 100, ["['a']", "['b']"]),
+    ],
+)
+def test_columns_of_any_kind_are_cut_into_slices_with_names_of_their_own(values, names):
+    labels, scores = np.tile(["benign", "malignant"], 100), np.linspace(0, 1, 200)
+    metadata = pd.DataFrame({"column": values(np.arange(200))})
+    found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "column")
+    assert found["pictures"].sum() == 200 and found.index.is_unique
+    assert len(found) == names if isinstance(names, int) else [*found.index] == names
+
+
+def test_infinite_numbers_are_no_slices():
+    metadata = pd.DataFrame({"age": [*range(19), np.inf]})
+    evaluation = Evaluation.from_scores(
+        ["benign", "malignant"] * 10, np.linspace(0, 1, 20), metadata=metadata
+    )
+    with pytest.raises(ValueError, match="column 'age' holds infinite values"):
+        comparison.slices(evaluation, "age")

@@ -678,3 +678,24 @@ def test_a_table_made_by_hand_needs_our_columns_and_labels_that_are_text(dataset
     for labels in ([0, 1], ["a", None], ["a", float("nan")], ["a", 1]):
         with pytest.raises(ValueError, match="column label of the table must be text"):
             ImageDataset(table.assign(label=labels * 12))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, "0"])
+def test_a_seed_to_sample_by_is_a_whole_number(dataset, seed):
+    with pytest.raises(ValueError, match="seed is a whole number from 0"):
+        dataset.sample(3, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "rows", [[0, 1] * 12, [True] * 23 + [np.nan], ["yes"] * 24, [True] * 23, np.ones((24, 1), bool)]
+)
+def test_rows_to_keep_are_a_bool_each(dataset, rows):
+    with pytest.raises(ValueError, match="the rows to keep are a bool for each"):
+        dataset.where(rows)
+
+
+def test_a_series_of_rows_to_keep_goes_by_its_index(dataset):
+    first = dataset.table["path"] == dataset.paths[0]
+    assert dataset.where(first[::-1]).paths == dataset.where(first.tolist()).paths == dataset.paths[:1]
+    with pytest.raises(ValueError, match="another index than the table"):
+        dataset.where(first.set_axis(range(100, 124)))

@@ -210,3 +210,29 @@ def test_the_interval_of_a_chosen_threshold_holds_the_chance_in_both_sets():
         low, high = parts[1].at(threshold).interval("recall")
         alone += low <= 0.9 <= high
     assert held >= 52 and held > alone  # of 60, where 57 are expected
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, "0.3", True, np.nan, None])
+def test_thresholds_and_prevalences_are_shares(value):
+    evaluation = Evaluation.from_scores(["benign", "malignant"] * 5, np.linspace(0, 1, 10))
+    with pytest.raises(ValueError, match="thresholds are above 0 and below 1"):
+        decisions.net_benefit(evaluation, thresholds=[0.1, value])
+    with pytest.raises(ValueError, match="prevalence is a share"):
+        decisions.per_thousand(evaluation, value)
+
+
+def test_decisions_about_three_classes_or_other_labels_are_refused():
+    three = Evaluation.from_scores([*"abc"], np.eye(3), classes=[*"abc"])
+    for call in (lambda: decisions.net_benefit(three), lambda: decisions.per_thousand(three, 0.1)):
+        with pytest.raises(ValueError, match="takes an evaluation of two classes, not 3"):
+            call()
+    first = Evaluation.from_scores(["benign", "malignant"] * 5, np.linspace(0, 1, 10))
+    other = Evaluation.from_scores(["benign", "malignant"] * 5, np.linspace(0, 1, 10), positive="benign")
+    with pytest.raises(ValueError, match="same classes and the same positive label"):
+        decisions.at_sensitivity(first, other, 0.9)
+
+
+@pytest.mark.parametrize("shares", [["a", "b"], [0.5], [np.nan, 1], "0.5"])
+def test_shares_of_classes_are_numbers_for_each(shares):
+    with pytest.raises(ValueError, match="shares"):
+        decisions.at_prevalence(np.full((2, 2), 0.5), [0.5, 0.5], shares)

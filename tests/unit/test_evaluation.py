@@ -565,3 +565,56 @@ def test_a_label_called_all_others_can_stand_against_all_others():
     one = Evaluation.from_scores(labels, scores, classes=["(all others)", "b", "c"]).against("(all others)")
     assert one.classes == ["((all others))", "(all others)"]
     assert one.confusion_matrix().to_numpy().sum() == 30
+
+
+def test_columns_of_a_frame_of_scores_go_by_their_names():
+    scores = pd.DataFrame({"malignant": [0.9, 0.2], "benign": [0.1, 0.8]})
+    found = Evaluation.from_scores(["malignant", "benign"], scores)
+    assert found.metric("accuracy") == 1 and found.scores[0].tolist() == [0.1, 0.9]
+    with pytest.raises(ValueError, match="its columns are x, benign; the classes benign, malignant"):
+        Evaluation.from_scores(["malignant", "benign"], scores.rename(columns={"malignant": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([[0.5, 0.5], [0.9, 0.3]], "must sum to 1; row 1 has"),
+        (np.ma.array([[0.5, 0.5], [0.5, 0.5]], mask=[[0, 0], [1, 1]]), "masked"),
+        (np.array([[0.5, 0.5], [0.5, 0.5]]) + 0j, "complex"),
+    ],
+)
+def test_scores_that_are_no_probabilities_are_refused(scores, said):
+    with pytest.raises(ValueError, match=said):
+        Evaluation.from_scores(["malignant", "benign"], scores)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.5, 95, "0.95", math.nan, True])
+def test_a_level_is_a_share(level):
+    with pytest.raises(ValueError, match="level is a share above 0 and below 1"):
+        Evaluation.from_scores(*example()).interval("recall", level)
+
+
+@pytest.mark.parametrize("value", ["0.9", True, math.nan, 0, -1])
+def test_what_a_threshold_is_chosen_by_is_a_number(value):
+    for name in ("sensitivity", "cost"):
+        with pytest.raises(ValueError, match=f"{name} is a"):
+            Evaluation.from_scores(*example()).choose_threshold(**{name: value})
+
+
+def test_an_empty_positive_label_is_no_default(dataset):
+    class Model:
+        labels = CLASSES
+
+        def predict_proba(self, dataset):
+            return np.full((len(dataset), 2), 0.5)
+
+    with pytest.raises(ValueError, match="positive is one of benign, malignant, not ''"):
+        evaluate(Model(), dataset, positive="")
+
+
+def test_a_damaged_prediction_table_is_named(tmp_path):
+    path = Evaluation.from_scores(*example()).save(tmp_path / "scores.csv")
+    table = pd.read_csv(path)
+    table.assign(isicvision="{").to_csv(path, index=False)
+    with pytest.raises(ValueError, match="scores.csv is damaged: its column isicvision holds"):
+        Evaluation.load(path)

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -254,3 +255,31 @@ def test_labels_that_are_numbers_are_found_in_the_reference(bundle):
     lines = [line.replace('"malignant"', '"1"') for line in log(sample(-1, 100, 1))]
     table = drift(lines, bundle(labels=["0", "1"]), {1: sample(-1, 300)})
     assert table["verdict"].to_dict() == {"score of 1": "steady"}
+
+
+def test_damaged_lines_and_scores_are_passed_over(bundle):
+    scores = np.linspace(0, 1, 60)
+    folder = bundle(scores={"malignant": scores.tolist()})
+    lines = log(scores)
+    whole = {"event": "request", "model": "abc", "time": f"{DAY}T10", "pictures": 1, "refused": 0}
+    damaged = [{"scores": None}, {"time": None, "scores": []}, {"scores": [None]}, {"scores": [{"x": 1}]}]
+    damaged += [{"scores": [{"malignant": value}]} for value in (float("nan"), None, "0.5")]
+    damaged += [{"pictures": None, "scores": []}]
+    lines += [json.dumps(whole | each) for each in damaged]
+    found = drift(lines, folder, day=date.fromisoformat(DAY))
+    assert found.loc["score of malignant", "pictures"] == 60
+    assert found.equals(drift(log(scores), folder))
+
+
+def test_nothing_to_compare_is_said(bundle):
+    with pytest.raises(ValueError, match="neither scores nor distances"):
+        drift(log([0.5]), bundle(scores={"malignant": []}, familiarity={"distance_quantiles": []}))
+    empty = json.dumps(json.loads(log([0.5])[3]) | {"pictures": 0, "scores": []})
+    held_out = {"pictures": 50, "refused": 1}
+    card = bundle(
+        scores={"malignant": [0, 1]}, familiarity={"distance_quantiles": [0, 1], "held_out": held_out}
+    )
+    assert set(drift([empty], card)["verdict"]) == {"too few pictures"}
+    for wrong in ([0.5], {"malignant": ["x"]}):
+        with pytest.raises(ValueError, match="reference"):
+            drift(log([0.5]), card, reference=wrong)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from isicvision import Evaluation, ImageClassifier, evaluate, record
+from isicvision import Evaluation, ImageClassifier, bundle, evaluate, record
 
 LABELS = ["benign", "malignant"]
 
@@ -312,3 +312,23 @@ def test_the_job_keeps_the_split_that_is_there_and_a_rerun_takes_that_of_its_rec
     assert [part.paths for part in again.values()] == [part.paths for part in now.values()]
     with pytest.raises(SystemExit, match="pictures are not those of the record"):
         job["split"]({"SEED": 5}, dataset, made, tmp_path)
+
+
+def test_images_that_are_gone_are_named_before_their_part_is_doubted(outputs):
+    table = pd.read_csv(outputs / "split" / "train.csv")
+    table["path"] = "/gone/" + table["path"]
+    table.to_csv(outputs / "split" / "train.csv", index=False)
+    with pytest.raises(ValueError, match=r"(\d+) of \1 images of .*train.csv are not there, such as /gone/"):
+        record.load_parts(outputs / "split", outputs / "model")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_damaged_file_of_a_model_is_named(outputs, text):
+    (outputs / "model" / "model.json").write_text(text)
+    for call in (
+        lambda: record.load_parts(outputs / "split", outputs / "model"),
+        lambda: record.require_current(outputs / "model", outputs),
+        lambda: bundle.read_card(outputs / "model"),
+    ):
+        with pytest.raises(ValueError, match="model.json is damaged"):
+            call()

@@ -10,6 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from isicvision import ImageDataset, splitting
 from isicvision.quality import MEASURES
+from isicvision.record import kept_words
 
 
 def tabled(labels, groups, **columns):
@@ -155,7 +156,9 @@ def test_a_correction_moves_no_other_image(ham10000):
 def test_without_a_known_image_keep_changes_nothing():
     dataset = tabled([*"ab"] * 30, np.arange(60) // 2)
     other = replace(dataset, table=dataset.table.assign(path="x" + dataset.table["path"], group="y"))
-    parts = dataset.split(0.6, 0.2, 0.2, seed=3, keep=[other, other, other])
+    earlier = [other.where(np.arange(60) % 3 == number) for number in range(3)]
+    with pytest.warns(UserWarning, match="only 0 of the 60 images of the earlier split are in this dataset"):
+        parts = dataset.split(0.6, 0.2, 0.2, seed=3, keep=earlier)
     assert part_of(parts) == part_of(dataset.split(0.6, 0.2, 0.2, seed=3))
 
 
@@ -281,3 +284,48 @@ def test_pairs_that_look_alike_are_of_other_lesions_only_where_both_are_named():
     pairs = replace(dataset, table=table).near_duplicates().set_index(["path_a", "path_b"])["crosses_group"]
     assert pairs["p0000.jpg", "p0001.jpg"] == False and pairs["p0000.jpg", "p0002.jpg"] == True  # noqa: E712
     assert pairs.isna().sum() == 3 and pairs.sum() == 2
+
+
+@pytest.mark.parametrize("name", ["{n}.jpg", "{label}/{n}.jpg", "{label}/{n:d}/a.jpg"])
+def test_keep_knows_images_whose_folder_has_moved(name):
+    labels = [*"ab"] * 20
+
+    def at(root, rows=range(40)):
+        paths = [f"{root}/{name.format(n=n, label=labels[n])}" for n in rows]
+        table = pd.DataFrame({"path": paths, "label": [labels[n] for n in rows], "group": paths})
+        return ImageDataset(table)
+
+    parts = at("/old/place").split(0.6, 0.2, 0.2)
+    moved = at("/new").split(0.6, 0.2, 0.2, seed=5, keep=parts)
+    ends = [
+        [
+            [path.partition(name[0])[0] and path.split("/", 2 + old)[-1] for path in part.paths]
+            for part in each
+        ]
+        for old, each in ((1, parts), (0, moved))
+    ]
+    assert ends[0] == ends[1]
+    words = kept_words(dict(enumerate(moved)), dict(enumerate(parts)))
+    assert "40 images in the part that they had, 0 new" in words
+
+
+def test_keep_goes_by_unique_names_too_and_says_how_much_it_found():
+    dataset = tabled([*"ab"] * 20, np.arange(40))
+    table = dataset.table.assign(path=[f"/old/x{n // 20}/{n}.jpg" for n in range(40)])
+    parts = ImageDataset(table.assign(group=table["path"])).split(0.5, 0.5)
+    table = table.assign(path=[f"/new/y/z{n % 3}/{n}.jpg" for n in range(40)])
+    now = ImageDataset(table.assign(group=table["path"])).split(0.5, 0.5, seed=7, keep=parts)
+    names = [[{path.rpartition("/")[2] for path in part.paths} for part in each] for each in (parts, now)]
+    assert names[0] == names[1]
+    few = ImageDataset(table.assign(group=table["path"])[:16])
+    with pytest.warns(UserWarning, match="keep: only 16 of the 40 images of the earlier split are in this"):
+        few.split(0.5, 0.5, keep=parts)
+
+
+def test_keep_takes_named_parts_by_name_and_none_that_share_images():
+    dataset = tabled([*"ab"] * 20, np.arange(40) // 4)
+    train, validation, test = parts = dataset.split(0.5, 0.3, 0.2)
+    by_name = {"test": test, "train": train, "validation": validation}
+    assert part_of(dataset.split(0.5, 0.3, 0.2, seed=4, keep=by_name)) == part_of(parts)
+    with pytest.raises(ValueError, match=r"parts to keep share images, such as p\d+.jpg"):
+        dataset.split(0.5, 0.3, 0.2, keep=[train, train, train])
