@@ -197,7 +197,8 @@ class Evaluation:
         if not fit.all():
             row = int(np.argmin(fit))
             raise ValueError(f"scores must lie from 0 to 1; row {row} has {scores[row]}")
-        if (off := np.abs(scores.sum(axis=1) - 1) > 1e-3).any():
+        rounded = 0.005 * (len(names) + 1)  # each to two digits
+        if (off := np.abs(scores.sum(axis=1) - 1) > rounded).any():
             row = int(np.argmax(off))
             raise ValueError(f"the scores of an image must sum to 1; row {row} has {scores[row]}")
         scores = np.clip(scores, 0, 1)

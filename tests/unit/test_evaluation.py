@@ -618,3 +618,8 @@ def test_a_damaged_prediction_table_is_named(tmp_path):
     table.assign(isicvision="{").to_csv(path, index=False)
     with pytest.raises(ValueError, match="scores.csv is damaged: its column isicvision holds"):
         Evaluation.load(path)
+
+
+def test_scores_that_were_rounded_to_two_digits_are_taken():
+    thirds = Evaluation.from_scores(["a", "b", "c"], np.full((3, 3), 0.33), classes=["a", "b", "c"])
+    assert thirds.metric("accuracy") == pytest.approx(1 / 3)
