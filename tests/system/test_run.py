@@ -193,7 +193,7 @@ def test_a_source_that_is_not_there_is_named():
     result = run("--source", "my_picturs")
     assert (
         result.returncode == 1
-        and "an archive or a folder, which must be there, not 'my_picturs'" in result.stderr
+        and "an archive (https://…) or a folder, which must be there, not 'my_picturs'" in result.stderr
     )
 
 
