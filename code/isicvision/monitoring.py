@@ -190,9 +190,8 @@ def _kolmogorov_smirnov(values, quantiles, count):
     else, so that with few quantiles the test finds less. The greatest difference at these places is raised to what it
     is on average at all places (Siegmund, Corrected diffusion approximations, 1979).
     """
-    at = np.linspace(0, count - 1, len(quantiles)).round(
-        6
-    )  # ranks, as numpy.quantile interpolates between them
+    # ranks, as numpy.quantile interpolates between them
+    at = np.linspace(0, count - 1, len(quantiles)).round(6)
     least, most = (
         np.ceil(at) / count,
         (np.floor(at) + 1) / count,

@@ -28,24 +28,8 @@ _UPRIGHT = dict(
     zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True)  # by orientation
 )
 # of TIFF: what says how the pixels lie in the file, and no more
-_TIFF_TAGS = {
-    254,
-    255,
-    *range(256, 260),
-    262,
-    266,
-    273,
-    *range(277, 280),
-    284,
-    292,
-    293,
-    317,
-    320,
-    338,
-    339,
-    347,
-}
-_TIFF_TAGS |= {*range(322, 326), *range(529, 533)}
+_TIFF_TAGS = {254, 255, 262, 266, 273, 284, 292, 293, 317, 320, 338, 339, 347}
+_TIFF_TAGS.update(range(256, 260), range(277, 280), range(322, 326), range(529, 533))
 
 
 class PictureError(ValueError):
