@@ -13,7 +13,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -522,9 +521,7 @@ def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
 
 
 def _parse(text):
-    """Read JSON; what is nested deeper than `DEEPEST` becomes null, as Python's own reader gives up on it."""
-    with suppress(RecursionError):
-        return json.loads(text, parse_int=_whole)
+    """Read JSON; what is nested deeper than `DEEPEST` becomes null, before Python's own reader runs out of stack."""
     kept, depth, start = [], 0, 0
     for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
         if match[0] in (b"[", b"{"):

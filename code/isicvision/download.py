@@ -518,8 +518,5 @@ def _fields(record):
 
 
 def _text(value):
-    try:
-        text = value if isinstance(value, str) else json.dumps(value)
-    except RecursionError:
-        text = "…"
+    text = value if isinstance(value, str) else json.dumps(value)
     return text.encode("utf-8", "replace").decode().replace("\0", "")[:10_000]
