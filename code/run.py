@@ -16,7 +16,8 @@ from papermill.exceptions import PapermillExecutionError
 
 import isicvision
 from isicvision import parameters
-from isicvision.project import counted, read_parameters
+from isicvision.files import read_parameters
+from isicvision.text import counted
 from pages import Pages
 
 ROOT = Path(__file__).resolve().parents[1]

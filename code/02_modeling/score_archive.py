@@ -35,8 +35,11 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy
 
-from isicvision import ImageClassifier, ImageDataset, export, network, pixels
-from isicvision.project import listed
+from isicvision import ImageClassifier, ImageDataset
+from isicvision import images as pixels
+from isicvision.model import network
+from isicvision.model import onnx as export
+from isicvision.text import listed
 
 ROWS = 512  # at most, of a block: the part of the table that is written, or done again, as a whole
 BATCH = 32  # pictures in a worker's memory

@@ -33,9 +33,9 @@ from isicvision import (
     require,
     splitting,
 )
-from isicvision.evaluation import METRICS
+from isicvision.evaluation.evaluation import METRICS
+from isicvision.files import read_parameters
 from isicvision.parameters import CHECKS, check, near, positive, unwritable
-from isicvision.project import read_parameters
 
 # the notebook's own defaults; a test compares the two
 PARAMETERS = {

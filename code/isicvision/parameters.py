@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .presets import PRESETS
-from .project import as_label, is_stray, listed, located
-from .settings import OPTIMIZERS, Settings, is_number, is_whole
+from .checks import is_number, is_whole
+from .files import is_stray, located
+from .model.presets import PRESETS
+from .model.settings import OPTIMIZERS, Settings
+from .text import as_label, listed
 
 Check = tuple[Callable[[Any], bool], str]
 """Whether a value is right, and in words what is."""
@@ -227,7 +229,7 @@ def _network(values):
     size, frozen = settings.get("train_image_size"), settings.get("frozen_stages", 0)
     if name == "efficientnet_lite0" and size is None and not frozen:
         return None  # without PyTorch, whose import takes seconds
-    from . import backbones
+    from .model import backbones
 
     try:
         network = backbones.get(name)

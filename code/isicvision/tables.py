@@ -20,8 +20,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from .project import MISSING, printable, replacing, user_path
+from .files import PROJECT_ROOT, portable, replacing, user_path
+from .text import printable
 
+_MISSING = (
+    ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
+)
+MISSING = _MISSING.split(",")
+"""What pandas.read_csv takes for missing, by its documentation."""
+NAMELESS = "(picture "
+"""How the group of an image begins for which nobody gave a group or a path."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Separators of cells that are recognized, and their names in messages."""
 OF_FILES = {"path", "group", "augmented_from"}
@@ -356,3 +364,28 @@ def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
     if wrong := [value for value in found.tolist() if not isinstance(value, (bool, np.bool_))]:
         raise ValueError(f"the rows to keep are a bool for each image, and {wrong[0]!r} is none")
     return found.astype(bool)
+
+
+def is_named(table: pd.DataFrame, group: str = "group") -> np.ndarray:
+    """Say of each image whether a column names its lesion or patient: numpy.ndarray of bool.
+
+    Without such a column an image is its own group, and nobody can know which images show one lesion.
+    """
+    names = table[group].astype("string")
+    alone = names.isna() | (names == table["path"]) | names.str.startswith(NAMELESS)
+    return ~alone.to_numpy(bool, na_value=True)
+
+
+def stored(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it is written: paths below the repository start there, whatever the current folder is."""
+    return table.assign(**{name: table[name].map(portable) for name in ("path", "group") if name in table})
+
+
+def restored(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table that `stored` made with paths that can be opened from the current folder."""
+    first = next((path for path in table["path"] if not os.path.isabs(path)), None)
+    if first is None or os.path.exists(first) or not (PROJECT_ROOT / first).exists():
+        return table
+    paths = [os.path.join(PROJECT_ROOT, path) for path in table["path"]]  # an absolute one stays
+    alone = table["group"] == table["path"]
+    return table.assign(path=paths, group=table["group"].mask(alone, paths))

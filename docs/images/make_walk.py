@@ -19,7 +19,8 @@ import pandas as pd
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from isicvision import PROJECT_ROOT, Evaluation, ImageDataset, deploy_local, pixels, plots
+from isicvision import PROJECT_ROOT, Evaluation, ImageDataset, deploy_local, plots
+from isicvision import images as pixels
 
 TARGET = Path(__file__).with_name("walk.jpg")
 LAYOUT = """

@@ -26,7 +26,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from isicvision import ImageClassifier, audit, batches, export, pixels
+from isicvision import ImageClassifier, audit
+from isicvision import images as pixels
+from isicvision.model import batches
+from isicvision.model import onnx as export
 
 LEARNT, TESTED = 400, 240
 KEPT = ("kept", "kept_low", "kept_high")

@@ -18,8 +18,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from isicvision import PROJECT_ROOT, ImageDataset, augmentation, backbones, batches, cache
-from isicvision.settings import Settings
+from isicvision import PROJECT_ROOT, ImageDataset, augmentation
+from isicvision.data import cache
+from isicvision.model import backbones, batches
+from isicvision.model.settings import Settings
 
 REAL = Path(PROJECT_ROOT).parent / "shared" / "data"
 MALIGNANT, BENIGN = ("mel", "bcc", "akiec"), ("nv", "bkl", "df", "vasc")

@@ -116,7 +116,7 @@ def hashes():
 
 
 def near(crowd):
-    from isicvision.duplicates import near_pairs
+    from isicvision.data.duplicates import near_pairs
 
     drawn = hashes()
     if crowd:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from isicvision import PROJECT_ROOT, pixels
+from isicvision import PROJECT_ROOT
+from isicvision import images as pixels
 
 REAL = Path(PROJECT_ROOT).parent / "shared" / "data" / "isic_sample"
 SIZE, ROUNDS = 224, 5

@@ -14,7 +14,8 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from isicvision import familiarity, monitoring
+from isicvision.model import outliers as familiarity
+from isicvision.service import drift as monitoring
 
 HELD_OUT, REQUESTS = (100, 500, 1500), (200, 1000, 5000, 20_000)
 

@@ -59,7 +59,7 @@ def compare(name, dataset, rounds):
     weights, goal = GOALS[name]
     model = ImageClassifier(name, dataset.labels, weights=weights)
     learner = learner_of(model, dataset)
-    from isicvision import export  # takes seconds, once a process
+    from isicvision.model import onnx as export
 
     started = time.perf_counter()
     export.Compiled(model.scoring_module(), SIZE)

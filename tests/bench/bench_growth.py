@@ -28,7 +28,8 @@ import pandas as pd
 import psutil
 from bench_data_path import REAL, ham10000
 
-from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset, cache
+from isicvision import PROJECT_ROOT, ImageClassifier, ImageDataset
+from isicvision.data import cache
 
 TARGET = PROJECT_ROOT / "docs" / "measurements" / "growth.csv"
 SIZES = (1000, 3000, 7000)

@@ -22,7 +22,8 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from isicvision import Evaluation, decisions, intervals, metrics
+from isicvision import Evaluation, decisions, metrics
+from isicvision.evaluation import intervals
 
 PICTURES, LESIONS, LOOP = 10_000, 6_000, 100
 LARGE = 300_000

@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
-from isicvision import PROJECT_ROOT, build_bundle, deploy_local, pixels
+from isicvision import PROJECT_ROOT, build_bundle, deploy_local
+from isicvision import images as pixels
 
 PICTURES = [path.read_bytes() for path in sorted(Path(PROJECT_ROOT, "sample_data/images").iterdir())[:40]]
 CORES = os.cpu_count()

@@ -20,14 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from isicvision import (
-    PROJECT_ROOT,
-    Evaluation,
-    ImageClassifier,
-    ImageDataset,
-    augment_dataset,
-    augmentation,
-)
+from isicvision import PROJECT_ROOT, Evaluation, ImageClassifier, ImageDataset, augment_dataset, augmentation
 
 REAL = PROJECT_ROOT.parent / "shared" / "data" / "ham10000_200x150"
 TARGET = PROJECT_ROOT / "docs" / "measurements" / "settings.csv"

@@ -40,7 +40,10 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
-from isicvision import ImageClassifier, augment_dataset, augmentation, cache, hardware, record, training
+from isicvision import ImageClassifier, augment_dataset, augmentation, record
+from isicvision.data import cache
+from isicvision.model import devices as hardware
+from isicvision.model import training
 
 
 def processor():

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from isicvision import PROJECT_ROOT
-from isicvision.project import portable
+from isicvision.files import portable
 
 SAMPLE = """
 import numpy as np

@@ -27,7 +27,7 @@ class Double:
     Parameters
     ----------
     folder : str or pathlib.Path
-        As of `isicvision.sample.SampleArchive`.
+        As of `isicvision.archive.sample.SampleArchive`.
     port, files_port : int
         0: any that is free.
     **switches

@@ -2,7 +2,7 @@
 
     python tests/double/archive_double.py --folder sample_data --port 8000 --files-port 8001
 
-What it answers comes from `isicvision.sample.SampleArchive`; this file adds HTTP (keep-alive, gzip, ranges,
+What it answers comes from `isicvision.archive.sample.SampleArchive`; this file adds HTTP (keep-alive, gzip, ranges,
 conditions, HEAD, redirects), a log of every request, and faults. Tests use it through the class `Double` of
 tests/double/__init__.py. It binds to 127.0.0.1 alone.
 
@@ -77,7 +77,7 @@ from http.client import responses
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from isicvision.sample import SampleArchive
+from isicvision.archive.sample import SampleArchive
 
 SWITCHES = {
     "latency": 0.0,

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isicvision import IsicArchive, archive, transfer
-from isicvision.archive import ArchiveError
+from isicvision import IsicArchive
+from isicvision.archive import client as archive
+from isicvision.archive import transfer
+from isicvision.archive.client import ArchiveError
 
 SEARCH = "/images/search/"
 

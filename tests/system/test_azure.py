@@ -21,7 +21,7 @@ from conftest import environment_with
 from test_deployment import StandIn, picture
 
 from isicvision import PROJECT_ROOT, ImageDataset, azure, build_bundle, deploy_local
-from isicvision import bundle as bundled
+from isicvision.service import bundle as bundled
 
 pytest.importorskip("azureml.core")
 from azureml.core import Environment, Workspace

@@ -31,8 +31,9 @@ from PIL import Image
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from isicvision import ServiceClient, build_bundle, deploy_local, pixels
-from isicvision.client import ServiceError
+from isicvision import ServiceClient, build_bundle, deploy_local
+from isicvision import images as pixels
+from isicvision.service.client import ServiceError
 
 SIZE = 32
 

@@ -18,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from isicvision import PROJECT_ROOT, ImageDataset, IsicArchive, download, journal, pixels, transfer
-from isicvision.archive import ArchiveError
-from isicvision.download import DownloadReport, choose, flatten, labeller
-from isicvision.project import folder_name
+from isicvision import PROJECT_ROOT, ImageDataset, IsicArchive
+from isicvision import images as pixels
+from isicvision.archive import download, journal, transfer
+from isicvision.archive.client import ArchiveError
+from isicvision.archive.download import DownloadReport, choose, flatten, labeller
+from isicvision.files import folder_name
 
 
 @pytest.fixture(autouse=True)

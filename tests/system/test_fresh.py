@@ -13,7 +13,8 @@ import pytest
 from conftest import environment_with
 from test_deployment import picture
 
-from isicvision import ImageClassifier, build_bundle, deploy_local, pixels
+from isicvision import ImageClassifier, build_bundle, deploy_local
+from isicvision import images as pixels
 
 SIZE, MEGABYTES = 96, 400
 

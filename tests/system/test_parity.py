@@ -11,7 +11,8 @@ import requests
 from PIL import Image
 from test_deployment import load_score, run
 
-from isicvision import ImageClassifier, build_bundle, deploy_local, pixels
+from isicvision import ImageClassifier, build_bundle, deploy_local
+from isicvision import images as pixels
 
 SIZE = 96
 

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageFilter
 from test_deployment import GOOD, SIZE, TEXT, StandIn, b64, bundle, load_score, picture, run, run_json, score
 
-from isicvision import build_bundle, pixels
+from isicvision import build_bundle
+from isicvision import images as pixels
 
 __all__ = ["bundle", "score"]  # fixtures
 

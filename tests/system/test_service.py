@@ -18,7 +18,7 @@ import requests
 from test_deployment import GOOD, SIZE, StandIn, b64, family, gone, picture
 
 from isicvision import ServiceClient, build_bundle, deploy_local
-from isicvision.client import ServiceError
+from isicvision.service.client import ServiceError
 
 SLOW = """
 import time

@@ -17,7 +17,7 @@ SCRIPT = PROJECT_ROOT / "code" / "02_modeling" / "train.py"
 
 JOB = """
 import sys, signal, os
-import isicvision.training as training
+from isicvision.model import training
 from isicvision import ImageClassifier, ImageDataset, augment_dataset
 from imgaug import augmenters as iaa
 dataset, folder, kill_at = ImageDataset.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])

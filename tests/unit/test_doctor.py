@@ -109,7 +109,7 @@ def test_the_environment_of_these_tests_lacks_no_package():
 
 
 def test_files_of_weights_are_those_that_the_module_fetches():
-    from isicvision import backbones
+    from isicvision.model import backbones
 
     assert [*doctor.WEIGHTS, "efficientnet_lite0"] == list(backbones.BACKBONES)
     for name, file in doctor.WEIGHTS.items():

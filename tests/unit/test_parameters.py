@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isicvision import datareport, parameters
-from isicvision.project import located
+from isicvision.files import located
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "code").glob("0*/*.ipynb"))

@@ -36,7 +36,9 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 INVENTED = {"mine.yaml", "file.yaml", "code/0N_folder/NN_name.ipynb"}  # files that the reader is to write
-MODULES = sorted(path.stem for path in (ROOT / "code" / "isicvision").glob("*.py"))
+MODULES = sorted(
+    path.relative_to(ROOT / "code").as_posix() for path in (ROOT / "code" / "isicvision").rglob("*.py")
+)
 WORKFLOWS = [name for name in HOUSE if name.startswith(".github/workflows/")]
 
 
@@ -265,7 +267,7 @@ def without_hints(source):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_public_names_have_type_hints(name):
-    assert not without_hints((ROOT / "code" / "isicvision" / f"{name}.py").read_text(encoding="utf-8"))
+    assert not without_hints((ROOT / "code" / name).read_text(encoding="utf-8"))
 
 
 def test_what_counts_as_a_type_hint():

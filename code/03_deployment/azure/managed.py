@@ -30,8 +30,8 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
-from isicvision.project import sweep  # noqa: E402
-from isicvision.rehearsal import Rehearsal  # noqa: E402
+from isicvision.files import sweep  # noqa: E402
+from isicvision.service.rehearsal import Rehearsal  # noqa: E402
 
 DEPLOYMENTS = ("blue", "green")
 ENDPOINT = yaml.safe_load((HERE / "endpoint.yml").read_text())["name"]

@@ -1,0 +1,312 @@
+"""The bundled sample, answered as the ISIC Archive answers: same addresses, records, pages and queries.
+
+`IsicArchive("sample")` mounts `SampleAdapter` where other sources open a connection, so that the default run
+needs no network and still goes through all of the client. `SampleArchive` knows nothing of requests:
+tests/double puts a server around `SampleArchive.answer`, an archive on loopback (`make archive`).
+"""
+
+import base64
+import csv
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from http.client import responses
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import requests
+from PIL import Image
+from urllib3 import HTTPResponse
+
+from .. import images as pixels
+
+TEXT_FIELDS = (
+    "isic_id copyright_license sex image_type dermoscopic_type image_manipulation color_tint tbp_tile_type "
+    "diagnosis_1 diagnosis_2 diagnosis_3 diagnosis_4 diagnosis_5 diagnosis_confirm_type mel_mitotic_index "
+    "anatom_site_1 anatom_site_2 anatom_site_3 anatom_site_4 anatom_site_5 anatom_site_special "
+    "fitzpatrick_skin_type patient_id lesion_id rcm_case_id"
+).split()
+NUMBER_FIELDS = ["age_approx", "clin_size_long_diam_mm", "mel_thick_mm"]
+BOOLEAN_FIELDS = (
+    "public melanocytic mel_ulcer concomitant_biopsy personal_hx_mm family_hx_mm blurry hairy marker_pen"
+).split()
+FIELDS = TEXT_FIELDS + NUMBER_FIELDS + BOOLEAN_FIELDS
+"""The fields that a query may name (ISIC Archive API v2)."""
+
+PAGE = 100
+ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_manipulation", "color_tint")
+INTEGERS = ("pixels_x", "pixels_y", "age_approx", "acquisition_day")  # decimals stay strings in API v2
+TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff"}
+
+_BOUNDS = r"(?P<open>[\[{])\s*(?P<low>[\d.*-]+)\s+TO\s+(?P<high>[\d.*-]+)\s*(?P<close>[\]}])"
+_TERM = re.compile(
+    rf'(-?)(\w+):(?:{_BOUNDS}|"(?P<quoted>[^"]*)"|(?P<bare>[A-Za-z0-9_*-]+(?:\.\d+)?))(?=[\s)]|$)'
+)
+_OPERATOR = re.compile(r"(AND|OR)(?=[\s(])")  # so that none can be the last
+_DEPTH = 20  # of parentheses; deeper ones could exhaust the stack
+
+
+class SampleArchive:
+    """Answers of an archive whose pictures lie in a folder.
+
+    The subset of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``, ``images/search/size/``,
+    ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and the files. ``previous`` is
+    always null, facets count each number on its own instead of ranges.
+
+    The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row a picture, oldest first, the columns
+    named as in the archive), or FileNotFoundError is raised. A column ``collections`` may hold numbers joined by ``;``;
+    without it all pictures are in collection 1.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        folder = Path(folder)
+        if not (folder / "metadata.csv").is_file():
+            raise FileNotFoundError(
+                f"{folder / 'metadata.csv'} is not there. The sample is a part of the repository: start in a "
+                "checkout, installed with `make install`."
+            )
+        self.files = {path.stem: path for path in sorted((folder / "images").iterdir())}
+        with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
+            self.rows = [_typed(row) for row in csv.DictReader(file)]
+        self._members = {}  # isic_ids by the number of their collection
+        for row in self.rows:
+            for number in row.pop("collections", "1").split(";"):
+                self._members.setdefault(int(number), set()).add(row["isic_id"])
+        names = {1: folder.resolve().name} if [*self._members] == [1] else {}
+        self._collections = [
+            {"id": number, "name": names.get(number, f"Collection {number}"), "description": ""}
+            | {"public": True, "pinned": False, "locked": False, "doi": None, "doi_url": None}
+            for number in sorted(self._members, reverse=True)  # newest first
+        ]
+        self._select = lru_cache(32)(self._find)  # one search asks for many pages
+
+    def answer(self, url: str) -> tuple[int, dict, bytes]:
+        """Answer a GET of `url` by status, headers and body; its scheme and host are those of every address in it."""
+        parts = urlsplit(url)
+        root, path = f"{parts.scheme}://{parts.netloc}", parts.path
+        params = parse_qs(parts.query, keep_blank_values=True)
+        if path in ("/api/v2/images/", "/api/v2/images/search/"):
+            return self._search(params if path.endswith("search/") else {**params, "query": [""]}, root, path)
+        if path in ("/api/v2/images/search/size/", "/api/v2/images/facets/"):
+            return self._search(params, root, path)
+        if path == "/api/v2/collections/":
+            return _page(self._collections, params, root, path)
+        if match := re.fullmatch(r"/api/v2/collections/(\d{1,9})/", path):
+            return _one([known for known in self._collections if known["id"] == int(match[1])])
+        if match := re.fullmatch(r"/api/v2/images/(\w+)/", path):
+            return _one([self._record(row, root) for row in self.rows if row["isic_id"] == match[1]])
+        match = re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path)
+        if not match or match[2] not in self.files:
+            return _one([])
+        file = self.files[match[2]]
+        if match[1] == "images" and match[3] != file.suffix:
+            return _one([])
+        body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
+        kind = TYPES.get(match[3], "application/octet-stream")
+        return 200, {"Content-Type": kind, "Content-Length": str(len(body))}, body
+
+    def _search(self, params, root, path):
+        """Answer one of the four questions that take a query and collections."""
+        numbers = [number for text in params.get("collections", []) for number in text.split(",") if number]
+        try:
+            rows = self._select(params.get("query", [""])[-1], tuple(int(number) for number in numbers))
+        except QueryError as error:
+            return _json(400, {"message": f"Could not parse search query: {error}"})
+        except ValueError:
+            return _invalid("collections", "Input should be a valid integer")
+        if path.endswith("size/"):
+            return _json(200, {"size": sum(self._size(row["isic_id"]) for row in rows)})
+        if path.endswith("facets/"):
+            return _json(200, {name: _facet(rows, name) for name in FIELDS if name != "isic_id"})
+        return _page(rows, params, root, path, self._record)
+
+    def _find(self, query, numbers):
+        """List the rows that `query` accepts in any of the collections, or in all if there is no number."""
+        accept = parse_query(query)
+        members = set().union(*(self._members.get(number, ()) for number in numbers))
+        return [row for row in self.rows if (not numbers or row["isic_id"] in members) and accept(row)]
+
+    def _size(self, isic_id):
+        return self.files[isic_id].stat().st_size if isic_id in self.files else 0
+
+    def _record(self, row, root):
+        fields = dict(row)
+        isic_id = fields.pop("isic_id")
+        name = self.files[isic_id].name if isic_id in self.files else f"{isic_id}.jpg"
+        size, thumbnail = self._size(isic_id), f"{root}/thumbnails/{isic_id}_thumbnail.jpg"
+        acquisition = {name: fields.pop(name) for name in ACQUISITION if name in fields}
+        return {
+            "isic_id": isic_id,
+            "public": True,
+            "copyright_license": fields.pop("copyright_license", "CC-0"),
+            "attribution": fields.pop("attribution", "Anonymous"),
+            "files": {
+                "full": {"url": f"{root}/images/{name}", "size": size},
+                "thumbnail_256": {
+                    "url": thumbnail,
+                    "size": min(size, 10_000),
+                },  # drawn when asked for: a guess
+            },
+            "metadata": {"acquisition": acquisition, "clinical": fields},
+        }
+
+
+class QueryError(ValueError):
+    """A query is not of the archive's language; the message says where."""
+
+
+class SampleAdapter(requests.adapters.BaseAdapter):
+    """Lets a `requests.Session` ask a folder, as of `SampleArchive`: mount it under any http address."""
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        super().__init__()
+        self.archive = SampleArchive(folder)
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """Answer a prepared request; the options of a connection (timeout, proxies, …) have no meaning here."""
+        response, url = requests.Response(), str(request.url)
+        response.status_code, headers, body = self.archive.answer(url)
+        response.headers.update(headers)
+        response.raw = HTTPResponse(io.BytesIO(body), headers, preload_content=False)
+        response.reason = responses[response.status_code]
+        response.url, response.request = url, request
+        return response
+
+    def close(self) -> None:
+        """Do nothing: no connection is open."""
+
+
+def parse_query(text: str) -> Callable[[dict], bool]:
+    """Turn a query into a function that says whether a picture, a flat dict of its fields, is meant.
+
+    The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either end,
+    ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and ``{20 TO 40}``
+    without them, ``AND`` before ``OR``, a space between terms for ``AND``, and parentheses with ``AND`` or ``OR``
+    beside them. Raises QueryError, a ValueError, if it is something else, or names an unknown field.
+    """
+    groups, before, rest = [[[]]], "(", text.strip()  # each open group: alternatives, each a list of tests
+    while rest:
+        match = _OPERATOR.match(rest) or _TERM.match(rest)
+        token = match[1] if match and match.re is _OPERATOR else "term" if match else rest[0]
+        wants = ("AND", "OR", "(")  # after these something has to come
+        if {
+            "AND": before in wants,
+            "OR": before in wants,
+            "term": before == ")",
+            "(": before not in wants or len(groups) > _DEPTH,
+            ")": before in wants or len(groups) == 1,
+        }.get(token, True):
+            raise QueryError(f"not understood from {rest!r} on")
+        if token == "OR":
+            groups[-1].append([])
+        elif token == "(":
+            groups.append([[]])
+        elif token == ")":
+            group = groups.pop()
+            groups[-1][-1].append(_any_of(group))
+        elif token == "term":
+            groups[-1][-1].append(_test(match))
+        before, rest = token, rest[match.end() if match else 1 :].lstrip()
+    if len(groups) > 1:
+        raise QueryError("a parenthesis is not closed")
+    return _any_of(groups[0])
+
+
+def _any_of(alternatives):
+    return lambda row: any(all(test(row) for test in tests) for tests in alternatives)
+
+
+def _test(match):
+    """Make the test of a picture for one ``field:value``."""
+    negated, field, test = match[1] == "-", match[2], _test_of_value(match[2], match)
+    return lambda row: (field in row and test(row[field])) is not negated
+
+
+def _test_of_value(field, match):
+    """Make the test of a known value of `field`, for one ``field:value``."""
+    value = match["quoted"] if match["bare"] is None else match["bare"]
+    if field not in FIELDS:
+        raise QueryError(f"there is no field {field!r}")
+    if value == "*":
+        return lambda known: True
+    if field in NUMBER_FIELDS:
+        if match["quoted"] is not None:
+            raise QueryError(f"{field} takes a number, without quotes")
+        low, high = (value, value) if value else (match["low"], match["high"])
+        try:
+            low, high = float("-inf" if low == "*" else low), float("inf" if high == "*" else high)
+        except ValueError:
+            raise QueryError(f"{field} takes numbers, not {low} and {high}") from None
+        excluded = (low if match["open"] == "{" else None, high if match["close"] == "}" else None)
+        return lambda known: low <= float(known) <= high and float(known) not in excluded
+    if value is None:
+        raise QueryError(f"{field} has no ranges")
+    if field in BOOLEAN_FIELDS:
+        if value not in ("true", "false"):
+            raise QueryError(f"{field} takes true or false")
+        return lambda known: known is (value == "true")
+    if value.endswith("*"):
+        return lambda known: known.startswith(value[:-1])
+    if value.startswith("*"):
+        return lambda known: known.endswith(value[1:])
+    return lambda known: known == value
+
+
+def _typed(row):
+    """Turn the texts of a CSV row into what the archive's JSON has; unknown fields are left out, as there."""
+    typed = {name: text for name, text in row.items() if text}
+    typed |= {name: int(float(typed[name])) for name in INTEGERS if name in typed}
+    return typed | {name: typed[name].lower() == "true" for name in BOOLEAN_FIELDS if name in typed}
+
+
+def _thumbnail(file):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.decode(file, 256)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def _page(items, params, root, path, show=lambda item, root: item):
+    """Answer with one page of a listing: the number of the next item is the cursor."""
+    try:
+        limit = min(int(params.get("limit", [PAGE])[-1]) or PAGE, PAGE)
+    except ValueError:
+        return _invalid("limit", "Input should be a valid integer")
+    try:  # what decodes to nothing is page 1, as there
+        start = max(0, int(base64.b64decode(params.get("cursor", [""])[-1]).removeprefix(b"o=") or 0))
+    except ValueError:
+        return _invalid("cursor", "Value error, Invalid cursor.")
+    end, following = start + max(limit, 0), None
+    if end < len(items):
+        cursor = base64.b64encode(b"o=%d" % end).decode()
+        following = f"{root}{path}?{urlencode(sorted({**params, 'cursor': [cursor]}.items()), doseq=True)}"
+    results = [show(item, root) for item in items[start:end]]
+    count = None if start else len(items)
+    return _json(200, {"results": results, "count": count, "next": following, "previous": None})
+
+
+def _facet(rows, field):
+    """Count the values of a field, the most frequent first; booleans are 0 and 1, as the search index has them."""
+    counts, buckets = Counter(row[field] for row in rows if field in row), []
+    for key, number in counts.most_common():
+        text = {"key_as_string": str(key).lower()} if isinstance(key, bool) else {}
+        buckets.append({"key": int(key) if text else key, **text, "doc_count": number})
+    present = counts.total()
+    return {"buckets": buckets, "meta": {"missing_count": len(rows) - present, "present_count": present}}
+
+
+def _one(found):
+    return _json(200, found[0]) if found else _json(404, {"detail": "Not Found"})
+
+
+def _invalid(name, message):
+    return _json(422, {"detail": [{"type": "value_error", "loc": ["query", name], "msg": message}]})
+
+
+def _json(status, content):
+    body = json.dumps(content).encode()
+    return status, {"Content-Type": "application/json; charset=utf-8", "Content-Length": str(len(body))}, body

@@ -1,0 +1,10 @@
+from . import annotation as annotation
+from . import augmentation as augmentation
+from . import datareport as datareport
+from . import duplicates as duplicates
+from . import measures as measures
+from . import skintone as skintone
+from . import splitting as splitting
+from .annotation import Annotations as Annotations
+from .augmentation import augment_dataset as augment_dataset
+from .dataset import ImageDataset as ImageDataset

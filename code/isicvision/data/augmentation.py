@@ -1,0 +1,316 @@
+"""imgaug pipelines: two ready ones and your own; on the fly while training, or materialised as pictures on disk."""
+
+import copy
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from imgaug import augmenters as iaa
+from imgaug.random import RNG
+from PIL import Image
+
+from .. import images as pixels
+from ..files import folder_name, user_path
+from ..text import listed
+from .dataset import ImageDataset
+
+_T = np.linspace(0, 1, 24)
+BEZIER = np.stack([(1 - _T) ** 2, 2 * _T * (1 - _T), _T**2], axis=1)
+"""Weights of start, control and end of a quadratic Bézier curve along it, shape (24, 3)."""
+
+
+def augment_dataset(
+    dataset: ImageDataset,
+    augmenters: iaa.Augmenter | Sequence[iaa.Augmenter],
+    folder: str | os.PathLike | None = None,
+    seed: int = 0,
+) -> ImageDataset:
+    """Augment the pictures of a training set with imgaug pipelines.
+
+    Without `folder` nothing is written: `ImageClassifier.fit` passes each picture, in every epoch anew, through
+    one of the pipelines chosen at random. With `folder` every pipeline makes one copy of every picture; the
+    originals stay in the dataset too, and each copy keeps label, group and metadata of its picture and
+    names it in the column ``augmented_from``.
+
+    Parameters
+    ----------
+    dataset
+        The training part of a split. Never validation or test pictures: `evaluate` refuses augmented ones.
+    augmenters
+        Pipelines that keep size and channels of a picture: `dermoscopy`, `original_2018`, or your own, such as
+        ``iaa.Sequential([iaa.Fliplr(0.5)])``.
+    folder
+        Where to write the copies (JPEG, at the size of the picture), in a folder per label. Give each dataset
+        one of its own, apart from the originals: the same call writes the same files again, and
+        `ImageDataset.from_folder` would take copies for originals.
+    seed
+        0 or more. For the materialised copies; on the fly the seed of the classifier counts.
+
+    Returns
+    -------
+    ImageDataset
+        Materialised, it lacks what `ImageDataset.check` measured, which would be wrong of the copies.
+
+    Raises
+    ------
+    TypeError
+        If an element of `augmenters` is no imgaug augmenter.
+    ValueError
+        If `augmenters` is empty, `dataset` holds materialised copies already, or a pipeline changes size,
+        channels or type of the pictures.
+    pixels.PictureError
+        If a picture cannot be read: one error that names all of them, before anything is written.
+
+    Notes
+    -----
+    imgaug: https://imgaug.readthedocs.io; installed from its maintained fork, the distribution ``imaug``.
+    """
+    augmenters = _listed(augmenters)
+    if "augmented_from" in dataset.table:
+        raise ValueError(
+            "this dataset holds augmented copies already (column augmented_from): augment the pictures as they "
+            "were taken, with all pipelines in one call"
+        )
+    if folder is None:
+        return replace(dataset, augmenters=augmenters)
+    return _materialise(dataset, augmenters, user_path(folder), seed)
+
+
+def _listed(augmenters):
+    """Return one or several imgaug augmenters as a tuple; raise if there is none, or it holds anything else."""
+    one = (iaa.Augmenter, str, bytes, Mapping)  # an augmenter may be a list too: iaa.Sequential is
+    if isinstance(augmenters, one) or not isinstance(augmenters, Iterable):
+        augmenters = (augmenters,)
+    augmenters = tuple(augmenters)
+    if not augmenters:
+        raise ValueError("augmenters is empty; give at least one imgaug pipeline")
+    for augmenter in augmenters:
+        if not isinstance(augmenter, iaa.Augmenter):
+            raise TypeError(f"{augmenter!r} is no imgaug augmenter (imgaug.augmenters.…)")
+    return augmenters
+
+
+def _materialise(dataset, augmenters, folder, seed):
+    """Write a copy of each picture by each pipeline; return the dataset of originals and copies."""
+    from .measures import MEASURES
+
+    _require_sound(dataset.paths)
+    table = dataset.table.drop(columns=list(MEASURES), errors="ignore")
+    folders = [folder / (folder_name(label) or "_") for label in table["label"]]
+    for of_label in set(folders):
+        of_label.mkdir(parents=True, exist_ok=True)
+    # the number of the row keeps apart pictures of one name from several folders
+    copies = [
+        table.assign(
+            augmented_from=table["path"],
+            path=[
+                str(of_label / f"{Path(path).stem}_augmented{row}_{number}.jpg")
+                for row, (path, of_label) in enumerate(zip(table["path"], folders, strict=True))
+            ],
+        )
+        for number in range(len(augmenters))
+    ]
+    sources, targets = dataset.paths, [rows["path"].tolist() for rows in copies]
+    pipelines = [Pipeline(augmenter, seed) for augmenter in augmenters]
+
+    def write(row):
+        picture = pixels.decode(sources[row])[None]
+        for number, pipeline in enumerate(pipelines):
+            augmented = pipeline(picture, [row * len(pipelines) + number])[0]
+            target = Path(targets[number][row])
+            temporary = target.with_name(f".{target.name}.tmp")  # a picture is whole or not there
+            Image.fromarray(augmented).save(temporary, "JPEG", quality=92)
+            temporary.replace(target)
+
+    pixels.map_threads(write, range(len(sources)), progress="augmenting")
+    return replace(dataset, table=pd.concat([table, *copies], ignore_index=True))
+
+
+def _require_sound(paths):
+    """Raise a `pixels.PictureError` that names every picture that cannot be read."""
+
+    def trouble(path):
+        try:
+            pixels.frame(path, 64)  # reads all of the file, but decodes at a reduced scale
+        except pixels.PictureError as error:
+            return str(error)
+
+    broken = [reason for reason in pixels.map_threads(trouble, paths, progress="checking") if reason]
+    if broken:
+        raise pixels.PictureError(
+            f"{len(broken)} of {len(paths)} pictures cannot be read, so nothing was augmented; "
+            f"dataset.check() sets such pictures aside:{listed(broken)}"
+        )
+
+
+class Pipeline:
+    """Augmenters with a seed: what becomes of a picture depends on the seed and the picture's key alone.
+
+    So it is the same in any batch, order, thread or process. One pipeline may be called from several threads at once,
+    and be pickled for worker processes where its augmenters can be (`iaa.Lambda` of a lambda cannot). Each picture
+    passes through one of the augmenters, chosen at random; they are copied. Raises TypeError or ValueError if there is
+    none, or something else is among them. The seed is 0 or more.
+
+    All augmenters draw from one generator, as they do in imgaug by default, but from a new one for each picture:
+    numpy's SeedSequence makes streams of nearby keys independent
+    (https://numpy.org/doc/stable/reference/random/parallel.html). ``to_deterministic()`` of an augmenter has no effect
+    here. The global generators of numpy and imgaug stay as they were, but for a few augmenters that use them on their
+    own: `iaa.MotionBlur`, `iaa.Rain` and `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds
+    numpy's while it draws (use that in one thread only).
+    """
+
+    def __init__(self, augmenters: iaa.Augmenter | Sequence[iaa.Augmenter], seed: int) -> None:
+        augmenters = copy.deepcopy(_listed(augmenters))
+        nodes = [node for augmenter in augmenters for node in _nodes(augmenter)]
+        for node in nodes:  # a deterministic one would leave its random numbers to the next, to draw again
+            node.deterministic = False
+        self._original = augmenters, nodes
+        self._idle = []  # copies that no thread is using: an augmenter at work changes
+        self._seed = seed
+
+    def __setstate__(self, state):
+        # in a new process: imgaug fills the table of this class when one is constructed, not when one is unpickled
+        iaa.AddToHueAndSaturation(seed=0)
+        self.__dict__.update(state)
+
+    def __call__(self, pictures: np.ndarray, keys: Sequence[int]) -> np.ndarray:
+        """Augment uint8 pictures of shape (n, height, width, 3), each by its key: an array like them.
+
+        Keys are whole numbers from 0, such as epoch * number of pictures + index of the picture. Raises ValueError if a
+        pipeline changes size, channels or type of a picture, or there are more or fewer keys than pictures.
+        """
+        try:
+            augmenters, nodes = copied = self._idle.pop()
+        except IndexError:  # the other threads have them all
+            augmenters, nodes = copied = copy.deepcopy(self._original)
+        augmented = np.empty(pictures.shape, np.uint8)
+        for number, (picture, key) in enumerate(zip(pictures, keys, strict=True)):
+            random = RNG(np.random.SeedSequence(self._seed, spawn_key=(key,)))
+            for node in nodes:
+                node.random_state = random
+            augmenter = augmenters[random.integers(0, len(augmenters))]
+            picture = augmenter.augment_image(np.ascontiguousarray(picture))
+            if picture.shape != pictures.shape[1:] or picture.dtype != np.uint8:
+                raise ValueError(
+                    f"an augmentation pipeline turned a picture of {pictures.shape[1:]} uint8 into {picture.shape} "
+                    f"{picture.dtype}; it must keep size, channels and type (iaa.Crop and iaa.Affine have "
+                    "keep_size/fit_output for that)"
+                )
+            augmented[number] = picture
+        self._idle.append(copied)
+        return augmented
+
+
+def _nodes(augmenter):
+    """Yield an augmenter and all those in it, at any depth."""
+    yield augmenter
+    for children in augmenter.get_children_lists():
+        # of iaa.Sometimes(0.5, iaa.OneOf(…)) this list is the OneOf itself, which imgaug's own seed_ passes over
+        if isinstance(children, iaa.Augmenter) and children is not augmenter:
+            yield children
+        for child in children:
+            yield from _nodes(child)
+
+
+def described(augmenters: iaa.Augmenter | Sequence[iaa.Augmenter]) -> str:
+    """Write pipelines out as imgaug does, without the names nobody gave and what it has drawn ahead."""
+    text = ", ".join(str(augmenter) for augmenter in _listed(augmenters))
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)  # of functions and the like: another in each process
+    ahead = r"AutoPrefetcher\(nb_prefetch=.*?, last_rng_idx=\w+, other_param=(\w+\((?:[^()]|\([^()]*\))*\))\)"
+    text = re.sub(ahead, r"\1", text)
+    text = re.sub(r"Deterministic\((?:(?:int|float|str) )?([^()]*)\)", r"\1", text)
+    text = re.sub(r"name=Unnamed[\w-]+, |, deterministic=False|, else_list=None", "", text)
+    return re.sub(r"(\.\d*?[1-9]|\.)0+(?=\D|$)", lambda found: found[1].rstrip("."), text)
+
+
+def original_2018() -> iaa.Sequential:
+    """Return the augmentation of Microsoft's sample of 2018: imgaug.augmenters.Sequential.
+
+    Half of the pictures are mirrored; each side is cropped by up to a tenth, and the rest resized to the old size.
+    """
+    return iaa.Sequential([iaa.Fliplr(0.5), iaa.Crop(percent=(0, 0.1))])
+
+
+def dermoscopy(
+    scale: tuple[float, float] = (0.9, 1.15),
+    shift: float = 0.05,
+    brightness: float = 0.1,
+    tint: float = 0.016,
+    saturation: float = 0.15,
+    hair: float = 0.1,
+    cutout: float = 0.2,
+) -> iaa.Sequential:
+    """Return an augmentation for dermoscopic pictures: imgaug.augmenters.Sequential.
+
+    * **Mirrored and turned by quarters**, each of the eight ways as often: a lesion on the skin has no up and no left.
+      Turned by quarters only, no corner of a square is left empty.
+    * **Scaled and shifted** a little (`scale`, from and to; `shift`, of the side): the distance and the aim of the
+      dermatoscope vary. What comes into view is the skin, mirrored at the border. One warp does this and the turn,
+      so the picture is interpolated once, and one that is no square is not distorted.
+    * **Brightness, white balance and saturation** changed a little (`brightness`, `tint` and `saturation`, 0 to 1: the
+      largest changes either way), as lamps and cameras do. Only a little, because colour is diagnostic: a blue veil or
+      a second brown must stay what it is.
+    * **Hair** over some pictures (`hair`, their share; class `Hair`): it is frequent over lesions, of either class.
+    * **Cut-out**: on some pictures (`cutout`, their share) a grey square of a fifth of the side, so that no single spot
+      decides (DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017,
+      arXiv:1708.04552). Small, because what it hides may be the one sign of malignancy.
+    """
+    return iaa.Sequential(
+        [
+            iaa.Fliplr(0.5),
+            iaa.Affine(
+                scale=tuple(scale),
+                translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
+                rotate=[0, 90, 180, 270],
+                mode="reflect",
+                backend="cv2",
+            ),
+            # the same as iaa.Multiply, in a sixth of the time
+            iaa.pillike.EnhanceBrightness((1 - brightness, 1 + brightness)),
+            iaa.Add((-round(255 * tint), round(255 * tint)), per_channel=True),
+            iaa.pillike.EnhanceColor((1 - saturation, 1 + saturation)),
+            iaa.Sometimes(hair, Hair()),
+            iaa.Sometimes(cutout, iaa.Cutout(nb_iterations=1, size=0.2, squared=True, cval=127)),
+        ]
+    )
+
+
+class Hair(iaa.Augmenter):
+    """Draw a few thin, dark, curved hairs over each picture: RGB of uint8, any size.
+
+    Hairs of one picture have one colour, from black to brown, and grow roughly one way.
+    """
+
+    def _augment_batch_(self, batch, random_state, parents, hooks):
+        for picture in batch.images if batch.images is not None else ():
+            picture[...] = _with_hair(picture, random_state)
+        return batch
+
+    def get_parameters(self) -> list:
+        """Return what imgaug shows of an augmenter: here nothing."""
+        return []
+
+
+def _with_hair(picture, random):
+    """Return a copy of `picture`, array of uint8, shape (height, width, 3), with hairs drawn by the RNG `random`."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    drawn = np.ascontiguousarray(picture).copy()
+    growth = random.uniform(0, 2 * np.pi)
+    colour = random.uniform(10, 60) * np.array([1, 0.8, 0.65])
+    for _ in range(random.integers(3, 10)):
+        angle = growth + random.normal(0, 0.35)
+        along = np.array([np.cos(angle), np.sin(angle)])
+        middle = random.uniform(0, 1, 2) * [width, height]
+        reach = random.uniform(0.2, 0.6) * side * along
+        bend = random.normal(0, 0.12) * side * along[::-1] * [-1, 1]
+        curve = BEZIER @ [middle - reach, middle + bend, middle + reach]
+        thickness = max(1, round(random.uniform(0.003, 0.008) * side))
+        # in sixteenths of a pixel
+        cv2.polylines(drawn, [np.int32(16 * curve)], False, colour, thickness, cv2.LINE_AA, shift=4)
+    return cv2.addWeighted(drawn, 0.85, picture, 0.15, 0)  # hair lets some light through

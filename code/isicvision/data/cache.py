@@ -1,0 +1,302 @@
+"""Decoded pictures and features on disk, kept by the content of the picture that they were made from.
+
+One small file an array, named by the hash of the picture's bytes: no index that could disagree with the disk.
+A file appears whole by renaming, so that several runs may build the cache at once; each carries a checksum, and
+what is missing, damaged or cut short is made again. Reading goes straight into the batch, through the system's
+page cache, which all processes share: memory stays flat however many pictures there are. (A memory map reads no
+faster here, counts as the process's memory, and ends the process where a file is cut short.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import DTypeLike
+
+from .. import images as pixels
+from ..files import user_path
+from ..text import listed
+
+LIMIT = 20
+"""GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
+KINDS = ("pixels", "features")
+"""With what the names of the cache's own folders begin."""
+DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""Errors of an index that is to be made again: other columns than ours, or no database."""
+
+
+def folder() -> Path:
+    """Return where the cache lies: ISICVISION_CACHE, else ``isicvision`` in the user's own cache folder."""
+    home = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return user_path(os.environ.get("ISICVISION_CACHE") or home / "isicvision")
+
+
+class Arrays:
+    """Arrays of one shape and type, by key; another `kind`, such as ``pixels-224``, is another folder."""
+
+    def __init__(self, kind: str, shape: Sequence[int], dtype: DTypeLike) -> None:
+        self.kind, self.shape, self.dtype = kind, tuple(shape), np.dtype(dtype)
+        self.bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self._folder = folder() / kind
+        self._room: Any = None  # bytes that may still be written, from make_room on
+
+    def path(self, key: str) -> Path:
+        """Return the file of `key`, a hash in hexadecimal digits."""
+        return self._folder / key[:2] / key
+
+    def has(self, key: str) -> bool:
+        """Say whether there is a file of the right length, and mark it as used."""
+        path = self.path(key)
+        try:
+            if path.stat().st_size != self.bytes + 4:
+                return False
+        except OSError:
+            return False
+        with suppress(OSError):  # a cache that is another's, or read only
+            os.utime(path)
+        return True
+
+    def read(self, key: str, out: np.ndarray) -> bool:
+        """Fill `out` with the array of `key`; return False if it is not there or damaged."""
+        try:
+            with open(self.path(key), "rb", buffering=0) as file:
+                length = file.readinto(out.data.cast("B"))
+                return length == self.bytes and file.read(5) == _checksum(out)
+        except OSError:
+            return False
+
+    def write(self, key: str, array: np.ndarray) -> None:
+        """Keep `array` if there is room. If the disk takes no more, warn once and go on without."""
+        if self._room is None:
+            self.make_room(1)
+        if self._room < self.bytes + 4:
+            return
+        path = self.path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=path.parent, prefix=".")
+            try:
+                with open(handle, "wb", buffering=0) as file:
+                    whole = file.write(array.data) == self.bytes and file.write(_checksum(array)) == 4
+                if not whole:
+                    raise OSError(28, "No space left on device")
+                os.replace(part, path)
+                self._room -= self.bytes + 4
+            finally:  # Ctrl-C too must leave no half file behind
+                Path(part).unlink(missing_ok=True)
+        except OSError as error:
+            self._room = 0
+            warnings.warn(
+                f"the cache {folder()} takes no more ({error.strerror or error}); the rest is made anew each time, "
+                "which is slower. ISICVISION_CACHE names another folder.",
+                stacklevel=2,
+            )
+
+    def make_room(self, count: int) -> None:
+        """Delete the arrays of any kind that were not used for longest, until `count` more fit in the limit."""
+        limit = _limit()
+        files = []
+        for path in (path for box in _boxes() for path in box.iterdir()):
+            with suppress(FileNotFoundError):  # another run made room, too
+                status = path.lstat()
+                files.append((status.st_mtime, status.st_size, path))
+        self._room, needed = limit - sum(size for _, size, _ in files), count * (self.bytes + 4)
+        for _, size, path in sorted(files):
+            if self._room >= needed:
+                return
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:  # another's
+                continue
+            self._room += size
+        if self._room < needed:
+            warnings.warn(
+                f"{count} pictures take more than the {limit / 1e9:g} GB of the cache, so some are made anew each "
+                "time, which is slower; ISICVISION_CACHE_GB=… allows more",
+                stacklevel=4,
+            )
+
+
+def _limit():
+    """Return how many bytes all arrays may take."""
+    given = os.environ.get("ISICVISION_CACHE_GB") or LIMIT
+    try:
+        if float(given) < 0:
+            raise ValueError
+        return round(float(given) * 1e9)
+    except (ValueError, OverflowError):  # the latter of inf
+        raise ValueError(f"ISICVISION_CACHE_GB is a number of GB, such as {LIMIT}, not {given!r}") from None
+
+
+def _checksum(array):
+    return zlib.crc32(array.data).to_bytes(4, "little")
+
+
+def _boxes():
+    """List the folders of arrays; what else lies in the folder that ISICVISION_CACHE names is not the cache's."""
+    return [box for kind in KINDS for box in folder().glob(f"{kind}-*/[0-9a-f][0-9a-f]")]
+
+
+def clear() -> None:
+    """Delete all that the cache holds: nothing is lost but time."""
+    boxes = _boxes()
+    for box in boxes:
+        shutil.rmtree(box, ignore_errors=True)
+    for index in folder().glob("keys.sqlite*"):
+        index.unlink(missing_ok=True)
+    for each in (*{box.parent for box in boxes}, folder()):
+        with suppress(OSError):  # not empty: something of the user's
+            each.rmdir()
+
+
+def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
+    """Return the key of each picture, the hash of its bytes in 32 hexadecimal digits; None where it cannot be read.
+
+    Files whose name, size and times are known from an earlier call are not read again.
+    """
+    marks = [_mark(path) for path in paths]
+    try:
+        return _known_keys(paths, marks)
+    except sqlite3.DatabaseError as error:  # or in use for long, not ours to write, on a disk that is full
+        if error.sqlite_errorcode & 0xFF in DAMAGED:
+            with suppress(OSError):
+                (folder() / "keys.sqlite").unlink(missing_ok=True)
+    except (OSError, UnicodeEncodeError):  # the latter: a name that is no UTF-8
+        pass
+    return pixels.map_threads(_key, paths)
+
+
+def _known_keys(paths, marks):
+    folder().mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(folder() / "keys.sqlite", timeout=60)) as index:
+        index.execute("CREATE TABLE IF NOT EXISTS keys (mark TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
+        found = {}
+        for start in range(0, len(marks), 500):
+            some = [mark for mark in marks[start : start + 500] if mark]
+            query = f"SELECT mark, key FROM keys WHERE mark IN ({','.join('?' * len(some))})"
+            found.update(index.execute(query, some))
+        unknown = [n for n, mark in enumerate(marks) if mark and mark not in found]
+        new = dict(zip(unknown, pixels.map_threads(_key, [paths[n] for n in unknown]), strict=True))
+        with index:
+            rows = [(marks[n], key) for n, key in new.items() if key]
+            index.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?)", rows)
+    return [new.get(n) or found.get(mark) for n, mark in enumerate(marks)]
+
+
+def _mark(path):
+    """Name a file's state: a write changes its size or one of its times, and nobody can set the second of them."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def _key(path):
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return None
+
+
+class Pictures:
+    """Decoded pictures as one large array that is never in memory whole: ``pictures[[3, 5]]`` reads two.
+
+    Making one decodes what the cache does not hold, in as many threads as there are cores, to squares with sides of
+    `size` pixels (`interpolation` as of `pixels.decode`), with a bar under the title `progress`. The `shape` is
+    (pictures, size, size, 3), of uint8. `broken` is a dict of path to reason, of the pictures that cannot be read;
+    `keys` holds what the function `keys` gives, `how` names all else that the values depend on.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike],
+        size: int,
+        interpolation: str = "bilinear",
+        progress: str | None = "decoding",
+    ) -> None:
+        self.paths = [str(path) for path in paths]
+        self.size, self.interpolation = size, interpolation
+        self.shape = (len(self.paths), size, size, 3)
+        self.keys = keys(self.paths)
+        # another Pillow may decode to other values
+        self.how = f"{size}-{interpolation}-pillow-{PIL.__version__}"
+        self._arrays = Arrays(f"pixels-{self.how}", self.shape[1:], np.uint8)
+        missing = [n for n, key in enumerate(self.keys) if key is None or not self._arrays.has(key)]
+        if missing:
+            self._arrays.make_room(len(missing))
+        reasons = pixels.map_threads(self._check, missing, progress)
+        self.broken = {self.paths[n]: why for n, why in zip(missing, reasons, strict=True) if why}
+
+    def _check(self, number):
+        try:
+            self._decode(number)
+        except pixels.PictureError as error:
+            return str(error)
+
+    def _decode(self, number):
+        path, key = self.paths[number], self.keys[number]
+        array = np.ascontiguousarray(pixels.decode(path, self.size, self.interpolation))
+        if key:
+            self._arrays.write(key, array)
+        return array
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, chosen):
+        """Return pictures by a slice or a sequence of numbers: uint8 array of shape (n, size, size, 3)."""
+        numbers = range(len(self))[chosen] if isinstance(chosen, slice) else chosen
+        batch = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for out, number in zip(batch, numbers, strict=True):
+            key = self.keys[number]
+            if key is None or not self._arrays.read(key, out):
+                out[:] = self._decode(number)
+        return batch
+
+    def require_all(self) -> Pictures:
+        """Return this object, or raise one pixels.PictureError that names every broken picture."""
+        if self.broken:
+            raise pixels.PictureError(
+                f"{len(self.broken)} of {len(self)} pictures cannot be read; dataset.check() sets such pictures "
+                f"aside:{listed(self.broken.values())}"
+            )
+        return self
+
+
+def through(
+    kind: str, width: int, pictures: Pictures, compute: Callable[[list[int]], np.ndarray]
+) -> np.ndarray:
+    """Return one vector a picture, from the cache where it is, else computed and kept.
+
+    `kind` must name everything that the vectors depend on but the picture. ``compute(numbers)`` returns float32 of
+    shape (len(numbers), width); the result is of shape (pictures, width).
+    """
+    arrays = Arrays(kind, (width,), np.float32)
+    result = np.empty((len(pictures), width), np.float32)
+    missing = [
+        n
+        for n, key in enumerate(pictures.keys)
+        if not (key and arrays.has(key) and arrays.read(key, result[n]))
+    ]
+    if missing:
+        arrays.make_room(len(missing))
+        result[missing] = compute(missing)
+        for n in missing:
+            if key := pictures.keys[n]:
+                arrays.write(key, result[n])
+    return result

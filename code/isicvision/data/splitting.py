@@ -1,0 +1,310 @@
+"""Deal groups of images to the parts of a split, whole and with the labels in like proportion."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..checks import check_seed, require_dataset
+from ..files import portable
+from ..tables import is_named
+from ..text import counted
+from . import cache, duplicates
+
+if TYPE_CHECKING:
+    from .dataset import ImageDataset
+
+
+def deal(
+    table: pd.DataFrame,
+    fractions: Sequence[float],
+    stratify: str,
+    group: str | None,
+    seed: int,
+    near_duplicates: int | None,
+    keep: Sequence[ImageDataset] | dict[str, ImageDataset] | None = None,
+) -> np.ndarray:
+    """Deal out the groups; return the number of the part of each image: numpy.ndarray of int."""
+    for column in (stratify, *([group] if group else [])):
+        if column not in table:
+            known = ", ".join(table.columns)
+            raise ValueError(f"no column {column!r} to split by; there are: {known}")
+    check_seed(seed)
+    groups = _groups(table, group, near_duplicates)
+    label, labels = pd.factorize(table[stratify], sort=True, use_na_sentinel=False)
+    counts = pd.DataFrame({"group": groups, "label": label}).value_counts(sort=False).reset_index()
+    of_label = counts.groupby("label")["count"]
+    for code, number in of_label.size().items():
+        if number < len(fractions):
+            raise ValueError(
+                f"{stratify} {labels[code]!r} has {number} different {group or 'path'!r} to keep whole, too "
+                f"few to split into {len(fractions)} parts: add images of other lesions, or use fewer parts"
+            )
+    counts["share"] = counts["count"] / of_label.transform("sum")
+    part_of = np.full(groups.max(initial=-1) + 1, -1)
+    if keep is not None:
+        _keep(part_of, table, groups, group, keep, len(fractions))
+    kept = part_of >= 0
+    _deal(counts, part_of, fractions, seed)
+    lacking = _supply(counts, part_of, ~kept, len(fractions))
+    names = [*named(range(len(fractions)))]  # type: ignore[arg-type]
+    for code, part in lacking:
+        warnings.warn(
+            f"no image with {stratify} {labels[code]!r} is in part {names[part]}: whole groups"
+            f"{' and the parts to keep' * bool(kept.any())} do not allow it",
+            stacklevel=4,
+        )
+    parts = part_of[groups]
+    if group is None and (leak := in_several(parts, table["group"])).any():
+        warnings.warn(
+            f"{table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} pictures) stand in "
+            "more than one part, so the figures will flatter: group='group' keeps them whole",
+            stacklevel=4,
+        )
+    return parts
+
+
+def _keep(part_of, table, groups, group, keep, count):
+    """Put groups where `keep` has one of their images, or images of the same group; the earliest part wins."""
+    if hasattr(keep, "table"):
+        raise TypeError("keep takes all parts of an earlier split, a list or a dict of them, not one dataset")
+    parts, names = named(keep), [*named(range(count))]
+    for part in parts.values():
+        require_dataset(part, "each part of keep")
+    if len(parts) != count:
+        raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")
+    order = names if {*parts} == {*names} else [*parts]
+    if group and not all(group in part.table for part in parts.values()):
+        raise ValueError(f"the parts to keep have no column {group!r} to split by")
+    earlier = pd.concat([parts[name].table[["path", *([group] if group else [])]] for name in order])
+    earlier = earlier.loc[:, ~earlier.columns.duplicated()].reset_index(drop=True)
+    part = np.repeat(np.arange(count), [len(parts[name].table) for name in order])
+    now, then = table["path"].map(portable), earlier["path"].map(portable)
+    if (shared := in_several(part, then)).any():
+        raise ValueError(
+            f"the parts to keep share images, such as {then[shared].iloc[0]}: give the parts of one earlier split"
+        )
+    row = matched(table["path"], earlier["path"])
+    held, exact, found = np.append(part, count)[row], now.isin(then), np.isin(earlier.index, row)
+    if group:
+        ours, theirs = group_names(table, group), group_names(earlier, group)
+        found |= theirs.isin(ours)
+    for number in reversed(range(count)):
+        here = exact & (held == number)
+        part_of[groups[here | ours.isin(theirs[part == number]) if group else here]] = number
+    moved = part_of[groups] < 0  # a name in common does not move what is known by path or group
+    for number in reversed(range(count)):
+        part_of[groups[moved & (held == number)]] = number
+    if found.sum() * 2 < len(found):
+        warnings.warn(
+            f"keep: only {found.sum():,} of the {counted(len(found), 'image')} of the earlier split are in this "
+            "dataset, by path, name or group. The rest of this dataset is split anew, so images that a model was "
+            "trained on may get into the test part.",
+            stacklevel=5,
+        )
+
+
+def matched(now: Sequence[str] | pd.Series, then: Sequence[str] | pd.Series) -> np.ndarray:
+    """Find images in an earlier list of paths, also after their folder has moved: the row of each, -1 if it is new.
+
+    An image is known by its path, else by its path below the folder that all images of its list share, else by a file
+    name that occurs once in either list.
+    """
+    now, then = pd.Series([*now], dtype=object), pd.Series([*then], dtype=object)
+    keys = [(now.map(portable), then.map(portable))]
+    if not keys[0][1].isin(keys[0][0]).all():
+        names = [paths.map(os.path.basename) for paths in (now, then)]
+        keys += [(_below(now), _below(then))]
+        keys += [tuple(each.mask(each.duplicated(keep=False)) for each in names)]
+    row = np.full(len(now), -1)
+    for here, there in keys:
+        free = there[~there.index.isin(row)].dropna().drop_duplicates()
+        new = here[row < 0].dropna()
+        row[new.index] = new.map(pd.Series(free.index, free)).fillna(-1).astype(int)
+    return row
+
+
+def _below(paths):
+    """Return paths below the folder that they share: Series of str, missing where there is none."""
+    full = paths.map(os.path.abspath)
+    try:
+        root = os.path.commonpath([*full.map(os.path.dirname).unique()])
+    except ValueError:  # no path, or several drives
+        return full.map(lambda _: None)
+    return full.map(lambda path: path[len(root) :].lstrip(os.sep))
+
+
+def _deal(counts, part_of, fractions, seed):
+    """Deal the groups whose part is -1, the largest first, each to the part that lacks most of its labels.
+
+    Lacking is counted as in scikit-learn's StratifiedGroupKFold, by the variance over parts, summed over labels; each
+    label is counted in shares of all its images. A group of one label goes to the part that lacks most of that.
+    """
+    mixed = len(counts) > len(part_of)
+    main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
+    main = main.drop_duplicates("group").sample(frac=1, random_state=seed)
+    size = counts.groupby("group")["share"].sum()
+    main = main.assign(size=main["group"].map(size)).sort_values("size", ascending=False, kind="stable")
+    if mixed:  # the images of all labels are to be in proportion too
+        of_all = counts.groupby("group", as_index=False)["count"].sum()
+        of_all = of_all.assign(label=counts["label"].max() + 1, share=of_all["count"] / of_all["count"].sum())
+        counts = pd.concat([counts, of_all], ignore_index=True)
+    rows = counts.sort_values("group", kind="stable")
+    ends = np.searchsorted(rows["group"], np.arange(len(part_of) + 1)).tolist()
+    label, count = rows["label"].tolist(), rows["count"].tolist()
+    # a rare label counts for more; divided so that the only label of a group counts for exactly 1
+    weight = rows["share"] / rows["count"] * rows["share"]
+    weight = (weight / weight.groupby(rows["group"]).transform("max")).tolist()
+    filled = [[0.0] * len(fractions) for _ in range(max(label, default=-1) + 1)]
+    half = 0.5 if mixed else 0  # of a group's own images, by which parts of other sizes differ
+
+    def add(name, part, sign=1):
+        for n in range(ends[name], ends[name + 1]):
+            filled[label[n]][part] += sign * count[n] / fractions[part]
+
+    for name in np.flatnonzero(part_of >= 0).tolist():
+        add(name, part_of[name])
+    new = main["group"][part_of[main["group"]] < 0].tolist()
+    for name in [*new, *(new[::-1] if mixed else ())]:  # the second time, each looks for a better place
+        if part_of[name] >= 0:
+            add(name, part_of[name], -1)
+        held = [(weight[n], filled[label[n]], half * count[n]) for n in range(ends[name], ends[name + 1])]
+        costs = [
+            sum(w * (row[part] + more / share) for w, row, more in held)
+            for part, share in enumerate(fractions)
+        ]
+        part_of[name] = costs.index(min(costs))
+        add(name, part_of[name])
+
+
+def _supply(counts, part_of, movable, count):
+    """Give parts without a label one of its groups, if no other part then lacks one: list of what still lacks."""
+    rows = counts.sort_values("share", kind="stable")
+    has = np.zeros((counts["label"].max() + 1, count), int)
+    np.add.at(has, (counts["label"], part_of[counts["group"]]), 1)
+    for code, part in np.argwhere(has == 0):
+        for name in rows["group"][(rows["label"] == code) & movable[rows["group"]]]:
+            held = counts["label"][counts["group"] == name].to_numpy()
+            if (has[held, part_of[name]] > 1).all():
+                has[held, part_of[name]] -= 1
+                has[held, part] += 1
+                part_of[name] = part
+                break
+    return np.argwhere(has == 0).tolist()
+
+
+def _groups(table, group, near_duplicates):
+    """Find the group of each image, numbered in the order of their names: numpy.ndarray of int."""
+    groups, names = pd.factorize(group_names(table, group or "path"), sort=True)
+    if near_duplicates is None:
+        return groups
+    if "phash" not in table:
+        raise ValueError("near_duplicates needs perceptual hashes, which dataset.check() measures")
+    # groups and sets of near-duplicates are the nodes, pictures the edges; a component takes its first name
+    alike = duplicates.clusters(duplicates.as_integers(table["phash"]), near_duplicates)
+    n = len(names)
+    component = duplicates.connected(groups, n + alike, n + alike.max(initial=-1) + 1)[:n]
+    _, first = np.unique(component, return_index=True)
+    return first[component][groups]
+
+
+def named(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict[str, ImageDataset]:
+    """Name the parts of a split."""
+    if isinstance(parts, dict):
+        return parts
+    names: dict[int, Sequence] = {2: ("train", "test"), 3: ("train", "validation", "test")}
+    return dict(zip(names.get(len(parts), range(1, len(parts) + 1)), parts, strict=True))
+
+
+def group_names(table: pd.DataFrame, group: str) -> pd.Series:
+    """Return the group of each image: Series of str, the same wherever the repository lies and is used from.
+
+    Where it is missing, the image stands alone.
+    """
+    return table[group].astype("string").fillna(table["path"]).astype(str).map(portable)
+
+
+def group_count(table: pd.DataFrame) -> dict:
+    """Count groups: dict of ``groups``, None where no lesion is named, and ``groups_known``, the share named."""
+    known = is_named(table).mean() if len(table) else 1.0
+    return {
+        "groups": int(table["group"].nunique()) if known else None,
+        "groups_known": round(float(known), 4),
+    }
+
+
+def group_words(groups: int | None, groups_known: float = 1.0) -> str:
+    """Put what `group_count` gives into words, such as ``1,234`` or ``unknown: no column names lesions``."""
+    if groups is None:
+        return "unknown: no column names lesions or patients"
+    named = f" (named for {groups_known:.0%} of the images; each other image counts as its own)"
+    return f"{groups:,}{named * (groups_known < 1)}"
+
+
+def shared_count(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict:
+    """Count groups in more than one part: dict of ``shared_groups``, None where unknown, and ``groups_known``."""
+    table = pd.concat(
+        [part.table.assign(part=name) for name, part in named(parts).items()], ignore_index=True
+    )
+    known = group_count(table)
+    shared = table["group"][in_several(table["part"], table["group"])].nunique()
+    return {
+        "shared_groups": shared if shared or known["groups"] else None,
+        "groups_known": known["groups_known"],
+    }
+
+
+def shared_words(shared_groups: int | None, groups_known: float = 1.0) -> str:
+    """Say how many lesions are in more than one part of a split, or that nobody can know."""
+    if shared_groups is None:
+        return (
+            "Lesions (or groups) in more than one part: unknown, because no column names lesions or patients. Images "
+            "of one lesion may be in training and test, so the figures may flatter. As a stand-in, "
+            "split(…, near_duplicates=2) keeps at least images that look alike in one part."
+        )
+    among = f", among the {groups_known:.0%} of the images whose lesion is named; unknown for the others"
+    return f"Lesions (or groups) in more than one part: {shared_groups:,}{among * (groups_known < 1)}."
+
+
+def fingerprints(dataset: ImageDataset) -> dict[str, np.ndarray]:
+    """Hash each image's bytes and each named group: sorted arrays of uint64, ``images`` and ``groups``."""
+    images, groups = _fingerprints(dataset)
+    return {"images": np.unique(images), "groups": np.unique(groups[is_named(dataset.table)])}
+
+
+def seen(dataset: ImageDataset, known: dict[str, np.ndarray]) -> np.ndarray:
+    """Say which images are among those of `fingerprints`, or show one of their lesions: numpy.ndarray of bool."""
+    images, groups = _fingerprints(dataset)
+    return np.isin(images, known["images"]) | np.isin(groups, known["groups"]) & is_named(dataset.table)
+
+
+def warn_of_seen(dataset: ImageDataset, known: dict[str, np.ndarray] | None, purpose: str) -> None:
+    """Warn if a model was trained on images of `dataset`, or on others of their lesions, by its `fingerprints`."""
+    if known is not None and (count := seen(dataset, known).sum()):
+        warnings.warn(
+            f"{counted(count, 'image')} of the {len(dataset):,} {purpose} were trained on, or show a lesion (by its "
+            "name) that was: the figures flatter",
+            stacklevel=3,
+        )
+
+
+def _fingerprints(dataset):
+    images = [int((key or "0")[:16], 16) for key in cache.keys(dataset.paths)]
+    digest = [
+        hashlib.blake2b(name.encode(errors="replace"), digest_size=8) for name in dataset.table["group"]
+    ]
+    groups = [int.from_bytes(each.digest()) for each in digest]
+    return np.array(images, np.uint64), np.array(groups, np.uint64)
+
+
+def in_several(parts: np.ndarray | pd.Series, groups: pd.Series) -> np.ndarray:
+    """Say of each row whether its group stands in several parts: numpy.ndarray of bool."""
+    frame = pd.DataFrame({"part": np.asarray(parts), "group": np.asarray(groups)})
+    pairs = frame.drop_duplicates()
+    return frame["group"].isin(pairs["group"][pairs["group"].duplicated()]).to_numpy()

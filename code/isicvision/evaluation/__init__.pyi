@@ -1,0 +1,5 @@
+from . import audit as audit
+from . import comparison as comparison
+from . import decisions as decisions
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate

@@ -1,0 +1,247 @@
+"""Find out whether one model is better than another, and whether one is worse for some of the pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import overload
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..metrics import BLOCK
+from .evaluation import PREFIX, Evaluation
+from .intervals import interval, of_agreement, same
+
+FEWEST = 10
+"""Positive lesions, and others, below which nothing is said of a slice."""
+RATE = 0.05
+"""How often, at most, any slice of the columns looked at is flagged by chance alone."""
+PERMUTATIONS = 1999
+"""How often values are exchanged between lesions to see what differences chance makes."""
+BANDS = 4
+"""Into so many bands of as many pictures a column of numbers is cut."""
+
+
+def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> pd.Series:
+    """Compare two models by their scores of the same pictures: a paired bootstrap over lesions.
+
+    Parameters
+    ----------
+    metric
+        One of `evaluation.METRICS`.
+
+    Returns
+    -------
+    pandas.Series
+        ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``;
+        ``p_delong``, of ROC AUC where each picture is its own group, by DeLong, DeLong and Clarke-Pearson (Comparing
+        the areas under two or more correlated ROC curves, 1988), else NaN; and a ``sentence``.
+
+    Raises
+    ------
+    ValueError
+        If the pictures, their labels or groups, or the positive label differ.
+    """
+    columns = ["path", "label", "group"]
+    tables = [each.table.set_index("path", drop=False) for each in (first, second)]
+    if set(tables[0].index) != set(tables[1].index) or first.positive != second.positive:
+        raise ValueError("compare takes two evaluations of the same pictures, with the same positive label")
+    second = replace(second, table=tables[1].loc[tables[0].index].reset_index(drop=True))
+    if not first.table[columns].equals(second.table[columns]):
+        raise ValueError("the two evaluations have other labels or groups for the same pictures")
+    vars(second)["rows_by_group"] = first.rows_by_group  # the same draws, whatever the names of the groups
+    values = [each.metric(metric) for each in (first, second)]
+    difference = values[0] - values[1]
+    drawn = first.draws(metric) - second.draws(metric)
+    without = first.jackknife(metric) - second.jackknife(metric)
+    low, high = interval(difference, drawn, jackknife=without)
+    if same(drawn) and not np.array_equal(first.scores, second.scores):  # all right in both, say
+        wide = of_agreement(0, min(each.lesions(metric) for each in (first, second)))[1]
+        low, high = max(difference - wide, -1), min(difference + wide, 1)
+    alone = first.table["group"].is_unique and len(first.classes) == 2
+    p_value = _delong(first, second) if metric == "roc_auc" and alone else float("nan")
+    name = metric.replace("roc_auc", "ROC AUC").replace("_", " ")
+    if np.isnan(difference):
+        sentence = f"The {name} of these pictures is not defined."
+    elif low <= 0 <= high:
+        sentence = (
+            f"The {name} of the first is {difference:+.3f} from the second's; from {low:+.3f} to {high:+.3f} is "
+            "compatible with these pictures, so they do not say which is better."
+        )
+    else:
+        better, worse = ("first", "second") if difference > 0 else ("second", "first")
+        least, most = sorted((abs(low), abs(high)))
+        sentence = (
+            f"The {name} of the {better} is higher by {abs(difference):.3f} (95 % interval {least:.3f} to {most:.3f}) "
+            f"than that of the {worse}."
+        )
+    names = ("first", "second", "difference", "low", "high", "p_delong", "sentence")
+    return pd.Series([*values, difference, low, high, p_value, sentence], names)
+
+
+def _delong(first, second):
+    """Test whether two areas under the ROC curve differ; return the two-sided p-value, NaN where undefined."""
+    positive = (first.table["label"] == first.positive).to_numpy()
+    if positive.sum() < 2 or (~positive).sum() < 2:
+        return float("nan")
+    of_positive, of_negative = [], []
+    for each in (first, second):
+        scores = each.table[PREFIX + each.positive].to_numpy()
+        among_all = stats.rankdata(scores)
+        # negatives below each positive picture
+        higher = among_all[positive] - stats.rankdata(scores[positive])
+        lower = among_all[~positive] - stats.rankdata(scores[~positive])
+        of_positive.append(higher / (~positive).sum())
+        of_negative.append(1 - lower / positive.sum())
+    both = (of_positive, of_negative)
+    variance = sum(np.var(np.subtract(*parts), ddof=1) / len(parts[0]) for parts in both)
+    difference = np.mean(of_positive[0]) - np.mean(of_positive[1])
+    if variance == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * stats.norm.sf(abs(difference) / np.sqrt(variance)))
+
+
+@overload
+def slices(evaluation: Evaluation, column: str, metric: str = ...) -> pd.DataFrame: ...
+@overload
+def slices(evaluation: Evaluation, column: Iterable[str], metric: str = ...) -> list[pd.DataFrame]: ...
+def slices(
+    evaluation: Evaluation, column: str | Iterable[str], metric: str = "roc_auc"
+) -> pd.DataFrame | list[pd.DataFrame]:
+    """Evaluate each value of a metadata column by itself, against all other pictures.
+
+    Of more than two labels the positive one is told from the rest.
+
+    Parameters
+    ----------
+    column
+        Of its table, such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into
+        `BANDS` bands. Bands and ordered categories (`skintone.estimate`) keep their order, other values are sorted.
+        Give all columns that you look at as one list, since each of them is one more chance of a false alarm.
+
+    Returns
+    -------
+    pandas.DataFrame, or for several columns a list of them
+        A row a value (missing ones too): ``pictures``, ``lesions``, ``positive`` (lesions), the metric as ``value``
+        with its 95 % interval, the ``difference`` to all other pictures, and its ``p_value``: how often the difference
+        is as large when lesions of the same label exchange their values at random (`PERMUTATIONS` times), after Holm's
+        allowance for the number of values in all columns (A simple sequentially rejective multiple test procedure,
+        1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to say"`` with
+        fewer than `FEWEST` positive or other lesions.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or it holds infinite numbers.
+    """
+    columns = [column] if isinstance(column, str) else [*column]
+    for name in columns:
+        if name not in evaluation.table:
+            raise ValueError(f"no column {name!r}; there are: {', '.join(evaluation.table.columns)}")
+    if len(evaluation.classes) > 2:
+        evaluation = evaluation.against(evaluation.positive)
+    values = [_values(evaluation.table[name]) for name in columns]
+    tables = [_by_value(evaluation, each, metric) for each in values]
+    judged = [table.index[table["difference"].notna()] for table in tables]
+    members = [given == value for given, names in zip(values, judged, strict=True) for value in names]
+    p_values = _holm(pd.Series(_permuted(evaluation, members, metric)))
+    for table, names in zip(tables, judged, strict=True):
+        table["p_value"] = p_values.iloc[: len(names)].set_axis(names).reindex(table.index)
+        p_values = p_values.iloc[len(names) :]
+        table["verdict"] = np.where(table["p_value"] < RATE, "differs", "no difference seen")
+        table.loc[table["p_value"].isna(), "verdict"] = "too few to say"
+        table.attrs["positive"] = evaluation.positive  # for `plots.slices`
+    return tables[0] if isinstance(column, str) else tables
+
+
+def _values(values):
+    """Turn a column into names of its values, numbers into bands if they are many: categorical Series."""
+    if values.dtype.kind in "if" and values.nunique() > 10:
+        if np.isinf(values.astype(float)).any():
+            raise ValueError(
+                f"the column {values.name!r} holds infinite values: leave them out, or make them missing"
+            )
+        bands = pd.qcut(values, BANDS, duplicates="drop")
+        if len(bands.cat.categories) == 1:  # nearly all are the least value, or the greatest
+            least = values.median()
+            least = least if least < values.max() else values[values < least].max()
+            bands = pd.cut(values, [-np.inf, least, np.inf])
+        first, *middle, _ = bands.cat.categories
+        edges = [band.right for band in (first, *middle)]
+        digits = next((n for n in range(6, 17) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges)), 17)
+        at = [f"{edge:.{digits}g}" for edge in edges]
+        names = [f"over {left} to {right}" for left, right in itertools.pairwise(at)]
+        values = bands.cat.rename_categories([f"up to {at[0]}", *names, f"over {at[-1]}"])
+    return _named(values)
+
+
+def _by_value(evaluation, values, metric):
+    """Return what `slices` says of each value of one column, without the p-values: DataFrame."""
+    rows = []
+    for value, part in evaluation.table.groupby(values, observed=True):
+        ours, theirs = (evaluation.where(each) for each in (values == value, values != value))
+        lesions = part.groupby("group")["label"].agg(lambda labels: (labels == evaluation.positive).any())
+        count, positive, reached = len(lesions), int(lesions.sum()), ours.metric(metric)
+        low, high, difference = [np.nan] * 3
+        if min(positive, count - positive) >= FEWEST and len(theirs.table):
+            low, high = ours.interval(metric)
+            difference = reached - theirs.metric(metric)
+        rows.append((value, len(part), count, positive, reached, low, high, difference))
+    names = [values.name, "pictures", "lesions", "positive", "value", "low", "high", "difference"]
+    return pd.DataFrame(rows, columns=names).set_index(values.name)
+
+
+def _permuted(evaluation, members, metric):
+    """Return how often the metric of `members` differs as much from that of the others by chance: a p-value for each.
+
+    `members` are pictures, a bool for each row of the table. A lesion takes the place of another one with the same
+    label; one with pictures of both labels that of another such one. The observed order counts as one more permutation
+    (Phipson and Smyth, Permutation p-values should never be zero, 2010).
+    """
+    rows, numbers = evaluation.rows_by_group
+    count = np.bincount(numbers)
+    positive = evaluation.arrays[0][:, evaluation.classes.index(evaluation.positive)]
+    label = np.bincount(numbers, positive) / count
+    label[(label > 0) & (label < 1)] = 2
+    home = np.argsort(label, kind="stable")
+    shares = [np.bincount(numbers, member.to_numpy()[rows]) / count for member in members]
+
+    def difference(share, lesions):
+        weights = share[lesions]
+        return np.abs(evaluation.weighted(metric, weights) - evaluation.weighted(metric, 1 - weights))
+
+    random, reached = np.random.default_rng(0), np.ones(len(shares))
+    observed = [difference(share, numbers[None]) for share in shares]
+    for start in range(0, PERMUTATIONS, BLOCK):
+        order = np.empty((min(BLOCK, PERMUTATIONS - start), len(count)), int)
+        order[:, home] = (label + random.random(order.shape)).argsort(axis=1)
+        lesions = order[:, numbers]
+        for number, share in enumerate(shares):
+            # one that is not defined counts against the difference
+            reached[number] += (~(difference(share, lesions) < observed[number] - 1e-12)).sum()
+    return reached / (PERMUTATIONS + 1)
+
+
+def _named(values):
+    """Turn values into strings in their order, the missing ones last: categorical Series."""
+    missing, is_number = values.isna(), values.dtype.kind in "if"
+
+    def write(value):
+        return str(value).removesuffix(".0") if is_number else str(value)
+
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        names = values.cat.categories
+    else:
+        names = sorted(values[~missing].unique() if is_number else {*map(str, values[~missing])})
+    values = values.astype(object).map(write, na_action="ignore").where(~missing, "missing")
+    return values.astype(pd.CategoricalDtype([*dict.fromkeys([*map(write, names), "missing"])]))
+
+
+def _holm(p_values):
+    """Adjust p-values for being several, the missing ones left out."""
+    ordered = p_values.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    return (ordered * factors).cummax().clip(upper=1).reindex(p_values.index)

@@ -1,0 +1,368 @@
+"""From scores to decisions: calibrate them, move them to another prevalence, and count what a threshold leads to."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import StratifiedGroupKFold
+
+from .. import metrics
+from ..checks import is_share
+from .evaluation import PREFIX, Evaluation
+from .intervals import interval
+
+LARGEST_TEMPERATURE = 10
+ENOUGH = 30
+"""Lesions of each label that offsets are fitted to. With fewer the scores get a temperature only."""
+FOLDS = 5
+
+
+class _Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose predictions are its input, for scikit-learn's calibration."""
+
+    def fit(self, scores, labels):
+        """Learn which classes there are."""
+        self.classes_ = np.arange(scores.shape[1])
+        return self
+
+    def predict_proba(self, scores):
+        """Return `scores`."""
+        return scores
+
+    def predict(self, scores):
+        """Return the class with the highest score."""
+        return scores.argmax(axis=1)
+
+
+def temperature(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Fit the temperature that makes scores fit for probabilities, on validation pictures.
+
+    scikit-learn's `CalibratedClassifierCV(method="temperature")` (Guo et al., On Calibration of Modern Neural Networks,
+    2017). It changes no order of two classes, so neither ROC AUC.
+
+    Parameters
+    ----------
+    labels : array of int, shape (pictures,)
+        Number of the true class.
+    scores : array of float, shape (pictures, classes)
+        Probabilities.
+
+    Returns
+    -------
+    float
+        Above 1 if the scores are too sure of themselves. For `at_temperature`. From a tenth to 10: where the scores
+        of few pictures are all right, or all wrong, the likelihood alone would go to the ends of the line.
+
+    Raises
+    ------
+    ValueError
+        If a class has no picture, or a score is not finite.
+    """
+    classes = np.arange(scores.shape[1])
+    if missing := [number for number in classes if number not in labels]:
+        raise ValueError(f"calibration needs pictures of every class; there is none of number {missing[0]}")
+    if not np.isfinite(scores).all():
+        raise ValueError("calibration needs scores that are numbers; some are not finite")
+    scores = np.clip(scores, 0, 1)  # above 1 by rounding, and scikit-learn takes them for logits
+    given = FrozenEstimator(_Given().fit(scores, labels))
+    everything = np.arange(len(labels))  # nothing is fitted in its folds, of which it would have five
+    fitted = CalibratedClassifierCV(given, method="temperature", cv=[(everything, everything)])
+    fitted.fit(scores, labels)
+    # it is what one pair of scores becomes; they lie close together, so that no temperature makes one of them 0
+    pair = np.array([0.5005, 0.4995])
+    high, low = fitted.predict_proba(np.append(pair, np.zeros(len(classes) - 2))[None])[0, :2]
+    value = np.log(pair[0] / pair[1]) / np.log(high / low)
+    return float(np.clip(value, 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE))
+
+
+def at_temperature(scores: np.ndarray, value: float, offsets: ArrayLike | None = None) -> np.ndarray:
+    """Calibrate probabilities: softmax(log(scores) / value + offsets), array of float, shape (pictures, classes).
+
+    `value` is a temperature, `offsets` has a number for each class, or is None for none.
+    """
+    logits = np.log(np.clip(scores, np.finfo(float).tiny, 1)) / value
+    return softmax(logits if offsets is None else logits + np.asarray(offsets), axis=1)
+
+
+def temperature_and_offsets(
+    labels: np.ndarray, scores: np.ndarray, groups: ArrayLike
+) -> tuple[float, list[float] | None]:
+    """Fit a temperature and, where it makes the scores better, an offset for each class: both for `at_temperature`.
+
+    A temperature cannot say that a class is more frequent than its scores; offsets can. With two classes this is Platt
+    scaling, with more of them bias-corrected temperature scaling (Alexandari, Kundaje and Shrikumar, Maximum Likelihood
+    with Bias-Corrected Calibration, 2020). Offsets are kept only if each class has `ENOUGH` groups and, over folds that
+    keep groups whole, the log loss of what was not fitted to is lower with them than without.
+
+    Parameters
+    ----------
+    labels, scores
+        As of `temperature`, which says what is raised.
+    groups : sequence of length pictures
+        Lesion of each picture.
+
+    Returns
+    -------
+    temperature : float
+    offsets : list of float, length classes, or None
+        The first is 0.
+    """
+    alone, groups = temperature(labels, scores), np.asarray(groups)
+    if min(len(np.unique(groups[labels == number])) for number in range(scores.shape[1])) < ENOUGH:
+        return alone, None
+    gain = 0.0
+    for fitted, others in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(
+        scores, labels, groups
+    ):
+        given = labels[fitted], scores[fitted]
+        moved = at_temperature(scores[others], *_with_offsets(*given))
+        chances = at_temperature(scores[others], temperature(*given))
+        right = np.arange(len(others)), labels[others]
+        gain += np.log(np.maximum(moved[right], 1e-12) / np.maximum(chances[right], 1e-12)).sum()
+    return _with_offsets(labels, scores) if gain > 0 else (alone, None)
+
+
+def _with_offsets(labels, scores):
+    """Fit temperature and offsets by maximum likelihood: float, and list of float."""
+    logits = np.log(np.clip(scores, 0, 1).astype(float) + 1e-12)  # as scikit-learn does for the temperature
+    true = np.eye(scores.shape[1])[labels]
+
+    def loss(given):
+        chances = softmax(given[0] * logits + np.append(0, given[1:]), axis=1)
+        wrong = (chances - true) / len(labels)
+        value = -np.log(np.maximum(chances[true > 0], np.finfo(float).tiny)).mean()
+        return value, np.append((wrong * logits).sum(), wrong[:, 1:].sum(axis=0))
+
+    ends = [(1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE)] + [(None, None)] * (scores.shape[1] - 1)
+    slope, *offsets = minimize(loss, np.append(1, np.zeros(len(ends) - 1)), jac=True, bounds=ends).x.tolist()
+    return 1 / slope, [0.0, *offsets]
+
+
+def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -> np.ndarray:
+    """Move probabilities to where the classes are more or less frequent.
+
+    Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, 2002.
+
+    Parameters
+    ----------
+    scores : array of float, shape (pictures, classes)
+    trained, expected : sequence of float, length classes
+        Shares of the classes in training (all the same for ``class_weight="balanced"``), and where the model is used.
+
+    Returns
+    -------
+    numpy.ndarray of float, shape (pictures, classes)
+    """
+    try:
+        old, new = (np.asarray(shares, dtype=float) for shares in (trained, expected))
+    except (TypeError, ValueError):
+        raise ValueError(f"shares must be numbers, not {trained!r} and {expected!r}") from None
+    if not old.shape == new.shape == np.shape(scores)[1:]:
+        raise ValueError(
+            f"shares are one for each of {np.shape(scores)[-1]} classes, not {trained!r} and {expected!r}"
+        )
+    old, new = old / old.sum(), new / new.sum()
+    if not ((old > 0).all() and (new >= 0).all()):
+        raise ValueError("shares must be positive (those expected may be 0)")
+    moved = scores * new / old
+    return moved / moved.sum(axis=1, keepdims=True)
+
+
+def at_sensitivity(
+    validation: Evaluation, test: Evaluation, sensitivity: float
+) -> tuple[float, pd.DataFrame]:
+    """Choose a threshold on validation pictures, and say what it reaches on test pictures.
+
+    The interval holds the chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
+    applies it to drawn test lesions (percentile interval: a threshold jumps too much for a jackknife). That of
+    ``test.at(threshold)`` takes the threshold for given, and is too narrow to say whether the model keeps what was
+    asked of it.
+
+    Parameters
+    ----------
+    validation, test
+        Of the same model and two classes.
+    sensitivity
+        Wanted, above 0, at most 1.
+
+    Returns
+    -------
+    threshold : float
+        As `Evaluation.choose_threshold` gives it.
+    table : pandas.DataFrame
+        Rows ``recall`` (sensitivity) and ``specificity`` on the test pictures; value, low and high (95 %).
+    """
+    if validation.positive != test.positive or {*validation.classes} != {*test.classes}:
+        raise ValueError(
+            "at_sensitivity takes two evaluations with the same classes and the same positive label, not "
+            f"{validation.positive} of {', '.join(validation.classes)} and {test.positive} of {', '.join(test.classes)}"
+        )
+    threshold = validation.choose_threshold(sensitivity=sensitivity)
+    chosen_on, chosen_scores, chosen_groups = _arrays(validation)
+    order = np.flatnonzero(chosen_on)[np.argsort(-chosen_scores[chosen_on], kind="stable")]
+    positive, scores, groups = _arrays(test)
+    recall, specificity = [], []
+    for weights, draws in zip(metrics.draws(chosen_groups, seed=1), metrics.draws(groups), strict=True):
+        found = weights[:, order].cumsum(axis=1)
+        thresholds = chosen_scores[order][(found >= sensitivity * found[:, -1:] - 1e-9).argmax(axis=1)]
+        called = scores >= thresholds[:, None]
+        with np.errstate(invalid="ignore"):
+            recall.append((draws * (called & positive)).sum(axis=1) / (draws @ positive))
+            specificity.append((draws * (~called & ~positive)).sum(axis=1) / (draws @ ~positive))
+    at = test.at(threshold)
+    rows = {}
+    for name, drawn in (("recall", recall), ("specificity", specificity)):
+        # the chance in both sets is no less than that in one
+        ends = at.interval(name), interval(at.metric(name), np.concatenate(drawn))
+        rows[name] = (at.metric(name), *np.fmin(*ends)[:1], *np.fmax(*ends)[1:])
+    return threshold, pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def _arrays(evaluation):
+    """Return what is positive, its scores, and the number of each picture's group: three arrays, shape (pictures,)."""
+    true, _, scores = evaluation.arrays
+    column = evaluation.classes.index(evaluation.positive)
+    return true[:, column] > 0, scores[:, column], evaluation.rows_by_group[1]
+
+
+def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
+    """Count what the decisions of an evaluation of two classes would mean for 1,000 people's lesions.
+
+    Parameters
+    ----------
+    prevalence
+        Share of positive lesions among those that will be shown to the model, above 0 and below 1. That of the test
+        pictures is rarely that of a clinic.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows: ``referred`` (predicted positive), ``found`` and ``missed`` positive lesions, ``false_alarms``; columns:
+        value, low and high of the 95 % interval.
+    """
+    _check_two(evaluation, prevalence)
+    sick, well = 1000 * prevalence, 1000 * (1 - prevalence)
+
+    def count(recall, specificity):
+        found, alarms = sick * recall, well * (1 - specificity)
+        return {
+            "referred": found + alarms,
+            "found": found,
+            "missed": sick - found,
+            "false_alarms": alarms,
+        }
+
+    names = ("recall", "specificity")
+    values = count(*(evaluation.metric(name) for name in names))
+    draws = count(*(evaluation.draws(name) for name in names))
+    without = count(*(evaluation.jackknife(name) for name in names))
+    table = pd.DataFrame(values, index=["value", "low", "high"]).T
+    recall, specificity = (evaluation.interval(name) for name in names)
+    least, most = count(recall[0], specificity[1]), count(recall[1], specificity[0])
+    table.loc["found", ["low", "high"]] = least["found"], most["found"]
+    table.loc["missed", ["low", "high"]] = most["missed"], least["missed"]
+    table.loc["false_alarms", ["low", "high"]] = least["false_alarms"], most["false_alarms"]
+    low, high = interval(values["referred"], draws["referred"], jackknife=without["referred"])
+    for part in ("found", "false_alarms"):  # at least as wide as either part makes it
+        below, above = table.loc[part, ["low", "high"]] - values[part]
+        low, high = min(low, values["referred"] + below), max(high, values["referred"] + above)
+    table.loc["referred", ["low", "high"]] = low, high
+    return table
+
+
+def _check_two(evaluation, prevalence):
+    """Raise ValueError unless there are two classes, and `prevalence` is a share."""
+    if len(evaluation.classes) != 2:
+        raise ValueError(
+            f"this takes an evaluation of two classes, not {len(evaluation.classes)}; see against()"
+        )
+    if not is_share(prevalence):
+        raise ValueError(f"prevalence is a share above 0 and below 1, not {prevalence!r}")
+
+
+def net_benefit(
+    evaluation: Evaluation, prevalence: float | None = None, thresholds: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Weigh found positive lesions against false alarms at each threshold: a decision curve.
+
+    At the threshold p a false alarm counts p / (1 - p) as much as a found lesion: who refers at 5 % accepts 19 false
+    alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). There must be two classes, and the scores
+    calibrated.
+
+    Parameters
+    ----------
+    prevalence
+        As of `per_thousand`; default: the share of the pictures. Scores move with it, see `at_prevalence`.
+    thresholds : array of float, optional
+        Above 0 and below 1; default: 0.01 to 0.5.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``threshold``, and the net benefit per picture of the ``model``, of referring ``all``, and of ``none`` (0). If
+        the evaluation has a threshold, ``attrs`` holds it as ``score``, and the ``risk`` it is at that prevalence.
+    """
+    given = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=object)
+    if wrong := [value for value in np.ravel(given).tolist() if not is_share(value)]:
+        raise ValueError(f"thresholds are above 0 and below 1, not {wrong[0]!r}")
+    thresholds = np.ravel(given).astype(float)
+    positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
+    share = positive.mean()
+    if not 0 < share < 1:
+        raise ValueError(
+            f"a decision curve needs pictures with and without the label {evaluation.positive!r}"
+        )
+    prevalence = float(share) if prevalence is None else prevalence
+    _check_two(evaluation, prevalence)
+    column = evaluation.classes.index(evaluation.positive)
+    shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
+    moved = at_prevalence(evaluation.scores, *shares)[:, column]
+    from_here = thresholds * (1 - 1e-9)  # a score that equals the threshold but for rounding reaches it
+    recall, rate = (
+        1 - np.searchsorted(np.sort(part), from_here) / len(part)
+        for part in (moved[positive], moved[~positive])
+    )
+    odds = thresholds / (1 - thresholds)
+    table = pd.DataFrame(
+        {
+            "threshold": thresholds,
+            "model": prevalence * recall - (1 - prevalence) * rate * odds,
+            "all": prevalence - (1 - prevalence) * odds,
+            "none": 0.0,
+        }
+    )
+    if (score := evaluation.threshold) is not None:
+        most = min(score, 1)  # of one that calls none
+        own = np.array([[1 - most, most] if column == 1 else [most, 1 - most]])
+        table.attrs = {"score": score, "risk": float(at_prevalence(own, *shares)[0, column])}
+    return table
+
+
+def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
+    """Compare the scores of the positive class with how often it is true, in bins of as many pictures.
+
+    Parameters
+    ----------
+    bins
+        Fewer where there are not 10 pictures for each.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a bin: mean ``score``, ``share`` of positive pictures, its 95 % Wilson interval ``low`` and ``high``
+        (which takes each picture for one of its own), and ``pictures``.
+    """
+    scores = evaluation.table[PREFIX + evaluation.positive].to_numpy()
+    positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
+    order = np.argsort(scores, kind="stable")
+    rows = []
+    for part in np.array_split(order, max(1, min(bins, len(order) // 10))):
+        count = int(positive[part].sum())
+        low, high = binomtest(count, len(part)).proportion_ci(method="wilson")
+        rows.append((scores[part].mean(), count / len(part), low, high, len(part)))
+    return pd.DataFrame(rows, columns=["score", "share", "low", "high", "pictures"])

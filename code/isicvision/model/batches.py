@@ -1,0 +1,101 @@
+"""Batches: which picture comes when, read and augmented in time, and a network applied to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from ..data.cache import Pictures
+    from .settings import Settings
+
+BATCH = 64
+"""Pictures of up to 224 px at a time where nothing is learnt; of larger ones fewer."""
+Augment = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+"""Pictures and their keys to pictures, see `augmentation.Pipeline`."""
+
+
+def order_of(targets: np.ndarray, settings: Settings, seed: int, epoch: int) -> np.ndarray:
+    """Return which picture comes when in an epoch: array of int, shape (pictures,)."""
+    random = np.random.default_rng([seed, epoch])
+    if settings.sampling == "shuffle":
+        return random.permutation(len(targets))
+    weights = 1 / np.bincount(targets)[targets]
+    return random.choice(len(targets), len(targets), p=weights / weights.sum())
+
+
+def steps(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut an epoch into steps: list of (first, last); a last step of one picture is left out.
+
+    Batch norm cannot learn from a single picture, and another epoch leaves out another one.
+    """
+    cuts = [*range(0, count, batch_size), count]
+    found = [*pairwise(cuts)]
+    return found[:-1] if len(found) > 1 and count - cuts[-2] == 1 else found
+
+
+class Parts(Dataset):
+    """Augmented pictures by (numbers in the set, keys for the augmentation)."""
+
+    def __init__(self, pictures: Pictures | np.ndarray, augment: Augment | None):
+        self.pictures, self.augment = pictures, augment
+
+    def __getitem__(self, part):
+        numbers, keys = part
+        batch = np.asarray(self.pictures[numbers])
+        return torch.from_numpy(self.augment(batch, keys) if self.augment else batch)
+
+
+def load(
+    parts: Parts, wanted: Sequence[tuple], device: torch.device, workers: int | None
+) -> Iterator[torch.Tensor]:
+    """Read and augment batches: in other processes while the network learns, or in this one between the steps.
+
+    `wanted` is what to ask of `parts`, in order. By default there are as many `workers`, processes, as cores for a GPU,
+    and none for the CPU: there the network needs the cores, and its threads wait for one another where another thread
+    takes one of them. Yields uint8 of shape (n, height, width, 3), on `device`.
+    """
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(os.cpu_count() or 1, 16) - 1
+    pinned = device.type == "cuda"
+    options = {"worker_init_fn": _single_threaded, "prefetch_factor": 4} if workers else {}
+    options |= {"batch_size": None, "sampler": wanted, "num_workers": workers, "pin_memory": pinned}
+    for batch in DataLoader(parts, **options):
+        yield batch.to(device, non_blocking=pinned)
+
+
+def _single_threaded(_):
+    cv2.setNumThreads(0)  # there are as many processes as cores
+
+
+def forward(
+    network: nn.Module,
+    pictures: Pictures | np.ndarray,
+    numbers: Sequence[int] | np.ndarray | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Apply a network to pictures in batches, without gradients.
+
+    Pictures are `cache.Pictures` or an array of uint8, shape (n, height, width, 3), of which `numbers` says which to
+    take (default: all); `progress` is the title of a bar. Returns float32 of shape (n, outputs).
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    numbers = np.arange(len(pictures)) if numbers is None else np.asarray(numbers)
+    at_once = max(1, min(BATCH, BATCH * 224**2 // (pictures.shape[1] * pictures.shape[2])))
+    batches = np.split(numbers, range(at_once, len(numbers), at_once))
+    loaded = load(Parts(pictures, None), [(batch, None) for batch in batches], device, 0)
+    loaded = tqdm(
+        loaded, total=len(batches), desc=progress, unit="batch", leave=False, delay=2, disable=not progress
+    )
+    with torch.inference_mode():
+        return torch.cat([network(batch).float().cpu() for batch in loaded]).numpy()

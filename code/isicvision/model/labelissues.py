@@ -1,0 +1,125 @@
+"""Rank labels by how doubtful they are: scores of a model that has not seen the lesion, ranked by cleanlab.
+
+How many labels are doubtful says nothing by itself. Where a model is right that 30 % of such images are malignant, the
+30 % look like mistakes. So `by_chance` counts how many would if no label were wrong.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+from ..data.dataset import ImageDataset
+from .classifier import ImageClassifier
+
+FOLDS = 5
+DRAWS = 10
+
+
+def out_of_fold(
+    dataset: ImageDataset, backbone: str = "efficientnet_lite0", image_size: int | None = None
+) -> np.ndarray:
+    """Score each picture by a logistic regression that was fitted without any picture of its lesion.
+
+    It sees the features of `backbone`, and is not balanced: its scores should be as rare as the labels are. Returns
+    floats of shape (pictures, labels), columns in the order of ``dataset.labels``. There are `FOLDS` folds, or as many
+    as the rarest label has lesions; raises ValueError if that is one.
+    """
+    lesions = dataset.table.groupby("label")["group"].nunique()
+    if lesions.min() < 2:
+        raise ValueError(
+            f"label {lesions.idxmin()!r} has one lesion or group; folds need two or more of each label"
+        )
+    model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=LogisticRegression())
+    features = model.featurize(dataset)
+    folds = StratifiedGroupKFold(min(FOLDS, lesions.min()), shuffle=True, random_state=0)
+    known = {"y": dataset.table["label"], "groups": dataset.table["group"]}
+    classifier = LogisticRegression(C=0.003, max_iter=1000)
+    return cross_val_predict(classifier, features, **known, cv=folds, method="predict_proba")
+
+
+def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> pd.DataFrame:
+    """Rank the pictures by how doubtful their label is (cleanlab's confident learning).
+
+    Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A low rank is no
+    verdict: rare kinds of a label are suspicious too. Someone who knows must look, see `widgets.AnnotationUI`.
+
+    Parameters
+    ----------
+    scores : array of float, shape (pictures, labels), optional
+        Out-of-fold, columns in the order of ``dataset.labels``. Default: `out_of_fold`, which takes `options`.
+    **options
+        Of `out_of_fold`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The most suspicious first: ``path``, ``label``, ``suggested`` (the label with the highest score), ``quality`` (0
+        to 1, low if the label is doubtful: its score), and ``issue``, whether cleanlab counts it among the doubtful
+        ones. ``attrs["by_chance"]`` is how many such there would be without any mistake, see `by_chance` and `summary`.
+
+    Raises
+    ------
+    ValueError
+        If scores do not fit the dataset.
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    scores = out_of_fold(dataset, **options) if scores is None else np.asarray(scores, dtype=float)
+    labels = dataset.labels
+    if scores.shape != (len(dataset), len(labels)) or not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError(
+            f"scores of shape {scores.shape} do not fit {len(dataset)} pictures with {len(labels)} labels, or are not "
+            "finite numbers from 0 to 1"
+        )
+    given = dataset.table["label"].map({label: number for number, label in enumerate(labels)}).to_numpy()
+    found = pd.DataFrame(
+        {
+            "path": dataset.paths,
+            "label": dataset.table["label"].to_numpy(),
+            "suggested": np.asarray(labels, dtype=object)[scores.argmax(axis=1)],
+            "quality": get_label_quality_scores(given, scores),
+            "issue": find_label_issues(given, scores, n_jobs=1),
+        }
+    )
+    found = found.sort_values("quality", kind="stable", ignore_index=True)
+    found.attrs["by_chance"] = by_chance(scores)
+    return found
+
+
+def by_chance(scores: np.ndarray) -> tuple[int, int]:
+    """Count how many labels would be doubtful if none were wrong and the scores were right.
+
+    Labels are drawn from the scores themselves, `DRAWS` times, and counted as in `find`. Returns the smallest and the
+    largest number; `scores` are as of `find`.
+    """
+    from cleanlab.filter import find_label_issues
+
+    random, ends = np.random.default_rng(0), scores.cumsum(axis=1)
+    counts = []
+    for _ in range(DRAWS):
+        drawn = (ends > random.random((len(scores), 1)) * ends[:, -1:]).argmax(axis=1)
+        present = np.unique(drawn)  # cleanlab needs an image of each label
+        numbers = np.searchsorted(present, drawn)
+        issues = find_label_issues(numbers, scores[:, present], n_jobs=1) if len(present) > 1 else numbers
+        counts.append(int(issues.sum()))
+    return min(counts), max(counts)
+
+
+def summary(found: pd.DataFrame) -> str:
+    """Say in a sentence or two how many labels are doubtful, and how many would be without any mistake.
+
+    `found` is what `find` returns.
+    """
+    count, (low, high) = int(found["issue"].sum()), found.attrs["by_chance"]
+    told = (
+        "That is more than chance gives: some labels are likely wrong, or the scores too sure."
+        if count > high
+        else "The number is no sign of wrong labels. Only the order says where to look first."
+    )
+    chance = f"without a single mistake it would be {low:,} to {high:,}"
+    return f"{count:,} of {len(found):,} labels are doubtful; {chance}. {told}"

@@ -1,0 +1,196 @@
+"""The settings of a training, checked when they are made, and the learning rate that follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..checks import is_number, is_whole, plain
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "step", "cosine", "one_cycle")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to train; each is an argument of `ImageClassifier.fit`.
+
+    Attributes
+    ----------
+    epochs
+        How often each training picture is seen.
+    batch_size
+        Pictures per step, of all processes together.
+    train_image_size
+        Side of the pictures in training, in pixels; None: the model's image_size, at which it predicts. Training at
+        three quarters of it takes half the time and often gives the better model: a network with average pooling gains
+        from seeing more detail than it was trained on (Touvron et al., Fixing the train-test resolution discrepancy,
+        2019).
+    learning_rate
+        The highest, or one for each epoch. AdamW wants rates about ten times smaller than SGD.
+    schedule
+        How a single rate goes on, step by step. ``"constant"``; ``"step"``: a tenth from half way on and a hundredth
+        in the last tenth, as in 2018; ``"cosine"``: down to 0 (Loshchilov and Hutter, SGDR, 2017); ``"one_cycle"``:
+        up during the first quarter, then down to 0 (Smith and Topin, Super-convergence, 2018).
+    optimizer
+        ``"sgd"`` with Nesterov momentum 0.9 (2018: SGD with momentum) or ``"adamw"`` (Loshchilov and Hutter,
+        Decoupled Weight Decay Regularization, 2019).
+    l2
+        Weight decay, 0 to below 1.
+    freeze_epochs
+        So many epochs at the beginning train the new last layer alone; as many as `epochs`: the body stays as it is.
+    frozen_stages
+        So many stages of the body, from the input (`ImageClassifier.summary` lists them), keep their weights and
+        batch statistics. They see edges and colours; not to train them saves much of the time.
+    body_rate
+        Factor of the learning rate for the body, 0 to 1: it is pretrained, the last layer is not.
+    label_smoothing
+        0 to below 1: share of each target that is spread over all labels (Szegedy et al., Rethinking the Inception
+        Architecture, 2016).
+    class_weight : "balanced" or None
+        Weigh each label in the loss by the inverse of its frequency.
+    sublabels
+        Train to tell apart the finer labels in the dataset's column ``sublabel``, where it has one (`from_csv` keeps
+        there what its label_map merges), and add up their scores: what makes a melanoma and what makes a basal cell
+        carcinoma is learnt better one by one (Ha, Liu and Liu, Identifying Melanoma Images using EfficientNet Ensemble,
+        2020). The model still answers with its labels, and `class_weight` and `sampling` go by these.
+    sampling : "shuffle" or "balanced"
+        Each picture once an epoch in random order, or drawn so that each label comes equally often.
+    accumulate
+        Compute each step in so many parts, one after the other, to need less memory; batch norms see the parts.
+    precision
+        ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed: 16 bits where they do no harm, by torch.autocast); ``"auto"`` times
+        a few steps of each on this machine and takes another than fp32 if it is clearly faster (`hardware.WORTH`).
+    compile
+        torch.compile the network: a minute or more at the start, for faster steps on a GPU. Needs a C++ compiler.
+    ema
+        Keep a moving average of the weights with this decay (0 to below 1) and take it as the result (Polyak and
+        Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992).
+    members
+        Train so many networks from the same start, each with random numbers of its own, and average their scores: in so
+        many times the time, of training and of prediction (Lakshminarayanan, Pritzel and Blundell, Simple and Scalable
+        Predictive Uncertainty Estimation using Deep Ensembles, 2017).
+    keep : "last" or "best"
+        Weights of the last epoch, or of that with the best validation figure: ROC AUC, or the loss where that is
+        not defined.
+    patience
+        Stop when that figure has not improved for so many epochs.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range; the message names it.
+    """
+
+    epochs: int = 15
+    batch_size: int = 32
+    train_image_size: int | None = None
+    learning_rate: float | Sequence[float] = 0.01
+    schedule: str = "constant"
+    optimizer: str = "sgd"
+    l2: float = 0.0005
+    freeze_epochs: int = 0
+    frozen_stages: int = 0
+    body_rate: float = 1.0
+    label_smoothing: float = 0.0
+    class_weight: str | None = None
+    sublabels: bool = False
+    sampling: str = "shuffle"
+    accumulate: int = 1
+    precision: str = "auto"
+    compile: bool = False
+    ema: float | None = None
+    members: int = 1
+    keep: str = "last"
+    patience: int | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            value = [*map(plain, value)] if isinstance(value, list) else plain(value)
+            object.__setattr__(self, name, value)
+
+        def check(names, is_right, meaning):
+            for name in names.split():
+                if not is_right(getattr(self, name)):
+                    raise ValueError(f"{name} is {meaning}, not {getattr(self, name)!r}")
+
+        def from_0_to_below_1(value):
+            return is_number(value, 0) and value < 1
+
+        def one_or_more(value):
+            return is_whole(value, 1)
+
+        check("epochs batch_size accumulate members", one_or_more, "a whole number of 1 or more")
+        check("freeze_epochs frozen_stages", lambda value: is_whole(value, 0), "a whole number of 0 or more")
+        check("freeze_epochs", lambda value: value <= self.epochs, f"at most epochs ({self.epochs})")
+        check("accumulate", lambda value: value <= self.batch_size, f"at most batch_size ({self.batch_size})")
+        check("l2", from_0_to_below_1, "a weight decay from 0 to below 1")
+        check("label_smoothing", from_0_to_below_1, "a share from 0 to below 1")
+        check("body_rate", lambda value: is_number(value, 0) and value <= 1, "a factor from 0 to 1")
+        for name, is_right, meaning in (
+            ("train_image_size", one_or_more, "None or a whole number of pixels"),
+            ("patience", one_or_more, "None or a whole number of 1 or more"),
+            ("ema", from_0_to_below_1, "None or a decay from 0 to below 1"),
+        ):
+            if getattr(self, name) is not None:
+                check(name, is_right, meaning)
+        for name, choices in (
+            ("schedule", SCHEDULES),
+            ("optimizer", OPTIMIZERS),
+            ("class_weight", ("balanced", None)),
+            ("sampling", ("shuffle", "balanced")),
+            ("precision", PRECISIONS),
+            ("compile", (False, True)),
+            ("sublabels", (False, True)),
+            ("keep", ("last", "best")),
+        ):
+            check(name, choices.__contains__, " or ".join(map(repr, choices)))
+        is_list = isinstance(self.learning_rate, Sequence) and not isinstance(self.learning_rate, str)
+        if is_list and len(self.learning_rate) != self.epochs:
+            raise ValueError(
+                f"learning_rate has {len(self.learning_rate)} values for {self.epochs} epochs; give a number or one "
+                "for each"
+            )
+        rates = self.learning_rate if is_list else [self.learning_rate]
+        positive = all(is_number(rate, 0) and rate > 0 for rate in rates)
+        check("learning_rate", lambda _: positive, "one or more positive numbers")
+        if is_list and self.schedule != "constant":
+            raise ValueError(
+                f"schedule {self.schedule!r} has no effect on a list of learning rates: give one of them"
+            )
+
+    @classmethod
+    def of(cls, defaults: dict, given: dict) -> Settings:
+        """Make settings from two dicts, the second of which has precedence; an unknown name raises TypeError."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(str(name).lower(), names, 1)
+                hint = f"; did you mean {near[0]}?" if near else "."
+                raise TypeError(f"unknown training setting {name!r}{hint} There are: {', '.join(names)}")
+        settings = {**defaults, **given}
+        rate: Any = settings.get("learning_rate")
+        rate = rate.tolist() if hasattr(rate, "tolist") else rate  # of an array or a tensor
+        if isinstance(rate, Iterable) and not isinstance(rate, str):
+            rate = [*rate]
+            if "schedule" not in given:  # a list says it all
+                settings.pop("schedule", None)
+        return cls(**settings | ({"learning_rate": rate} if "learning_rate" in settings else {}))
+
+    def rate(self, epoch: int, position: float) -> float:
+        """Return the learning rate at `position` (0 to 1) of the whole training, in epoch `epoch` (from 0)."""
+        if isinstance(self.learning_rate, Sequence):
+            return self.learning_rate[epoch]
+        return (
+            self.learning_rate
+            * {
+                "constant": 1.0,
+                "step": 1.0 if position < 0.5 else 0.1 if position < 0.9 else 0.01,
+                "cosine": (1 + math.cos(math.pi * position)) / 2,
+                "one_cycle": min(position / 0.25, (1 + math.cos(math.pi * (position - 0.25) / 0.75)) / 2),
+            }[self.schedule]
+        )

@@ -1,0 +1,5 @@
+"""Plots of images, data, trainings and evaluations, by matplotlib."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

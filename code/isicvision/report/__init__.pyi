@@ -1,0 +1,2 @@
+from . import cards as cards
+from . import record as record

@@ -1,0 +1,109 @@
+"""Words and figures for people: labels, counts, sizes, lists, and addresses without their secrets."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from numbers import Real
+
+
+def printable(name: object) -> str:
+    """Return a name fit to print, draw and store; bytes that are not UTF-8 are read as Windows-1252, which most are."""
+    text = str(name)
+    if text.isascii():
+        return text
+    text = re.sub(
+        "[\udc80-\udcff]", lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text
+    )
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_label(value: object) -> str | None:
+    """Return what a value means as a label, the one rule wherever labels enter: str, or None where there is none.
+
+    Text is stripped, and its letters are composed (NFC), since macOS takes names apart. Numbers and truth values are
+    written as Python does, whole numbers without ``.0``: 1, 1.0 and ``numpy.int64(1)`` are ``"1"``. None, NaN and
+    empty text are no label.
+
+    >>> as_label(1.0), as_label(" nv "), as_label(True), as_label(float("nan"))
+    ('1', 'nv', 'True', None)
+    """
+    if value is None or type(value).__name__ in (
+        "NAType",
+        "NaTType",
+    ):  # pandas' own, which need no import here
+        return None
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if value != value:
+            return None
+        value = int(float(value)) if float(value).is_integer() else value
+    return unicodedata.normalize("NFC", printable(value)).strip() or None
+
+
+def apart(name: str, labels: Iterable[str]) -> str:
+    """Return a name of our own that is none of the labels: `name`, in brackets if a label is called so.
+
+    >>> apart("all", ["benign", "malignant"]), apart("all", ["all", "none"])
+    ('all', '(all)')
+    """
+    taken = {*labels}
+    while name in taken:
+        name = f"({name})"
+    return name
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun, which is in the singular for 1 only, and thousands separators: str.
+
+    >>> counted(1, "image"), counted(7006, "image")
+    ('1 image', '7,006 images')
+    """
+    return f"{int(count):,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(reasons: Iterable[str]) -> str:
+    """Write out the first ten messages, each on a line of its own: str."""
+    reasons = [*reasons]
+    return "".join(f"\n  {reason}" for reason in reasons[:10] + ["…"] * (len(reasons) > 10))
+
+
+def file_size(count: int) -> str:
+    """Write a number of bytes in words, with three digits that count: str.
+
+    >>> file_size(1), file_size(34_200), file_size(13_300_000), file_size(2 * 10**9)
+    ('1 B', '34.2 kB', '13.3 MB', '2 GB')
+    """
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 999.5 * 1000 ** (power - 1):
+            return f"{count / 1000**power:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def secret(value: str | None, name: str) -> str | None:
+    """Return a key or token without the white space and line breaks around it, None if none is given.
+
+    Raises ValueError if it holds what no header of HTTP takes. The message names the `name`, such as ``"ISIC_TOKEN"``,
+    and shows no part of the secret.
+    """
+    if value is None or value == "":
+        return None
+    clean = value.strip("\ufeff\u200b \t\r\n\v\f") if isinstance(value, str) else ""
+    if re.fullmatch(r"[!-~]+", clean):
+        return clean
+    if not isinstance(value, str):
+        problem = f"is {type(value).__name__}, not text"
+    elif not clean:
+        problem = "holds only white space"
+    else:
+        problem = "holds a space, a line break or another character that no key has"
+    raise ValueError(f"{name} {problem}: copy it again (its value is not shown here)")
+
+
+def redacted(text: object) -> str:
+    """Write out a text, such as an address or an error that names one, without passwords and keys in addresses."""
+    # up to the last @, if the first ends a user's name with a password: that may hold a slash or an @
+    user = r"(?<=://)(?:[^/@\s]*@|[^/@\s:\[]*:(?!\d*(?:[/?#]|$))[^@\s]*@)(?:\S*@)?"
+    text = re.sub(user, "…@", str(text))
+    # of the archive's own parameters the value may be read
+    return re.sub(r"([?&](?!(?:query|limit|cursor|collections)=)[^=&\s]+=)[^&\s'\")]+", r"\1…", text)

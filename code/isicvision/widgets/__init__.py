@@ -1,0 +1,5 @@
+"""Widgets for notebooks: pages of images, a threshold, the tuning of a training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

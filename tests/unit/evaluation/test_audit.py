@@ -1,0 +1,312 @@
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from isicvision import ImageClassifier, ImageDataset, audit, plots
+from isicvision import images as pixels
+from isicvision.data import regions
+
+SIDE = 64
+
+
+class Pixels:
+    """A model of any make: a logistic regression on pixels."""
+
+    labels = ("benign", "malignant")
+    image_size = SIDE  # without it pictures are larger, and the tests slower
+
+    def __init__(self, dataset):
+        self.seen = []
+        self.regression = LogisticRegression(C=1e-3, max_iter=2000)
+        self.regression.fit(self.inputs(dataset), dataset.table["label"])
+
+    def inputs(self, dataset):
+        return np.stack([pixels.decode(path, 16).ravel() / 255 for path in dataset.paths])
+
+    def predict_proba(self, dataset):
+        self.seen.append(Path(dataset.paths[0]).parent)
+        return self.regression.predict_proba(self.inputs(dataset))
+
+
+def lesion_picture(random, malignant):
+    """Noisy skin with a brown disc, darker if malignant."""
+    picture = np.array([205, 160, 140]) + random.normal(0, 6, (SIDE, SIDE, 3)) + random.normal(0, 8)
+    place = tuple(int(each) for each in random.integers(27, 37, 2))
+    dark = 1 - 0.45 * malignant + random.normal(0, 0.1)
+    shown = np.clip(picture, 0, 255).round().astype(np.uint8)
+    return cv2.circle(
+        shown, place, int(random.integers(9, 14)), [int(max(20, dark * c)) for c in (120, 80, 70)], -1
+    )
+
+
+def drawn(folder, mark=None, count=64, seed=0, labels=("benign", "malignant")):
+    """A dataset of such pictures; `mark` is a label, of which every picture has a corner mark."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        label = labels[number % len(labels)]
+        picture = lesion_picture(random, label == "malignant")
+        if label == mark:
+            picture[3:11, -12:-4] = 90, 60, 200
+        path = folder / label / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    return ImageDataset.from_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory):
+    return drawn(tmp_path_factory.mktemp("tested"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    return drawn(tmp_path_factory.mktemp("clean"), seed=2)
+
+
+@pytest.fixture(scope="module")
+def clean_audit(clean, tested):
+    return audit.shortcuts(Pixels(clean), tested, borders=clean)
+
+
+def test_a_clean_model_is_not_flagged(clean_audit):
+    assert clean_audit.loc["unchanged", "roc_auc"] > 0.9
+    assert set(clean_audit["verdict"]) == {"", "not flagged"}, clean_audit["sentence"].tolist()
+    assert clean_audit.loc["lesion masked", "roc_auc_low"] < 0.6
+    assert (clean_audit["shift_low"] <= clean_audit["shift"]).all()
+    assert (clean_audit["moved"] <= clean_audit["moved_high"]).all()
+
+
+@pytest.mark.parametrize("label", ["benign", "malignant"])
+def test_a_planted_corner_mark_is_flagged(tmp_path, tested, label):
+    learnt = drawn(tmp_path, mark=label, seed=2)
+    found = audit.shortcuts(Pixels(learnt), tested, borders=learnt)
+    assert found.loc[audit.SWAPPED, "verdict"] == "flagged"
+    assert "towards malignant: the model has learnt from borders" in found.loc[audit.SWAPPED, "sentence"]
+
+
+def test_a_mark_in_the_pictures_to_test_on_is_flagged(tmp_path):
+    marked = drawn(tmp_path, mark="malignant", seed=2)
+    found = audit.shortcuts(Pixels(marked), marked)
+    assert found.loc["border only", "verdict"] == found.loc["lesion masked", "verdict"] == "flagged"
+    assert "something besides the lesion tells the label" in found.loc["border only", "sentence"]
+
+
+class Cornered:
+    """A model that knows the lesion, but goes by the blue of one corner first: labels and predict_proba, no more."""
+
+    labels = ("benign", "malignant")
+
+    def predict_proba(self, dataset):
+        pictures = np.stack([pixels.decode(path, SIDE) for path in dataset.paths]).astype(float)
+        corner = pictures[:, :8, -8:].mean(axis=(1, 2))
+        blue = corner[:, 2] - corner[:, 0]
+        dark = 180 - pictures[:, 24:40, 24:40].mean(axis=(1, 2, 3))
+        scores = 1 / (1 + np.exp(-(0.05 * dark + 0.1 * (blue + 65)) / 4))
+        return np.column_stack([1 - scores, scores])
+
+
+def test_marks_find_a_shortcut_that_is_in_no_picture(tested):
+    found = audit.shortcuts(Cornered(), tested)
+    assert found.loc["blue marks added", ["verdict", "moved"]].tolist() == [
+        "flagged",
+        pytest.approx(0.5, abs=0.1),
+    ]
+    assert "With blue marks added the average picture moves past" in found.loc["blue marks added", "sentence"]
+    assert (
+        found.loc["yellow marks added", "moved"] < 0 and found.loc[audit.SWAPPED, "verdict"] == "not flagged"
+    )
+
+
+class Ring:
+    """A model that sees nothing but how dark the outer ring is."""
+
+    labels, image_size = ("benign", "malignant"), SIDE
+
+    def scores(self, pictures):
+        line = np.linspace(-1, 1, SIDE)
+        ring = np.hypot(line[:, None], line) > 0.85
+        dark = 1 - pictures[:, ring].mean(axis=(1, 2)) / 255
+        return np.column_stack([1 - dark, dark])
+
+
+def test_a_model_that_sees_the_ring_only_is_flagged_however_little_it_finds(tmp_path, tested):
+    """Its ROC AUC is some 0.8, which is less than the lesion tells others."""
+    random = np.random.default_rng(0)
+    for path, label in zip(tested.paths, tested.table["label"], strict=True):
+        shade = random.normal(12 * (label == "malignant"), 10)
+        picture = np.clip(pixels.decode(path, SIDE).astype(float) - shade, 0, 255)
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / label / Path(path).name)
+    found = audit.shortcuts(Ring(), ImageDataset.from_folder(tmp_path))
+    assert 0.7 < found.loc["unchanged", "roc_auc"] < 0.9
+    hidden = found.loc[["lesion masked", "border only"]]
+    assert set(hidden["verdict"]) == {"flagged"} and (hidden["kept"] > 0.95).all()
+    assert "of what the ROC AUC lies above 0.5 is kept" in hidden["sentence"].iloc[0]
+    figure = plots.audit(found)
+    assert figure.axes[0].get_xlabel().startswith("kept")
+    plt.close("all")
+
+
+def test_what_is_kept_is_a_share_of_what_there_was(clean_audit):
+    excess = clean_audit["roc_auc"] - 0.5
+    assert clean_audit["kept"].to_numpy() == pytest.approx(excess / excess["unchanged"])
+    assert (clean_audit["kept_low"] <= clean_audit["kept"]).all()
+    assert clean_audit.loc["unchanged", ["kept_low", "kept_high"]].tolist() == [1, 1]
+
+
+def test_the_same_seed_gives_the_same_table(clean, tested, clean_audit):
+    assert audit.shortcuts(Pixels(clean), tested, borders=clean).equals(clean_audit)
+
+
+def test_the_temporary_pictures_are_removed_even_if_the_model_fails(clean, tested, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = Pixels(clean)
+    audit.shortcuts(model, tested)
+    assert len(set(model.seen)) == len(audit.CHANGES) + 3 and not [*tmp_path.iterdir()]
+
+    def fail(dataset):
+        assert Path(dataset.paths[0]).exists()
+        raise RuntimeError("no such network")
+
+    model.predict_proba = fail
+    with pytest.raises(RuntimeError, match="no such network"):
+        audit.shortcuts(model, tested)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_one_of_three_labels_is_audited_against_the_others(tmp_path):
+    dataset = drawn(tmp_path, labels=("bkl", "malignant", "nv"))
+
+    class Three(Pixels):
+        labels = ("bkl", "malignant", "nv")
+
+    found = audit.shortcuts(Three(dataset), dataset, positive="malignant")
+    assert found.loc["unchanged", "roc_auc"] > 0.8 and "towards malignant" in " ".join(found["sentence"])
+
+
+def test_labels_that_are_numbers_are_the_same_at_each_entry(tested):
+    class Numbered(Ring):
+        labels = (0, 1)
+
+    table = tested.table.assign(label=tested.table["label"].map({"benign": "0", "malignant": "1"}))
+    found = audit.shortcuts(Numbered(), dataclasses.replace(tested, table=table), positive=1)
+    assert found.equals(audit.shortcuts(Numbered(), dataclasses.replace(tested, table=table)))
+    assert "towards 1" in " ".join(found["sentence"])
+
+
+def test_few_lesions_are_too_few_to_say(clean, tested):
+    few = dataclasses.replace(tested, table=tested.table.assign(group=tested.table["group"].str[-5:-4]))
+    found = audit.shortcuts(Pixels(clean), few, borders=clean)
+    assert set(found["verdict"]) == {"", "too few to say"}
+
+
+def test_bad_input_is_refused(clean, tested):
+    model = Pixels(clean)
+
+    def part(rows):
+        return dataclasses.replace(tested, table=tested.table[rows].reset_index(drop=True))
+
+    is_benign = tested.table["label"] == "benign"
+    with pytest.raises(ValueError, match="dataset has pictures of benign only"):
+        audit.shortcuts(model, part(is_benign))
+    with pytest.raises(ValueError, match="borders has pictures of malignant only"):
+        audit.shortcuts(model, tested, borders=part(~is_benign))
+    with pytest.raises(ValueError, match="holds no pictures"):
+        audit.shortcuts(model, part(is_benign & ~is_benign))
+    with pytest.raises(ValueError, match="'nevus' is not one of"):
+        audit.shortcuts(model, tested, positive="nevus")
+    with pytest.raises(ValueError, match="augmented"):
+        audit.shortcuts(model, dataclasses.replace(tested, augmenters=("any",)))
+    unknown = tested.table.assign(label=tested.table["label"].replace("benign", "nevus"))
+    with pytest.raises(ValueError, match="does not know: nevus"):
+        audit.shortcuts(model, dataclasses.replace(tested, table=unknown))
+    with pytest.raises(ValueError, match="no change 'glitter'"):
+        audit.changed(np.zeros((1, 64, 64, 3), np.uint8), "glitter")
+
+
+def test_the_changes_change_what_they_say(tested):
+    picture = pixels.decode(tested.paths[0], SIDE)
+    lesion, corner = regions.lesion(picture), (0, 0)
+    shown = {name: audit.changed(picture[None], name)[0] for name in audit.CHANGES}
+    assert all(each.shape == picture.shape and each.dtype == np.uint8 for each in shown.values())
+    skin = np.median(picture[regions.skin(picture)], axis=0)
+    assert np.abs(shown["lesion masked"][lesion].astype(float) - skin).mean() < 15
+    assert (shown["lesion masked"][corner] == picture[corner]).all()
+    assert np.abs(shown["border only"][SIDE // 2, SIDE // 2] - skin).max() < 3
+    assert (shown["border masked"][SIDE // 2, SIDE // 2] == picture[SIDE // 2, SIDE // 2]).all()
+    assert np.abs(shown["border masked"][corner] - skin).max() < 3
+    assert shown["dark corners added"][corner].max() < 10
+    assert (shown["blue marks added"][-1, -1] == audit.INKS["blue"]).all()
+    assert (shown["ruler added"][:50] == picture[:50]).all() and (
+        shown["ruler added"][-1] != picture[-1]
+    ).any()
+    black = np.zeros((1, 64, 64, 3), np.uint8)
+    assert all(audit.changed(black, name).shape == black.shape for name in audit.CHANGES)
+
+
+def test_a_border_comes_without_the_colour_of_its_skin(tested):
+    pictures = np.stack([pixels.decode(path, SIDE) for path in tested.paths[:2]])
+    others = pictures[::-1].copy()
+    others[:, :8, :8] = 0
+    swapped = audit.with_borders(pictures, others)
+    assert (swapped[:, 32, 32] == pictures[:, 32, 32]).all() and swapped[:, :6, :6].mean() < 40
+    edges = [np.median(each[-4:], axis=(0, 1)) for each in (swapped[0], pictures[0])]
+    assert np.abs(edges[0] - edges[1]).max() < 8
+
+
+def test_an_image_classifier_is_audited_without_files(clean, tested, monkeypatch):
+    model = ImageClassifier(
+        "efficientnet_lite0", clean.labels, image_size=SIDE, classifier=LogisticRegression(max_iter=1000)
+    )
+    model.fit(clean)
+    monkeypatch.setattr(audit, "TemporaryDirectory", None)
+    some = tested.sample(24, balanced=True)
+    found = audit.shortcuts(model, some)
+    scores = model.predict_proba(some)[:, 1]
+    positive = (some.table["label"] == "malignant").to_numpy()
+    higher = scores[positive][:, None] > scores[~positive]
+    assert found.loc["unchanged", "roc_auc"] == pytest.approx(higher.mean(), abs=0.01)
+
+
+def test_plots_show_the_pictures_and_the_bounds(clean_audit, tested):
+    figure = plots.changed(tested.sample(2, balanced=True))
+    assert len(figure.axes) == 2 * (len(audit.CHANGES) + 2)
+    assert max(ax.get_subplotspec().colspan.stop for ax in figure.axes) == 7  # small ones show no mark
+    assert len(plots.changed(tested.sample(3, balanced=True), names=["border only"]).axes) == 6
+    figure = plots.audit(clean_audit)
+    assert "bound" in [text.get_text() for text in figure.legends[0].get_texts()]
+    names = [text.get_text() for ax in figure.axes for text in ax.get_yticklabels()]
+    assert names == [*clean_audit.index]
+    plt.close("all")
+
+
+@pytest.mark.real
+def test_of_twins_on_real_pictures_the_one_with_a_planted_mark_is_flagged(ham10000, tmp_path, monkeypatch):
+    """A mark in one corner of every benign training picture; features and a logistic regression."""
+    few = ("border only", "blue marks added", "yellow marks added")  # tests/bench/bench_audit.py has all
+    monkeypatch.setattr(audit, "CHANGES", {name: audit.CHANGES[name] for name in few})
+    train, tested = (
+        part.sample(count, balanced=True)
+        for part, count in zip(ham10000.split(0.5, 0.5), (240, 120), strict=True)
+    )
+    paths = train.table["path"].copy()
+    for number in np.flatnonzero(train.table["label"] == "benign"):
+        picture = pixels.decode(paths[number], 64, "bicubic").copy()
+        cv2.circle(picture, (8, 56), 5, (230, 120, 20), -1)
+        paths[number] = str(tmp_path / f"{number}.png")
+        Image.fromarray(picture).save(paths[number])
+    marked = dataclasses.replace(train, table=train.table.assign(path=paths))
+    verdicts = []
+    for learnt in (train, marked):
+        classifier = LogisticRegression(C=0.003, max_iter=1000)
+        model = ImageClassifier("efficientnet_lite0", train.labels, image_size=64, classifier=classifier)
+        model.fit(learnt)
+        verdicts.append(audit.shortcuts(model, tested, borders=learnt)["verdict"])
+    assert not (verdicts[0] == "flagged").any() and verdicts[1][audit.SWAPPED] == "flagged"

@@ -1,0 +1,602 @@
+import os
+import sys
+import time
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw
+from imgaug import augmenters as iaa
+
+from isicvision import (
+    Evaluation,
+    ImageClassifier,
+    ImageDataset,
+    augment_dataset,
+    augmentation,
+    plots,
+    widgets,
+)
+from isicvision.data.augmentation import Pipeline, dermoscopy
+from isicvision.model.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    plt.close("all")
+    yield
+    assert not plt.get_fignums()  # widgets leave no figure that a notebook would show once more
+    plt.close("all")
+
+
+@pytest.fixture
+def evaluation(dataset):
+    scores = np.linspace(0.02, 0.98, len(dataset))
+    scores[[2, 20]] = 0.7, 0.2  # two mistakes
+    return Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
+
+
+@pytest.fixture
+def three(dataset):
+    """An evaluation of three classes, of which one is absent."""
+    scores = np.tile([0.6, 0.3, 0.1], (24, 1))
+    scores[15:] = 0.2, 0.7, 0.1
+    classes = ["benign", "malignant", "wart"]
+    return Evaluation.from_scores(dataset.table["label"], scores, classes=classes, metadata=dataset.table)
+
+
+@pytest.fixture
+def ui(dataset, tmp_path):
+    return widgets.AnnotationUI(dataset, tmp_path / "decisions.csv", per_page=10)
+
+
+def titles(pages):
+    return [caption["title"] for caption in pages.grid.captions]
+
+
+def press(pages, key):
+    """Press a key as the browser reports it."""
+    pages.grid._handle_custom_msg({"key": key}, [])
+
+
+def test_keys_decide_about_the_selected_picture_and_go_on_to_the_next(dataset, ui):
+    press(ui, "2")
+    press(ui, "Enter")
+    press(ui, "x")
+    assert titles(ui)[:4] == ["malignant (was benign) ✓", "benign ✓", "(exclude) (was benign) ✓", "benign"]
+    assert ui.grid.selected == 3 and ui.grid.captions[2]["dim"]
+    assert len(ui.dataset) == 23 and ui.dataset.table.loc[0, "label"] == "malignant"
+    assert ui._count.value == "3 of 24 decided: 1 relabelled, 1 excluded" and ui._progress.value == 3
+
+
+def test_undo_goes_to_the_picture_wherever_it_is(ui):
+    ui.grid.selected = 4
+    press(ui, "2")
+    press(ui, "n")
+    press(ui, "u")
+    assert (ui.page, ui.grid.selected) == (0, 4) and titles(ui)[4] == "benign"
+    press(ui, "u")  # nothing left
+    assert ui.annotations.progress()["decided"] == 0
+
+
+def test_a_decision_that_cannot_be_written_is_said_so_and_nothing_goes_on(dataset, tmp_path):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv")
+    (tmp_path / "d.csv").mkdir()  # no file can be written there
+    press(ui, "2")
+    assert ui.grid.status.startswith("Not written: ") and "d.csv" in ui.grid.status
+    assert ui.grid.selected == 0 and titles(ui)[0] == "benign"
+    (tmp_path / "d.csv").rmdir()
+    press(ui, "2")
+    assert titles(ui)[0] == "malignant (was benign) ✓"
+
+
+def labelled(dataset, labels):
+    """The dataset with these labels in turn, as many pictures as there are labels at least."""
+    count = max(len(dataset), len(labels))
+    table = dataset.table.iloc[np.arange(count) % len(dataset)].reset_index(drop=True)
+    paths = [f"{path}?{n}" if n >= len(dataset) else path for n, path in enumerate(table["path"])]
+    return ImageDataset(table.assign(path=paths, label=[labels[n % len(labels)] for n in range(count)]))
+
+
+def test_every_label_has_a_button_and_the_first_ones_a_key_each(dataset, tmp_path):
+    names = [f"label {n:02d}" for n in range(40)]
+    ui = widgets.AnnotationUI(labelled(dataset, names), tmp_path / "d.csv", per_page=40)
+    buttons = {button.tooltip: button for button in ui.view.children[1].children[:40]}
+    assert [*buttons] == names and buttons["label 09"].description == "label 09 [0]"
+    keyed = [name for name in names if "[" in buttons[name].description]
+    keys = [buttons[name].description[-2] for name in keyed]
+    assert len({*keys}) == len(keys) == 31 and not {*keys} & {*"xuznp"}
+    for place, (name, key) in enumerate(zip(keyed[::-1], keys[::-1], strict=True)):
+        press(ui, key)
+        assert ui.annotations.label(ui.rows["path"][place]) == name
+    buttons["label 39"].click()
+    assert ui.annotations.label(ui.rows["path"][31]) == "label 39"
+
+
+def test_a_decision_on_the_last_picture_of_a_page_goes_on_to_the_next_page(dataset, tmp_path):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=12)
+    ui.grid.selected = 11
+    press(ui, "2")
+    assert (ui.page, ui.grid.selected) == (1, 0) and ui.grid.status == "p22: malignant. Page 2."
+    press(ui, "u")
+    assert (ui.page, ui.grid.selected) == (0, 11) and ui.grid.status == "Taken back. p22: benign."
+    ui.turn(1)
+    ui.grid.selected = 11
+    press(ui, "x")
+    assert (ui.page, ui.grid.selected) == (1, 11)
+    assert ui.grid.status == "p23: (exclude). This is the last picture shown."
+
+
+def test_undo_says_when_there_is_nothing_to_take_back_and_what_it_took_back_out_of_sight(
+    ui, dataset, tmp_path
+):
+    press(ui, "2")
+    again = widgets.AnnotationUI(dataset, tmp_path / "decisions.csv")
+    press(again, "u")
+    assert again.grid.status.startswith("Nothing to take back")
+    assert again.annotations.label(dataset.paths[0]) == "malignant"
+    ui.filter.value = "undecided"
+    press(ui, "u")
+    assert ui.grid.status == "Taken back. p00: benign. It is not among the pictures shown."
+
+
+@pytest.mark.parametrize("name", ["suspicious", "decided", "undecided", "relabelled", "all"])
+def test_a_label_called_as_a_filter_is_shown_alone_and_the_filter_has_another_name(dataset, tmp_path, name):
+    odd = labelled(dataset, ["benign", name])
+    found = pd.DataFrame({"path": odd.paths, "quality": np.linspace(0.1, 0.9, 24)})
+    found = found.assign(suggested="benign", issue=found["quality"] < 0.2)
+    ui = widgets.AnnotationUI(odd, tmp_path / "d.csv", suspicion=found)
+    assert ui.filter.options.count(name) == 1 and ui.filter.value in ("all", "(all)") and len(ui.rows) == 24
+    ui.filter.value = name
+    assert ui.rows["label"].tolist() == [name] * 12
+    press(ui, "Enter")
+    for own, count in {"suspicious": 2, "decided": 1, "undecided": 23}.items():
+        ui.filter.value = f"({own})" if own == name else own
+        assert len(ui.rows) == count, own
+    without = widgets.AnnotationUI(labelled(dataset, ["benign", "suspicious"]), tmp_path / "d2.csv")
+    without.filter.value = "suspicious"
+    assert len(without.rows) == 12
+
+
+def test_a_label_called_any_label_is_shown_alone_in_the_results(dataset):
+    odd = labelled(dataset, ["any label", "benign"])
+    evaluation = Evaluation.from_scores(
+        odd.table["label"], np.full(24, 0.9), classes=["benign", "any label"], metadata=odd.table
+    )
+    ui = widgets.ResultsUI(evaluation)
+    ui.filter.value = "all"
+    assert ui.label.value == "(any label)" and len(ui.rows) == 24
+    ui.label.value = "any label"
+    assert ui.rows["label"].tolist() == ["any label"] * 12
+    widgets.ConfusionMatrixUI(evaluation).show("benign", "any label")
+
+
+def test_labels_may_be_given_as_numbers(dataset, tmp_path):
+    numbers = labelled(dataset, ["0", "1"])
+    ui = widgets.AnnotationUI(numbers, tmp_path / "d.csv")
+    ui.decide(numbers.paths[0], 1)
+    assert titles(ui)[0] == "1 (was 0) ✓"
+    evaluation = Evaluation.from_scores(
+        numbers.table["label"], np.full(24, 0.9), classes=[0, 1], metadata=numbers.table
+    )
+    matrix = widgets.ConfusionMatrixUI(evaluation)
+    matrix.show(0, 1)
+    assert matrix.cell == ("0", "1") and "12 pictures: 0, predicted 1" in matrix._title.value
+
+
+ODD = ["<b>bold</b>", "$x^2$", "say \"a\" or 'b'", "😀", "Ä" * 300]
+
+
+def test_odd_labels_are_text_that_fits_in_every_widget(dataset, tmp_path):
+    odd = labelled(dataset, ODD)
+    scores = np.random.default_rng(0).dirichlet(np.ones(5), 24)
+    evaluation = Evaluation.from_scores(
+        odd.table["label"], scores, classes=odd.labels, metadata=odd.table, positive="$x^2$"
+    )
+    shown = [
+        widgets.AnnotationUI(odd, tmp_path / "d.csv"),
+        widgets.ResultsUI(evaluation),
+        widgets.ConfusionMatrixUI(evaluation),
+        widgets.PrecisionRecallUI(evaluation),
+    ]
+    for each in shown:
+        parts = [*everything(each.view)]
+        html = [part.value for part in parts if isinstance(part, widgets.ipywidgets.HTML)]
+        assert not any("<b>bold</b>" in text for text in html)
+        # these two are set as mathematics by JupyterLab
+        assert not any(isinstance(part, widgets.ipywidgets.Label) for part in parts)
+        assert not any("$" in part.description for part in parts if hasattr(part, "description_allow_html"))
+    for pages in shown[:2]:
+        captions = pages.grid.captions
+        assert max(len(caption["title"]) for caption in captions) < 120
+        assert any("Ä" * 300 in caption["spoken"] for caption in captions)
+    assert max(len(button.description) for button in shown[0].view.children[1].children[:5]) < 50
+
+
+def everything(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything(child)
+
+
+def test_what_a_screen_reader_says_of_a_picture(dataset, tmp_path, evaluation):
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv")
+    press(ui, "2")
+    spoken = [caption["spoken"] for caption in ui.grid.captions[:2]]
+    assert spoken == ["malignant (was benign), decided, p00", "benign, undecided, p02"]
+    wrong = widgets.ResultsUI(evaluation).grid.captions[0]["spoken"]
+    assert wrong == "malignant, seen as benign, score 0.80, p17"
+
+
+def test_buttons_do_what_keys_do(ui):
+    buttons = ui.view.children[1].children
+    names = [button.description for button in buttons[:-2]]
+    assert names == ["benign [1]", "malignant [2]", "right [Enter]", "exclude [x]", "undo [u]", "large [z]"]
+    buttons[1].click()
+    assert titles(ui)[0].startswith("malignant")
+    buttons[4].click()
+    assert titles(ui)[0] == "benign"
+
+
+def test_a_decision_survives_a_new_start(dataset, ui, tmp_path):
+    ui.decide(dataset.paths[1], widgets.EXCLUDE)
+    again = widgets.AnnotationUI(dataset, tmp_path / "decisions.csv")
+    assert again.grid.captions[1]["dim"] and len(again.dataset) == 23
+    with pytest.raises(ValueError, match="unknown label 'wart'"):
+        again.decide(dataset.paths[0], "wart")
+
+
+def test_a_picture_stays_where_it_is_until_the_filter_is_applied_anew(ui):
+    ui.filter.value = "undecided"
+    press(ui, "2")
+    assert len(ui.rows) == 24 and titles(ui)[0].endswith("✓")
+    ui.filter.value = "malignant"
+    assert len(ui.rows) == 13
+    for name, count in {"decided": 1, "undecided": 23, "relabelled": 1, widgets.EXCLUDE: 0}.items():
+        ui.filter.value = name
+        assert len(ui.rows) == count == len(ui.grid.captions) or name == "undecided"
+    press(ui, "2")  # no picture, no decision
+    press(ui, "z")
+
+
+def test_suspicious_labels_come_first_and_can_be_had_alone(dataset, tmp_path):
+    found = pd.DataFrame({"path": dataset.paths[::-1], "quality": np.linspace(0.1, 0.9, 24)})
+    found = found.assign(suggested="benign", issue=found["quality"] < 0.2)
+    ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", suspicion=found.sample(frac=1, random_state=0))
+    assert ui.shown["path"].tolist() == dataset.paths[::-1]
+    assert ui.grid.captions[0]["note"].endswith(", 10% for malignant")
+    ui.filter.value = "suspicious"
+    assert ui.rows["path"].tolist() == dataset.paths[:-4:-1]
+    press(ui, "Enter")
+    ui.refresh()
+    assert len(ui.rows) == 2
+
+
+def test_pages_turn_and_stop_at_both_ends(ui):
+    ui.turn(1)
+    assert ui._position.value == "11 to 20 of 24" and ui._credit.value == "Synthetic test picture"
+    press(ui, "n")
+    press(ui, "n")
+    assert ui._position.value == "21 to 24 of 24" and len(ui.grid.pictures) == 4
+    ui.turn(-9)
+    ui.filter.value = "malignant"
+    assert ui._position.value == "1 to 10 of 12"
+
+
+def test_the_selected_picture_can_be_seen_large(dataset, ui):
+    ui.grid.selected = 3
+    press(ui, "z")
+    assert (
+        ui.grid.large["picture"].startswith("data:image/jpeg") and dataset.paths[3] in ui.grid.large["text"]
+    )
+    ui.grid.selected = 4  # moving on closes it
+    assert ui.grid.large == {}
+    press(ui, "z")
+    press(ui, "z")
+    assert ui.grid.large == {}
+
+
+def test_a_broken_picture_is_grey_and_hinders_nothing(dataset, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    table = dataset.table.copy()
+    table.loc[0, "path"] = str(tmp_path / "broken.jpg")
+    ui = widgets.AnnotationUI(ImageDataset(table), tmp_path / "d.csv")
+    press(ui, "x")
+    assert len(ui.dataset) == 23
+    ui.grid.selected = 0
+    press(ui, "z")
+    assert "broken.jpg: not a picture" in ui.grid.large["text"]
+    assert ui._repr_mimebundle_()["image/jpeg"]
+
+
+def test_seven_thousand_pictures_open_at_once_and_are_read_page_by_page(folder, tmp_path, monkeypatch):
+    source = next(folder.glob("*/*.jpg"))
+    paths = [str(tmp_path / f"{number}.jpg") for number in range(7000)]
+    for path in paths[:72]:
+        os.link(source, path)
+    table = pd.DataFrame({"path": paths, "label": ["a", "b"] * 3500, "group": paths})
+    read = []
+    decode = widgets.pixels.decode
+    monkeypatch.setattr(
+        widgets.pixels, "decode", lambda path, *rest: (read.append(path), decode(path, *rest))[1]
+    )
+    ui = widgets.AnnotationUI(ImageDataset(table), tmp_path / "d.csv", per_page=24)
+    ui.turn(1)
+    deadline = time.monotonic() + 20
+    while len({*read}) < 72 and time.monotonic() < deadline:  # the page after is fetched ahead
+        time.sleep(0.01)
+    assert {*read} == {*paths[:72]}
+
+
+def test_results_show_the_wrong_ones_first_the_most_confident_before_the_others(evaluation):
+    ui = widgets.ResultsUI(evaluation)
+    assert titles(ui)[0] == "malignant, seen as benign" and len(ui.rows) == len(evaluation.errors())
+    assert ui.rows["confidence"].is_monotonic_decreasing
+    bars = ui.grid.captions[0]["bars"]
+    assert [bar["name"] for bar in bars] == ["benign", "malignant"]
+    assert sum(bar["value"] for bar in bars) == pytest.approx(1)
+    ui.filter.value = "right"
+    assert all(title.endswith("✓") for title in titles(ui)) and ui.rows["confidence"].is_monotonic_increasing
+    ui.label.value = "malignant"
+    assert set(titles(ui)) == {"malignant ✓"}
+    ui.filter.value, ui.label.value, ui.range.value = "all", "any label", (0.3, 0.5)
+    assert ui.rows["score_malignant"].between(0.3, 0.5).all() and len(ui.rows) > 2
+
+
+def test_what_is_just_over_a_low_threshold_is_no_confident_mistake(dataset):
+    scores = np.linspace(0, 0.15, len(dataset))
+    scores[:2] = 0.25, 0.9  # two benign ones over the threshold, of which one just so
+    evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table, threshold=0.2)
+    ui = widgets.ResultsUI(evaluation)
+    ui.label.value = "benign"
+    assert ui.rows["score_malignant"].tolist() == [0.9, 0.25] == ui.rows["confidence"].tolist()
+
+
+def test_saliency_is_laid_over_on_demand(dataset, evaluation):
+    model = ImageClassifier("efficientnet_lite0", dataset.labels, weights=None, image_size=64)
+    ui = widgets.ResultsUI(evaluation, model, per_page=3)
+    plain = ui.grid.pictures
+    ui.saliency.value = True
+    assert len(ui.grid.pictures) == len(plain) and ui.grid.pictures != plain
+    press(ui, "z")
+    assert ui.grid.large["picture"].startswith("data:image")
+    ui.saliency.value = False
+    assert ui.grid.pictures == plain
+    assert widgets.ResultsUI(evaluation).saliency.disabled
+
+
+@pytest.mark.parametrize("curve", ["roc", "precision_recall"])
+def test_a_click_on_a_curve_takes_the_threshold_of_the_nearest_point(evaluation, curve):
+    ui = widgets.PrecisionRecallUI(evaluation)
+    for x, y in ((0, 1), (0.4, 0.7), (1, 1)):
+        ui.click(curve, x, y)
+        now = ui.evaluation
+        points = getattr(evaluation, curve)()
+        points = points[np.isfinite(points["threshold"])].iloc[:, :2].to_numpy()
+        here = (
+            (1 - now.metric("specificity"), now.metric("recall"))
+            if curve == "roc"
+            else (now.metric("recall"), now.metric("precision"))
+        )
+        nearest = points[((points - (x, y)) ** 2).sum(axis=1).argmin()]
+        assert here == pytest.approx(tuple(nearest))
+
+
+def test_the_pictures_that_change_sides_are_shown(evaluation):
+    ui = widgets.PrecisionRecallUI(evaluation.at(0.5))
+    assert len(ui.changed.rows) == 0 and "0 of 24 pictures change sides" in ui._figures.value
+    ui.threshold.value = 0.8
+    scores = evaluation.table["score_malignant"]
+    expected = evaluation.table["path"][scores.between(0.5, 0.8)]
+    assert sorted(ui.changed.rows["path"]) == sorted(expected)
+    assert "recall" in ui._figures.value and ui.evaluation.threshold == 0.8
+    assert ui._marks[0].get_data()[1][0] == ui.evaluation.metric("recall")
+
+
+def test_other_plots_are_shown_as_before(evaluation, monkeypatch):
+    before = plt.get_backend()
+    monkeypatch.delitem(sys.modules, "ipympl", raising=False)  # whose import changes that
+    widgets.PrecisionRecallUI(evaluation)
+    assert plt.get_backend() == before
+
+
+def test_a_click_in_the_figure_reaches_the_threshold(evaluation):
+    ui = widgets.PrecisionRecallUI(evaluation)
+    before = ui.threshold.value
+    ui._canvases[0].draw()
+    x, y = ui._axes[0].transData.transform((0.9, 0.9))
+    message = {"type": "button_press", "x": x, "y": ui._canvases[0].figure.bbox.height - y, "button": 0}
+    ui._canvases[0]._handle_message(None, message | {"guiEvent": {}, "modifiers": [], "buttons": 1}, [])
+    assert ui.threshold.value < before
+
+
+def test_more_classes_have_their_positive_one_against_the_others(three):
+    ui = widgets.PrecisionRecallUI(replace(three, positive="malignant"))
+    assert ui.evaluation.classes == ["(all others)", "malignant"]
+    ui.click("roc", 0, 0)
+
+
+def test_with_more_than_two_labels_the_threshold_is_said_to_be_of_no_use(three, evaluation):
+    note = widgets.PrecisionRecallUI(replace(three, positive="malignant")).view.children[0].value
+    assert "<b>malignant</b> against all other labels" in note and "with 3 labels" in note
+    assert "uses no threshold" in note and not widgets.PrecisionRecallUI(evaluation).view.children[0].value
+
+
+def test_counts_of_one_are_in_the_singular(dataset):
+    scores = np.where(dataset.table["label"] == "malignant", 0.9, 0.1)
+    scores[0] = 0.8
+    evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
+    assert (
+        "<b>1 picture: benign, predicted malignant</b>" in widgets.ConfusionMatrixUI(evaluation)._title.value
+    )
+    ui = widgets.PrecisionRecallUI(evaluation)
+    ui.threshold.value = 0.85
+    assert "1 of 24 pictures changes sides on the way" in ui._figures.value
+
+
+def test_a_cell_of_the_confusion_matrix_shows_its_pictures(evaluation):
+    ui = widgets.ConfusionMatrixUI(evaluation)
+    counts = evaluation.confusion_matrix()
+    assert ui.cell[0] != ui.cell[1]  # the commonest mistake comes first
+    for (true, predicted), button in ui.buttons.items():
+        button.click()
+        assert ui.cell == (true, predicted) and len(ui.pictures.rows) == counts.loc[true, predicted]
+        assert button.description.startswith(f"{counts.loc[true, predicted]} (") and button.layout.border_top
+    with pytest.raises(ValueError, match="no cell 'wart', 'benign'"):
+        ui.show("wart", "benign")
+
+
+def test_a_class_without_pictures_has_empty_cells(three):
+    ui = widgets.ConfusionMatrixUI(three)
+    ui.show("wart", "malignant")
+    assert ui.pictures.rows.empty and ui.buttons["wart", "wart"].description == "0 (0%)"
+
+
+def test_sliders_change_the_augmentation_and_its_line_of_code(dataset):
+    ui = widgets.AugmentationUI(dataset)
+    assert ui.parameters == {} and "dermoscopy()" in ui._code.value
+    before = ui._image.value
+    ui.sliders["hair"].value, ui.sliders["scale"].value = 1, (0.5, 0.6)
+    assert ui.parameters == {"hair": 1, "scale": (0.5, 0.6)} and ui._image.value != before
+    assert "dermoscopy(scale=(0.5, 0.6), hair=1.0)" in ui._code.value
+    picture = np.full((4, 32, 32, 3), 200, np.uint8)
+    expected = Pipeline(dermoscopy(hair=1, scale=(0.5, 0.6)), 0)(picture, range(4))
+    assert (Pipeline(ui.augmenter, 0)(picture, range(4)) == expected).all()
+
+
+def test_an_augmentation_of_ones_own_gets_sliders_too(dataset):
+    def mirrored(share=0.5, turn=(0, 1)):
+        return iaa.Sequential([iaa.Fliplr(share), iaa.Rotate(turn)])
+
+    ui = widgets.AugmentationUI(dataset, mirrored, pictures=1, views=2)
+    assert [*ui.sliders] == ["share", "turn"]
+    with pytest.raises(TypeError, match="parameter 'name' has the default 'x'"):
+        widgets.AugmentationUI(dataset, lambda name="x": None)
+
+
+def test_parameters_begin_at_the_preset_and_become_code_that_runs(dataset):
+    ui = widgets.ParamsUI("fast")
+    model = ImageClassifier.from_preset("fast", dataset.labels, weights=None)
+    assert Settings(**ui.training) == Settings(**model._defaults)
+    assert ui.model["image_size"] == model.image_size and ui.model["views"] == model.views
+    ui.controls["epochs"].value = 2
+    ui.controls["dropout"].value = 0.4
+    ui.controls["learning_rate"].value = 0.01
+    assert ui.training["epochs"] == 2 and ui.training["learning_rate"] == pytest.approx(0.01)
+    before = ui._image.value
+    ui.controls["schedule"].value = "cosine"
+    assert ui._image.value != before
+    made = []
+    names = {"dataset": dataset, "train": dataset, "ImageClassifier": lambda *a, **k: Recorder(a, k, made)}
+    names |= {"augment_dataset": augment_dataset, "augmentation": augmentation}
+    code = ui.code
+    exec(code, names)
+    (positional, named), (trained, settings) = made
+    assert positional == ("efficientnet_lite0", dataset.labels) and named["dropout"] == 0.4
+    assert len(trained[0].augmenters) == 1 and Settings(**settings) == Settings(**ui.training)
+
+
+class Recorder:
+    def __init__(self, positional, named, calls):
+        self.calls = calls
+        calls.append((positional, named))
+
+    def fit(self, *positional, **named):
+        self.calls.append((positional, named))
+
+
+def test_settings_that_do_not_go_together_are_said_so_and_the_next_change_draws_again():
+    ui = widgets.ParamsUI()
+    ui.controls["epochs"].value = 3
+    ui.controls["freeze_epochs"].value = 5
+    assert "freeze_epochs is at most epochs (3), not 5" in ui._code.value
+    assert ui._repr_mimebundle_()["image/jpeg"]  # the cell can be run again
+    ui.controls["freeze_epochs"].value = 1
+    assert "freeze_epochs=1" in ui._code.value
+
+
+def test_no_class_weight_is_shown_as_a_choice_and_rates_are_written_short():
+    ui = widgets.ParamsUI("fast")
+    weight = ui.controls["class_weight"]
+    assert weight.label == "None" and ui.training["class_weight"] is None
+    weight.label = "balanced"
+    assert ui.training["class_weight"] == "balanced"
+    weight.label = "None"
+    ui.controls["l2"].value = 0.010000000000000021  # as the slider sends it
+    assert weight.label == "None" and "l2=0.01, " in ui.code and "class_weight=None" in ui.code
+
+
+def test_every_widget_carries_a_picture_for_pages_without_a_kernel(dataset, evaluation, ui):
+    shown = [
+        ui,
+        widgets.ResultsUI(evaluation),
+        widgets.PrecisionRecallUI(evaluation),
+        widgets.ConfusionMatrixUI(evaluation),
+        widgets.AugmentationUI(dataset),
+        widgets.ParamsUI(),
+    ]
+    for each in shown:
+        bundle = each._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in bundle and len(bundle["image/jpeg"]) > 1000
+
+
+def test_the_picture_of_the_curves_has_its_whole_legend_with_the_chosen_threshold(evaluation):
+    figure = widgets.PrecisionRecallUI(evaluation)._figure()
+    figure.canvas.draw()
+    for ax in figure.axes:
+        texts = ax.get_legend().get_texts()
+        assert texts[3].get_text() == "at the slider's threshold"
+        boxes = [text.get_window_extent() for text in (ax.title, *texts)]
+        assert min(box.y0 for box in boxes) >= 0 and max(box.y1 for box in boxes) <= figure.bbox.height
+        assert max(box.x1 for box in boxes) <= figure.bbox.width
+    plots.plt.close(figure)
+
+
+def test_labels_are_shown_as_text_not_as_html(tmp_path):
+    paths = [str(draw(tmp_path / f"{n}.jpg", (90, 90, 90), n)) for n in range(4)]
+    classes = ["<b>x</b>", "y"]
+    evaluation = Evaluation.from_scores(
+        classes * 2, [0.1, 0.9, 0.8, 0.2], classes=classes, metadata=pd.DataFrame({"path": paths})
+    )
+    assert "<b>x</b>" not in widgets.ConfusionMatrixUI(evaluation)._title.value.replace("<b>2", "")
+    assert "<b>x</b>" not in widgets.PrecisionRecallUI(evaluation)._figures.value
+
+
+def test_credit_stands_below_the_page(ui):
+    assert plots.credit(ui.shown) == ui._credit.value
+
+
+@pytest.mark.parametrize("scores", [np.full(24, 0.5), np.zeros(24), np.ones(24)])
+def test_scores_that_are_all_the_same_are_shown(dataset, scores):
+    evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
+    ui = widgets.PrecisionRecallUI(evaluation)
+    ui.click("roc", 0, 1)
+    ui.click("precision_recall", 0, 1)
+    assert "undefined" in ui._figures.value
+    widgets.ConfusionMatrixUI(evaluation)
+    assert widgets.ResultsUI(evaluation)._repr_mimebundle_()["image/jpeg"]
+
+
+def test_a_single_picture_and_a_single_label_are_shown_but_have_no_curve(dataset):
+    one = dataset.table.head(1)
+    evaluation = Evaluation.from_scores(one["label"], [0.3], metadata=one)
+    assert len(widgets.ResultsUI(evaluation).rows) == 0  # none is wrong
+    assert widgets.ConfusionMatrixUI(evaluation).buttons["benign", "benign"].description == "1 (100%)"
+    with pytest.raises(ValueError, match="with and without the label 'malignant'"):
+        widgets.PrecisionRecallUI(evaluation)
+
+
+@pytest.mark.parametrize("per_page", [0, -1, 1.5, float("nan")])
+def test_a_page_has_a_whole_number_of_pictures(dataset, tmp_path, per_page):
+    with pytest.raises(ValueError, match="per_page is a whole number of 1 or more, not"):
+        widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=per_page)
+
+
+def test_an_empty_page_shows_nothing_and_has_a_picture_all_the_same(dataset, tmp_path):
+    ui = widgets.AnnotationUI(ImageDataset(dataset.table.head(0)), tmp_path / "d.csv")
+    press(ui, "n")
+    press(ui, "x")
+    press(ui, "u")
+    assert ui._position.value == "0 to 0 of 0" and ui._repr_mimebundle_()["image/jpeg"]
