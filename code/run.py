@@ -152,7 +152,7 @@ def run_one(path, given, outputs, pages, in_place):
 
 def check_positive(given, outputs):
     """Exit if the images that the first notebook found have no label POSITIVE: trainings come later."""
-    table = outputs / "pictures.csv"
+    table = outputs / "images.csv"
     if given.get("POSITIVE") is not None and table.exists():
         try:
             parameters.positive(given["POSITIVE"], isicvision.ImageDataset.load(table).labels)
@@ -163,7 +163,7 @@ def check_positive(given, outputs):
 def tidy(notebook):
     """Take out what means nothing once the kernel is gone: notes of the run, finished bars, live widgets.
 
-    A widget leaves the picture that it carries for such pages.
+    A widget leaves the image that it carries for such pages.
     """
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:

@@ -1,11 +1,11 @@
-"""Draw the synthetic sample: dermoscopy-like pictures of invented lesions, with an ISIC-like metadata.csv.
+"""Draw the synthetic sample: dermoscopy-like images of invented lesions, with an ISIC-like metadata.csv.
 
 Nothing here is a patient or a photograph. Each lesion gets a hidden score, drawn from one of two overlapping
 normal distributions (benign, malignant), and everything that is drawn depends on the class only through that
-score: so a model can learn something from the pictures, and none can be perfect. Skin, hair, rulers, bubbles
+score: so a model can learn something from the images, and none can be perfect. Skin, hair, rulers, bubbles
 and dark corners are drawn without looking at the score.
 
-Colours come from a simple picture of skin as a filter: light is dimmed by melanin (brown, then black) and by
+Colors come from a simple image of skin as a filter: light is dimmed by melanin (brown, then black) and by
 blood (red), channel by channel, as in Beer and Lambert's law; this mixes hues far better than painting does.
 """
 
@@ -147,8 +147,8 @@ def strokes(shape, paths, widths):
     for path, width in zip(paths, widths, strict=True):
         for k, (start, end) in enumerate(zip(path[:-1] * 2, path[1:] * 2, strict=True)):
             w = 2 * width * (1 - (k / len(path)) ** 2) ** 0.5 * min(0.4 + 6 * k / len(path), 1.0)
-            grey = int(255 * min(w, 1.0))  # thinner than a pixel: fainter instead
-            pen.line([*start, *end], fill=grey, width=max(round(w), 1))
+            gray = int(255 * min(w, 1.0))  # thinner than a pixel: fainter instead
+            pen.line([*start, *end], fill=gray, width=max(round(w), 1))
     small = canvas.resize(shape[::-1], Image.Resampling.BOX)
     return np.asarray(small, dtype=float) / 255
 
@@ -236,8 +236,8 @@ def draw_lesion(rng, lesion):
     blood = lesion.redness * (0.8 + 0.4 * noise(rng, shape, 120, 3)) + 0.12 * rim
     add_vessels(rng, blood, mask, lesion.redness)
     if lesion.regression:
-        centre = inner * (2.4 if lesion.look == "pink" else 0.8)
-        white = lesion.regression * expit(2.8 * (noise(rng, shape, 150, 5) + centre - 1.4)) * mask
+        center = inner * (2.4 if lesion.look == "pink" else 0.8)
+        white = lesion.regression * expit(2.8 * (noise(rng, shape, 150, 5) + center - 1.4)) * mask
         melanin *= 1 - 0.85 * white
         marks(rng, melanin, white, 60, (1, 2), (0.2, 0.5))  # what is left of the pigment: peppery dots
     veil = 0.22 * expit(2 * noise(rng, shape, 150, 4) - 1) * mask  # a trace in all, so that browns vary
@@ -281,13 +281,13 @@ def skin_maps(rng, skin_type, px_per_mm):
     return np.maximum(melanin, 0.0), np.maximum(blood, 0.0), relief
 
 
-def blend(rgb, colour, alpha):
-    """Lay `colour` over the picture with opacity `alpha`."""
-    return rgb + (np.asarray(colour) - rgb) * np.clip(alpha, 0, 1)[..., None]
+def blend(rgb, color, alpha):
+    """Lay `color` over the image with opacity `alpha`."""
+    return rgb + (np.asarray(color) - rgb) * np.clip(alpha, 0, 1)[..., None]
 
 
 def add_hair(rng, rgb):
-    """Lay dark or light hairs over the picture, roughly combed one way, each with a faint shadow."""
+    """Lay dark or light hairs over the image, roughly combed one way, each with a faint shadow."""
     n = int(rng.choice([rng.integers(1, 6), rng.integers(6, 18), rng.integers(18, 35)], p=[0.5, 0.35, 0.15]))
     comb, spread = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.0)
     starts = (rng.random((n, 2)) * 1.2 - 0.1) * WORK[::-1]
@@ -296,19 +296,19 @@ def add_hair(rng, rgb):
     widths = rng.uniform(1.2, 3.8) * rng.uniform(0.6, 1.2, n)
     hair = gaussian_filter(strokes(WORK, paths, widths), 0.6)
     dark = rng.random() < 0.75
-    colour = np.array([0.16, 0.11, 0.08]) * rng.uniform(0.5, 1.8) if dark else np.array([0.92, 0.88, 0.80])
+    color = np.array([0.16, 0.11, 0.08]) * rng.uniform(0.5, 1.8) if dark else np.array([0.92, 0.88, 0.80])
     shadow = gaussian_filter(np.roll(hair, (3, 2), (0, 1)), 2.5)
-    return blend(rgb * (1 - 0.25 * shadow[..., None]), colour, hair * (0.88 if dark else 0.6))
+    return blend(rgb * (1 - 0.25 * shadow[..., None]), color, hair * (0.88 if dark else 0.6))
 
 
 def add_bubbles(rng, rgb):
     """Add bubbles in the gel: bright rim, dark inner ring and a highlight towards the lamp."""
-    centre = rng.random(2) * WORK
+    center = rng.random(2) * WORK
     y, x = np.mgrid[: WORK[0], : WORK[1]]
     lamp = rng.uniform(0, 2 * np.pi)
     bright, dim = np.zeros(WORK), np.zeros(WORK)
     for _ in range(int(rng.integers(3, 16))):
-        row, col = centre + rng.normal(0, 90, 2)
+        row, col = center + rng.normal(0, 90, 2)
         radius = float(np.exp(rng.normal(2.4, 0.5)))
         d = np.hypot(y - row, x - col)
         towards = np.cos(np.arctan2(y - row, x - col) - lamp)
@@ -320,7 +320,7 @@ def add_bubbles(rng, rgb):
 
 
 def add_ruler(rng, rgb, px_per_mm):
-    """Print a millimetre scale along one edge, as on a dermoscope's glass plate."""
+    """Print a millimeter scale along one edge, as on a dermoscope's glass plate."""
     canvas = Image.new("L", (WORK[1] * 2, WORK[1] * 2))
     pen = ImageDraw.Draw(canvas)
     step, margin = 2 * px_per_mm, rng.uniform(10, 60)
@@ -340,8 +340,8 @@ def add_ruler(rng, rgb, px_per_mm):
 def vignette(rng, strength):
     """Return the field's brightness: a gentle fall-off, or a dark tube around a bright disc."""
     y, x = np.mgrid[: WORK[0], : WORK[1]]
-    centre = np.array(WORK) / 2 + rng.normal(0, 14, 2)
-    d = np.hypot(y - centre[0], x - centre[1]) / (WORK[1] / 2)
+    center = np.array(WORK) / 2 + rng.normal(0, 14, 2)
+    d = np.hypot(y - center[0], x - center[1]) / (WORK[1] / 2)
     if strength == "none":
         return 1 - rng.uniform(0.02, 0.14) * d**2
     radius = rng.uniform(1.02, 1.2) if strength == "corners" else rng.uniform(0.78, 0.95)
@@ -350,7 +350,7 @@ def vignette(rng, strength):
 
 
 def draw_view(rng, maps, skin_type):
-    """Draw one picture of a lesion, with its own framing, light and artefacts."""
+    """Draw one image of a lesion, with its own framing, light and artifacts."""
     px_per_mm = WORK[1] / rng.uniform(13.5, 20.0)
     melanin, blood, white, veil, keratin = place(maps, rng, px_per_mm)
     skin_melanin, skin_blood, relief = skin_maps(rng, skin_type, px_per_mm)
@@ -377,18 +377,18 @@ def draw_view(rng, maps, skin_type):
     rgb = rgb * field[..., None] * cast * rng.uniform(0.96, 1.1)
 
     rgb = gaussian_filter(rgb, (*[rng.choice([0.5, 0.8, 1.4], p=[0.5, 0.35, 0.15])] * 2, 0))
-    picture = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
-    small = np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), dtype=float)
-    small += rng.normal(0, rng.uniform(0.8, 2.5), small.shape)  # coloured sensor noise, then grey
+    image = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+    small = np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), dtype=float)
+    small += rng.normal(0, rng.uniform(0.8, 2.5), small.shape)  # colored sensor noise, then gray
     small += rng.normal(0, 1.2, small.shape[:2])[..., None]
     return Image.fromarray(np.clip(small, 0, 255).astype(np.uint8))
 
 
-def to_jpeg(picture):
+def to_jpeg(image):
     """Encode at the best quality that keeps the file small."""
     for quality in range(88, 30, -4):
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality, optimize=True)
+        image.save(buffer, "JPEG", quality=quality, optimize=True)
         if buffer.tell() <= MAX_BYTES:
             break
     return buffer.getvalue()
@@ -431,11 +431,11 @@ def invent_patient(rng, number, label):
 
 
 def describe(rng, label, look, lesion_number, patient):
-    """Return the metadata that a lesion's pictures share."""
+    """Return the metadata that a lesion's images share."""
     diagnosis_2, diagnosis_3 = rng.choice(DIAGNOSES[look, label])
     expert = label == "Benign" and rng.random() < 0.4
     return patient | {
-        "attribution": "Synthetic picture drawn by sample_data/make_sample.py; no real patient",
+        "attribution": "Synthetic image drawn by sample_data/make_sample.py; no real patient",
         "copyright_license": "CC-0",
         "anatom_site_1": rng.choice(SITES, p=[0.16, 0.44, 0.17, 0.23]),
         "diagnosis_1": label,
@@ -453,7 +453,7 @@ def make_sample(out, seed):
     """Draw the whole sample into the folder `out`."""
     plan_seed, *lesion_seeds = np.random.SeedSequence(seed).spawn(1 + N_LESIONS)
     rng = np.random.default_rng(plan_seed)
-    numbers = {k: rng.choice(100_000, 4 * N_LESIONS, replace=False) for k in ("picture", "lesion", "patient")}
+    numbers = {k: rng.choice(100_000, 4 * N_LESIONS, replace=False) for k in ("image", "lesion", "patient")}
     rows, jobs, patients = [], [], []
     for i, (label, score, look) in enumerate(invent_lesions(rng)):
         if i < N_LESIONS - N_SHARED:
@@ -462,17 +462,17 @@ def make_sample(out, seed):
         views = int(rng.choice([1, 2, 3, 4], p=[0.35, 0.37, 0.2, 0.08]))
         jobs.append((lesion_seeds[i], score, look, patient["fitzpatrick_skin_type"], views))
         shared = describe(rng, label, look, numbers["lesion"][i], patient)
-        ids = numbers["picture"][len(rows) : len(rows) + views]
+        ids = numbers["image"][len(rows) : len(rows) + views]
         rows += [{"isic_id": f"ISIC_99{number:05d}"} | shared for number in ids]
 
-    images = out / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    for old in images.glob("ISIC_99*.jpg"):
+    folder = out / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("ISIC_99*.jpg"):
         old.unlink()
     with Pool() as pool:  # the seeds, not the order of work, decide what is drawn
-        pictures = [jpeg for lesion in pool.imap(draw_all_views, jobs) for jpeg in lesion]
-    for row, jpeg in zip(rows, pictures, strict=True):
-        (images / f"{row['isic_id']}.jpg").write_bytes(jpeg)
+        images = [jpeg for lesion in pool.imap(draw_all_views, jobs) for jpeg in lesion]
+    for row, jpeg in zip(rows, images, strict=True):
+        (folder / f"{row['isic_id']}.jpg").write_bytes(jpeg)
     with (out / "metadata.csv").open("w", newline="") as file:
         fields = ["isic_id", *sorted(rows[0].keys() - {"isic_id"})]
         writer = csv.DictWriter(file, fields, lineterminator="\n")
@@ -481,7 +481,7 @@ def make_sample(out, seed):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draw the synthetic sample of dermoscopy-like pictures.")
+    parser = argparse.ArgumentParser(description="Draw the synthetic sample of dermoscopy-like images.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
     parser.add_argument("--seed", type=int, default=99, help="the same seed draws the same files")
     arguments = parser.parse_args()

@@ -21,7 +21,7 @@ REAL = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keep the tests' decoded pictures out of the user's cache; notebooks and jobs they start inherit it."""
+    """Keep the tests' decoded images out of the user's cache; notebooks and jobs they start inherit it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISICVISION_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -29,15 +29,15 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture
 def real_data():
-    """The folder of real dermoscopic pictures that development machines have beside the repository."""
+    """The folder of real dermoscopic images that development machines have beside the repository."""
     if not REAL.is_dir():
-        pytest.skip(f"no real pictures: {REAL} is not there")
+        pytest.skip(f"no real images: {REAL} is not there")
     return REAL
 
 
 @pytest.fixture
 def ham10000(real_data):
-    """The 7,006 real pictures with two labels, as the notebooks read them."""
+    """The 7,006 real images with two labels, as the notebooks read them."""
     p = yaml.safe_load((ROOT / "code" / "parameters" / "ham10000.yaml").read_text(encoding="utf-8"))
     folder = real_data / "ham10000_200x150"
     return ImageDataset.from_csv(
@@ -62,24 +62,24 @@ def environment_with(requirements, folder):
     return python
 
 
-def draw(path, colour, seed, size=(96, 80)):
-    """Write a small noisy picture of one colour."""
+def draw(path, color, seed, size=(96, 80)):
+    """Write a small noisy image of one color."""
     noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+    Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path)
     return path
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A folder per label: 12 reddish benign and 12 bluish malignant pictures, two of each lesion."""
-    root = tmp_path_factory.mktemp("pictures")
+    """A folder per label: 12 reddish benign and 12 bluish malignant images, two of each lesion."""
+    root = tmp_path_factory.mktemp("images")
     rows = ["isic_id,lesion_id,sex,attribution"]
     for number in range(24):
-        label, colour = (("benign", (170, 120, 100)), ("malignant", (100, 120, 170)))[number % 2]
-        draw(root / label / f"p{number:02d}.jpg", colour, number)
+        label, color = (("benign", (170, 120, 100)), ("malignant", (100, 120, 170)))[number % 2]
+        draw(root / label / f"p{number:02d}.jpg", color, number)
         rows.append(
-            f"p{number:02d},L{number % 2}{number // 4},{'male' if number % 3 else ''},Synthetic test picture"
+            f"p{number:02d},L{number % 2}{number // 4},{'male' if number % 3 else ''},Synthetic test image"
         )
     (root / "metadata.csv").write_text("\n".join(rows))
     return root
@@ -92,8 +92,8 @@ def dataset(folder):
 
 @pytest.fixture(scope="session")
 def archive_folder(tmp_path_factory):
-    """260 small synthetic pictures with metadata, three pages of an archive."""
-    return make_archive(tmp_path_factory.mktemp("archive") / "pictures", 260, kilobytes=(1, 4))
+    """260 small synthetic images with metadata, three pages of an archive."""
+    return make_archive(tmp_path_factory.mktemp("archive") / "images", 260, kilobytes=(1, 4))
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +104,7 @@ def _double(archive_folder):
 
 @pytest.fixture
 def double(_double):
-    """A loopback double of the ISIC Archive with the pictures of archive_folder, as new: see double.Double."""
+    """A loopback double of the ISIC Archive with the images of archive_folder, as new: see double.Double."""
     _double.reset()
     yield _double
     _double.reset()

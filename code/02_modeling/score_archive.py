@@ -1,18 +1,18 @@
-"""Scores, or features, of a whole archive of pictures as Parquet files, by several workers of Ray Data.
+"""Scores, or features, of a whole archive of images as Parquet files, by several workers of Ray Data.
 
     python code/02_modeling/score_archive.py --workers 2
     python code/02_modeling/score_archive.py --workers 2 --features --to outputs/features
 
-It reads outputs/model and the paths in outputs/dataset.csv, and writes outputs/scores: one row a picture with its path,
-a column a label (or `features`), and `error`, which says why a picture could not be read. `pandas.read_parquet` reads
-the folder as one table; the rows are in no particular order. Memory stays flat: a worker holds a few pictures at a
+It reads outputs/model and the paths in outputs/dataset.csv, and writes outputs/scores: one row an image with its path,
+a column a label (or `features`), and `error`, which says why an image could not be read. `pandas.read_parquet` reads
+the folder as one table; the rows are in no particular order. Memory stays flat: a worker holds a few images at a
 time and keeps none. A worker that dies is replaced, and what it had in hand is done again; a run that was stopped goes
 on by the same command, from what is in the folder.
 
 Scores of images that the model was trained on flatter it: --table outputs/split/test.csv has none of them.
 
 Each worker is one processor core. With RAY_ADDRESS the workers are on the Ray cluster there, whose machines must see
-the pictures and the folders under the same paths; without it Ray starts on this machine, for this run.
+the images and the folders under the same paths; without it Ray starts on this machine, for this run.
 
 Needs the extra `ray`: pip install -c constraints.txt -e ".[ray]"
 """
@@ -42,7 +42,7 @@ from isicvision.model import onnx as export
 from isicvision.text import listed
 
 ROWS = 512  # at most, of a block: the part of the table that is written, or done again, as a whole
-BATCH = 32  # pictures in a worker's memory
+BATCH = 32  # images in a worker's memory
 
 
 class Worker:
@@ -51,7 +51,7 @@ class Worker:
     Parameters
     ----------
     graph : str
-        ONNX file: uint8 pictures in, one array out.
+        ONNX file: uint8 images in, one array out.
     size, interpolation
         As of `pixels.decode`.
     columns : list of str or None
@@ -73,11 +73,11 @@ class Worker:
             try:
                 arrays.append(pixels.decode(path, self.size, self.interpolation))
                 errors.append(None)
-            except pixels.PictureError as error:
+            except pixels.ImageError as error:
                 errors.append(str(error))
         sound = np.array([error is None for error in errors])
         given = np.stack(arrays or [np.zeros((self.size, self.size, 3), np.uint8)])
-        (found,) = self.session.run([self.session.get_outputs()[0].name], {"pictures": given})
+        (found,) = self.session.run([self.session.get_outputs()[0].name], {"images": given})
         values = np.zeros((len(table), found.shape[1]), np.float32)
         values[sound] = found[: sound.sum()]
         if self.columns is None:
@@ -115,7 +115,7 @@ def write_graph(model, folder, features):
 
 
 def done(folder):
-    """Return the paths of the pictures that earlier runs wrote to `folder`: set of str.
+    """Return the paths of the images that earlier runs wrote to `folder`: set of str.
 
     A file that such a run left half written is deleted.
     """
@@ -129,7 +129,7 @@ def done(folder):
 
 
 def summary(folder):
-    """Return how many pictures `folder` has results of, and the errors of the others: int, list of str."""
+    """Return how many images `folder` has results of, and the errors of the others: int, list of str."""
     tables = [pq.read_table(file, columns=["error"]) for file in sorted(folder.glob("*.parquet"))]
     errors = [error for table in tables for error in table["error"].to_pylist()]
     broken = [error for error in errors if error is not None]
@@ -137,7 +137,7 @@ def summary(folder):
 
 
 def score(model, table, folder, workers, features=False):
-    """Write the scores or features of all pictures of a saved ImageDataset to `folder`."""
+    """Write the scores or features of all images of a saved ImageDataset to `folder`."""
     folder = Path(folder).resolve()
     model = ImageClassifier.load(model)
     graph = write_graph(model, folder, features)
@@ -147,7 +147,7 @@ def score(model, table, folder, workers, features=False):
         for path in dict.fromkeys(map(os.path.abspath, ImageDataset.load(table).paths))
         if path not in known
     ]
-    print(f"{len(known)} pictures are done, {len(paths)} to do", flush=True)
+    print(f"{len(known)} images are done, {len(paths)} to do", flush=True)
     if not paths:
         return
     rows = min(ROWS, math.ceil(len(paths) / workers / 4))  # so many that the workers end together
@@ -166,7 +166,7 @@ def score(model, table, folder, workers, features=False):
             # else the worker that is there first takes four blocks, and the others wait in vain
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         ).write_parquet(str(folder))
-        print(f"{len(paths)} pictures in {time.perf_counter() - started:.1f} s", flush=True)
+        print(f"{len(paths)} images in {time.perf_counter() - started:.1f} s", flush=True)
     finally:
         ray.shutdown()
 
@@ -185,4 +185,4 @@ if __name__ == "__main__":
         parser.error(f"--workers is 1 or more, not {arguments.workers}")
     score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
     count, broken = summary(Path(arguments.to))
-    print(f"{count} pictures in {arguments.to}, {len(broken)} could not be read{listed(broken)}")
+    print(f"{count} images in {arguments.to}, {len(broken)} could not be read{listed(broken)}")

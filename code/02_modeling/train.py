@@ -8,8 +8,8 @@ It reads outputs/dataset.csv, or with --data a folder with a subfolder a label (
 writes outputs/split/ and outputs/model/. If there is a split already, its images stay in their parts and only new
 lesions are dealt out. A parameter file may hold the parameters of any notebook: all are checked before the training, as
 `make run` does, and those in PARAMETERS are used. With --checkpoint a job that was killed
-resumes by the same command. --rerun repeats a run from its record: it checks that pictures and split are the same, and
-says whether the metrics are. Its pictures are those of the dataset.csv beside the recorded model's folder, or of
+resumes by the same command. --rerun repeats a run from its record: it checks that images and split are the same, and
+says whether the metrics are. Its images are those of the dataset.csv beside the recorded model's folder, or of
 --data.
 """
 
@@ -80,14 +80,14 @@ def split(p, dataset, expected, beside):
         if not wrong:
             break
     else:
-        sys.exit(f"The {wrong[0]} pictures are not those of the record: other pictures, labels or lesions.")
+        sys.exit(f"The {wrong[0]} images are not those of the record: other images, labels or lesions.")
     if keep and PartialState().is_main_process:
         print(record.kept_words(parts, keep))
     return parts
 
 
 def train(p, dataset, checkpoint=None, expected=None, beside=None):
-    """Do what the notebook does, with the parameters `p`; return the model and the test pictures.
+    """Do what the notebook does, with the parameters `p`; return the model and the test images.
 
     `checkpoint` is a folder or None, `expected` the split of a run record or None, `beside` the folder of a split that
     is kept.
@@ -125,9 +125,9 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
         if len(model.labels) == 2:
             found = evaluate(model, validation, positive=p["POSITIVE"])
             threshold = found.choose_threshold(sensitivity=p["SENSITIVITY"])
-            rule = f"sensitivity {p['SENSITIVITY']} on {len(validation)} validation pictures"
+            rule = f"sensitivity {p['SENSITIVITY']} on {len(validation)} validation images"
             model.decide_at(threshold, positive=found.positive, rule=rule)
-        model.familiarize(parts["train"], validation)
+        model.fit_outlier_limit(parts["train"], validation)
         folder = model.save(f"{p['OUTPUTS']}/model")
         kept = {name: value for name, value in p.items() if name != "OUTPUTS"}
         print("written:", record.write(folder, model, parts, kept))
@@ -186,7 +186,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--outputs", type=absolute, help="folder of dataset.csv and the results (default: outputs)"
     )
-    parser.add_argument("--data", type=absolute, help="folder of pictures, in place of dataset.csv")
+    parser.add_argument("--data", type=absolute, help="folder of images, in place of dataset.csv")
     parser.add_argument("--checkpoint", type=absolute, help="folder from which a killed job goes on")
     parser.add_argument("--rerun", type=absolute, help="run.json of the run to repeat")
     arguments = parser.parse_args()
@@ -196,14 +196,14 @@ if __name__ == "__main__":
             sys.exit(f"--checkpoint: {reason}")
         dataset = None
         if arguments.data:
-            dataset = ImageDataset.from_folder(arguments.data).check()  # a broken picture is found now
+            dataset = ImageDataset.from_folder(arguments.data).check()  # a broken image is found now
             for path, reason in dataset.set_aside[["path", "reason"]].itertuples(index=False):
                 print(f"set aside: {path}: {reason}")
         beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
         if dataset is None:
             if run and not (beside / "dataset.csv").exists():
                 sys.exit(
-                    f"{beside / 'dataset.csv'} is not there: say by --data where the recorded pictures are."
+                    f"{beside / 'dataset.csv'} is not there: say by --data where the recorded images are."
                 )
             dataset = ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
         parameters["POSITIVE"] = positive(parameters["POSITIVE"], dataset.labels)

@@ -1,15 +1,15 @@
 """The service's log of its requests: a line of JSON for each, and now and then one that sums them up.
 
     {"event": "request", "time": "2026-11-25T09:30:00.123+00:00", "request_id": "5f0c…", "client_request_id": "",
-     "method": "POST", "status": 200, "ms": 12.3, "bytes": 45120, "pictures": 1, "refused": 0,
+     "method": "POST", "status": 200, "ms": 12.3, "bytes": 45120, "images": 1, "refused": 0,
      "model": "4c9e0569e9d7", "scores": [{"benign": 0.93, "malignant": 0.07}]}
     {"event": "metrics", "time": …, "seconds": 60.2, "requests": 812, "statuses": {"200": 809, "422": 3},
-     "pictures": 812, "refused": 3, "ms": {"p50": 11.9, "p95": 18.2, "p99": 31.0}, "process": 4711}
+     "images": 812, "refused": 3, "ms": {"p50": 11.9, "p95": 18.2, "p99": 31.0}, "process": 4711}
 
-They go to standard output, where gunicorn, a container and Azure collect them. Nothing of a picture is in them, and
-no header but the two ids. The numbers that the service says of a picture are: the scores of each that was scored, and
-for each picture, refused or not, others such as a distance (null where there is none). `isicvision.drift` compares a
-day of them with the validation pictures.
+They go to standard output, where gunicorn, a container and Azure collect them. Nothing of an image is in them, and
+no header but the two ids. The numbers that the service says of an image are: the scores of each that was scored, and
+for each image, refused or not, others such as a distance (null where there is none). `isicvision.drift` compares a
+day of them with the validation images.
 """
 
 import atexit
@@ -34,12 +34,12 @@ class _Metrics:
     def __init__(self):
         self.started = time.monotonic()
         self.statuses = Counter()
-        self.pictures = self.refused = 0
+        self.images = self.refused = 0
         self.ms = deque(maxlen=10_000)
 
     def add(self, line):
         self.statuses[str(line["status"])] += 1
-        self.pictures += line.get("pictures", 0)
+        self.images += line.get("images", 0)
         self.refused += line.get("refused", 0)
         self.ms.append(line["ms"])
 
@@ -51,7 +51,7 @@ class _Metrics:
             "seconds": round(time.monotonic() - self.started, 1),
             "requests": self.statuses.total(),
             "statuses": self.statuses,
-            "pictures": self.pictures,
+            "images": self.images,
             "refused": self.refused,
             "ms": dict(zip(("p50", "p95", "p99"), percentiles, strict=True)),
             "process": os.getpid(),
@@ -106,14 +106,14 @@ def _id(request, name):
 
 
 def _result(response):
-    """Return what the answer says of the pictures, without any sentence or picture in it."""
+    """Return what the answer says of the images, without any sentence or image in it."""
     answer = response.get_json(silent=True) if response and response.is_json else None
     if not isinstance(answer, dict) or "predictions" not in answer:
         return {}
     predictions = answer["predictions"]
     numbers = {name for each in predictions for name, value in each.items() if type(value) in (int, float)}
     return {
-        "pictures": len(predictions),
+        "images": len(predictions),
         "refused": sum("error" in each for each in predictions),
         "model": answer["model"]["version"],
         "scores": [

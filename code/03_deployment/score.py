@@ -1,4 +1,4 @@
-"""Entry script of the web service: pictures come in over HTTP, scores go out.
+"""Entry script of the web service: images come in over HTTP, scores go out.
 
 Azure ML calls `init` once in every worker process and `run` for every request. The script lies in the
 service's bundle, beside a copy of isicvision's pixels.py (the preprocessing of the training); both need only
@@ -9,7 +9,7 @@ numpy, Pillow, ONNX Runtime and Azure's inference server. Four kinds of body are
     curl SCORING_URI -H "Content-Type: application/json" -d '[{"image_in_base64": "..."}]'
     curl SCORING_URI -H "Content-Type: application/json" -d '{"images": ["...", "..."]}'
 
-With SCORING_URI?saliency=1, a single picture comes back with what in it moved its score.
+With SCORING_URI?saliency=1, a single image comes back with what in it moved its score.
 """
 
 import base64
@@ -37,19 +37,19 @@ sys.path.insert(0, str(HERE))  # the server looks for modules in its working fol
 import pixels  # noqa: E402
 import requestlog  # noqa: E402
 
-MAX_PICTURES = 64
+MAX_IMAGES = 64
 LIMIT = 1.0001  # of the distance: 1, which one of the held-out images has, and what rounding adds here
 MAX_BYTES = 20 * 2**20  # of one request
 MAX_DRAIN = 5 * MAX_BYTES
-CHUNK = 8  # pictures decoded and scored at a time: bounds the memory of a large request
+CHUNK = 8  # images decoded and scored at a time: bounds the memory of a large request
 MIN_SIDE = 24  # pixels
 pixels.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
 warnings.filterwarnings("ignore", module="PIL")  # each would be printed, and remembered for good
-BLANK, BLURRED = 4.0, 1.1  # grey levels, see _look
+BLANK, BLURRED = 4.0, 1.1  # gray levels, see _look
 GRID = 8  # patches along a side, for the saliency
 USAGE = (
     'POST JSON, [{"image_in_base64": "..."}, ...] or {"images": ["...", ...]}, '
-    "one picture as it is with -H 'Content-Type: image/jpeg', or a form with files."
+    "one image as it is with -H 'Content-Type: image/jpeg', or a form with files."
 )
 
 card = None  # model.json, and
@@ -86,9 +86,9 @@ def init():
     given = {output.name for output in session.get_outputs()}
     outputs = [name for name in ("scores", "distance") if name in given]
     black = np.zeros((1, card["image_size"], card["image_size"], 3), np.uint8)
-    shape = session.run(outputs, {"pictures": black})[0].shape  # also the warm-up
+    shape = session.run(outputs, {"images": black})[0].shape  # also the warm-up
     if shape != (1, len(card["labels"])):
-        raise RuntimeError(f"model.onnx answers {shape} for one picture and {len(card['labels'])} labels")
+        raise RuntimeError(f"model.onnx answers {shape} for one image and {len(card['labels'])} labels")
 
 
 def _return_memory():
@@ -136,23 +136,23 @@ def run(request):
     if request.method != "POST":
         return AMLResponse({"message": USAGE}, 405, {"Allow": "POST"}, json_str=True)
     try:
-        pictures = _read_pictures(request)
+        images = _read_images(request)
         explain = request.args.get("saliency") == "1"
-        if explain and len(pictures) > 1:
-            raise RefusedError(400, f"Saliency is of one picture at a time, not of {len(pictures)}.")
+        if explain and len(images) > 1:
+            raise RefusedError(400, f"Saliency is of one image at a time, not of {len(images)}.")
     except RefusedError as refusal:
         return AMLResponse({"message": str(refusal)}, refusal.status, json_str=True)
 
     predictions = []
-    for start in range(0, len(pictures), CHUNK):
-        predictions += predict(pictures[start : start + CHUNK], explain)
+    for start in range(0, len(images), CHUNK):
+        predictions += predict(images[start : start + CHUNK], explain)
     answer = {
         "predictions": predictions,
         "model": {"id": card["id"], "version": card["version"]},
         "caveat": card["caveat"],
     }
     if all("error" in prediction for prediction in predictions):
-        message = f"No picture could be scored: {predictions[0]['error'].removeprefix('the picture: ')}"
+        message = f"No image could be scored: {predictions[0]['error'].removeprefix('the image: ')}"
         return AMLResponse({"message": message, **answer}, 422, json_str=True)
     return AMLResponse(answer, 200, json_str=True)
 
@@ -176,22 +176,20 @@ def _page():
     return AMLResponse(html, 200, headers)
 
 
-def _read_pictures(request):
-    """Return the pictures of a request, in order: bytes, or text in base64."""
+def _read_images(request):
+    """Return the images of a request, in order: bytes, or text in base64."""
     body = _read_body(request)
     if not body:
         raise RefusedError(400, f"The body is empty. {USAGE}")
     if request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
         return [body]
     if request.mimetype == "multipart/form-data":
-        pictures = _read_form(body, request.mimetype_params)
+        images = _read_form(body, request.mimetype_params)
     else:  # whatever the Content-Type: `curl -d` says application/x-www-form-urlencoded
-        pictures = _read_json(body)
-    if len(pictures) > MAX_PICTURES:
-        raise RefusedError(
-            413, f"{len(pictures)} pictures in one request: at most {MAX_PICTURES} are scored."
-        )
-    return pictures
+        images = _read_json(body)
+    if len(images) > MAX_IMAGES:
+        raise RefusedError(413, f"{len(images)} images in one request: at most {MAX_IMAGES} are scored.")
+    return images
 
 
 def _read_body(request):
@@ -208,7 +206,7 @@ def _read_body(request):
         raise RefusedError(400, "The body ended too early.") from error
     if too_large:
         raise RefusedError(
-            413, f"The body is larger than {MAX_BYTES // 2**20} MiB: send fewer or smaller pictures."
+            413, f"The body is larger than {MAX_BYTES // 2**20} MiB: send fewer or smaller images."
         )
     return bytes(body)
 
@@ -217,7 +215,7 @@ def _read_form(body, options):
     parser = FormDataParser(
         lambda *_, **__: io.BytesIO(),  # else large files are written to the disk
         max_form_memory_size=MAX_BYTES,
-        max_form_parts=10 * MAX_PICTURES,
+        max_form_parts=10 * MAX_IMAGES,
         silent=False,
     )
     try:
@@ -236,11 +234,11 @@ def _read_json(body):
         raise RefusedError(400, f"The body is not valid JSON. {USAGE}") from error
     items = document.get("images") if isinstance(document, dict) else document
     if not isinstance(items, list) or not items:
-        raise RefusedError(400, f"The JSON holds no list of pictures. {USAGE}")
+        raise RefusedError(400, f"The JSON holds no list of images. {USAGE}")
     texts = [item.get("image_in_base64") if isinstance(item, dict) else item for item in items]
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise RefusedError(400, f"Item {index} of the list holds no picture as base64 text. {USAGE}")
+            raise RefusedError(400, f"Item {index} of the list holds no image as base64 text. {USAGE}")
     return texts
 
 
@@ -248,11 +246,11 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is Python's, not JSON")
 
 
-def predict(pictures, explain=False):
-    """Score a few pictures; one that is refused gets {"error": ...} in its place."""
-    decoded = pixels.map_threads(_decode, pictures)
+def predict(images, explain=False):
+    """Score a few images; one that is refused gets {"error": ...} in its place."""
+    decoded = pixels.map_threads(_decode, images)
     readable = [array for array in decoded if isinstance(array, np.ndarray)]
-    results = session.run(outputs, {"pictures": np.stack(readable)}) if readable else ()
+    results = session.run(outputs, {"images": np.stack(readable)}) if readable else ()
     results = zip(*results, strict=True)
     predictions = [
         {"error": each} if isinstance(each, str) else _prediction(*next(results)) for each in decoded
@@ -263,10 +261,10 @@ def predict(pictures, explain=False):
 
 
 def _saliency(array, label):
-    """Return the picture, red where hiding a part of it speaks most against the label: a JPEG as a data: address.
+    """Return the image, red where hiding a part of it speaks most against the label: a JPEG as a data: address.
 
-    Occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014): a patch of the picture's
-    mean colour, two cells of the grid wide, at every place. It is coarse, needs no gradients, and suits any model.
+    Occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014): a patch of the image's
+    mean color, two cells of the grid wide, at every place. It is coarse, needs no gradients, and suits any model.
     """
     size = len(array)
     edges = np.linspace(0, size, GRID + 1).round().astype(int)
@@ -276,7 +274,7 @@ def _saliency(array, label):
         patch = variant[edges[row] : edges[row + 2], edges[column] : edges[column + 2]]
         patch[:] = array.mean(axis=(0, 1)).round()
     scores = [
-        session.run(["scores"], {"pictures": variants[start : start + CHUNK]})[0][:, label]
+        session.run(["scores"], {"images": variants[start : start + CHUNK]})[0][:, label]
         for start in range(0, len(variants), CHUNK)
     ]
     scores = np.clip(np.concatenate(scores).astype(float), 1e-6, 1 - 1e-6)
@@ -297,9 +295,9 @@ def _prediction(scores, distance=None):
     known = {} if distance is None else {"distance": float(distance)}
     if distance is not None and distance > LIMIT:
         reason = (
-            f"unlike the pictures that the model was trained on ({distance:.1f} times as far as is allowed)"
+            f"unlike the images that the model was trained on ({distance:.1f} times as far as is allowed)"
         )
-        return {"error": f"the picture: {reason}", **known}
+        return {"error": f"the image: {reason}", **known}
     by_label = dict(zip(card["labels"], map(float, scores), strict=True))
     decision = card.get("decision")
     if decision is None:
@@ -310,31 +308,31 @@ def _prediction(scores, distance=None):
     return {"label": label, "scores": by_label, "threshold": threshold, **known}
 
 
-def _decode(picture):
-    """Return the pixels of one picture, or the sentence that says why there are none."""
+def _decode(image):
+    """Return the pixels of one image, or the sentence that says why there are none."""
     try:
-        if isinstance(picture, str):
-            encoded = picture.partition(",")[2] if picture.startswith("data:") else picture
-            picture = base64.b64decode("".join(encoded.split()), validate=True)
-        array = pixels.decode(picture, card["image_size"], card.get("interpolation", "bilinear"), MIN_SIDE)
+        if isinstance(image, str):
+            encoded = image.partition(",")[2] if image.startswith("data:") else image
+            image = base64.b64decode("".join(encoded.split()), validate=True)
+        array = pixels.decode(image, card["image_size"], card.get("interpolation", "bilinear"), MIN_SIDE)
         return _look(array) or array
-    except pixels.PictureError as error:
+    except pixels.ImageError as error:
         return str(error)
     except ValueError:
-        return "the picture: not valid base64"
+        return "the image: not valid base64"
 
 
 def _look(array):
-    """Return what is wrong with a picture that shows nothing, else None.
+    """Return what is wrong with an image that shows nothing, else None.
 
-    Of 7,006 dermoscopic pictures of HAM10000, at 160 and 224 pixels, none has less contrast or sharpness.
+    Of 7,006 dermoscopic images of HAM10000, at 160 and 224 pixels, none has less contrast or sharpness.
     """
     # array.mean(axis=2) is the same, in ten times the time
-    grey = sum(array[..., channel].astype(np.float32) for channel in range(3)) / 3
-    if grey.std() < BLANK:
-        return "the picture: blank: no object stands out from the background"
+    gray = sum(array[..., channel].astype(np.float32) for channel in range(3)) / 3
+    if gray.std() < BLANK:
+        return "the image: blank: no object stands out from the background"
     # the variance of the Laplacian (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, 2000)
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    if (around - 4 * grey[1:-1, 1:-1]).std() < BLURRED:
-        return "the picture: blurred, it has no detail"
+    around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
+    if (around - 4 * gray[1:-1, 1:-1]).std() < BLURRED:
+        return "the image: blurred, it has no detail"
     return None

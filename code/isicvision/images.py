@@ -1,4 +1,4 @@
-"""Decode pictures, once and in one way: for training, prediction, plots and the web service.
+"""Decode images, once and in one way: for training, prediction, plots and the web service.
 
 The only place that decodes. It needs nothing but numpy and Pillow, because every service bundle carries a
 copy of this very file: one definition of preprocessing, not two.
@@ -21,7 +21,7 @@ from PIL import ExifTags, Image
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAX_PIXELS = 120_000_000
-"""Larger pictures are refused before they are decoded: 120 megapixels take 360 MB of memory as RGB."""
+"""Larger images are refused before they are decoded: 120 megapixels take 360 MB of memory as RGB."""
 
 ORIENTATION = ExifTags.Base.Orientation
 _UPRIGHT = dict(
@@ -32,16 +32,16 @@ _TIFF_TAGS = {254, 255, 262, 266, 273, 284, 292, 293, 317, 320, 338, 339, 347}
 _TIFF_TAGS.update(range(256, 260), range(277, 280), range(322, 326), range(529, 533))
 
 
-class PictureError(ValueError):
-    """A picture that cannot be read; the message says which one and why."""
+class ImageError(ValueError):
+    """An image that cannot be read; the message says which one and why."""
 
 
-class _DamagedError(PictureError):
+class _DamagedError(ImageError):
     """Pillow cannot make sense of the bytes."""
 
 
 def _name(source):
-    return str(source) if isinstance(source, (str, Path)) else "the picture"
+    return str(source) if isinstance(source, (str, Path)) else "the image"
 
 
 def _open(source, name):
@@ -49,23 +49,23 @@ def _open(source, name):
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     try:
-        # Pillow may warn of a large picture here; catch_warnings would silence it, but is not safe in threads
+        # Pillow may warn of a large image here; catch_warnings would silence it, but is not safe in threads
         image = Image.open(source, formats=FORMATS)
         frames = getattr(image, "n_frames", 1)
     except FileNotFoundError:
-        raise PictureError(f"{name}: there is no such file") from None
+        raise ImageError(f"{name}: there is no such file") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"{name}: more than {MAX_PIXELS:,} pixels") from None
+        raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels") from None
     except MemoryError:
         raise
     except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
         if getattr(error, "errno", None):  # of the system: no permission, a folder, too many open files
-            raise PictureError(f"{name}: cannot be read ({error.strerror})") from error
-        raise _DamagedError(f"{name}: not a picture ({', '.join(FORMATS)} can be read)") from error
+            raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
+        raise _DamagedError(f"{name}: not an image ({', '.join(FORMATS)} can be read)") from error
     if image.width * image.height > MAX_PIXELS:
-        raise PictureError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
+        raise ImageError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview behind
-        raise PictureError(f"{name}: an animation or a stack of {frames} pictures; save the one you mean")
+        raise ImageError(f"{name}: an animation or a stack of {frames} images; save the one you mean")
     return image
 
 
@@ -87,9 +87,9 @@ def decode(
     interpolation: str = "bilinear",
     min_side: int = 1,
 ) -> np.ndarray:
-    """Decode one picture to RGB, upright, as an array.
+    """Decode one image to RGB, upright, as an array.
 
-    With `size`, the shorter side is resized to it (with antialiasing) and the centre square is cut out; JPEGs
+    With `size`, the shorter side is resized to it (with antialiasing) and the center square is cut out; JPEGs
     are then decoded at a reduced scale of at least twice `size`, which costs no visible detail and saves most
     of the time on camera-size files.
 
@@ -98,11 +98,11 @@ def decode(
     source
         JPEG, PNG, TIFF, BMP or WebP.
     size
-        Side of the square, in pixels; the whole picture at its own size if not given.
+        Side of the square, in pixels; the whole image at its own size if not given.
     interpolation : "bilinear" or "bicubic"
         Of the resizing.
     min_side
-        Pictures with a shorter side, in pixels, are refused.
+        Images with a shorter side, in pixels, are refused.
 
     Returns
     -------
@@ -110,8 +110,8 @@ def decode(
 
     Raises
     ------
-    PictureError
-        If it is not a picture, truncated, an animation, smaller than `min_side`, or larger than `MAX_PIXELS`.
+    ImageError
+        If it is not an image, truncated, an animation, smaller than `min_side`, or larger than `MAX_PIXELS`.
     ValueError
         If there is no such `interpolation`.
     """
@@ -120,7 +120,7 @@ def decode(
     image, ((width, height), _) = _load(source, size)
     if min(width, height) < min_side:
         few = f"{width}x{height} pixels are too few, each side needs {min_side} or more"
-        raise PictureError(f"{_name(source)}: {few}")
+        raise ImageError(f"{_name(source)}: {few}")
     if size:
         width, height = image.size
         left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)
@@ -132,11 +132,11 @@ def decode(
 def frame(
     source: str | os.PathLike | bytes | BinaryIO, max_side: int
 ) -> tuple[Image.Image, tuple[int, int], str]:
-    """Decode the whole picture to RGB, upright, with its longer side reduced to at most `max_side` pixels.
+    """Decode the whole image to RGB, upright, with its longer side reduced to at most `max_side` pixels.
 
     JPEGs are decoded at a reduced scale where that serves, so this is also the quick way to see whether a file is
-    sound: all of its data are read. Smaller pictures stay as they are. Returns the picture, its own (width, height),
-    upright, and its format (of `FORMATS`); raises PictureError as `decode` does.
+    sound: all of its data are read. Smaller images stay as they are. Returns the image, its own (width, height),
+    upright, and its format (of `FORMATS`); raises ImageError as `decode` does.
     """
     image, about = _load(source, max_side)
     scale = max_side / max(image.size)
@@ -176,7 +176,7 @@ def _load(source, side=None):
         with suppress(_DamagedError):
             if bare is not None:
                 return _load_pixels(bare, side, name)
-        raise PictureError(str(damage)) from damage.__cause__
+        raise ImageError(str(damage)) from damage.__cause__
 
 
 def _load_pixels(source, side, name):
@@ -190,7 +190,7 @@ def _load_pixels(source, side, name):
             if orientation(image) > 4:
                 size = size[::-1]
             return _to_rgb(upright(image)), (size, kind)
-    except MemoryError:  # says nothing about the picture
+    except MemoryError:  # says nothing about the image
         raise
     except Exception as error:  # as above: truncated data raises OSError, SyntaxError, struct.error, …
         raise _DamagedError(f"{name}: cannot be decoded, damaged or cut short? ({error})") from error
@@ -226,7 +226,7 @@ def _bare_png(data):
 
 
 def _bare_jpeg(data):
-    """Keep the segments that make pixels; those that say how colours are coded (JFIF, Adobe) if they are whole."""
+    """Keep the segments that make pixels; those that say how colors are coded (JFIF, Adobe) if they are whole."""
     kept, place = [data[:2]], 2
     while place + 4 <= len(data):
         marker = re.compile(rb"\xff+([\x01-\xfe])").search(data, place)  # as libjpeg, pass over what is none
@@ -244,7 +244,7 @@ def _bare_jpeg(data):
 
 
 def _bare_tiff(data):
-    """Keep the tags of the first picture that make pixels, and an orientation that is a number."""
+    """Keep the tags of the first image that make pixels, and an orientation that is a number."""
     order = "<" if data[:1] == b"I" else ">"
     try:
         (start,) = struct.unpack_from(f"{order}I", data, 4)
@@ -271,5 +271,5 @@ def map_threads(function: Callable, items: Sequence, progress: str | None = None
         if progress:
             from tqdm.auto import tqdm  # not in the service's environment
 
-            results = tqdm(results, total=len(items), desc=progress, unit="picture", leave=False, delay=2)
+            results = tqdm(results, total=len(items), desc=progress, unit="image", leave=False, delay=2)
         return list(results)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 RESAMPLES, BAND_RESAMPLES = 2000, 500
-"""Draws for an interval, and for the bands around a curve, where each place stands for its neighbours too."""
+"""Draws for an interval, and for the bands around a curve, where each place stands for its neighbors too."""
 SENSITIVITY = 0.8
 """The part of the ROC curve from this sensitivity on is what `partial_roc_auc` measures."""
 FEWEST = 30
@@ -23,11 +23,11 @@ BLOCK = 50
 
 
 def draws(groups: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """Draw groups with replacement, and count how often each picture comes.
+    """Draw groups with replacement, and count how often each image comes.
 
-    Lesions, not pictures, are drawn, because pictures of one lesion resemble each other (Davison and Hinkley, Bootstrap
-    Methods and their Application, 1997, section 3.8). `groups` are the pictures' own, numbered from 0 without gaps.
-    Yields arrays of float, shape (up to `BLOCK`, pictures).
+    Lesions, not images, are drawn, because images of one lesion resemble each other (Davison and Hinkley, Bootstrap
+    Methods and their Application, 1997, section 3.8). `groups` are the images' own, numbered from 0 without gaps.
+    Yields arrays of float, shape (up to `BLOCK`, images).
     """
     random = np.random.default_rng(seed)
     count = int(groups.max()) + 1
@@ -42,7 +42,7 @@ def left_out(groups: np.ndarray) -> Iterator[np.ndarray]:
     """Leave each group out in turn, or of more groups than `PARTS` each part of them: the jackknife.
 
     What is wanted of it, the shape of a distribution, needs no more parts (Efron and Narasimhan, The automatic
-    construction of bootstrap confidence intervals, 2020). As `draws`, with 1, or 0 of a picture that is left out.
+    construction of bootstrap confidence intervals, 2020). As `draws`, with 1, or 0 of an image that is left out.
     """
     count = int(groups.max()) + 1
     part = (np.random.default_rng(0).permutation(count) % PARTS)[groups]
@@ -56,8 +56,8 @@ def counts(
 ) -> dict[str, np.ndarray]:
     """Compute what follows from the confusion matrix.
 
-    The truth, the predictions (of 0 and 1) and the scores have the shape (pictures, classes), the weights (draws,
-    pictures): how often each picture counts. Returns metrics by name, float of shape (draws, classes), each class
+    The truth, the predictions (of 0 and 1) and the scores have the shape (images, classes), the weights (draws,
+    images): how often each image counts. Returns metrics by name, float of shape (draws, classes), each class
     against the others; accuracies (draws, 1); NaN where one is not defined.
     """
     right, actual, called = weights @ (true * predicted), weights @ true, weights @ predicted
@@ -87,7 +87,7 @@ def _by_class(area):
 
 @_by_class
 def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute the area under the ROC curve: how often a positive picture has a higher score; equal ones count half."""
+    """Compute the area under the ROC curve: how often a positive image has a higher score; equal ones count half."""
     order = np.flatnonzero(positive)[np.argsort(scores[positive], kind="stable")]
     negative = np.flatnonzero(~positive)
     negative = negative[np.argsort(scores[negative])]  # so that memory is read in order
@@ -105,9 +105,9 @@ def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np
 
 
 def _steps(positive, scores, weights):
-    """Return how many positive and negative pictures each lower score adds: two arrays, shape (draws, scores)."""
+    """Return how many positive and negative images each lower score adds: two arrays, shape (draws, scores)."""
     order = np.argsort(-scores, kind="stable")
-    # pictures with the same score share a step
+    # images with the same score share a step
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
     weights = weights[:, order]
     hits = np.add.reduceat(weights * positive[order], starts, axis=1)
@@ -116,12 +116,12 @@ def _steps(positive, scores, weights):
 
 @_by_class
 def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute the mean, over positive pictures, of the precision among the pictures with a score as high."""
+    """Compute the mean, over positive images, of the precision among the images with a score as high."""
     hits, alarms = (
         group[np.argsort(-scores[group], kind="stable")]
         for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
     )
-    # pictures with the same score share a step
+    # images with the same score share a step
     last = np.searchsorted(-scores[hits], -scores[hits], "right") - 1
     above = np.searchsorted(-scores[alarms], -scores[hits], "right")
     alarm = np.zeros((len(weights), len(alarms) + 1))
@@ -157,7 +157,7 @@ def on_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the curves off at the same places for every draw, for a band around them.
 
-    `positive` (bool) and `scores` have the shape (pictures,), weights (draws, pictures), the grid (places,), from 0 to
+    `positive` (bool) and `scores` have the shape (images,), weights (draws, images), the grid (places,), from 0 to
     1. Returns two arrays of shape (draws, places): the recall at these false positive rates, and the precision at these
     recalls, the highest at this recall or more.
     """

@@ -19,7 +19,7 @@ Check = tuple[Callable[[Any], bool], str]
 """Whether a value is right, and in words what is."""
 
 EXCLUDED = (
-    *("unreadable", "tiny", "oversized", "greyscale", "wrong extension", "exact duplicate", "label conflict"),
+    *("unreadable", "tiny", "oversized", "grayscale", "wrong extension", "exact duplicate", "label conflict"),
     "near-duplicate with another label",
 )
 """The findings that EXCLUDE may name: the keys of `datareport.WHY`, which takes seconds to import."""
@@ -170,8 +170,8 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
         for name, (is_right, meaning) in CHECKS.items()
         if name in values and not is_right(values[name])
     ]
-    if values.get("SEED", 0) is None and "SOURCE" not in values:  # None: the archive's oldest pictures
-        wrong.append(f"SEED is {_SEED[1]}; None is for 01_acquire_pictures only")
+    if values.get("SEED", 0) is None and "SOURCE" not in values:  # None: the archive's oldest images
+        wrong.append(f"SEED is {_SEED[1]}; None is for 01_acquire_images only")
     if not wrong:
         wrong = [reason for find in (_outputs, _network, _training, _model) if (reason := find(values))]
     if wrong:
@@ -274,7 +274,7 @@ def positive(value: object, labels: Sequence[str]) -> str | None:
     label = as_label(value)
     if label is not None and label not in labels:
         raise ValueError(
-            f"POSITIVE is {label!r}, which no image is labelled{near(label, labels) or ';'} "
+            f"POSITIVE is {label!r}, which no image is labeled{near(label, labels) or ';'} "
             f"There are: {', '.join(labels)}"
         )
     return label

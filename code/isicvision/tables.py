@@ -28,7 +28,7 @@ _MISSING = (
 )
 MISSING = _MISSING.split(",")
 """What pandas.read_csv takes for missing, by its documentation."""
-NAMELESS = "(picture "
+NAMELESS = "(image "
 """How the group of an image begins for which nobody gave a group or a path."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Separators of cells that are recognized, and their names in messages."""

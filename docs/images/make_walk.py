@@ -1,4 +1,4 @@
-"""Compose docs/images/walk.jpg, the first picture of the README, from what a run on the bundled sample left.
+"""Compose docs/images/walk.jpg, the first image of the README, from what a run on the bundled sample left.
 
     make run
     .venv/bin/python docs/images/make_walk.py outputs
@@ -30,8 +30,8 @@ LAYOUT = """
 """Keeps the page's two columns in a window so narrow that its words stay readable in a quarter of the README."""
 
 
-def photograph(bundle, picture):
-    """Return the page of the service with a scored picture: PIL.Image.Image."""
+def photograph(bundle, image):
+    """Return the page of the service with a scored image: PIL.Image.Image."""
     with deploy_local(bundle) as service, sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         browser = playwright.chromium.launch(executable_path=found, args=["--disable-gpu"])
@@ -40,42 +40,42 @@ def photograph(bundle, picture):
         page = browser.new_page(viewport=size, device_scale_factor=2, bypass_csp=True)
         page.goto(service.scoring_uri)
         page.add_style_tag(content=LAYOUT)
-        page.locator("#file").set_input_files(picture)
+        page.locator("#file").set_input_files(image)
         page.get_by_text("Scored.").wait_for()
         shot = page.screenshot(full_page=True)
         browser.close()
     return Image.open(io.BytesIO(shot))
 
 
-def draw_pictures(part, dataset):
-    """Draw three pictures of each label."""
+def draw_images(part, dataset):
+    """Draw three images of each label."""
     for row, label in zip(part.subplots(2, 3), dataset.labels, strict=True):
         shown = dataset.table[dataset.table["label"] == label].sample(3, random_state=3)
         for ax, path in zip(row, shown["path"], strict=True):
             ax.imshow(pixels.decode(path, 200))
             ax.set(xticks=[], yticks=[], frame_on=False)
         row[1].set_title(label, fontsize=8)
-    part.supxlabel("synthetic pictures of the bundled sample", fontsize=7, color="0.35")
+    part.supxlabel("synthetic images of the bundled sample", fontsize=7, color="0.35")
 
 
 def draw_training(part, history):
-    """Draw the ROC AUC on the validation pictures after each epoch."""
+    """Draw the ROC AUC on the validation images after each epoch."""
     ax = part.subplots()
-    ax.plot(history["epoch"], history["validation_roc_auc"], "o-", color=plots.COLOURS[1], markersize=3)
+    ax.plot(history["epoch"], history["validation_roc_auc"], "o-", color=plots.COLORS[1], markersize=3)
     ax.axhline(0.5, linestyle=":", color="0.5")
     ax.annotate("chance", (history["epoch"].max(), 0.5), ha="right", va="bottom", color="0.35")
-    ax.set(ylim=(0.4, 1.02), xlabel="epoch", ylabel="ROC AUC, validation pictures")
+    ax.set(ylim=(0.4, 1.02), xlabel="epoch", ylabel="ROC AUC, validation images")
     ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def draw_evaluation(part, evaluation):
-    """Draw the ROC curve on the test pictures with its band."""
+    """Draw the ROC curve on the test images with its band."""
     ax = plots.roc(evaluation, part.subplots())
     ax.get_legend().remove()
     ax.lines[1].set_markersize(4)
     ax.annotate("threshold", ax.lines[1].get_xydata()[0] + (0.03, -0.03), va="top")
     ax.set_title(f"area {evaluation.text('roc_auc')}", fontsize=8)
-    ax.set(xlabel="false positive rate", ylabel=f"recall, {len(evaluation.table)} test pictures")
+    ax.set(xlabel="false positive rate", ylabel=f"recall, {len(evaluation.table)} test images")
     ax.set_xticks([0, 0.5, 1])
 
 
@@ -96,7 +96,7 @@ def compose(outputs):
     plt.rcParams.update({"font.size": 7, "axes.linewidth": 0.6, "axes.labelsize": 7.5})
     figure = plt.figure(figsize=(8.5, 2.5), dpi=200, layout="constrained")
     panels = {
-        "1  look at pictures": (draw_pictures, ImageDataset.load(outputs / "dataset.csv"), 2.2),
+        "1  look at images": (draw_images, ImageDataset.load(outputs / "dataset.csv"), 2.2),
         "2  train a network": (draw_training, history, 1.8),
         "3  evaluate it": (draw_evaluation, evaluation, 2.0),
         "4  put it behind a web service": (draw_service, photograph(outputs / "bundle", found), 2.7),

@@ -5,7 +5,7 @@
 
 Into the second folder go run.json (without the loss of each step), model.json, both cards, run.log with the seconds
 of each notebook, per_class.csv and plots of the evaluation, and printed.txt: what the cells of the executed notebooks
-printed. The data summary, its dictionaries and its plots go to its subfolder data. No picture of a person's skin is
+printed. The data summary, its dictionaries and its plots go to its subfolder data. No image of a person's skin is
 among them, and paths of the machine are cut out.
 """
 
@@ -67,8 +67,8 @@ def keep(outputs, target):
         if path.suffix == ".md":
             (target / "data" / path.name).write_text(clean(path.read_text()).replace(".png)", ".jpg)"))
         elif path.suffix == ".png":
-            with Image.open(path) as picture:
-                picture.convert("RGB").save(target / "data" / f"{path.stem}.jpg", quality=85)
+            with Image.open(path) as image:
+                image.convert("RGB").save(target / "data" / f"{path.stem}.jpg", quality=85)
 
 
 if __name__ == "__main__":

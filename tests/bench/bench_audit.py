@@ -3,10 +3,10 @@
     python tests/bench/bench_audit.py                  # some minutes on two cores
     python tests/bench/bench_audit.py --fine-tuned 3   # more minutes: small fine-tuned networks too
 
-Each pair of twins learns from the same 400 real pictures. In a second training every picture of one label carries a
-mark in one corner, in a third every second one: shape, size, colour, corner and label are drawn anew for each pair. All
-are audited on the same 240 pictures, which have no mark, with the borders of the pictures that they learnt from. Then
-come models that see nothing but the outer ring of a picture, from 0.7 or 0.8 of half its side on.
+Each pair of twins learns from the same 400 real images. In a second training every image of one label carries a
+mark in one corner, in a third every second one: shape, size, color, corner and label are drawn anew for each pair. All
+are audited on the same 240 images, which have no mark, with the borders of the images that they learnt from. Then
+come models that see nothing but the outer ring of an image, from 0.7 or 0.8 of half its side on.
 """
 
 import argparse
@@ -44,43 +44,43 @@ CLASSIFIERS = {
 
 
 class Twin(ImageClassifier):
-    """A model on features that computes those of each picture once."""
+    """A model on features that computes those of each image once."""
 
     known, compiled = {}, None  # of all twins: they share the network
 
-    def featurize(self, pictures):
-        """Compute the features of decoded pictures, or of a dataset."""
-        if not isinstance(pictures, np.ndarray):
-            pictures = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in pictures.paths])
+    def featurize(self, images):
+        """Compute the features of decoded images, or of a dataset."""
+        if not isinstance(images, np.ndarray):
+            images = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in images.paths])
         if Twin.compiled is None:
             Twin.compiled = export.Compiled(self.scoring_module().eval(), self.image_size)
-        keys = [blake2b(picture.tobytes()).digest() for picture in pictures]
+        keys = [blake2b(image.tobytes()).digest() for image in images]
         new = [number for number, key in enumerate(keys) if key not in self.known]
         if new:
-            features = batches.forward(self.compiled, pictures[new])
+            features = batches.forward(self.compiled, images[new])
             self.known |= {keys[number]: row for number, row in zip(new, features, strict=True)}
         return np.stack([self.known[key] for key in keys])
 
     def scores(self, array):
-        """Predict decoded pictures."""
+        """Predict decoded images."""
         return self.classifier.predict_proba(self.featurize(array))
 
 
 class Ring(Twin):
-    """A twin that sees nothing but the outer ring of a picture."""
+    """A twin that sees nothing but the outer ring of an image."""
 
-    def featurize(self, pictures):
-        """Compute the features of the ring: within is the colour of the skin, or grey."""
-        if not isinstance(pictures, np.ndarray):
-            pictures = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in pictures.paths])
+    def featurize(self, images):
+        """Compute the features of the ring: within is the color of the skin, or gray."""
+        if not isinstance(images, np.ndarray):
+            images = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in images.paths])
         if self.inside is None:
-            return super().featurize(audit.changed(pictures, "border only"))
+            return super().featurize(audit.changed(images, "border only"))
         inside = audit._inside(self.image_size, self.inside)[..., None]
-        return super().featurize(np.where(inside, np.uint8(128), pictures))
+        return super().featurize(np.where(inside, np.uint8(128), images))
 
 
-def pictures(seed=0):
-    """Read a picture a lesion, as many of each label; return those to learn from and those to test on."""
+def images(seed=0):
+    """Read an image a lesion, as many of each label; return those to learn from and those to test on."""
     real = dataset()
     table = real.table.drop_duplicates("group").sample(frac=1, random_state=seed)
     table = table[table.groupby("label").cumcount() < 600].reset_index(drop=True)
@@ -89,37 +89,37 @@ def pictures(seed=0):
 
 
 def mark(seed):
-    """Draw a mark: label, share of its pictures, shape, colour, corner, half its size as a share of the side."""
+    """Draw a mark: label, share of its images, shape, color, corner, half its size as a share of the side."""
     random = np.random.default_rng(seed)
-    colour = colorsys.hsv_to_rgb(random.random(), random.uniform(0, 1), random.uniform(0, 1))
+    color = colorsys.hsv_to_rgb(random.random(), random.uniform(0, 1), random.uniform(0, 1))
     return {
         "label": ("benign", "malignant")[random.integers(2)],
         "shape": SHAPES[seed % len(SHAPES)],
-        "colour": tuple(round(255 * value) for value in colour),
+        "color": tuple(round(255 * value) for value in color),
         "corner": (random.integers(2), random.integers(2)),
         "half": random.uniform(0.05, 0.1),
     }
 
 
 def plant(dataset, mark, share, folder, side, seed=0):
-    """Write the pictures of a label with the mark, and return the dataset that has them."""
+    """Write the images of a label with the mark, and return the dataset that has them."""
     chosen = (dataset.table["label"] == mark["label"]) & (
         np.random.default_rng(seed).random(len(dataset)) < share
     )
     paths = dataset.table["path"].copy()
     for number in np.flatnonzero(chosen):
-        picture = Image.fromarray(pixels.decode(paths[number], side, "bicubic"))
+        image = Image.fromarray(pixels.decode(paths[number], side, "bicubic"))
         half = mark["half"] * side
         x, y = (abs(far * side - 1.2 * half) for far in mark["corner"])
-        draw = ImageDraw.Draw(picture)
+        draw = ImageDraw.Draw(image)
         box = (x - half, y - half, x + half, y + half)
         if mark["shape"] == "cross":
-            draw.line((x - half, y, x + half, y), mark["colour"], max(2, side // 40))
-            draw.line((x, y - half, x, y + half), mark["colour"], max(2, side // 40))
+            draw.line((x - half, y, x + half, y), mark["color"], max(2, side // 40))
+            draw.line((x, y - half, x, y + half), mark["color"], max(2, side // 40))
         else:
-            (draw.ellipse if mark["shape"] == "disc" else draw.rectangle)(box, mark["colour"])
+            (draw.ellipse if mark["shape"] == "disc" else draw.rectangle)(box, mark["color"])
         path = Path(folder) / f"{number}.png"
-        picture.save(path)
+        image.save(path)
         paths[number] = str(path)
     return replace(dataset, table=dataset.table.assign(path=paths))
 
@@ -187,7 +187,7 @@ def main():
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--csv", help="write a row an audit to this file")
     arguments = parser.parse_args()
-    pool, tested = pictures(arguments.first)
+    pool, tested = images(arguments.first)
     started, rows = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ISICVISION_CACHE"] = folder  # nobody needs these features again

@@ -1,10 +1,10 @@
-"""What offsets add to a temperature, on scores of fine-tuned networks for real pictures.
+"""What offsets add to a temperature, on scores of fine-tuned networks for real images.
 
     python tests/bench/bench_calibration.py      # a minute
 
-The scores are those that three networks of the preset ``accurate`` gave their 1,401 test pictures of HAM10000
+The scores are those that three networks of the preset ``accurate`` gave their 1,401 test images of HAM10000
 (docs/measurements/presets). Again and again the lesions of each file are halved: one half calibrates, as
-`ImageClassifier.calibrate` does, the other one tells how many malignant pictures there are for each expected one (the
+`ImageClassifier.calibrate` does, the other one tells how many malignant images there are for each expected one (the
 sum of the scores), and the log loss. ``lesions`` is how many malignant lesions the first half was reduced to.
 """
 

@@ -1,7 +1,7 @@
-"""Pictures per second from 1022x767 files to batches for a network of 224 px: isicvision, fastai and torchvision.
+"""Images per second from 1022x767 files to batches for a network of 224 px: isicvision, fastai and torchvision.
 
 The data path alone, no network: one pass over the files in turn, each as one trains from it at its defaults, up to
-normalised float32 on the CPU. isicvision reads its cache, filled before (that is timed apart); fastai does
+normalized float32 on the CPU. isicvision reads its cache, filled before (that is timed apart); fastai does
 Resize(224) and aug_transforms; torchvision what its reference training does. Decoding alone is in bench_decode.py.
 """
 
@@ -31,9 +31,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def require_peers():
-    """End the script, as done, where the real pictures or fastai are not there."""
+    """End the script, as done, where the real images or fastai are not there."""
     if not REAL.is_dir():
-        sys.exit(print(f"skipped: there are no real pictures in {REAL}"))
+        sys.exit(print(f"skipped: there are no real images in {REAL}"))
     try:
         import fastai  # noqa: F401
     except ModuleNotFoundError:
@@ -41,7 +41,7 @@ def require_peers():
 
 
 def ham10000():
-    """Return the 7,006 pictures of 200x150."""
+    """Return the 7,006 images of 200x150."""
     root = REAL / "ham10000_200x150"
     return ImageDataset.from_csv(
         root / "metadata.csv", label_column="dx", group_column="lesion_id", label_map=LABELS
@@ -49,7 +49,7 @@ def ham10000():
 
 
 def copies(count, folder):
-    """Write `count` files that hold the ten pictures of 1022x767, no two of them the same bytes."""
+    """Write `count` files that hold the ten images of 1022x767, no two of them the same bytes."""
     originals = sorted((REAL / "isic_sample").glob("*/*.jpg"))
     for number in range(count):
         original = originals[number % len(originals)]
@@ -60,7 +60,7 @@ def copies(count, folder):
 
 
 def fastai_loaders(dataset, mean=MEAN, std=STD):
-    """Return fastai's DataLoaders at their defaults: as many workers as cores, all pictures for training."""
+    """Return fastai's DataLoaders at their defaults: as many workers as cores, all images for training."""
     from fastai.vision import all as vision
 
     block = vision.DataBlock(
@@ -75,7 +75,7 @@ def fastai_loaders(dataset, mean=MEAN, std=STD):
 
 
 class Files(Dataset):
-    """Pictures and labels with the augmentation of torchvision's reference training."""
+    """Images and labels with the augmentation of torchvision's reference training."""
 
     def __init__(self, dataset):
         self.paths, labels = dataset.paths, dataset.labels
@@ -102,11 +102,11 @@ def torchvision_loader(dataset, workers):
     return DataLoader(Files(dataset), BATCH, shuffle=True, num_workers=workers)
 
 
-def isicvision_batches(pictures, augmenter, workers):
-    """Yield the batches of an epoch as the training loop reads them, normalised as its network does."""
-    parts = batches.Parts(pictures, augmentation.Pipeline(augmenter, 0))
-    order = batches.order_of(range(len(pictures)), Settings(), 0, 0)
-    wanted = [(order[first:last], order[first:last]) for first, last in batches.steps(len(pictures), BATCH)]
+def isicvision_batches(images, augmenter, workers):
+    """Yield the batches of an epoch as the training loop reads them, normalized as its network does."""
+    parts = batches.Parts(images, augmentation.Pipeline(augmenter, 0))
+    order = batches.order_of(range(len(images)), Settings(), 0, 0)
+    wanted = [(order[first:last], order[first:last]) for first, last in batches.steps(len(images), BATCH)]
     network = backbones.get("resnet18")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.mean, network.std))
     for batch in batches.load(parts, wanted, torch.device("cpu"), workers):
@@ -114,10 +114,10 @@ def isicvision_batches(pictures, augmenter, workers):
 
 
 def rate(batches):
-    """Return pictures per second of one pass."""
+    """Return images per second of one pass."""
     started, count = time.perf_counter(), 0
-    for pictures, _ in batches:
-        count += len(pictures)
+    for images, _ in batches:
+        count += len(images)
     return count / (time.perf_counter() - started)
 
 
@@ -133,9 +133,7 @@ def in_turn(variants, rounds):
 
 def show(rates):
     for name, values in rates.items():
-        print(
-            f"  {name}: {statistics.median(values):.1f} pictures/s ({min(values):.1f} to {max(values):.1f})"
-        )
+        print(f"  {name}: {statistics.median(values):.1f} images/s ({min(values):.1f} to {max(values):.1f})")
 
 
 def show_ratio(what, fast, slow, goal):
@@ -146,20 +144,20 @@ def show_ratio(what, fast, slow, goal):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=192)
+    parser.add_argument("--images", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     require_peers()
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["ISICVISION_CACHE"] = str(Path(temporary, "cache"))
-        dataset = copies(arguments.pictures, Path(temporary, "pictures"))
+        dataset = copies(arguments.images, Path(temporary, "images"))
         started = time.perf_counter()
-        pictures = cache.Pictures(dataset.paths, SIZE)
+        images = cache.Images(dataset.paths, SIZE)
         filled = len(dataset) / (time.perf_counter() - started)
         loaders = fastai_loaders(dataset)
         variants = {
             f"isicvision, {name}, {workers} workers": lambda make=make, workers=workers: isicvision_batches(
-                pictures, make(), workers
+                images, make(), workers
             )
             for name, make in (
                 ("flip and crop", augmentation.original_2018),
@@ -174,7 +172,7 @@ def main():
         rates = in_turn(
             {name: lambda make=make: rate(make()) for name, make in variants.items()}, arguments.rounds
         )
-    print(f"{len(dataset)} pictures of 1022x767, the cache filled once at {filled:.0f} pictures/s")
+    print(f"{len(dataset)} images of 1022x767, the cache filled once at {filled:.0f} images/s")
     show(rates)
     *ours, fastai, plain, with_workers = rates.values()
     crop, dermoscopy, best = (

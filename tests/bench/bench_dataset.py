@@ -39,7 +39,7 @@ def timed(function, *arguments, **keywords):
 
 
 def collection(root, n, per_folder=5000):
-    """Write `n` empty pictures in subfolders of two labels, and a metadata.csv with about two pictures a lesion."""
+    """Write `n` empty images in subfolders of two labels, and a metadata.csv with about two images a lesion."""
     random = np.random.default_rng(0)
     labels = np.where(random.random(n) < 0.2, "malignant", "benign")
     for number in range(n):

@@ -1,7 +1,7 @@
-"""Pictures decoded to 224 px per second: pixels.decode against Pillow's full decoding and resizing.
+"""Images decoded to 224 px per second: pixels.decode against Pillow's full decoding and resizing.
 
-Both in one thread, in turn, on the bundled sample (600x450), on the same pictures enlarged to 4000x3000, and, where
-they are there, on the ten real pictures of 1022x767, as they are and enlarged.
+Both in one thread, in turn, on the bundled sample (600x450), on the same images enlarged to 4000x3000, and, where
+they are there, on the ten real images of 1022x767, as they are and enlarged.
 """
 
 import io
@@ -20,7 +20,7 @@ SIZE, ROUNDS = 224, 5
 
 
 def full(data):
-    """Decode in full, cut the centre, resize: what pixels.decode saves."""
+    """Decode in full, cut the center, resize: what pixels.decode saves."""
     with Image.open(io.BytesIO(data)) as image:
         rgb = image.convert("RGB")
     width, height = rgb.size
@@ -35,9 +35,9 @@ def enlarged(data):
     return buffer.getvalue()
 
 
-def seconds(function, pictures):
+def seconds(function, images):
     started = time.perf_counter()
-    for data in pictures:
+    for data in images:
         function(data)
     return time.perf_counter() - started
 
@@ -47,13 +47,13 @@ def main():
     sets = {"sample, 600x450": small, "sample, 4000x3000": [enlarged(data) for data in small[:4]]}
     if real := [path.read_bytes() for path in sorted(REAL.glob("*/*.jpg"))]:
         sets |= {"real, 1022x767": real, "real, 4000x3000": [enlarged(data) for data in real]}
-    for name, pictures in sets.items():
-        times = [(seconds(pixels_decode, pictures), seconds(full, pictures)) for _ in range(ROUNDS)]
+    for name, images in sets.items():
+        times = [(seconds(pixels_decode, images), seconds(full, images)) for _ in range(ROUNDS)]
         ratio = statistics.median(theirs / ours for ours, theirs in times)
-        rate = len(pictures) / statistics.median(ours for ours, _ in times)
-        apart = np.mean([np.abs(pixels_decode(d).astype(int) - full(d)).mean() for d in pictures])
+        rate = len(images) / statistics.median(ours for ours, _ in times)
+        apart = np.mean([np.abs(pixels_decode(d).astype(int) - full(d)).mean() for d in images])
         print(
-            f"{name}: {rate:.0f} pictures/s, {ratio:.2f} times Pillow's full decoding, {apart:.2f} of 255 apart"
+            f"{name}: {rate:.0f} images/s, {ratio:.2f} times Pillow's full decoding, {apart:.2f} of 255 apart"
         )
 
 

@@ -1,6 +1,6 @@
-"""Pictures per second of a download from the loopback double, isicvision and the archive's own isic-cli in turn.
+"""Images per second of a download from the loopback double, isicvision and the archive's own isic-cli in turn.
 
-2,000 synthetic pictures of 100 to 300 kB, 50 ms before every answer; the start of each client is included, server
+2,000 synthetic images of 100 to 300 kB, 50 ms before every answer; the start of each client is included, server
 and clients share the machine. Then each downloads once more what it has, and the requests for files are counted.
 """
 
@@ -37,11 +37,11 @@ def run(command, double):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency", type=float, default=0.05)
     arguments = parser.parse_args()
-    number = arguments.pictures
+    number = arguments.images
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         folder = make_archive(root / "archive", number)
@@ -68,11 +68,11 @@ def main():
                     came = {path.name: path.stat().st_size for path in target.rglob("ISIC_*.jpg")}
                     there = {path.name: path.stat().st_size for path in (folder / "images").iterdir()}
                     if came != there:
-                        sys.exit(f"{name}: {len(came)} pictures came, not {number}, or other ones")
+                        sys.exit(f"{name}: {len(came)} images came, not {number}, or other ones")
                     times[name].append(seconds)
                     again[name].append(run(client, double)[:2])
                     print(
-                        f"round {turn + 1}, {name}: {seconds:.2f} s, {number / seconds:.0f} pictures/s, "
+                        f"round {turn + 1}, {name}: {seconds:.2f} s, {number / seconds:.0f} images/s, "
                         f"{requests} requests for files, up to {peak} at once; once more: "
                         f"{again[name][-1][0]:.2f} s, {again[name][-1][1]} requests for files",
                         flush=True,
@@ -83,7 +83,7 @@ def main():
         rates = sorted(number / value for value in seconds)
         second = statistics.median(value for value, _ in again[name])
         print(
-            f"{name}: {statistics.median(rates):.0f} pictures/s ({rates[0]:.0f} to {rates[-1]:.0f}), "
+            f"{name}: {statistics.median(rates):.0f} images/s ({rates[0]:.0f} to {rates[-1]:.0f}), "
             f"once more {second:.2f} s with {max(count for _, count in again[name])} requests for files"
         )
     wide, narrow = times["isicvision, 32 connections"], times["isicvision, 8 connections"]

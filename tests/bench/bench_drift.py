@@ -3,8 +3,9 @@
     python tests/bench/bench_drift.py      # two minutes
 
 Held-out images and requests are drawn from one distribution, drawn anew for each run: the median score is 0.3 to
-0.000001, scores and distances depend on each other. As in `ImageClassifier.familiarize` and `calibrate` the limit and
-the quantiles come from the held-out images; scores and distances have the digits that requestlog.py gives them.
+0.000001, scores and distances depend on each other. As in `ImageClassifier.fit_outlier_limit` and
+`calibrate` the limit and the quantiles come from the held-out images; scores and distances have the digits that
+requestlog.py gives them.
 ``older`` is a model of an earlier version, with 11 quantiles of the distance and 21 of the scores, and the log of its
 service: rounded to four digits, and without the distances of what it refused.
 """
@@ -14,7 +15,7 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from isicvision.model import outliers as familiarity
+from isicvision.model import outliers
 from isicvision.service import drift as monitoring
 
 HELD_OUT, REQUESTS = (100, 500, 1500), (200, 1000, 5000, 20_000)
@@ -43,13 +44,13 @@ def run(random, held_out, requests):
     """Return the verdicts of one run: dict."""
     about = random.uniform((-14, 1, 0.05, -1), (-1, 4, 0.5, 1))
     known, distances = draw(random, held_out, about)
-    rank = int(np.ceil((held_out + 1) * (1 - familiarity.REFUSED)))
+    rank = int(np.ceil((held_out + 1) * (1 - outliers.REFUSED)))
     limit = np.sort(distances)[min(rank, held_out) - 1]
     refused = int((distances > limit).sum())
     known, distances = known[distances <= limit], distances / limit  # the service scores no others
     now, far = draw(random, requests, about)
     now, far = now[far <= limit], far / limit
-    line = {"pictures": requests, "refused": requests - len(now)}
+    line = {"images": requests, "refused": requests - len(now)}
     compare = monitoring._compare
     older = line | {"distance": far[far <= 1].tolist()}
     older = monitoring._distances([older], quantiles(distances, 11).round(4))

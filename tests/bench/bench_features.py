@@ -1,10 +1,10 @@
-"""Pictures per second from files to the features of a network at 224 px on a CPU: isicvision against fastai.
+"""Images per second from files to the features of a network at 224 px on a CPU: isicvision against fastai.
 
 ``ImageClassifier.featurize`` with an empty cache, decoding and the export to ONNX included, and fastai's
 ``Learner.get_preds`` at its defaults, in turn, on the same HAM10000 files (200x150) and with the same weights.
 
-``--all``: the features of all 7,006 pictures, and how long a second call takes that finds them in the cache.
-``--memory``: the peak of memory of a training with all 7,006 pictures, EfficientNet-Lite0, 224 px, batches of 32. One
+``--all``: the features of all 7,006 images, and how long a second call takes that finds them in the cache.
+``--memory``: the peak of memory of a training with all 7,006 images, EfficientNet-Lite0, 224 px, batches of 32. One
 epoch of the last layer alone reads them all, which takes minutes; then a few steps train the whole network.
 """
 
@@ -27,7 +27,7 @@ GOALS = {"efficientnet_lite0": ("imagenet", "3 or more"), "resnet18": (None, "1.
 
 
 def featurize(model, paths):
-    """Compute features with an empty cache; return pictures per second and the features."""
+    """Compute features with an empty cache; return images per second and the features."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["ISICVISION_CACHE"] = cache
         started = time.perf_counter()
@@ -63,7 +63,7 @@ def compare(name, dataset, rounds):
 
     started = time.perf_counter()
     export.Compiled(model.scoring_module(), SIZE)
-    print(f"{name}, {len(dataset)} pictures; the first export takes {time.perf_counter() - started:.1f} s")
+    print(f"{name}, {len(dataset)} images; the first export takes {time.perf_counter() - started:.1f} s")
     results = in_turn(
         {
             "isicvision": lambda: featurize(model, dataset.paths),
@@ -79,7 +79,7 @@ def compare(name, dataset, rounds):
     started = time.perf_counter()
     export.Compiled(model.scoring_module(), SIZE)
     print(
-        f"  the export, part of it from 500 pictures on, takes {time.perf_counter() - started:.1f} s; "
+        f"  the export, part of it from 500 images on, takes {time.perf_counter() - started:.1f} s; "
         f"the features are the same but for the resizing: cosine {alike.mean():.3f}",
         flush=True,
     )
@@ -95,16 +95,16 @@ def again(dataset, cache):
         model.featurize(dataset)
         seconds.append(time.perf_counter() - started)
     print(
-        f"features of {len(dataset)} pictures: {seconds[0]:.1f} s, from the cache "
+        f"features of {len(dataset)} images: {seconds[0]:.1f} s, from the cache "
         f"{statistics.median(seconds[1:]):.2f} s (goal: less than 1)",
         flush=True,
     )
 
 
-def train(cache, pictures, few, precision):
+def train(cache, images, few, precision):
     """Train the last layer, then the whole network; return the peak of memory in between, in MiB."""
     os.environ["ISICVISION_CACHE"] = cache
-    dataset = augment_dataset(ham10000().sample(pictures, balanced=True), augmentation.dermoscopy())
+    dataset = augment_dataset(ham10000().sample(images, balanced=True), augmentation.dermoscopy())
     model = ImageClassifier("efficientnet_lite0", dataset.labels)
     settings = {"epochs": 1, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.001}
     settings |= {"precision": precision, "progress": False}
@@ -118,28 +118,28 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=640)
+    parser.add_argument("--images", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--all", action="store_true", help="time a second call instead")
     parser.add_argument("--memory", action="store_true", help="measure the memory of a training instead")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of that training")
-    parser.add_argument("--all-pictures", type=int, default=7006, help="how many that are, for a quick look")
+    parser.add_argument("--all-images", type=int, default=7006, help="how many that are, for a quick look")
     arguments = parser.parse_args()
     require_peers()
     if not arguments.all and not arguments.memory:
         for name in GOALS:
-            compare(name, ham10000().sample(arguments.pictures, balanced=True), arguments.rounds)
+            compare(name, ham10000().sample(arguments.images, balanced=True), arguments.rounds)
     with tempfile.TemporaryDirectory() as cache:
         if arguments.memory:
-            pictures = arguments.all_pictures
-            frozen, whole = measured(train, cache, pictures, min(320, pictures), arguments.precision)
+            images = arguments.all_images
+            frozen, whole = measured(train, cache, images, min(320, images), arguments.precision)
             print(
-                f"peak of memory with {pictures} pictures in {arguments.precision}: "
+                f"peak of memory with {images} images in {arguments.precision}: "
                 f"{frozen / 1024:.2f} GiB training the last layer, {whole / 1024:.2f} GiB the whole network "
                 "(goal: 3 or less)"
             )
         if arguments.all:
-            again(ham10000().sample(arguments.all_pictures, balanced=True), str(Path(cache, "features")))
+            again(ham10000().sample(arguments.all_images, balanced=True), str(Path(cache, "features")))
 
 
 if __name__ == "__main__":

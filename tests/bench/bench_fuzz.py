@@ -1,6 +1,6 @@
 """The service against ten thousand malformed requests, drawn from a seed; it must stay up, lean and in service.
 
-Damaged pictures and such as claim to be huge, JSON, base64 and forms that are none, HTTP that is none, bodies of
+Damaged images and such as claim to be huge, JSON, base64 and forms that are none, HTTP that is none, bodies of
 200 MB, clients that are slow or hang up; a tenth of them asks for the saliency, too. One request in a hundred is good
 and must be answered. Of the large bodies the service reads 100 MiB and may then close: "reset" is no fault there, and
 "hung up" are the clients that want no answer. HTTP's own 501 and 505 (an unknown Transfer-Encoding or version) are
@@ -37,9 +37,9 @@ slow = threading.Semaphore(6)  # fewer than the 16 threads of the service
 
 def encoded(size, kind="JPEG", seed=0, cells=8):
     random = np.random.default_rng(seed)
-    picture = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8)).resize(size)
+    image = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8)).resize(size)
     buffer = io.BytesIO()
-    picture.save(buffer, kind)
+    image.save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -80,7 +80,7 @@ def bomb(random):
     if kind == 0:
         chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zeros)
         return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b"")
-    if kind == 1:  # a small picture with a large text, or profile
+    if kind == 1:  # a small image with a large text, or profile
         name = choice(random, [b"zTXt", b"iCCP", b"iTXt"])
         extra = b"a\0\1\0\0\0" + zeros if name == b"iTXt" else b"a\0\0" + zeros
         return SOUND["PNG"][:33] + chunk(name, extra) + SOUND["PNG"][33:]
@@ -151,8 +151,8 @@ def request(body, kind="application/octet-stream", query="", headers="", method=
     return f"{head}Content-Length: {len(body)}\r\n{headers}\r\n".encode("latin-1") + body
 
 
-def in_json(*pictures):
-    return json.dumps({"images": [base64.b64encode(each).decode() for each in pictures]}).encode()
+def in_json(*images):
+    return json.dumps({"images": [base64.b64encode(each).decode() for each in images]}).encode()
 
 
 def form(random):
@@ -251,11 +251,11 @@ def large(random, query):
 def fuzz(address, kind, random):
     """Send one request of a kind; return what came of it."""
     query = "?saliency=1" if random.random() < 0.1 else ""
-    picture = damaged(random, SOUND[choice(random, KINDS)])
+    image = damaged(random, SOUND[choice(random, KINDS)])
     if kind == "good":
         return send(address, [request(GOOD, "image/jpeg")])
-    if kind == "damaged picture":
-        return send(address, [request(picture, "image/jpeg", query)])
+    if kind == "damaged image":
+        return send(address, [request(image, "image/jpeg", query)])
     if kind == "bomb":
         return send(address, [request(bomb(random), "image/png", query)])
     if kind == "noise":
@@ -265,7 +265,7 @@ def fuzz(address, kind, random):
         body = damaged(random, in_json(GOOD)) if random.random() < 0.3 else body
         return send(address, [request(body, "application/json", query)])
     if kind == "base64":
-        bodies = [picture, bomb(random), b""]
+        bodies = [image, bomb(random), b""]
         return send(
             address, [request(in_json(*bodies[: random.integers(1, 4)]), choice(random, TYPES[3:6]), query)]
         )
@@ -291,7 +291,7 @@ def fuzz(address, kind, random):
 
 
 SHARES = {
-    "damaged picture": 0.25,
+    "damaged image": 0.25,
     **{"bomb": 0.1, "noise": 0.1, "JSON": 0.12, "base64": 0.1, "form": 0.06, "head": 0.1, "length": 0.08},
     **{"no HTTP": 0.03, "slow": 0.02, "aborted": 0.04},
 }

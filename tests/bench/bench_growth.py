@@ -1,8 +1,8 @@
-"""How time, memory and disk grow with the number of pictures and of processes, on HAM10000 reduced to 200x150.
+"""How time, memory and disk grow with the number of images and of processes, on HAM10000 reduced to 200x150.
 
     python tests/bench/bench_growth.py --write   # 20 minutes on two cores; needs the extra `ray`
 
-* ``train``: an epoch of the preset ``fast`` by torchrun, every picture decoded before;
+* ``train``: an epoch of the preset ``fast`` by torchrun, every image decoded before;
 * ``features`` and ``scores``: code/02_modeling/score_archive.py, from files to Parquet, with the model of that preset
   (untrained: the time is the same).
 
@@ -10,7 +10,7 @@ Each process has one thread, so that two compare with one; a machine of two core
 coordinates. ``seconds`` are those of the work, for Ray with the start of its workers, ``whole`` those of the command,
 with the start of Python, Ray and torchrun and the export to ONNX. Memory is the peak of the sum over all processes,
 with what they share counted once (Linux's PSS). --write puts the rows into docs/measurements/growth.csv, from which
-docs/howto/many_pictures.md plans.
+docs/howto/many_images.md plans.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from isicvision.data import cache
 TARGET = PROJECT_ROOT / "docs" / "measurements" / "growth.csv"
 SIZES = (1000, 3000, 7000)
 WORKS = ("train", "features", "scores")
-KEYS = ["work", "pictures", "processes"]
+KEYS = ["work", "images", "processes"]
 SCRIPT = PROJECT_ROOT / "code" / "02_modeling" / "score_archive.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
 def some(count):
-    """Return `count` pictures, the same share of each label as of all (`sample` would take equal numbers)."""
+    """Return `count` images, the same share of each label as of all (`sample` would take equal numbers)."""
     dataset = ham10000()
     return dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=0))
 
@@ -51,7 +51,7 @@ def train(table):
     model = ImageClassifier.from_preset("fast", dataset.labels)
     history = model.fit(dataset, epochs=1, precision="fp32", progress=False)
     if os.environ["RANK"] == "0":
-        print(f"{len(dataset)} pictures in {history['seconds'].sum():.1f} s")
+        print(f"{len(dataset)} images in {history['seconds'].sum():.1f} s")
 
 
 def measured(command, decoded):
@@ -69,7 +69,7 @@ def measured(command, decoded):
     if process.returncode:
         sys.exit(said[-3000:])
     return (
-        float(re.search(r"pictures in ([\d.]+) s", said)[1]),
+        float(re.search(r"images in ([\d.]+) s", said)[1]),
         time.perf_counter() - started,
         peak / 2**20,
     )
@@ -107,7 +107,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--images", type=int, nargs="*", default=SIZES)
     parser.add_argument("--works", nargs="*", choices=WORKS, default=WORKS)
     parser.add_argument("--write", action="store_true", help="into docs/measurements/growth.csv")
     parser.add_argument("--train", help=argparse.SUPPRESS)  # what torchrun starts
@@ -119,17 +119,17 @@ def main():
     except ModuleNotFoundError:
         sys.exit(print('skipped: Ray is not installed: pip install -c constraints.txt -e ".[ray]"'))
     if not REAL.is_dir():
-        sys.exit(print(f"skipped: there are no real pictures in {REAL}"))
+        sys.exit(print(f"skipped: there are no real images in {REAL}"))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         model = ImageClassifier.from_preset("fast", ham10000().labels)
         saved, sides = model.save(folder / "model"), (128, model.backbone.interpolation)
-        for count in arguments.pictures:
+        for count in arguments.images:
             dataset = some(count)
             table, decoded = dataset.save(folder / f"{count}.csv"), folder / f"cache-{count}"
             os.environ["ISICVISION_CACHE"] = str(decoded)
-            cache.Pictures(dataset.paths, *sides)  # which the training reads
+            cache.Images(dataset.paths, *sides)  # which the training reads
             for work in arguments.works:
                 if work == "scores" and count == SIZES[1]:  # they take four times as long as features
                     continue
@@ -142,7 +142,7 @@ def main():
                         command += ["--features"] * (work == "features")
                     seconds, whole, peak = measured(command, decoded)
                     disk = size(decoded if work == "train" else results)
-                    row = {"work": work, "pictures": count, "processes": processes}
+                    row = {"work": work, "images": count, "processes": processes}
                     row |= {"seconds": round(seconds, 1), "per_second": round(count / seconds, 1)}
                     row |= {"whole": round(whole, 1), "memory_mib": round(peak), "disk_mb": round(disk, 1)}
                     rows.append(row)

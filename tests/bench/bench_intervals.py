@@ -7,9 +7,9 @@
 
 Speed: 2,000 draws of ROC AUC for 10,000 predictions, against a loop over scikit-learn's with the same weights.
 
-Coverage: test sets of lesions with one to four pictures each, whose true figures are known from 300,000 lesions; how
-often a 95 % interval of the bootstrap over lesions holds the truth, and how often that of one over pictures does.
-Every metric counts pictures, so the truth does: in the large set too a lesion has one to four. An interval that is not
+Coverage: test sets of lesions with one to four images each, whose true figures are known from 300,000 lesions; how
+often a 95 % interval of the bootstrap over lesions holds the truth, and how often that of one over images does.
+Every metric counts images, so the truth does: in the large set too a lesion has one to four. An interval that is not
 defined (a precision where nothing was called malignant) is left out.
 """
 
@@ -25,19 +25,19 @@ from sklearn.metrics import roc_auc_score
 from isicvision import Evaluation, decisions, metrics
 from isicvision.evaluation import intervals
 
-PICTURES, LESIONS, LOOP = 10_000, 6_000, 100
+IMAGES, LESIONS, LOOP = 10_000, 6_000, 100
 LARGE = 300_000
 KINDS = [(150, 0.2, 0.8, 0.9), (150, 0.5, 0.3, 0.75), (150, 0.5, 0.8, 0.97), (300, 0.3, 0.8, 0.9)]
 MORE = [(60, 0.5, 0.3, 0.9), (60, 0.2, 0.8, 0.9), (150, 0.2, 0.8, 0.97), (600, 0.2, 0.8, 0.75)]
-"""Lesions, share of malignant ones, correlation of pictures of one lesion, ROC AUC."""
+"""Lesions, share of malignant ones, correlation of images of one lesion, ROC AUC."""
 RARE = ("recall", "specificity", "npv", "roc_auc")
 
 
 def speed():
     random = np.random.default_rng(0)
-    positive = random.random(PICTURES) < 0.2
+    positive = random.random(IMAGES) < 0.2
     scores = np.clip(random.normal(0.4 + 0.2 * positive, 0.15), 0, 1)
-    groups = random.integers(0, LESIONS, PICTURES)
+    groups = random.integers(0, LESIONS, IMAGES)
     labels = np.where(positive, "malignant", "benign")
     seconds, ratios = [], []
     for _ in range(5):
@@ -52,7 +52,7 @@ def speed():
         areas = [roc_auc_score(positive[rows], scores[rows], sample_weight=row) for row in weights]
         ratios.append((time.perf_counter() - started) * metrics.RESAMPLES / LOOP / seconds[-1])
     print(
-        f"{metrics.RESAMPLES} draws of ROC AUC, {PICTURES:,} predictions: {np.median(seconds):.2f} s (goal 1.5); "
+        f"{metrics.RESAMPLES} draws of ROC AUC, {IMAGES:,} predictions: {np.median(seconds):.2f} s (goal 1.5); "
         f"[{low:.4f}, {high:.4f}]; the first {LOOP} draws are scikit-learn's within "
         f"{np.abs(evaluation.draws('roc_auc')[:LOOP] - areas).max():.0e}"
     )
@@ -63,14 +63,14 @@ def speed():
 
 
 def simulate(random, lesions, malignant=0.3, correlation=0.8, area=0.9):
-    """Draw lesions with one to four pictures: labels, scores and lesions of the pictures.
+    """Draw lesions with one to four images: labels, scores and lesions of the images.
 
-    Behind the score is a normal variable, of the same variance for both labels, of which the pictures of one lesion
+    Behind the score is a normal variable, of the same variance for both labels, of which the images of one lesion
     share a part; the score itself is too sure, as that of a network.
     """
-    pictures = random.integers(1, 5, lesions)
+    images = random.integers(1, 5, lesions)
     sick = random.random(lesions) < malignant
-    lesion = np.repeat(np.arange(lesions), pictures)
+    lesion = np.repeat(np.arange(lesions), images)
     shared, own = random.normal(size=lesions)[lesion], random.normal(size=len(lesion))
     apart = np.sqrt(2) * stats.norm.ppf(area)
     signal = apart * sick[lesion] + np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
@@ -85,7 +85,7 @@ def coverage(repeats, kind):
     held = {}
     for seed in range(repeats):
         labels, scores, lesions = simulate(np.random.default_rng(seed), *kind)
-        for way, groups in (("over lesions", lesions), ("over pictures", None)):
+        for way, groups in (("over lesions", lesions), ("over images", None)):
             table = Evaluation.from_scores(labels, scores, groups).metrics()
             inside = (table["low"] <= truth) & (truth <= table["high"])
             held.setdefault(way, []).append(inside.where(table["low"].notna()))

@@ -1,9 +1,9 @@
-"""What the presets reach on real pictures: several splits by lesion, four fifths for training and one for the test.
+"""What the presets reach on real images: several splits by lesion, four fifths for training and one for the test.
 
     python tests/bench/bench_presets.py --presets fast balanced       # goes on where it was stopped
-    python tests/bench/bench_presets.py --presets balanced --all      # train on all pictures, and only save the model
+    python tests/bench/bench_presets.py --presets balanced --all      # train on all images, and only save the model
 
-Writes a row a run to docs/measurements/presets.csv, the scores of its test pictures to docs/measurements/presets, and
+Writes a row a run to docs/measurements/presets.csv, the scores of its test images to docs/measurements/presets, and
 prints the mean ROC AUC of each preset with a 95 % interval: a bootstrap over lesions, in which a lesion drawn twice
 counts twice in every split that tests it. Models stay in outputs/presets.
 """
@@ -22,13 +22,13 @@ from isicvision import PROJECT_ROOT, Evaluation, ImageClassifier, record
 TARGET = PROJECT_ROOT / "docs" / "measurements" / "presets.csv"
 SCORES = TARGET.with_suffix("")
 MODELS = PROJECT_ROOT / "outputs" / "presets"
-COLUMNS = ["picture", "lesion", "malignant", "score"]
+COLUMNS = ["image", "lesion", "malignant", "score"]
 
 
-def run(pictures, preset, seed):
-    """Train on one split and score its test pictures; return a row."""
-    train, test = pictures.split(0.8, 0.2, seed=seed)
-    model = ImageClassifier.from_preset(preset, pictures.labels, seed=seed)
+def run(images, preset, seed):
+    """Train on one split and score its test images; return a row."""
+    train, test = images.split(0.8, 0.2, seed=seed)
+    model = ImageClassifier.from_preset(preset, images.labels, seed=seed)
     history = model.fit(train, checkpoint=MODELS / f"{preset}-{seed}-checkpoint", progress=False)
     folder = model.save(MODELS / f"{preset}-{seed}")
     started = time.perf_counter()
@@ -45,7 +45,7 @@ def run(pictures, preset, seed):
     record.add_metrics(folder, evaluation)
     malignant, column = (test.table["label"] == "malignant").astype(int), model.labels.index("malignant")
     scores = test.table.assign(
-        picture=[Path(path).stem for path in test.paths],
+        image=[Path(path).stem for path in test.paths],
         lesion=test.table["group"],
         malignant=malignant,
         score=probabilities[:, column].round(4),
@@ -56,8 +56,8 @@ def run(pictures, preset, seed):
     return {
         "preset": preset,
         "seed": seed,
-        "training_pictures": len(train),
-        "test_pictures": len(test),
+        "training_images": len(train),
+        "test_images": len(test),
         "test_lesions": test.table["group"].nunique(),
         "roc_auc": round(evaluation.metric("roc_auc"), 4),
         "low": round(low, 4),
@@ -101,22 +101,22 @@ def main():
     parser.add_argument("--all", action="store_true")
     options = parser.parse_args()
     if not REAL.is_dir():
-        raise SystemExit(f"no real pictures: {REAL} is not there")
-    pictures = dataset()
+        raise SystemExit(f"no real images: {REAL} is not there")
+    images = dataset()
     if options.all:
         for preset in options.presets:
-            model = ImageClassifier.from_preset(preset, pictures.labels)
-            history = model.fit(pictures, progress=False)
+            model = ImageClassifier.from_preset(preset, images.labels)
+            history = model.fit(images, progress=False)
             folder = model.save(MODELS / f"{preset}-all")
-            record.write(folder, model, {"train": pictures}, {"PRESET": preset})
-            print(f"{folder}: {len(pictures)} pictures, {history['seconds'].sum():.0f} s")
+            record.write(folder, model, {"train": images}, {"PRESET": preset})
+            print(f"{folder}: {len(images)} images, {history['seconds'].sum():.0f} s")
         return
     rows = pd.read_csv(TARGET).to_dict("records") if TARGET.exists() else []
     done = {(row["preset"], row["seed"]) for row in rows}
     for preset in options.presets:
         for seed in options.seeds:
             if (preset, seed) not in done:
-                rows.append(run(pictures, preset, seed))
+                rows.append(run(images, preset, seed))
                 print(rows[-1], flush=True)
                 pd.DataFrame(rows).to_csv(TARGET, index=False)
         if all((SCORES / f"{preset}-{seed}.csv").exists() for seed in options.seeds):

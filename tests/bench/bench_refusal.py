@@ -1,11 +1,11 @@
-"""Which pictures the service refuses: strange ones of four kinds, blurred ones, and real ones that it never saw.
+"""Which images the service refuses: strange ones of four kinds, blurred ones, and real ones that it never saw.
 
     python tests/bench/bench_refusal.py                  # trains the preset "fast" first: minutes
     python tests/bench/bench_refusal.py --model FOLDER   # of train.py, trained on four fifths by `split(0.8, 0.2)`
 
 Everything goes through the bundle's own score.run, as JPEG files of 600x450 (the real ones as they are, 200x150). The
-test pictures are of other lesions than those trained and calibrated on. ``ISIC`` are ten pictures of other cameras at
-1022x767: real ones, yet not from where the training pictures came.
+test images are of other lesions than those trained and calibrated on. ``ISIC`` are ten images of other cameras at
+1022x767: real ones, yet not from where the training images came.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def table(module, kinds):
         counts = {why: sum(why in error for error in errors) for why in REASONS}
         quantiles = np.quantile(distances, [0, 0.5, 1]).round(2) if distances else [np.nan] * 3
         rows.append(
-            {"kind": kind, "pictures": len(files), "refused": f"{np.mean([*map(bool, errors)]):.1%}"}
+            {"kind": kind, "images": len(files), "refused": f"{np.mean([*map(bool, errors)]):.1%}"}
             | counts
             | dict(zip(("least", "median", "greatest"), quantiles, strict=True))
         )
@@ -75,10 +75,10 @@ def main():
     parser.add_argument("--model", help="a saved model; default: train one")
     parser.add_argument("--features", action="store_true", help="features + scikit-learn, no fine-tuning")
     parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument("--count", type=int, default=200, help="pictures of each kind")
+    parser.add_argument("--count", type=int, default=200, help="images of each kind")
     options = parser.parse_args()
     if not REAL.is_dir():
-        raise SystemExit(f"no real pictures: {REAL} is not there")
+        raise SystemExit(f"no real images: {REAL} is not there")
     rest, test = dataset().split(0.8, 0.2, seed=options.seed)
     train, validation = rest.split(0.85, 0.15, seed=options.seed)
     if options.model:
@@ -91,11 +91,11 @@ def main():
     else:
         model = ImageClassifier.from_preset("fast", rest.labels)
         model.fit(train, progress=False)
-    model.familiarize(train, validation)
+    model.fit_outlier_limit(train, validation)
 
     real = [Path(path).read_bytes() for path in test.sample(min(1000, len(test)), balanced=True).paths]
-    kinds = {"test pictures": real}
-    kinds |= {kind: strange.pictures(kind, options.count, seed=7) for kind in strange.KINDS}
+    kinds = {"test images": real}
+    kinds |= {kind: strange.images(kind, options.count, seed=7) for kind in strange.KINDS}
     for share in (0.01, 0.02, 0.04):
         kinds[f"blurred by {share:.0%}"] = [strange.blurred(each, share) for each in real[: options.count]]
     isic = [path.read_bytes() for path in sorted((REAL.parent / "isic_sample").rglob("*.jpg"))]
@@ -103,7 +103,7 @@ def main():
     kinds["ISIC at 200x150"] = [strange.reduced(each, (200, 150)) for each in isic]
     with tempfile.TemporaryDirectory() as folder:
         module = entry(build_bundle(model, Path(folder) / "bundle"))
-        print(f"{model.card['backbone']} of {len(train)} pictures, limit from {len(validation)}:")
+        print(f"{model.card['backbone']} of {len(train)} images, limit from {len(validation)}:")
         print(table(module, kinds).to_string())
 
 

@@ -1,6 +1,6 @@
 """The service beside what a network alone can do, and beside the same server with a script in PyTorch.
 
-Pictures of 600x450 (the bundled sample) by HTTP on this machine, whose cores the client shares; it is Python's own
+Images of 600x450 (the bundled sample) by HTTP on this machine, whose cores the client shares; it is Python's own
 http.client with kept connections, and for the row "ServiceClient" that of isicvision. All in turn, in one run; medians
 over the rounds. "Alone" is decoding and the forward pass by ONNX Runtime without any server: for the latency in this
 process with as many threads as there are cores, for the throughput in a process of one thread for each core.
@@ -26,7 +26,7 @@ import psutil
 from isicvision import PROJECT_ROOT, build_bundle, deploy_local
 from isicvision import images as pixels
 
-PICTURES = [path.read_bytes() for path in sorted(Path(PROJECT_ROOT, "sample_data/images").iterdir())[:40]]
+IMAGES = [path.read_bytes() for path in sorted(Path(PROJECT_ROOT, "sample_data/images").iterdir())[:40]]
 CORES = os.cpu_count()
 NETWORKS = {"efficientnet_lite0": ("imagenet", 2), "resnet18": (None, 1.3)}  # weights, goal against PyTorch
 PEER = """
@@ -43,8 +43,8 @@ def init():
         network(torch.zeros(1, 3, 224, 224))
 
 def run(body):
-    picture = base64.b64decode(json.loads(body)[0]["image_in_base64"])
-    array = torch.from_numpy(pixels.decode(picture, 224)[None].copy()).permute(0, 3, 1, 2)
+    image = base64.b64decode(json.loads(body)[0]["image_in_base64"])
+    array = torch.from_numpy(pixels.decode(image, 224)[None].copy()).permute(0, 3, 1, 2)
     with torch.inference_mode():
         scores = network((array.float() - 127) / 128).softmax(1)
     return {{"predictions": [{{"scores": scores[0].tolist()}}]}}
@@ -93,13 +93,13 @@ class Client:
 
 
 def alone(bundle, threads):
-    """Return a function that decodes and scores a picture in this process."""
+    """Return a function that decodes and scores an image in this process."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(bundle / "model.onnx", options, ["CPUExecutionProvider"])
-    return lambda data: session.run(["scores"], {"pictures": pixels.decode(data, 224)[None]})
+    return lambda data: session.run(["scores"], {"images": pixels.decode(data, 224)[None]})
 
 
 def milliseconds(function, count):
@@ -107,27 +107,27 @@ def milliseconds(function, count):
     seconds = []
     for index in range(count + 3):
         started = time.perf_counter()
-        function(PICTURES[index % len(PICTURES)])
+        function(IMAGES[index % len(IMAGES)])
         seconds.append(time.perf_counter() - started)
     return 1000 * statistics.median(seconds[3:])
 
 
 def rate(function, count, connections=8):
-    """Return pictures per second, `connections` at a time."""
+    """Return images per second, `connections` at a time."""
     with ThreadPoolExecutor(connections) as pool:
-        list(pool.map(function, PICTURES[: 2 * connections]))
+        list(pool.map(function, IMAGES[: 2 * connections]))
         started = time.perf_counter()
-        list(pool.map(function, (PICTURES * (count // len(PICTURES) + 1))[:count]))
+        list(pool.map(function, (IMAGES * (count // len(IMAGES) + 1))[:count]))
         return count / (time.perf_counter() - started)
 
 
 def rate_alone(bundle, seconds):
-    """Return pictures per second of this process with one thread, for so many seconds."""
+    """Return images per second of this process with one thread, for so many seconds."""
     score, done = alone(bundle, 1), 0
-    score(PICTURES[0])
+    score(IMAGES[0])
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
-        score(PICTURES[done % len(PICTURES)])
+        score(IMAGES[done % len(IMAGES)])
         done += 1
     return done / (time.perf_counter() - started)
 
@@ -180,7 +180,7 @@ def throughput(bundle, peer, rounds, count, goal):
             found += [rate(post, each) for post, each in zip(posts, (count, count, count // 2), strict=True)]
             for values, value in zip(rates.values(), found, strict=True):
                 values.append(value)
-    print("throughput, 8 requests at a time, 2 workers of 1 thread, pictures/s")
+    print("throughput, 8 requests at a time, 2 workers of 1 thread, images/s")
     for name, values in rates.items():
         show(name, values)
     show_ratio(
@@ -197,7 +197,7 @@ def footprint(bundle, peer, rounds):
             started = time.perf_counter()
             with deploy_local(folder) as service:
                 post = Client(service, "application/json")
-                post(PICTURES[0])
+                post(IMAGES[0])
                 starts[index].append(time.perf_counter() - started)
                 rate(post, 40, 2)
                 master = psutil.Process(service._process.pid)

@@ -1,10 +1,10 @@
-"""What each setting of a training does, on the real pictures: one is changed at a time, all else stays.
+"""What each setting of a training does, on the real images: one is changed at a time, all else stays.
 
     python tests/bench/bench_settings.py      # three quarters of an hour on two cores; goes on where it was stopped
 
 Writes a row a run to docs/measurements/settings.csv, from which 04_what_the_settings_do.ipynb draws: ROC AUC on the
-validation pictures (the test pictures are not looked at) with its interval over lesions, and the seconds of training.
-Then leak.csv, beside it: by how much a split picture by picture flatters two classifiers on features, ten splits each.
+validation images (the test images are not looked at) with its interval over lesions, and the seconds of training.
+Then leak.csv, beside it: by how much a split image by image flatters two classifiers on features, ten splits each.
 """
 
 import argparse
@@ -28,7 +28,7 @@ COMMON = {
     "network": "efficientnet_lite0",
     "augmentation": "dermoscopy",
     "split": "by lesion",
-    "pictures": None,
+    "images": None,
     "seed": 0,
     "image_size": 96,
     "dropout": 0.2,
@@ -50,8 +50,8 @@ TRIED = {
     "batch_size": [8, 128],
     "dropout": [0.0, 0.5],
     "image_size": [64, 128, 160],
-    "pictures": [300, 600, 1200, 2400],
-    "split": ["by picture"],
+    "images": [300, 600, 1200, 2400],
+    "split": ["by image"],
     "frozen_stages": [0, "all but the last layer"],
     "augmentation": ["none", "original_2018"],
     "network": ["efficientnet_lite0, random weights", "resnet18, random weights"],
@@ -75,17 +75,17 @@ def dataset():
     )
 
 
-def run(pictures, name, value):
+def run(images, name, value):
     """Train with one choice changed; return a row."""
     choice = COMMON | ({} if name == "common" else {name.partition(", ")[0]: value})
     if name.endswith("no augmentation"):
         choice["augmentation"] = "none"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a split by picture warns, rightly
-        parts = pictures.split(0.6, 0.2, 0.2, group="group" if choice["split"] == "by lesion" else None)
+        warnings.simplefilter("ignore")  # a split by image warns, rightly
+        parts = images.split(0.6, 0.2, 0.2, group="group" if choice["split"] == "by lesion" else None)
     train, validation = parts[:2]
-    if choice["pictures"]:
-        share = choice["pictures"] / len(train)
+    if choice["images"]:
+        share = choice["images"] / len(train)
         choice["epochs"] = round(choice["epochs"] / share)  # the same number of steps for all
         train = train.split(share, 1 - share, seed=1)[0]
     backbone, _, random = choice["network"].partition(", ")
@@ -97,7 +97,7 @@ def run(pictures, name, value):
         settings["frozen_stages"] = 0  # nothing worth keeping
     model = ImageClassifier(
         backbone,
-        pictures.labels,
+        images.labels,
         None if random else "imagenet",
         choice["image_size"],
         choice["dropout"],
@@ -115,7 +115,7 @@ def run(pictures, name, value):
         "setting": name,
         "value": value,
         "common_value": COMMON.get(name.partition(", ")[0]),
-        "pictures": len(train),
+        "images": len(train),
         "roc_auc": round(evaluation.metric("roc_auc"), 4),
         "low": round(low, 4),
         "high": round(high, 4),
@@ -124,22 +124,20 @@ def run(pictures, name, value):
     }
 
 
-def leak(pictures):
+def leak(images):
     """Score two classifiers on features by splits of both kinds; return a row a split."""
-    model = ImageClassifier("efficientnet_lite0", pictures.labels, image_size=160)
-    features, table = model.featurize(pictures), pictures.table.reset_index(drop=True)
+    model = ImageClassifier("efficientnet_lite0", images.labels, image_size=160)
+    features, table = model.featurize(images), images.table.reset_index(drop=True)
     classifiers = {
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000)),
-        "nearest neighbours": KNeighborsClassifier(5, weights="distance", metric="cosine"),
+        "nearest neighbors": KNeighborsClassifier(5, weights="distance", metric="cosine"),
     }
     rows = []
     for seed in range(10):
-        for kind, group in (("by lesion", "group"), ("by picture", None)):
+        for kind, group in (("by lesion", "group"), ("by image", None)):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a split by picture warns, rightly
-                train, test = (
-                    part.table["path"] for part in pictures.split(0.8, 0.2, group=group, seed=seed)
-                )
+                warnings.simplefilter("ignore")  # a split by image warns, rightly
+                train, test = (part.table["path"] for part in images.split(0.8, 0.2, group=group, seed=seed))
             seen, new = table["path"].isin(train), table["path"].isin(test)
             for name, classifier in classifiers.items():
                 classifier.fit(features[seen], table["label"][seen])
@@ -156,19 +154,19 @@ def main():
     parser.add_argument("--target", type=Path, default=TARGET)
     target = parser.parse_args().target
     if not REAL.is_dir():
-        raise SystemExit(f"no real pictures: {REAL} is not there")
+        raise SystemExit(f"no real images: {REAL} is not there")
     rows = pd.read_csv(target, dtype={"value": str}).to_dict("records") if target.exists() else []
     done = {(row["setting"], str(row["value"])) for row in rows}
-    pictures = dataset()
+    images = dataset()
     for name, values in TRIED.items():
         for value in values:
             if (name, str(value)) not in done and (name, "nan") not in done:
                 started = time.perf_counter()
-                rows.append(run(pictures, name, value))
+                rows.append(run(images, name, value))
                 print(*rows[-1].values(), f"{time.perf_counter() - started:.0f} s in all", flush=True)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 pd.DataFrame(rows).to_csv(target, index=False)
-    found = leak(pictures)
+    found = leak(images)
     found.to_csv(target.with_name("leak.csv"), index=False)
     print(found.groupby(["classifier", "split"])["roc_auc"].agg(["mean", "std"]).round(3))
 

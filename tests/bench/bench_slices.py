@@ -1,9 +1,9 @@
-"""Slices: how often `comparison.slices` flags values of a column that have nothing to do with the pictures.
+"""Slices: how often `comparison.slices` flags values of a column that have nothing to do with the images.
 
     python tests/bench/bench_slices.py                 # 600 columns of each kind, three to four minutes
     python tests/bench/bench_slices.py --repeats 100
 
-Simulated test sets, whose lesions have one to four pictures and whose column has values drawn at random; and the scores
+Simulated test sets, whose lesions have one to four images and whose column has values drawn at random; and the scores
 that `bench_presets.py` kept (docs/measurements/presets), with the localization of HAM10000 dealt anew to the lesions.
 Flagged is a column if any of its values is. Only 499 permutations: the rate is the same as with 1,999, which take four
 times as long. Last, how often one slice of five is flagged that is really worse.
@@ -33,7 +33,7 @@ KINDS = {
 
 
 def deal(random, lesion, count, names=None):
-    """Give each lesion a value at random: array, a value a picture."""
+    """Give each lesion a value at random: array, a value an image."""
     names = (
         random.integers(0, count, lesion.max() + 1).astype(str)
         if names is None
@@ -103,7 +103,7 @@ def main():
         show(name, [simulated(seed, *kind) for seed in range(repeats)], started)
     kept = pd.read_csv(ROOT / "docs" / "measurements" / "presets" / "accurate-0.csv")
     if HAM10000.exists():
-        kept = kept.merge(pd.read_csv(HAM10000), left_on="picture", right_on="image_id")
+        kept = kept.merge(pd.read_csv(HAM10000), left_on="image", right_on="image_id")
         started = time.perf_counter()
         show(
             "real scores, localization dealt anew",

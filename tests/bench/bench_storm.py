@@ -1,10 +1,10 @@
 """A storm of faults: what isicvision and the archive's own isic-cli bring home, and how long it takes them.
 
-Of the pictures, 10 % each answer 500, answer 429 with Retry-After of 1 or 2 s, reset the connection, end before
+Of the images, 10 % each answer 500, answer 429 with Retry-After of 1 or 2 s, reset the connection, end before
 their Content-Length, or fall silent for a minute, once; 2 % answer 500 or 404 for ever. Three legs:
 
-1. isicvision, killed (SIGKILL) when half has come, then the same call again; every picture is compared with its source.
-2. isicvision and isic-cli in the same storm, without a kill, with fewer pictures and a limit of time.
+1. isicvision, killed (SIGKILL) when half has come, then the same call again; every image is compared with its source.
+2. isicvision and isic-cli in the same storm, without a kill, with fewer images and a limit of time.
 3. isicvision on a disk that is too small from the start, and on one that something else fills meanwhile; then it is
    enlarged, and the same call again (a tmpfs: needs root).
 """
@@ -30,7 +30,7 @@ KNOWN = {"metadata.csv", "attribution.txt", "licenses.txt", "source.json"}
 
 
 def storm(folder, stall, seed):
-    """Assign faults to the pictures of `folder`; return the rules and the ids that never come."""
+    """Assign faults to the images of `folder`; return the rules and the ids that never come."""
     names = sorted(path.name for path in (folder / "images").iterdir())
     random.Random(seed).shuffle(names)
     tenth, last = len(names) // 10, max(2, len(names) // 50)
@@ -54,8 +54,8 @@ def storm(folder, stall, seed):
     return rules, {Path(name).stem for name in dead}
 
 
-def pictures(folder):
-    """List the pictures that are there by name; a file that is being written has another name."""
+def images(folder):
+    """List the images that are there by name; a file that is being written has another name."""
     return {path.stem: path for path in folder.rglob("ISIC_*.jpg") if not path.name.startswith(".")}
 
 
@@ -85,7 +85,7 @@ def run(command, limit, kill_when=None):
 def compare(folder, archive, dead):
     """Count what is on the disk against the source."""
     source = {path.stem: path for path in (archive / "images").iterdir()}
-    came = pictures(folder)
+    came = images(folder)
     same = {name for name, path in came.items() if path.read_bytes() == source[name].read_bytes()}
     others = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     others = {name for name in others if Path(name).stem not in source} - KNOWN
@@ -102,7 +102,7 @@ def compare(folder, archive, dead):
 
 def agreement(folder, report):
     """Say whether metadata.csv and the report name what is on the disk."""
-    came = pictures(folder)
+    came = images(folder)
     with contextlib.suppress(OSError, KeyError):
         with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
             rows = [row["file"] for row in csv.DictReader(file)]
@@ -113,7 +113,7 @@ def agreement(folder, report):
 
 
 def twice(log, before_kill=()):
-    """Count the pictures whose whole body was sent more than once, and those of them that the kill excuses.
+    """Count the images whose whole body was sent more than once, and those of them that the kill excuses.
 
     A kill loses what had been sent, or was being sent, but had not got its name yet: `before_kill`.
     """
@@ -157,22 +157,22 @@ def reasons(report):
 
 
 def killed(root, arguments):
-    archive, folder = make_archive(root / "archive", arguments.pictures), root / "killed"
+    archive, folder = make_archive(root / "archive", arguments.images), root / "killed"
     rules, dead = storm(archive, arguments.stall, arguments.seed)
     with Double(archive, latency=arguments.latency, faults=rules) as double:
         client = peer.ours(double.url, folder, arguments.connections, arguments.timeout)
-        half = arguments.pictures // 2
-        first, status, _, _ = run(client, arguments.limit, lambda: len(pictures(folder)) >= half)
-        kept = len(pictures(folder))
-        lost = {Path(e["path"]).stem for e in double.log("/images/ISIC")} - pictures(folder).keys()
+        half = arguments.images // 2
+        first, status, _, _ = run(client, arguments.limit, lambda: len(images(folder)) >= half)
+        kept = len(images(folder))
+        lost = {Path(e["path"]).stem for e in double.log("/images/ISIC")} - images(folder).keys()
         second, code, out, errors = run(client, arguments.limit)
         log, state = double.log(), double.state()
     report = report_of(out)
     failed = {name for name, _ in report.get("failed", [])}
     show(
-        f"1. storm with {arguments.pictures} pictures, killed halfway, {arguments.connections} connections",
+        f"1. storm with {arguments.images} images, killed halfway, {arguments.connections} connections",
         {
-            "first call": f"{first:.1f} s, {status}, {kept} pictures kept",
+            "first call": f"{first:.1f} s, {status}, {kept} images kept",
             "second call": f"{second:.1f} s, status {code}",
             "seconds, both": first + second,
             **compare(folder, archive, dead),
@@ -196,7 +196,7 @@ def weight(archive):
 
 
 def beside(root, arguments):
-    archive, times = make_archive(root / "archive", arguments.peer_pictures), {}
+    archive, times = make_archive(root / "archive", arguments.peer_images), {}
     rules, dead = storm(archive, arguments.stall, arguments.seed)
     clients = {"isicvision": lambda url, to: peer.ours(url, to, arguments.connections, arguments.timeout)}
     port = 0
@@ -223,10 +223,10 @@ def beside(root, arguments):
                 facts["metadata.csv"] = (folder / "metadata.csv").exists()
                 facts["it said"] = " / ".join((out + errors).split("\n"))[-400:].strip()
             show(
-                f"2. the same storm with {arguments.peer_pictures} pictures: {name}",
+                f"2. the same storm with {arguments.peer_images} images: {name}",
                 {
                     "seconds": seconds,
-                    "seconds to the last picture": last - started,
+                    "seconds to the last image": last - started,
                     **facts,
                     **twice(double.log()),
                 },
@@ -240,8 +240,8 @@ def beside(root, arguments):
 
 
 def full_disk(root, arguments):
-    archive = make_archive(root / "archive", min(arguments.pictures, 200))
-    disk, need, source = root / "disk", weight(archive), pictures(archive)
+    archive = make_archive(root / "archive", min(arguments.images, 200))
+    disk, need, source = root / "disk", weight(archive), images(archive)
     disk.mkdir()
     size = f"size={int(need * 0.6)}"
     mount = subprocess.run(
@@ -254,26 +254,26 @@ def full_disk(root, arguments):
         with Double(archive, latency=arguments.latency) as double:
             client = peer.ours(double.url, disk / "data", arguments.connections, arguments.timeout)
             small = said_of(*run(client, arguments.limit)[1:])
-            early = len(pictures(disk / "data"))
+            early = len(images(disk / "data"))
             subprocess.run(["mount", "-o", f"remount,size={need * 2}", str(disk)], check=True)
             filled = []
 
             def fill():  # when a third has come
-                if not filled and len(pictures(disk / "data")) >= early + len(source) // 3:
+                if not filled and len(images(disk / "data")) >= early + len(source) // 3:
                     filled.append(True)
                     with contextlib.suppress(OSError), open(disk / "ballast", "wb", buffering=0) as file:
                         while file.write(bytes(2**16)):
                             pass
 
             seconds, *outcome = run(client, arguments.limit, fill)
-            kept, middle = len(pictures(disk / "data")), compare(disk / "data", archive, set())
+            kept, middle = len(images(disk / "data")), compare(disk / "data", archive, set())
             asked = len(double.log("/images/ISIC"))
-            lost = {Path(e["path"]).stem for e in double.log("/images/ISIC")} - pictures(disk / "data").keys()
+            lost = {Path(e["path"]).stem for e in double.log("/images/ISIC")} - images(disk / "data").keys()
             subprocess.run(["mount", "-o", f"remount,size={need * 4}", str(disk)], check=True)
             again, last, out, _ = run(client, arguments.limit)
             log = double.log()
         show(
-            f"3. a full disk, {len(source)} pictures",
+            f"3. a full disk, {len(source)} images",
             {
                 "too small from the start": f"{early} kept; {small}",
                 "filled meanwhile": f"{seconds:.1f} s, status {outcome[0]}, {kept} kept, {asked} requests for files",
@@ -293,8 +293,8 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--peer-pictures", type=int, default=300)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--peer-images", type=int, default=300)
     parser.add_argument("--limit", type=float, default=600, help="seconds that one call may take")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--stall", type=float, default=60, help="seconds of silence; isic-cli waits 15")
@@ -305,7 +305,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--legs", default="123")
     arguments = parser.parse_args()
-    print("pictures: synthetic, 100 to 300 kB; seed", arguments.seed)
+    print("images: synthetic, 100 to 300 kB; seed", arguments.seed)
     for number, leg in (("1", killed), ("2", beside), ("3", full_disk)):
         if number in arguments.legs:
             with tempfile.TemporaryDirectory() as temporary:

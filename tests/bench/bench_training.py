@@ -1,8 +1,8 @@
-"""Pictures per second of one epoch of ResNet-18 at 224 px, batch 32, on a CPU: isicvision, fastai and torchvision.
+"""Images per second of one epoch of ResNet-18 at 224 px, batch 32, on a CPU: isicvision, fastai and torchvision.
 
 In turn, on HAM10000 reduced to 200x150 and on files of 1022x767:
 
-* the bare step on pictures that are decoded, augmented and in memory: plain fp32 as the peers do it, and the network of
+* the bare step on images that are decoded, augmented and in memory: plain fp32 as the peers do it, and the network of
   isicvision (channels_last) in fp32 and in the precision that ``precision="auto"`` takes here;
 * fastai's Learner at its defaults (Resize(224), aug_transforms, a worker a core, Adam);
 * a loop with the defaults of torchvision's reference training (SGD, fp32), with and without workers;
@@ -57,17 +57,17 @@ def processor():
 
 
 def train(network, optimizer, batches, precision="fp32"):
-    """Train for one pass, the shortest way there is; return pictures per second."""
+    """Train for one pass, the shortest way there is; return images per second."""
     network.train()
     started, count = time.perf_counter(), 0
-    for pictures, targets in batches:
+    for images, targets in batches:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = cross_entropy(network(pictures).float(), targets)
+            loss = cross_entropy(network(images).float(), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()  # all loops tell the loss
-        count += len(pictures)
+        count += len(images)
     return count / (time.perf_counter() - started)
 
 
@@ -106,11 +106,11 @@ def fit(dataset, precision):
 def compare(dataset, rounds):
     """Print the rates of all on one dataset."""
     started = time.perf_counter()
-    pictures = cache.Pictures(dataset.paths, SIZE)
-    print(f"  the cache filled once at {len(dataset) / (time.perf_counter() - started):.0f} pictures/s")
+    images = cache.Images(dataset.paths, SIZE)
+    print(f"  the cache filled once at {len(dataset) / (time.perf_counter() - started):.0f} images/s")
     # batches of one label only would make gradients too small for normal numbers, and steps 80 times as long
     order = np.random.default_rng(0).permutation(len(dataset))
-    decoded = torch.from_numpy(pictures[order])
+    decoded = torch.from_numpy(images[order])
     targets = torch.tensor([dataset.labels.index(label) for label in dataset.table["label"]])[order]
     in_memory = [*zip(decoded.split(BATCH), targets.split(BATCH), strict=True)]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -149,11 +149,11 @@ def compare(dataset, rounds):
     show_ratio("isicvision fp32, times fastai", rates["isicvision fp32"], rates["fastai"], "none")
 
 
-def compare_aucs(pictures, size, epochs, seeds):
+def compare_aucs(images, size, epochs, seeds):
     """Print the ROC AUC of trainings in fp32 and bf16 on the same split."""
     train_part, test = ham10000().split(0.7, 0.3)
     # random rows: sample() would take as many of each label
-    few = train_part.table.sample(min(pictures, len(train_part)), random_state=0)
+    few = train_part.table.sample(min(images, len(train_part)), random_state=0)
     train_part = dataclasses.replace(train_part, table=few)
     train_part = augment_dataset(train_part, augmentation.original_2018())
     targets = (test.table["label"] == "malignant").to_numpy()
@@ -189,10 +189,10 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=320, help="in an epoch, a multiple of 32")
+    parser.add_argument("--images", type=int, default=320, help="in an epoch, a multiple of 32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--auc", action="store_true", help="compare accuracies instead")
-    parser.add_argument("--auc-pictures", type=int, default=1500, help="to train with")
+    parser.add_argument("--auc-images", type=int, default=1500, help="to train with")
     parser.add_argument("--auc-size", type=int, default=96, help="pixels")
     parser.add_argument("--auc-epochs", type=int, default=3)
     parser.add_argument("--auc-seeds", type=int, default=3)
@@ -202,16 +202,14 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["ISICVISION_CACHE"] = str(Path(temporary, "cache"))
         if arguments.auc:
-            compare_aucs(
-                arguments.auc_pictures, arguments.auc_size, arguments.auc_epochs, arguments.auc_seeds
-            )
+            compare_aucs(arguments.auc_images, arguments.auc_size, arguments.auc_epochs, arguments.auc_seeds)
             return
         sets = {
-            "200x150": ham10000().sample(arguments.pictures, balanced=True),
-            "1022x767": copies(arguments.pictures, Path(temporary, "pictures")),
+            "200x150": ham10000().sample(arguments.images, balanced=True),
+            "1022x767": copies(arguments.images, Path(temporary, "images")),
         }
         for name, dataset in sets.items():
-            print(f"{len(dataset)} pictures of {name}")
+            print(f"{len(dataset)} images of {name}")
             compare(dataset, arguments.rounds)
 
 

@@ -1,4 +1,4 @@
-"""How long the widgets take to open and to answer with 7,006 real pictures, in the kernel and as seen in a browser.
+"""How long the widgets take to open and to answer with 7,006 real images, in the kernel and as seen in a browser.
 
     python tests/bench/bench_widgets.py
 
@@ -28,15 +28,15 @@ def timed(name, function):
 
 def main():
     if not REAL.is_dir():
-        raise SystemExit(f"no real pictures: {REAL} is not there")
-    pictures = dataset()
+        raise SystemExit(f"no real images: {REAL} is not there")
+    images = dataset()
     random = np.random.default_rng(0)
-    malignant = (pictures.table["label"] == "malignant").to_numpy()
+    malignant = (images.table["label"] == "malignant").to_numpy()
     scores = np.clip(random.normal(0.4 + 0.2 * malignant, 0.15), 0, 1)
-    evaluation = Evaluation.from_scores(pictures.table["label"], scores, metadata=pictures.table)
-    print(f"in the kernel, {len(pictures)} pictures:")
+    evaluation = Evaluation.from_scores(images.table["label"], scores, metadata=images.table)
+    print(f"in the kernel, {len(images)} images:")
     with tempfile.TemporaryDirectory() as folder:
-        ui = timed("open AnnotationUI", lambda: widgets.AnnotationUI(pictures, Path(folder, "d.csv")))
+        ui = timed("open AnnotationUI", lambda: widgets.AnnotationUI(images, Path(folder, "d.csv")))
         timed("next page, fetched ahead or not", lambda: ui.turn(1))
         timed("a decision", lambda: ui.press("2"))
         timed("another filter", lambda: setattr(ui.filter, "value", "malignant"))
@@ -46,7 +46,7 @@ def main():
     timed("a click on the curve", lambda: ui.click("roc", 0.3, 0.6))
     ui = timed("open ConfusionMatrixUI", lambda: widgets.ConfusionMatrixUI(evaluation))
     timed("a click on a cell", lambda: ui.show("malignant", "malignant"))
-    ui = timed("open AugmentationUI", lambda: widgets.AugmentationUI(pictures))
+    ui = timed("open AugmentationUI", lambda: widgets.AugmentationUI(images))
     timed("a slider", lambda: setattr(ui.sliders["hair"], "value", 0.9))
     timed("open ParamsUI", widgets.ParamsUI)
     print("in the browser:", flush=True)

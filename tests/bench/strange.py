@@ -1,4 +1,4 @@
-"""Pictures that are no dermoscopic ones: drawn from a seed, or cut from photographs that packages carry."""
+"""Images that are no dermoscopic ones: drawn from a seed, or cut from photographs that packages carry."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ SKIN = ("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "6
 
 
 def noise(random, size):
-    """Draw noise: white, grey, of two values, in blobs, or with the spectrum of photographs."""
+    """Draw noise: white, gray, of two values, in blobs, or with the spectrum of photographs."""
     width, height = size
     kind = random.integers(5)
     if kind == 0:
@@ -51,8 +51,8 @@ def document(random, size):
     if kind == 3:
         return _chart(random, size)
     paper = tuple(int(value) for value in random.integers(225, 256, 3))
-    picture = Image.new("RGB", size, paper if kind < 2 else tuple(int(v) for v in random.integers(0, 256, 3)))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, paper if kind < 2 else tuple(int(v) for v in random.integers(0, 256, 3)))
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(int(random.integers(9, 26)))
     step = font.size * 1.4
     if kind == 2:
@@ -62,21 +62,21 @@ def document(random, size):
                 left + int(size[0] * random.uniform(0.2, 0.7)),
                 top + int(size[1] * random.uniform(0.2, 0.7)),
             )
-            draw.rectangle((left, top, right, bottom), fill=paper, outline="grey")
+            draw.rectangle((left, top, right, bottom), fill=paper, outline="gray")
             draw.rectangle(
                 (left, top, right, top + step), fill=tuple(int(v) for v in random.integers(0, 200, 3))
             )
             for row in range(int((bottom - top) / step) - 1):
                 text = " ".join(random.choice(WORDS, int((right - left) / font.size / 4)))
                 draw.text((left + 4, top + (row + 1) * step), text, fill="black", font=font)
-        return picture
+        return image
     for row in range(1, int(size[1] / step) - 1):
         if random.random() < 0.85:
             words = random.choice(WORDS, int(random.integers(2, max(3, int(size[0] / font.size / 3)))))
             draw.text((size[0] * 0.06, row * step), " ".join(words), fill=(30, 30, 40), font=font)
         if kind == 1:
             draw.line((size[0] * 0.05, (row + 1) * step, size[0] * 0.95, (row + 1) * step), fill="black")
-    return picture
+    return image
 
 
 def _chart(random, size):
@@ -141,7 +141,7 @@ def photograph(random, size):
 KINDS = {"noise": noise, "photograph": photograph, "document": document, "plain skin": plain}
 
 
-def pictures(kind, count, seed=0, size=(600, 450)):
+def images(kind, count, seed=0, size=(600, 450)):
     """Make `count` JPEG files of one of `KINDS`.
 
     Returns
@@ -152,20 +152,20 @@ def pictures(kind, count, seed=0, size=(600, 450)):
     return [jpeg(KINDS[kind](random, size)) for _ in range(count)]
 
 
-def jpeg(picture):
+def jpeg(image):
     """Return a Pillow image as the bytes of a JPEG file."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=90)
+    image.convert("RGB").save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def blurred(content, share):
-    """Blur a picture by a Gaussian whose radius is a share of its width; bytes in, bytes out."""
-    with Image.open(io.BytesIO(content)) as picture:
-        return jpeg(picture.convert("RGB").filter(ImageFilter.GaussianBlur(share * picture.width)))
+    """Blur an image by a Gaussian whose radius is a share of its width; bytes in, bytes out."""
+    with Image.open(io.BytesIO(content)) as image:
+        return jpeg(image.convert("RGB").filter(ImageFilter.GaussianBlur(share * image.width)))
 
 
 def reduced(content, size):
-    """Reduce a picture to `size`; bytes in, bytes out."""
-    with Image.open(io.BytesIO(content)) as picture:
-        return jpeg(picture.resize(size, Image.BICUBIC))
+    """Reduce an image to `size`; bytes in, bytes out."""
+    with Image.open(io.BytesIO(content)) as image:
+        return jpeg(image.resize(size, Image.BICUBIC))

@@ -6,7 +6,7 @@
         lab.wait_for("counter", 1)      # an expression in the notebook's kernel
         lab.reload()                           # or lab.restart(): a new kernel, all cells again
 
-A test that fails leaves a picture of the page in outputs/browser/.
+A test that fails leaves an image of the page in outputs/browser/.
 """
 
 import os

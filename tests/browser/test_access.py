@@ -126,9 +126,9 @@ def test_axe_finds_no_barrier(lab, axe):
 
 
 @pytest.mark.parametrize("width", [900, 960, 1040])
-def test_arrow_down_selects_the_picture_below_however_many_fit_in_a_row(lab, width):
+def test_arrow_down_selects_the_image_below_however_many_fit_in_a_row(lab, width):
     look(lab, width=width)
-    options = lab.page.get_by_role("listbox", name="Pictures and their labels").get_by_role("option")
+    options = lab.page.get_by_role("listbox", name="Images and their labels").get_by_role("option")
     lefts = options.evaluate_all("all => all.map(each => each.offsetLeft)")
     columns = len({*lefts})
     options.first.click()
@@ -144,7 +144,7 @@ def test_arrow_down_selects_the_picture_below_however_many_fit_in_a_row(lab, wid
 def test_a_screen_reader_is_told_what_is_shown_selected_and_decided(lab):
     look(lab)
     page = lab.page
-    listbox = page.get_by_role("listbox", name="Pictures and their labels")
+    listbox = page.get_by_role("listbox", name="Images and their labels")
     names = lab.value("annotation.dataset.labels")
     selected = listbox.get_by_role("option", selected=True)
     assert selected.count() == 1

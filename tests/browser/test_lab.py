@@ -74,12 +74,12 @@ def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(notebook):
     assert cells.count() == 2
 
 
-def test_a_widget_shows_rather_than_its_picture_and_outlives_page_and_kernel(notebook):
+def test_a_widget_shows_rather_than_its_image_and_outlives_page_and_kernel(notebook):
     lab = notebook(
         [
             "import ipywidgets\nfrom IPython.display import display\nfrom isicvision import plots, widgets",
-            "slider = ipywidgets.IntSlider(3)\npicture = plots.encode(plots.plt.figure(), 'jpeg')\n"
-            "display(slider._repr_mimebundle_() | {'image/jpeg': picture}, raw=True)",
+            "slider = ipywidgets.IntSlider(3)\nimage = plots.encode(plots.plt.figure(), 'jpeg')\n"
+            "display(slider._repr_mimebundle_() | {'image/jpeg': image}, raw=True)",
         ]
     )
     handle = lab.page.get_by_role("slider")

@@ -1,4 +1,4 @@
-"""7,006 real pictures in the browser; tests/bench/bench_widgets.py prints the times that this takes."""
+"""7,006 real images in the browser; tests/bench/bench_widgets.py prints the times that this takes."""
 
 import time
 
@@ -12,14 +12,14 @@ import sys
 sys.path.insert(0, "{PROJECT_ROOT}/tests/bench")
 from bench_settings import dataset
 from isicvision import widgets
-pictures = dataset()
+images = dataset()
 """,
-    'ui = widgets.AnnotationUI(pictures, "decisions.csv")\nui',
+    'ui = widgets.AnnotationUI(images, "decisions.csv")\nui',
 ]
 
 
 @pytest.mark.real
-def test_thousands_of_pictures_open_and_turn(notebook, real_data):
+def test_thousands_of_images_open_and_turn(notebook, real_data):
     lab = notebook(CELLS)
     lab.page.get_by_text("1 to 24 of 7006").wait_for()
     lab.page.locator(".isic-cell").nth(23).wait_for()
@@ -33,6 +33,6 @@ def test_thousands_of_pictures_open_and_turn(notebook, real_data):
         lab.page.get_by_text(f"{first} to {first + 23} of 7006").wait_for()
         lab.page.wait_for_function(
             "name => document.querySelector('.isic-cell .isic-note').textContent.startsWith(name)",
-            arg=lab.value(f"pictures.table['image_id'][{first - 1}]"),
+            arg=lab.value(f"images.table['image_id'][{first - 1}]"),
         )
         print(f"  next page                                 {time.perf_counter() - started:6.2f} s")

@@ -1,6 +1,6 @@
-"""The service's page for people, in a real browser: pictures dropped on it and chosen.
+"""The service's page for people, in a real browser: images dropped on it and chosen.
 
-With ISICVISION_SCREENSHOTS=docs/images the tests also write the picture of the documentation, by the bundle that
+With ISICVISION_SCREENSHOTS=docs/images the tests also write the image of the documentation, by the bundle that
 `make run` left in outputs/.
 """
 
@@ -16,7 +16,7 @@ from system.test_deployment import SIZE, StandIn
 
 from isicvision import PROJECT_ROOT, build_bundle, deploy_local
 
-PICTURE = Path(PROJECT_ROOT, "sample_data/images/ISIC_9900259.jpg")
+IMAGE = Path(PROJECT_ROOT, "sample_data/images/ISIC_9900259.jpg")
 MARKUP = "<img src=. onerror=alert(1)>"  # what a label and the name of a file may be, and must not become
 DROP = """([name, type, content]) => {
     const bytes = Uint8Array.from(atob(content), character => character.charCodeAt(0));
@@ -62,10 +62,10 @@ def drop(page, name, kind, content):
     page.evaluate(DROP, [name, kind, base64.b64encode(content).decode()])
 
 
-def test_a_dropped_picture_is_scored(page, service):
-    drop(page, MARKUP + ".jpg", "image/jpeg", PICTURE.read_bytes())
+def test_a_dropped_image_is_scored(page, service):
+    drop(page, MARKUP + ".jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("Scored.").wait_for()
-    answer = service.score(PICTURE)
+    answer = service.score(IMAGE)
     assert page.locator("#label").inner_text() == answer["label"]
     assert page.locator("dt").all_inner_texts() == [
         f"{label}\n{score:.3f}" for label, score in answer["scores"].items()
@@ -79,29 +79,29 @@ def test_a_dropped_picture_is_scored(page, service):
     assert page.locator("#name").inner_text() == MARKUP + ".jpg"
     page.wait_for_function("document.getElementById('saliency').naturalWidth > 0")
     widths = page.locator("main img:visible").evaluate_all("all => all.map(each => each.naturalWidth)")
-    assert widths == [600, SIZE]  # the picture, and what in it speaks for the label
+    assert widths == [600, SIZE]  # the image, and what in it speaks for the label
 
 
-def test_a_picture_is_chosen_by_keyboard_and_what_is_none_refused(page, tmp_path):
+def test_an_image_is_chosen_by_keyboard_and_what_is_none_refused(page, tmp_path):
     page.on("filechooser", lambda _: None)  # from here on: asked for with the key, it may come too late
     page.bring_to_front()
     page.keyboard.press("Tab")  # the only thing on the page to come to
     page.wait_for_function("document.activeElement.id === 'file'")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
-    chooser.value.set_files(PICTURE)
+    chooser.value.set_files(IMAGE)
     page.get_by_text("Scored.").wait_for()
 
-    drop(page, "note.txt", "text/plain", b"This is no picture but a note about one.")
+    drop(page, "note.txt", "text/plain", b"This is no image but a note about one.")
     page.get_by_text("note.txt was not scored").wait_for()
-    assert "not a picture" in page.get_by_role("status").inner_text()
+    assert "not an image" in page.get_by_role("status").inner_text()
     assert page.locator("#result").is_hidden()  # no earlier answer beside another file's refusal
 
     big = io.BytesIO()
-    Image.open(PICTURE).save(big, "TIFF")
+    Image.open(IMAGE).save(big, "TIFF")
     drop(page, "lesion.tif", "image/tiff", big.getvalue())  # scored, though no browser shows it
     page.get_by_text("Scored.").wait_for()
-    page.locator("#picture").wait_for(state="hidden")
+    page.locator("#image").wait_for(state="hidden")
 
 
 def test_the_page_does_without_saliency_and_says_when_nobody_answers(page):
@@ -110,14 +110,14 @@ def test_the_page_does_without_saliency_and_says_when_nobody_answers(page):
         "model": {"id": "stand-in", "version": "1"},
     }
     page.route("**/score?*", lambda route: route.fulfill(json=answer))
-    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("Scored.").wait_for()
     assert page.locator("#where").is_hidden() and page.locator("#threshold").inner_text() == ""
 
     page.unroute("**/score?*")
     page.context.set_offline(True)
     try:
-        drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+        drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
         page.get_by_text("No answer. Is the service running").wait_for()
     finally:
         page.context.set_offline(False)
@@ -145,12 +145,12 @@ def test_nothing_but_the_page_itself_may_run_in_it(page, service, complaints):
 @pytest.mark.parametrize("width", [360, 1100])
 def test_the_page_fits_a_phone_and_a_desk(page, width):
     page.set_viewport_size({"width": width, "height": 800})
-    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("Scored.").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     place = "each => each.getBoundingClientRect().toJSON()"
-    scores, picture = (page.locator(each).evaluate(place) for each in ("#scores", "#picture"))
-    assert (scores["bottom"] < picture["top"]) == (width < 640)  # the answer comes first, or stands beside
+    scores, image = (page.locator(each).evaluate(place) for each in ("#scores", "#image"))
+    assert (scores["bottom"] < image["top"]) == (width < 640)  # the answer comes first, or stands beside
     assert scores["top"] >= 0 and scores["bottom"] <= 800  # in sight without scrolling
 
 
@@ -174,23 +174,23 @@ def answer_with(page, *, scores=None, error=None):
 
 
 def test_what_is_dropped_next_takes_the_place_of_the_answer(page):
-    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("Scored.").wait_for()
     page.evaluate(
         DROP.replace("transfer.items.add(", "if (name) for (const _ of '12') transfer.items.add("),
         ["two", "", ""],
     )
-    assert page.get_by_role("status").inner_text() == "2 files were dropped: drop one picture at a time."
+    assert page.get_by_role("status").inner_text() == "2 files were dropped: drop one image at a time."
     assert page.locator("#result").is_hidden()
 
-    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("Scored.").wait_for()
     page.evaluate(DROP.replace("transfer.items.add(", "if (name) transfer.items.add("), ["", "", ""])
     assert page.get_by_role("status").inner_text() == "No file was dropped."
     assert page.locator("#result").is_hidden()
 
     page.route("**/score?*", lambda route: (page.wait_for_timeout(300), route.continue_()))
-    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())  # its answer comes after the next words
+    drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())  # its answer comes after the next words
     with page.expect_response("**/score?*"):
         page.evaluate(DROP.replace("transfer.items.add(", "if (name) transfer.items.add("), ["", "", ""])
     page.wait_for_timeout(300)
@@ -200,10 +200,10 @@ def test_what_is_dropped_next_takes_the_place_of_the_answer(page):
 
 def test_the_status_says_label_and_score_or_why_there_are_none(page):
     answer_with(page, scores={"benign": 0.287, "malignant": 0.713})
-    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_role("status").get_by_text("Scored. malignant: score 0.713").wait_for()
-    answer_with(page, error="the picture: blurred, it has no detail")
-    drop(page, "lesion.jpg", "image/jpeg", PICTURE.read_bytes())
+    answer_with(page, error="the image: blurred, it has no detail")
+    drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_role("status").get_by_text("lesion.jpg was not scored: blurred, it has no detail").wait_for()
     assert page.locator("#result").is_hidden()
 
@@ -215,7 +215,7 @@ def test_long_labels_fit_and_axe_finds_no_barrier(page, axe, scheme, width):
     page.set_viewport_size({"width": width, "height": 844})
     assert axe(page) == []
     answer_with(page, scores=dict(zip(SEVEN, (0.01, 0.02, 0.5, 0.2, 0.17, 0.09, 0.01), strict=True)))
-    drop(page, "L" * 120 + ".jpg", "image/jpeg", PICTURE.read_bytes())
+    drop(page, "L" * 120 + ".jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("Scored.").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     lines = page.locator("dt span:last-child").evaluate_all(
@@ -227,21 +227,21 @@ def test_long_labels_fit_and_axe_finds_no_barrier(page, axe, scheme, width):
     )
     assert lines == [1] * 7  # no score is broken
     assert axe(page) == []
-    answer_with(page, error="the picture: blank: no object stands out from the background")
-    drop(page, "blank.jpg", "image/jpeg", PICTURE.read_bytes())
+    answer_with(page, error="the image: blank: no object stands out from the background")
+    drop(page, "blank.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("was not scored").wait_for()
     assert axe(page) == []
 
 
 @pytest.mark.skipif("ISICVISION_SCREENSHOTS" not in os.environ, reason="asked for by ISICVISION_SCREENSHOTS")
-def test_picture_of_the_page(browser):
+def test_image_of_the_page(browser):
     folder = Path(PROJECT_ROOT, os.environ["ISICVISION_SCREENSHOTS"])
     page = browser.new_page()
     with deploy_local(Path(PROJECT_ROOT, "outputs/bundle")) as service:
         page.goto(service.scoring_uri)
         for width, name in ((360, "../../outputs/page-phone"), (900, "page")):
             page.set_viewport_size({"width": width, "height": 600})
-            page.locator("#file").set_input_files(PICTURE)
+            page.locator("#file").set_input_files(IMAGE)
             page.get_by_text("Scored.").wait_for()
             page.wait_for_timeout(300)
             page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=85, full_page=True)

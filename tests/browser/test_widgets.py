@@ -1,6 +1,6 @@
 """Each widget clicked through in JupyterLab: what is on the screen and on the disk afterwards.
 
-With ISICVISION_SCREENSHOTS=docs/images the tests also write the pictures of the documentation; that of the results
+With ISICVISION_SCREENSHOTS=docs/images the tests also write the images of the documentation; that of the results
 shows the model and the predictions that `make run` left in outputs/.
 """
 
@@ -32,7 +32,7 @@ evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dat
 
 @pytest.fixture
 def show(notebook):
-    """A function that shows a widget of the bundled sample's pictures; with `scored` there is an `evaluation`."""
+    """A function that shows a widget of the bundled sample's images; with `scored` there is an `evaluation`."""
 
     def open_with(code, scored=False):
         return notebook([SAMPLE.format(root=PROJECT_ROOT) + SCORED * scored, code + "\nui"])
@@ -41,7 +41,7 @@ def show(notebook):
 
 
 def shoot(lab, name):
-    """Write a picture of the widget for the documentation, if asked to."""
+    """Write an image of the widget for the documentation, if asked to."""
     folder = os.environ.get("ISICVISION_SCREENSHOTS")
     if folder:
         lab.page.set_viewport_size(
@@ -74,7 +74,7 @@ def test_annotation_by_keys_and_undo_outlives_page_and_kernel(show):
     assert title.inner_text() == expected
     assert "isic-dim" in cells(lab).nth(2).get_attribute("class")
     assert cells(lab).nth(4).get_attribute("aria-selected") == "true"
-    assert lab.page.get_by_text("3 of 159 decided: 1 relabelled, 1 excluded").is_visible()
+    assert lab.page.get_by_text("3 of 159 decided: 1 relabeled, 1 excluded").is_visible()
     shoot(lab, "annotation")
     rows = pd.read_csv(lab.folder / "decisions.csv")
     assert rows["label"].tolist() == [other[given[1]][1], "(exclude)", given[3], "(exclude)", "(undo)"]
@@ -105,7 +105,7 @@ def test_annotation_by_mouse_zoom_pages_and_filter(show):
     lab.page.get_by_role("button", name="malignant [2]").click()
     lab.wait_for("ui.annotations.label(dataset.paths[3])", "malignant")
     lab.page.wait_for_function("() => document.activeElement.className === 'isic-grid'")
-    lab.page.keyboard.press("x")  # goes to the pictures, not to JupyterLab, which would cut the cell
+    lab.page.keyboard.press("x")  # goes to the images, not to JupyterLab, which would cut the cell
     lab.wait_for("ui.annotations.label(dataset.paths[4])", "(exclude)")
     assert lab.page.locator(".jp-Notebook .jp-Cell").count() == 2
     lab.page.get_by_role("button", name="Next").click()
@@ -138,7 +138,7 @@ def test_results_are_filtered_and_show_saliency(show):
 
 
 @pytest.mark.skipif("ISICVISION_SCREENSHOTS" not in os.environ, reason="asked for by ISICVISION_SCREENSHOTS")
-def test_picture_of_the_results(notebook):
+def test_image_of_the_results(notebook):
     lab = notebook(
         [
             f"import os\nos.chdir({str(PROJECT_ROOT)!r})\nfrom isicvision import Evaluation, ImageClassifier, widgets",
@@ -157,26 +157,26 @@ def test_picture_of_the_results(notebook):
 def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(show):
     lab = show("ui = widgets.PrecisionRecallUI(evaluation, per_page=6)", scored=True)
     canvas = lab.page.locator(".jupyter-matplotlib-canvas-div").first
-    lab.page.get_by_text("0 of 159 pictures change sides").wait_for()
+    lab.page.get_by_text("0 of 159 images change sides").wait_for()
     x, y = lab.value("[*map(float, ui._axes[0].transData.transform((0.5, 0.95)))]")
     height = lab.value("float(ui._canvases[0].figure.bbox.height)")
     canvas.click(position={"x": x, "y": height - y})
-    lab.page.get_by_text("0 of 159 pictures change sides").wait_for(state="detached")
+    lab.page.get_by_text("0 of 159 images change sides").wait_for(state="detached")
     assert lab.value("0.4 < 1 - ui.evaluation.metric('specificity') < 0.6")
     assert lab.value("ui.threshold.value < 0.5")
     changed = lab.value("int((evaluation.table['prediction'] != ui.evaluation.table['prediction']).sum())")
-    lab.page.get_by_text(f"{changed} of 159 pictures change sides").wait_for()
+    lab.page.get_by_text(f"{changed} of 159 images change sides").wait_for()
     lab.page.get_by_text(f"1 to 6 of {changed}").wait_for()
     shoot(lab, "threshold")
 
 
-def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_pictures(show):
+def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_images(show):
     lab = show("ui = widgets.ConfusionMatrixUI(evaluation, per_page=6)", scored=True)
     counts = lab.value("evaluation.confusion_matrix().to_numpy().tolist()")
     for row, true in enumerate(("benign", "malignant")):
         for column, predicted in enumerate(("benign", "malignant")):
             lab.page.get_by_role("button", name=f"{counts[row][column]} (").first.click()
-            lab.page.get_by_text(f"{counts[row][column]} pictures: {true}, predicted {predicted}").wait_for()
+            lab.page.get_by_text(f"{counts[row][column]} images: {true}, predicted {predicted}").wait_for()
     lab.page.get_by_text(f"1 to 6 of {counts[1][1]}", exact=True).wait_for()
     cells(lab).first.get_by_text("malignant ✓", exact=True).wait_for()
     shoot(lab, "confusion_matrix")
@@ -184,8 +184,8 @@ def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_pictures(show):
 
 def test_a_slider_moves_the_augmentation(show):
     lab = show("ui = widgets.AugmentationUI(dataset)")
-    picture = lab.page.locator(".jp-OutputArea img").last
-    before = picture.get_attribute("src")
+    image = lab.page.locator(".jp-OutputArea img").last
+    before = image.get_attribute("src")
     lab.page.locator(".widget-slider", has_text="hair").locator(".noUi-handle").press("End")
     lab.page.get_by_text("dermoscopy(hair=1.0)").wait_for()
     assert lab.value("ui.parameters == {'hair': 1}")

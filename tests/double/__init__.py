@@ -124,11 +124,11 @@ class Double:
             raise ValueError(error.read().decode()) from None
 
 
-def make_archive(folder, pictures, kilobytes=(100, 300), seed=0):
-    """Make a folder of `pictures` synthetic JPEGs, each with bytes of its own, and metadata.csv; return it.
+def make_archive(folder, images, kilobytes=(100, 300), seed=0):
+    """Make a folder of `images` synthetic JPEGs, each with bytes of its own, and metadata.csv; return it.
 
-    Only twelve pictures of noise are drawn, of sizes between the two of `kilobytes`; a comment inside tells the
-    files apart. Half are benign, half malignant, two of each lesion, of three attributions and licences.
+    Only twelve images of noise are drawn, of sizes between the two of `kilobytes`; a comment inside tells the
+    files apart. Half are benign, half malignant, two of each lesion, of three attributions and licenses.
     """
     folder = Path(folder)
     (folder / "images").mkdir(parents=True)
@@ -141,7 +141,7 @@ def make_archive(folder, pictures, kilobytes=(100, 300), seed=0):
         Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8)).save(buffer, "JPEG", quality=75)
         drawn.append((side, buffer.getvalue()))
     rows = []
-    for number in range(pictures):
+    for number in range(images):
         isic_id = f"ISIC_{9000000 + number * 7919 % 999983:07d}"
         side, data = drawn[number * 5 % 12]
         comment = isic_id.encode()

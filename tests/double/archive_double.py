@@ -207,7 +207,7 @@ class Archive:
         """Answer on the API's port: status, headers, body."""
         parts = urlsplit(target)
         if match := re.fullmatch(r"/api/v2/zip-download/license-file/(CC-0|CC-BY|CC-BY-NC)/", parts.path):
-            return 200, {"Content-Type": "text/plain"}, f"The licence {match[1]}.\n".encode()
+            return 200, {"Content-Type": "text/plain"}, f"The license {match[1]}.\n".encode()
         if not parts.path.endswith("/"):
             where = parts._replace(path=parts.path + "/").geturl()
             return 301, {"Location": where, "Content-Type": "text/html"}, b""
@@ -429,7 +429,7 @@ class Exchange:
         headers, body = found
         if rule := kinds.get("etag_changes"):
             version = b"version %d" % rule.get("version", attempt)
-            if body[:2] == b"\xff\xd8":  # a comment, so that it is a picture still
+            if body[:2] == b"\xff\xd8":  # a comment, so that it is an image still
                 body = body[:2] + b"\xff\xfe" + struct.pack(">H", len(version) + 2) + version + body[2:]
             else:
                 body = body + version
@@ -640,7 +640,7 @@ async def main(arguments):
         loop.add_reader(0, stop.set)  # the parent never writes: something to read is the end of it
         print(json.dumps(archive.urls), flush=True)
     else:
-        print(f"The pictures of {arguments.folder} as an archive: {archive.urls['api']}")
+        print(f"The images of {arguments.folder} as an archive: {archive.urls['api']}")
         print(
             f"files: {archive.urls['files']}, control: {archive.urls['api']}/_control (see {Path(__file__).name})"
         )

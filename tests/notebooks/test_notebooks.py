@@ -58,10 +58,10 @@ def walk(tmp_path_factory):
     return outputs, {name: run(name, outputs, **QUICK) for name in NOTEBOOKS}
 
 
-def test_the_walk_leaves_pictures_model_report_and_bundle(walk):
+def test_the_walk_leaves_images_model_report_and_bundle(walk):
     outputs, _ = walk
-    pictures = list((outputs / "data" / "sample").rglob("*.jpg"))
-    assert len(pictures) == len(list((ROOT / "sample_data" / "images").iterdir()))
+    images = list((outputs / "data" / "sample").rglob("*.jpg"))
+    assert len(images) == len(list((ROOT / "sample_data" / "images").iterdir()))
     for name in (
         "data/sample/metadata.csv",
         "data/sample/attribution.txt",
@@ -83,7 +83,7 @@ def test_the_walk_leaves_pictures_model_report_and_bundle(walk):
     assert card["training"]["epochs"] == 2 and len(card["training"]["history"]) == 2
     run = json.loads((outputs / "model" / "run.json").read_text())
     for name in ("model", "model_features"):
-        assert "On 32 test pictures" in (outputs / name / "README.md").read_text()
+        assert "On 32 test images" in (outputs / name / "README.md").read_text()
     assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["EPOCHS"] == 2
 
 
@@ -148,7 +148,7 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
         command = [*job, *options, "--outputs", tmp_path]
         printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         assert (tmp_path / "model" / "network.safetensors").read_bytes() == before
-        assert json.loads((tmp_path / "model" / "run.json").read_text())["split"]["test"]["pictures"] == 32
+        assert json.loads((tmp_path / "model" / "run.json").read_text())["split"]["test"]["images"] == 32
         assert "| test | 32 |" in (tmp_path / "model" / "README.md").read_text()
     assert "roc_auc" in printed and "before:" not in printed  # all metrics are as before
 
@@ -157,7 +157,7 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
     (tmp_path / "dataset.csv").write_text("\n".join(table[:-1]))
     command = [*job, "--rerun", tmp_path / "model" / "run.json", "--outputs", tmp_path]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1 and "pictures are not those of the record" in refused.stderr
+    assert refused.returncode == 1 and "images are not those of the record" in refused.stderr
 
     command = [*job, "--rerun", outputs / "model_features" / "run.json", "--outputs", tmp_path]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -193,7 +193,7 @@ def test_the_jobs_defaults_are_the_notebooks():
 
 
 @pytest.mark.real
-def test_a_csv_of_real_pictures_goes_the_same_way(real_data, tmp_path):
+def test_a_csv_of_real_images_goes_the_same_way(real_data, tmp_path):
     source, few = real_data / "ham10000_200x150", tmp_path / "few"
     rows = (source / "metadata.csv").read_text().splitlines()
     (few / "images").mkdir(parents=True)

@@ -60,8 +60,8 @@ def test_a_refused_query_says_which_and_what_the_archive_said(client, tmp_path):
         lambda query: client.download(tmp_path / "new", query=query),
     )
     for ask in asks:
-        with pytest.raises(ValueError, match=r"'colour:red'.*there is no field 'colour'"):
-            ask("colour:red")
+        with pytest.raises(ValueError, match=r"'color:red'.*there is no field 'color'"):
+            ask("color:red")
     assert not (tmp_path / "new").exists()
 
 
@@ -119,17 +119,17 @@ def test_a_listing_that_cannot_go_on_is_an_archive_error(double, client, rule, m
     assert len(double.log()) < 12
 
 
-def test_a_picture_on_several_pages_comes_once_and_the_listing_says_so(double, client, ids):
+def test_an_image_on_several_pages_comes_once_and_the_listing_says_so(double, client, ids):
     double.set(faults=[{"path": SEARCH, "kind": "duplicates", "number": 7}])
     listing = archive.Listing(client, None, None, None)
     assert [record["isic_id"] for record in listing] == ids
-    assert listing.notes() == ["the archive listed 14 pictures twice; each was taken once"]
+    assert listing.notes() == ["the archive listed 14 images twice; each was taken once"]
 
 
 def test_a_count_that_the_listing_does_not_keep_is_said(double, client):
     double.set(faults=[{"path": SEARCH, "kind": "wrong_count", "count": 300}])
     listing = archive.Listing(client, None, None, None)
-    assert len([*listing]) == 260 and listing.notes() == ["the archive counted 300 pictures and listed 260"]
+    assert len([*listing]) == 260 and listing.notes() == ["the archive counted 300 images and listed 260"]
 
 
 def _json_values(inner):
@@ -177,7 +177,7 @@ def test_however_ids_lie_on_the_pages_each_comes_once_and_no_more_than_asked(pag
     try:
         for record in client.search(limit=limit):
             came.append(record["isic_id"])
-    except ArchiveError:  # pages in a row without a new picture
+    except ArchiveError:  # pages in a row without a new image
         expected = expected[: len(came)]
     assert came == expected
 

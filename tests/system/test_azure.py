@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 import yaml
 from conftest import environment_with
-from test_deployment import StandIn, picture
+from test_deployment import StandIn, image
 
 from isicvision import PROJECT_ROOT, ImageDataset, azure, build_bundle, deploy_local
 from isicvision.service import bundle as bundled
@@ -548,7 +548,7 @@ assert {name: output.mode for name, output in job.outputs.items()} == {
     "results": "rw_mount", "checkpoint": "rw_mount"  # upload would come too late where the machine is taken away
 }
 data = load_data(f"{training}/data.yml", params_override=[{"path": bundle}])
-assert job.inputs["pictures"].path == f"{data.name}@latest" and data.type == job.inputs["pictures"].type
+assert job.inputs["images"].path == f"{data.name}@latest" and data.type == job.inputs["images"].type
 endpoint = load_batch_endpoint(f"{files}/batch-endpoint.yml")
 model = [{"model.path": os.path.relpath(bundle, files)}]
 deployment = load_model_batch_deployment(f"{files}/batch-deployment.yml", params_override=model)
@@ -614,12 +614,12 @@ def test_environments_of_jobs_have_the_tested_versions():
 
 def test_the_training_jobs_command_runs_as_azure_runs_it(tmp_path):
     """In as many processes as the file says, with the variables by which Azure tells them their ranks."""
-    sample, pictures = PROJECT_ROOT / "sample_data", tmp_path / "pictures"
+    sample, images = PROJECT_ROOT / "sample_data", tmp_path / "images"
     table = ImageDataset.from_csv(
         sample / "metadata.csv", images=sample / "images", label_column="diagnosis_1"
     ).table
     for path, label in zip(table["path"], table["label"], strict=True):
-        link = pictures / label / Path(path).name
+        link = images / label / Path(path).name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     job = yaml.safe_load((TRAINING / "job.yml").read_text())
@@ -627,7 +627,7 @@ def test_the_training_jobs_command_runs_as_azure_runs_it(tmp_path):
     quick = {"BACKBONE": "resnet18", "WEIGHTS": None, "IMAGE_SIZE": 64, "EPOCHS": 1, "LEARNING_RATE": 0.001}
     parameters.write_text(yaml.safe_dump(quick))
     places = {
-        "${{inputs.pictures}}": pictures,
+        "${{inputs.images}}": images,
         "${{inputs.parameters}}": parameters,
         "${{outputs.results}}": tmp_path / "results",
         "${{outputs.checkpoint}}": tmp_path / "checkpoint",
@@ -682,21 +682,21 @@ print(json.dumps(batch_score.run(sys.argv[2:])))
 def test_a_batch_answers_what_the_service_answers(bundle, tmp_path):
     deployment = yaml.safe_load((FILES / "batch-deployment.yml").read_text())
     code = FILES / deployment["code_configuration"]["code"]
-    pictures = [tmp_path / f"{number}.jpg" for number in range(11)]
-    for number, path in enumerate(pictures):
-        path.write_bytes(b"no picture" if number == 3 else picture(number))
+    images = [tmp_path / f"{number}.jpg" for number in range(11)]
+    for number, path in enumerate(images):
+        path.write_bytes(b"no image" if number == 3 else image(number))
     mounted = tmp_path / "mounted"
     shutil.copytree(bundle, mounted / "bundle")
-    command = [sys.executable, "-c", RUN_BATCH, code, *pictures]
+    command = [sys.executable, "-c", RUN_BATCH, code, *images]
     environment = os.environ | {"AZUREML_MODEL_DIR": str(mounted)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(row) for row in json.loads(done.stdout.splitlines()[-1])]
-    assert [row.pop("picture") for row in rows] == [path.name for path in pictures]
-    assert "not a picture" in rows[3]["error"]
+    assert [row.pop("image") for row in rows] == [path.name for path in images]
+    assert "not an image" in rows[3]["error"]
     with deploy_local(bundle) as service:
         sound = [n for n in range(11) if n != 3]
-        answers = [service.score(pictures[n]) for n in sound]
+        answers = [service.score(images[n]) for n in sound]
     assert [rows[n]["scores"] for n in sound] == [answer["scores"] for answer in answers]
 
 

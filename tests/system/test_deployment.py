@@ -39,7 +39,7 @@ SIZE = 32
 
 
 class StandIn:
-    """A classifier as far as build_bundle sees it: the mean colours of the rows decide."""
+    """A classifier as far as build_bundle sees it: the mean colors of the rows decide."""
 
     labels = ("benign", "malignant")
     image_size = SIZE
@@ -57,14 +57,14 @@ class StandIn:
         constants = {"weight": weight, "axes": np.array([2])}
         graph = helper.make_graph(
             [
-                helper.make_node("Cast", ["pictures"], ["floats"], to=TensorProto.FLOAT),
+                helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
                 helper.make_node("ReduceMean", ["floats", "axes"], ["means"], keepdims=0),
                 helper.make_node("Flatten", ["means"], ["rows"]),
                 helper.make_node("MatMul", ["rows", "weight"], ["logits"]),
                 helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
             ],
             "stand-in",
-            [helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
             [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2])],
             [numpy_helper.from_array(array, name) for name, array in constants.items()],
         )
@@ -72,8 +72,8 @@ class StandIn:
         onnx.save(model, path)
 
 
-def picture(seed=0, size=(60, 45), kind="JPEG", **options):
-    """Smooth random colours, as the bytes of a file."""
+def image(seed=0, size=(60, 45), kind="JPEG", **options):
+    """Smooth random colors, as the bytes of a file."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(small).resize(size, Image.BICUBIC).save(buffer, kind, **options)
@@ -84,9 +84,9 @@ def b64(data):
     return base64.b64encode(data).decode()
 
 
-GOOD = picture()
-TEXT = b"This is no picture but a note about one. " * 20
-TRUNCATED = picture(size=(400, 300))[:1500]
+GOOD = image()
+TEXT = b"This is no image but a note about one. " * 20
+TRUNCATED = image(size=(400, 300))[:1500]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def expected(bundle):
     from onnxruntime import InferenceSession
 
     session = InferenceSession(bundle / "model.onnx")
-    return lambda data: session.run(None, {"pictures": pixels.decode(data, SIZE)[None]})[0][0]
+    return lambda data: session.run(None, {"images": pixels.decode(data, SIZE)[None]})[0][0]
 
 
 def load_score(bundle):
@@ -236,7 +236,7 @@ def test_run_decides_at_the_threshold_of_the_model(expected, tmp_path):
 
 
 def test_run_keeps_the_order_of_a_long_mixed_batch(score, expected):
-    files = [picture(seed) for seed in range(20)]
+    files = [image(seed) for seed in range(20)]
     texts = [b64(file) for file in files]
     for bad in (3, 9):
         texts[bad] = b64(TEXT)
@@ -245,7 +245,7 @@ def test_run_keeps_the_order_of_a_long_mixed_batch(score, expected):
     assert status == 200
     for index, (file, prediction) in enumerate(zip(files, answer["predictions"], strict=True)):
         if index in (3, 9):
-            assert "not a picture" in prediction["error"]
+            assert "not an image" in prediction["error"]
         elif index == 19:
             assert "base64" in prediction["error"]
         else:
@@ -254,10 +254,10 @@ def test_run_keeps_the_order_of_a_long_mixed_batch(score, expected):
 
 @pytest.mark.parametrize("data", [TEXT, TRUNCATED, b"\0", b"\x89PNG\r\n\x1a\n"])
 @pytest.mark.parametrize("content_type", ["image/jpeg", "application/octet-stream"])
-def test_run_unreadable_picture_is_422(score, data, content_type):
+def test_run_unreadable_image_is_422(score, data, content_type):
     status, answer = run(score, data, content_type)
     assert status == 422
-    assert "No picture could be scored" in answer["message"] and "error" in answer["predictions"][0]
+    assert "No image could be scored" in answer["message"] and "error" in answer["predictions"][0]
 
 
 @pytest.mark.parametrize(
@@ -272,19 +272,19 @@ def test_run_unreadable_picture_is_422(score, data, content_type):
         (b'{"a":' * 100_000, 400, "not valid JSON"),
         (b'{"images": [NaN]}', 400, "not valid JSON"),
         (b'{"images": [' + b"9" * 5000 + b"]}", 400, "not valid JSON"),
-        (b"[]", 400, "no list of pictures"),
-        (b"3", 400, "no list of pictures"),
-        (b"null", 400, "no list of pictures"),
-        (b'"picture"', 400, "no list of pictures"),
-        (b'{"images": {}}', 400, "no list of pictures"),
-        (b'{"images": []}', 400, "no list of pictures"),
-        (b'{"image_in_base64": "AAAA"}', 400, "no list of pictures"),
+        (b"[]", 400, "no list of images"),
+        (b"3", 400, "no list of images"),
+        (b"null", 400, "no list of images"),
+        (b'"image"', 400, "no list of images"),
+        (b'{"images": {}}', 400, "no list of images"),
+        (b'{"images": []}', 400, "no list of images"),
+        (b'{"image_in_base64": "AAAA"}', 400, "no list of images"),
         (b"[1]", 400, "Item 0"),
         (b'["AAAA", {"image": "AAAA"}]', 400, "Item 1"),
         (b'[{"image_in_base64": null}]', 400, "Item 0"),
-        (b'[""]', 422, "not a picture"),
+        (b'[""]', 422, "not an image"),
         (b'["\\ud800"]', 422, "base64"),
-        (b'["data:image/jpeg;base64"]', 422, "not a picture"),
+        (b'["data:image/jpeg;base64"]', 422, "not an image"),
         (json.dumps({"images": ["AAAA"] * 65}).encode(), 413, "at most 64"),
     ],
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else str(value),
@@ -402,10 +402,10 @@ def test_service_scores_as_onnxruntime_does(service, expected, tmp_path):
     turned[0x0112] = 6  # the camera was held upright
     files = [
         GOOD,
-        picture(1, (1600, 1200), quality=90),  # decoded at a reduced scale
-        picture(2, (31, 200), "PNG"),
-        picture(3, kind="WEBP"),
-        picture(4, (90, 45), exif=turned),
+        image(1, (1600, 1200), quality=90),  # decoded at a reduced scale
+        image(2, (31, 200), "PNG"),
+        image(3, kind="WEBP"),
+        image(4, (90, 45), exif=turned),
     ]
     for data in files:
         answer = service.score(data)
@@ -414,9 +414,9 @@ def test_service_scores_as_onnxruntime_does(service, expected, tmp_path):
     path = tmp_path / "lesion.jpg"
     path.write_bytes(files[4])
     assert service.score(path) == service.score(str(path)) == service.score(files[4])
-    image = Image.open(io.BytesIO(files[4]))  # sent as PNG, the right way up
-    assert service.score(image) == service.score(pixels.decode(files[4]))
-    assert list(service.score(image.convert("CMYK"))["scores"]) == list(StandIn.labels)
+    opened = Image.open(io.BytesIO(files[4]))  # sent as PNG, the right way up
+    assert service.score(opened) == service.score(pixels.decode(files[4]))
+    assert list(service.score(opened.convert("CMYK"))["scores"]) == list(StandIn.labels)
     with pytest.raises(ValueError, match="uint8"):
         service.score(np.zeros((4, 4, 3)))
 
@@ -424,10 +424,10 @@ def test_service_scores_as_onnxruntime_does(service, expected, tmp_path):
 def test_service_scores_many_in_order(service, tmp_path):
     path = tmp_path / "note.jpg"
     path.write_bytes(TEXT)
-    files = [picture(seed) for seed in range(8)]
+    files = [image(seed) for seed in range(8)]
     answers = service.score_many([*files, path, tmp_path / "absent.jpg"], connections=3)
     assert answers[:8] == [service.score(file) for file in files]
-    assert f"{path}: not a picture" in answers[8]["error"]
+    assert f"{path}: not an image" in answers[8]["error"]
     assert "absent.jpg" in answers[9]["error"]
     with pytest.raises(ServiceError, match=r"note\.jpg") as caught:
         service.score(path)
@@ -500,7 +500,7 @@ def test_service_never_fails(service, body, content_type):
     assert ("message" in response.json()) == (response.status_code != 200)
 
 
-def test_service_logs_nothing_of_the_pictures(service):
+def test_service_logs_nothing_of_the_images(service):
     secret = "bGVzaW9uIG9mIGEgcGF0aWVudA=="
     document = {"images": [secret], "parameters": {"patient": "Jane Doe"}}
     requests.post(service.scoring_uri, json=document, timeout=20)

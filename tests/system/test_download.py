@@ -22,7 +22,7 @@ from isicvision import PROJECT_ROOT, ImageDataset, IsicArchive
 from isicvision import images as pixels
 from isicvision.archive import download, journal, transfer
 from isicvision.archive.client import ArchiveError
-from isicvision.archive.download import DownloadReport, choose, flatten, labeller
+from isicvision.archive.download import DownloadReport, choose, flatten, labeler
 from isicvision.files import folder_name
 
 
@@ -55,7 +55,7 @@ def files_below(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def pictures_below(folder):
+def images_below(folder):
     return [name for name in files_below(folder) if "/" in name and not name.startswith(".")]
 
 
@@ -70,7 +70,7 @@ def same_as_source(paths, archive_folder):
 # what lies where
 
 
-def test_pictures_lie_in_a_folder_per_label_and_a_second_call_fetches_nothing(
+def test_images_lie_in_a_folder_per_label_and_a_second_call_fetches_nothing(
     double, client, data, archive_folder
 ):
     report = client.download(data, progress=False)
@@ -90,7 +90,7 @@ def test_metadata_and_credits_add_up_over_calls(client, data):
     client.download(data, query="diagnosis_1:Benign", limit=31, label="benign", progress=False)
     rows = rows_of(data)
     assert [row["isic_id"] for row in rows] == sorted(row["isic_id"] for row in rows)
-    assert sorted(row["file"] for row in rows) == pictures_below(data)
+    assert sorted(row["file"] for row in rows) == images_below(data)
     assert {(row["label"], row["diagnosis_1"]) for row in rows} == {
         ("malignant", "Malignant"),
         ("benign", "Benign"),
@@ -98,14 +98,14 @@ def test_metadata_and_credits_add_up_over_calls(client, data):
     assert [*rows[0]][:5] == ["isic_id", "label", "file", "attribution", "copyright_license"]
     credit = (data / "attribution.txt").read_text(encoding="utf-8")
     assert (
-        credit.startswith(f"Pictures of {client.url}, full size\n")
-        and "Synthetic Clinic Ä (CC-0): 18 pictures\n" in credit
+        credit.startswith(f"Images of {client.url}, full size\n")
+        and "Synthetic Clinic Ä (CC-0): 18 images\n" in credit
     )
-    licences = (data / "licenses.txt").read_text(encoding="utf-8").splitlines()
-    assert licences[0] == "CC-0: https://creativecommons.org/publicdomain/zero/1.0/" and len(licences) == 3
+    licenses = (data / "licenses.txt").read_text(encoding="utf-8").splitlines()
+    assert licenses[0] == "CC-0: https://creativecommons.org/publicdomain/zero/1.0/" and len(licenses) == 3
 
 
-def test_the_metadata_is_kept_up_to_date_while_pictures_come(double, client, data, ids, monkeypatch):
+def test_the_metadata_is_kept_up_to_date_while_images_come(double, client, data, ids, monkeypatch):
     monkeypatch.setattr(download, "FLUSH_SECONDS", 0.05)
     double.set(faults=[fault(ids[150], "stall", seconds=1.5, times=1)])
     done = threading.Event()
@@ -143,23 +143,23 @@ def test_the_label_is_a_field_a_word_a_mapping_or_a_function(client, data, label
         assert (data / "missing.csv").read_text().count("skipped,no usable label") == 4
 
 
-def test_a_mapping_prefers_the_picture_then_the_finest_diagnosis():
+def test_a_mapping_prefers_the_image_then_the_finest_diagnosis():
     record = {"isic_id": "a", "metadata": {"clinical": {"diagnosis_1": "Benign", "diagnosis_3": "Nevus"}}}
-    assert labeller({"Benign": "x", "Nevus": "y"})(record) == "y"
-    assert labeller({"Benign": "x", "a": "z"})(record) == "z" and labeller({"Nevi": "y"})(record) is None
+    assert labeler({"Benign": "x", "Nevus": "y"})(record) == "y"
+    assert labeler({"Benign": "x", "a": "z"})(record) == "z" and labeler({"Nevi": "y"})(record) is None
     for label in ("", "..", "a/b", ".x", None, "x" * 300):
         with pytest.raises(ValueError, match="label must be"):
-            labeller(label)
+            labeler(label)
 
 
-def test_a_corrected_label_moves_the_picture_instead_of_fetching_it_again(double, client, data, ids):
+def test_a_corrected_label_moves_the_image_instead_of_fetching_it_again(double, client, data, ids):
     client.download(data, limit=6, progress=False)
     double.set(
         clear=True, records=[{"isic_id": ids[0], "set": {"metadata.clinical.diagnosis_1": "Malignant"}}]
     )
     report = client.download(data, limit=6, progress=False)
     assert len(report.present) == 6 and double.log(port="files") == []
-    assert (data / "malignant" / f"{ids[0]}.jpg").is_file() and len(pictures_below(data)) == 6
+    assert (data / "malignant" / f"{ids[0]}.jpg").is_file() and len(images_below(data)) == 6
     (row,) = [row for row in rows_of(data) if row["isic_id"] == ids[0]]
     assert (row["label"], row["diagnosis_1"], row["file"]) == (
         "malignant",
@@ -213,7 +213,7 @@ def test_any_choice_takes_what_there_is_up_to_what_is_wanted(labels, a, b, seed)
     assert counts == [min(a, labels.count("a")), min(wanted_b, labels.count("b")), 0]
 
 
-def test_large_pictures_are_stored_reduced_and_remember_their_size(double, client, data, tmp_path):
+def test_large_images_are_stored_reduced_and_remember_their_size(double, client, data, tmp_path):
     report = client.download(data, limit=10, max_side=40, progress=False)
     sizes = [Image.open(path).size for path in report.fetched]
     assert max(max(size) for size in sizes) == 40
@@ -276,7 +276,7 @@ def test_arguments_that_make_no_sense_are_refused_before_anything_is_asked(
     ],
     ids=str,
 )
-def test_a_picture_that_goes_wrong_at_first_comes_whole(double, client, data, ids, archive_folder, rule):
+def test_an_image_that_goes_wrong_at_first_comes_whole(double, client, data, ids, archive_folder, rule):
     rule = {**rule}
     first = rule.pop("then", None)
     times = 3 if first else 2
@@ -337,7 +337,7 @@ def test_a_part_that_had_come_whole_is_not_fetched_again(double, client, data, i
     assert [entry["status"] for entry in double.log(port="files")] == [416]
 
 
-def test_a_picture_that_changed_meanwhile_is_not_pieced_together(double, client, data, ids):
+def test_an_image_that_changed_meanwhile_is_not_pieced_together(double, client, data, ids):
     double.set(faults=[fault(ids[0], "etag_changes"), fault(ids[0], "cut", times=1)])
     report = client.download(data, limit=1, label="x", progress=False)
     statuses = [entry["status"] for entry in double.log(f"/images/{ids[0]}") if entry["port"] == "files"]
@@ -391,13 +391,13 @@ def test_what_cannot_be_had_is_listed_with_its_reason_and_tried_again_by_the_nex
         "404 Not Found",
         "500 Internal",
         "(text/html",
-        "is no sound picture: not a picture",
+        "is no sound image: not an image",
         "packed",
         "wait 3600 s",
     ]
     for isic_id, word in zip(ids, words, strict=False):
         assert word in reasons[isic_id]
-    assert len(report.fetched) == 2 and len(rows_of(data)) == len(pictures_below(data)) == 2
+    assert len(report.fetched) == 2 and len(rows_of(data)) == len(images_below(data)) == 2
     assert "failed 6" in str(report) and "1 more failed" in str(report)
     tries = [len(double.log(f"/images/{isic_id}", port="files")) for isic_id in ids[:6]]
     assert tries == [1, transfer.ATTEMPTS, download.WRONG, download.WRONG, 1, 1]
@@ -424,7 +424,7 @@ def test_a_host_that_refuses_everything_stops_the_download_instead_of_failing_al
 ):
     monkeypatch.setattr(download, "HOPELESS", 10)
     double.set(faults=[{"path": r"/images/.*jpg$", "kind": "status", "status": 503, "skip": 0}])
-    with pytest.raises(ArchiveError, match=r"\d+ pictures in a row were refused.*503") as caught:
+    with pytest.raises(ArchiveError, match=r"\d+ images in a row were refused.*503") as caught:
         client.download(data, connections=2, progress=False)
     assert 10 <= len(caught.value.report.failed) < 100 and "same call goes on" in str(caught.value)
     double.set(faults=[])
@@ -435,7 +435,7 @@ def test_a_listing_that_fails_halfway_keeps_and_reports_what_came(double, client
     double.set(faults=[{"path": "/search/.*cursor", "kind": "status", "status": 500}])
     with pytest.raises(ArchiveError, match=r"500.*\n.*same call goes on") as caught:
         client.download(data, label="x", progress=False)
-    assert len(caught.value.report.fetched) == 100 == len(pictures_below(data)) == len(rows_of(data))
+    assert len(caught.value.report.fetched) == 100 == len(images_below(data)) == len(rows_of(data))
 
 
 def test_oddities_of_the_listing_are_in_the_report(double, client, data):
@@ -443,10 +443,10 @@ def test_oddities_of_the_listing_are_in_the_report(double, client, data):
     double.set(faults=[{"path": "/search/", **rule} for rule in rules])
     report = client.download(data, progress=False)
     assert len(report.fetched) == 260
-    assert "listed 10 pictures twice" in str(report) and "counted 300 pictures and listed 260" in str(report)
+    assert "listed 10 images twice" in str(report) and "counted 300 images and listed 260" in str(report)
 
 
-def test_connections_are_bounded_and_pages_asked_for_no_faster_than_pictures_come(double, client, data):
+def test_connections_are_bounded_and_pages_asked_for_no_faster_than_images_come(double, client, data):
     double.set(latency=0.01)
     client.download(data, label="x", connections=3, progress=False)
     assert double.state()["peak_files"] == 3
@@ -603,7 +603,7 @@ def test_a_killed_download_goes_on_and_fetches_nothing_whole_twice(double, clien
     wait_for(lambda: len(double.log(port="files")) > 120)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    there = set(pictures_below(data))
+    there = set(images_below(data))
     assert 100 < len(there) < 200
     double.set(clear=True)
     report = client.download(data, progress=False)
@@ -616,7 +616,7 @@ def test_a_killed_download_goes_on_and_fetches_nothing_whole_twice(double, clien
         name[-16:] for name in there
     }
     assert [e["status"] for e in asked if e["path"] == f"/images/{ids[100]}.jpg"] == [206]
-    assert sorted(row["file"] for row in rows_of(data)) == pictures_below(data) and [*data.rglob(".*")] == []
+    assert sorted(row["file"] for row in rows_of(data)) == images_below(data) and [*data.rglob(".*")] == []
 
 
 def test_ctrl_c_ends_within_seconds_though_servers_say_nothing_and_tells_how_to_go_on(
@@ -630,7 +630,7 @@ def test_ctrl_c_ends_within_seconds_though_servers_say_nothing_and_tells_how_to_
     out, errors = process.communicate(timeout=20)
     assert time.monotonic() - started < 4 and process.returncode != 0
     assert "same call goes on" in out and "KeyboardInterrupt" in errors
-    assert sorted(row["file"] for row in rows_of(data)) == pictures_below(data) and len(rows_of(data)) == 20
+    assert sorted(row["file"] for row in rows_of(data)) == images_below(data) and len(rows_of(data)) == 20
     double.set(faults=[])
     report = client.download(data, progress=False)
     assert (len(report.present), len(report.fetched)) == (20, 240)
@@ -668,7 +668,7 @@ def test_a_full_disk_stops_and_the_same_call_goes_on_when_there_is_room(
         client.download(small_disk / "data", progress=False)
     report = caught.value.report
     assert 0 < len(report.fetched) < 260
-    assert sorted(row["file"] for row in rows_of(small_disk / "data")) == pictures_below(small_disk / "data")
+    assert sorted(row["file"] for row in rows_of(small_disk / "data")) == images_below(small_disk / "data")
     filler.unlink()
     again = client.download(small_disk / "data", progress=False)
     assert len(again.present) == len(report.fetched) and len(again.fetched) + len(again.present) == 260
@@ -688,7 +688,7 @@ def test_a_disk_that_takes_nothing_more_midway_loses_nothing(
     again = client.download(small_disk / "data", progress=False)
     assert len(again.fetched) + len(again.present) == 260 and len(again.present) > 0
     assert same_as_source(again.fetched + again.present, archive_folder)
-    assert sorted(row["file"] for row in rows_of(small_disk / "data")) == pictures_below(small_disk / "data")
+    assert sorted(row["file"] for row in rows_of(small_disk / "data")) == images_below(small_disk / "data")
 
 
 def test_what_cannot_fit_is_refused_before_it_is_fetched(double, client, data):
@@ -702,7 +702,7 @@ def test_what_cannot_fit_is_refused_before_it_is_fetched(double, client, data):
 # the folder
 
 
-def test_a_picture_that_was_damaged_or_lost_on_the_disk_is_fetched_again(
+def test_an_image_that_was_damaged_or_lost_on_the_disk_is_fetched_again(
     double, client, data, ids, archive_folder
 ):
     client.download(data, limit=6, label="x", progress=False)
@@ -728,11 +728,11 @@ def test_a_lost_or_damaged_journal_is_made_anew_from_the_metadata(double, client
     assert len([path for path in double.paths() if path.startswith("/images/")]) == 4
 
 
-def test_pictures_without_journal_and_metadata_are_looked_at_and_kept(double, client, data, ids):
+def test_images_without_journal_and_metadata_are_looked_at_and_kept(double, client, data, ids):
     client.download(data, limit=6, label="x", progress=False)
     for name in ("journal.sqlite", "metadata.csv"):
         (data / name).unlink()
-    (data / "x" / f"{ids[1]}.jpg").write_bytes(b"no picture")
+    (data / "x" / f"{ids[1]}.jpg").write_bytes(b"no image")
     report = client.download(data, limit=6, label="x", progress=False)
     assert len(report.present) == 5 and [path.stem for path in report.fetched] == [ids[1]]
 
@@ -761,7 +761,7 @@ def test_the_journal_keeps_what_it_was_told_and_forgets_nothing_on_an_error(tmp_
     )
     book.put("C", "done", "x/C.jpg", 5, {"isic_id": "C", "later": 1})
     book._db.execute(
-        "CREATE TRIGGER no BEFORE INSERT ON pictures BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        "CREATE TRIGGER no BEFORE INSERT ON images BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
     )
     with pytest.raises(sqlite3.Error):
         book.flush()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from test_deployment import StandIn, family, gone, picture
+from test_deployment import StandIn, family, gone, image
 
 from isicvision import build_bundle, deploy_local
 
@@ -35,13 +35,13 @@ def workers(service, count=2, within=10):
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_killed_workers_lose_no_picture(service, at_once):
+def test_killed_workers_lose_no_image(service, at_once):
     """One worker of the two, then the other; or both, when nobody answers until there are new ones."""
-    pictures = [picture(seed) for seed in range(8)]
-    expected = service.score_many(pictures)
+    images = [image(seed) for seed in range(8)]
+    expected = service.score_many(images)
     killed = []
     with ThreadPoolExecutor(1) as pool:
-        answers = pool.submit(service.score_many, pictures * 100, connections=8)
+        answers = pool.submit(service.score_many, images * 100, connections=8)
         for _ in range(2):
             time.sleep(0.2)
             assert not answers.done()
@@ -52,4 +52,4 @@ def test_killed_workers_lose_no_picture(service, at_once):
             assert gone(victims)
         assert answers.result(60) == expected * 100
     assert not {each.pid for each in workers(service)} & {each.pid for each in killed}
-    assert service.score_many(pictures) == expected
+    assert service.score_many(images) == expected

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from conftest import environment_with
-from test_deployment import picture
+from test_deployment import image
 
 from isicvision import ImageClassifier, build_bundle, deploy_local
 from isicvision import images as pixels
@@ -49,8 +49,8 @@ def test_the_bundle_needs_only_its_requirements(model, bundle, own_python, tmp_p
     size = sum(path.stat().st_size for path in files) / 1e6
     assert size < MEGABYTES
 
-    data = picture(3, (400, 300))
-    path = tmp_path / "picture.jpg"
+    data = image(3, (400, 300))
+    path = tmp_path / "image.jpg"
     path.write_bytes(data)
     started = time.monotonic()
     with (
@@ -67,7 +67,7 @@ def test_the_bundle_needs_only_its_requirements(model, bundle, own_python, tmp_p
 
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
     by_onnx = session.run(
-        ["scores"], {"pictures": pixels.decode(data, SIZE, model.card["interpolation"])[None]}
+        ["scores"], {"images": pixels.decode(data, SIZE, model.card["interpolation"])[None]}
     )[0][0]
     np.testing.assert_allclose(scores, by_onnx, atol=1e-4)
     np.testing.assert_allclose(scores, model.predict_proba([path])[0], atol=1e-4)

@@ -1,4 +1,4 @@
-"""One picture, one answer: by the model in PyTorch, by its ONNX file, by the entry script, and over HTTP."""
+"""One image, one answer: by the model in PyTorch, by its ONNX file, by the entry script, and over HTTP."""
 
 import io
 from collections import Counter
@@ -47,8 +47,8 @@ def animated(random, kind):
 
 
 def sixteen_bits(random):
-    grey = np.asarray(drawn(random, "L"), np.uint16)
-    return encoded(Image.fromarray(grey * 257 + random.integers(0, 200, grey.shape, np.uint16)), "PNG")
+    gray = np.asarray(drawn(random, "L"), np.uint16)
+    return encoded(Image.fromarray(gray * 257 + random.integers(0, 200, gray.shape, np.uint16)), "PNG")
 
 
 def cut(data):
@@ -60,15 +60,15 @@ KINDS = {
     "camera's JPEG": lambda random: encoded(drawn(random).resize((1601, 1203), Image.NEAREST), "JPEG"),
     "progressive JPEG": lambda random: encoded(drawn(random), "JPEG", progressive=True),
     "JPEG without subsampling": lambda random: encoded(drawn(random), "JPEG", subsampling=0),
-    "grey JPEG": lambda random: encoded(drawn(random, "L"), "JPEG"),
+    "gray JPEG": lambda random: encoded(drawn(random, "L"), "JPEG"),
     "CMYK JPEG": lambda random: encoded(drawn(random, "CMYK"), "JPEG"),
     **{f"turn {turn}": lambda random, turn=turn: turned(random, turn) for turn in range(1, 9)},
     "PNG": lambda random: encoded(drawn(random), "PNG"),
-    "grey PNG": lambda random: encoded(drawn(random, "L"), "PNG"),
+    "gray PNG": lambda random: encoded(drawn(random, "L"), "PNG"),
     "PNG with alpha": lambda random: encoded(drawn(random, "RGBA"), "PNG"),
     "PNG of 16 bits": sixteen_bits,
     "palette": lambda random: encoded(drawn(random).quantize(32), "PNG"),
-    "palette with a transparent colour": lambda random: encoded(
+    "palette with a transparent color": lambda random: encoded(
         drawn(random).quantize(32), "PNG", transparency=3
     ),
     "1 bit": lambda random: encoded(drawn(random, "L").convert("1"), "PNG"),
@@ -103,13 +103,13 @@ def ways(model, tmp_path_factory):
     def by_pytorch(path):
         try:
             return model.predict_proba([path])[0]
-        except pixels.PictureError as error:
+        except pixels.ImageError as error:
             return str(error)
 
     def by_onnx(path):
         try:
-            return session.run(["scores"], {"pictures": pixels.decode(path, SIZE, interpolation)[None]})[0][0]
-        except pixels.PictureError as error:
+            return session.run(["scores"], {"images": pixels.decode(path, SIZE, interpolation)[None]})[0][0]
+        except pixels.ImageError as error:
             return str(error)
 
     def by_run(path):
@@ -131,7 +131,7 @@ def _scores(status, answer):
     return prediction.get("error") or np.array([*prediction["scores"].values()])
 
 
-def test_four_ways_agree_on_a_hundred_pictures(ways, tmp_path):
+def test_four_ways_agree_on_a_hundred_images(ways, tmp_path):
     counts, rows, greatest = Counter(), [], 0
     for number in range(100):
         kind = [*KINDS][number % len(KINDS)]
@@ -142,8 +142,8 @@ def test_four_ways_agree_on_a_hundred_pictures(ways, tmp_path):
         assert set(refused.values()) == {kind in REFUSED}, (kind, number, answers)
         counts["refused" if kind in REFUSED else "scored"] += 1
         if kind in REFUSED:
-            reason = answers["ONNX"].replace(str(path), "the picture")
-            assert all(reason in answer.replace(str(path), "the picture") for answer in answers.values()), (
+            reason = answers["ONNX"].replace(str(path), "the image")
+            assert all(reason in answer.replace(str(path), "the image") for answer in answers.values()), (
                 answers
             )
         else:
@@ -155,4 +155,4 @@ def test_four_ways_agree_on_a_hundred_pictures(ways, tmp_path):
     print(
         f"{dict(counts)}, of {len(KINDS)} kinds; greatest difference {greatest:.1e}, scores spread over {spread:.2f}"
     )
-    assert spread > 0.1  # the pictures are told apart, else they agree on nothing
+    assert spread > 0.1  # the images are told apart, else they agree on nothing

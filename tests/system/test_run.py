@@ -89,7 +89,7 @@ def test_a_positive_label_that_no_image_has_stops_the_run_once_the_labels_are_kn
 ):
     module = loaded(tmp_path, monkeypatch)
     module.check_positive({"POSITIVE": "Malignant"}, tmp_path)  # not known yet
-    dataset.save(tmp_path / "pictures.csv")
+    dataset.save(tmp_path / "images.csv")
     module.check_positive({"POSITIVE": "malignant"}, tmp_path)
     with pytest.raises(SystemExit, match="did you mean malignant?"):
         module.check_positive({"POSITIVE": "Malignant"}, tmp_path)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageFilter
-from test_deployment import GOOD, SIZE, TEXT, StandIn, b64, bundle, load_score, picture, run, run_json, score
+from test_deployment import GOOD, SIZE, TEXT, StandIn, b64, bundle, image, load_score, run, run_json, score
 
 from isicvision import build_bundle
 from isicvision import images as pixels
@@ -19,17 +19,17 @@ __all__ = ["bundle", "score"]  # fixtures
 
 
 class WithDistance(StandIn):
-    """Bright pictures are unlike those that it was trained on."""
+    """Bright images are unlike those that it was trained on."""
 
     def to_onnx(self, path):
         super().to_onnx(path)
         model = onnx.load(path)
-        model.graph.initializer.append(numpy_helper.from_array(np.float32(128), "grey"))
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(128), "gray"))
         model.graph.initializer.append(numpy_helper.from_array(np.array([1, 2, 3]), "all"))
         model.graph.node.extend(
             [
                 helper.make_node("ReduceMean", ["floats", "all"], ["brightness"], keepdims=0),
-                helper.make_node("Div", ["brightness", "grey"], ["distance"]),
+                helper.make_node("Div", ["brightness", "gray"], ["distance"]),
             ]
         )
         model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
@@ -56,15 +56,15 @@ def encoded(image, kind="PNG", **options):
 
 
 def form(*files):
-    return {f"picture {n}": (io.BytesIO(file), "a.jpg") for n, file in enumerate(files)}
+    return {f"image {n}": (io.BytesIO(file), "a.jpg") for n, file in enumerate(files)}
 
 
 def test_a_form_with_files_is_scored_in_order(score):
-    files = [picture(seed, (400, 300), "PNG") for seed in range(3)] + [TEXT]
+    files = [image(seed, (400, 300), "PNG") for seed in range(3)] + [TEXT]
     status, answer = run(score, {"note": "not a file"} | form(*files), "multipart/form-data")
     assert status == 200
     alone = [run(score, file, "image/png")[1]["predictions"][0] for file in files]
-    assert answer["predictions"] == alone and "not a picture" in alone[3]["error"]
+    assert answer["predictions"] == alone and "not an image" in alone[3]["error"]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_forms_are_refused(score, body, content_type, status, word):
     assert got == status and word in answer["message"]
 
 
-def test_pictures_that_show_nothing_are_refused_and_the_others_scored(score):
-    soft = Image.open(io.BytesIO(picture(1, (640, 480)))).filter(ImageFilter.GaussianBlur(200))
+def test_images_that_show_nothing_are_refused_and_the_others_scored(score):
+    soft = Image.open(io.BytesIO(image(1, (640, 480)))).filter(ImageFilter.GaussianBlur(200))
     soft = encoded(Image.blend(soft, Image.linear_gradient("L").resize((640, 480)).convert("RGB"), 0.2))
     refused = {
         "blank": encoded(Image.new("RGB", (60, 60), (224, 172, 105))),
         "blurred": soft,
-        "20x60 pixels": picture(size=(20, 60)),
+        "20x60 pixels": image(size=(20, 60)),
         "more than 50,000,000 pixels": encoded(Image.new("1", (8000, 7000))),
         "an animation": encoded(
             Image.new("RGB", (60, 60)),
@@ -98,7 +98,7 @@ def test_pictures_that_show_nothing_are_refused_and_the_others_scored(score):
             save_all=True,
             append_images=[Image.new("RGB", (60, 60), "red")],
         ),
-        "not a picture": TEXT,
+        "not an image": TEXT,
     }
     status, answer = run_json(score, {"images": [b64(GOOD), *map(b64, refused.values()), b64(GOOD)]})
     assert status == 200
@@ -108,16 +108,16 @@ def test_pictures_that_show_nothing_are_refused_and_the_others_scored(score):
         assert word in prediction["error"] and set(prediction) == {"error"}
 
 
-def test_real_pictures_are_not_called_blank_or_blurred(real_data):
+def test_real_images_are_not_called_blank_or_blurred(real_data):
     paths = sorted(real_data.rglob("*.jpg"))[::50]
     for size in (128, 224):
         for path in paths:
-            grey = pixels.decode(path, size).mean(axis=2)
-            assert grey.std() > 5, path
-            assert np.diff(np.diff(grey, axis=0), axis=0).std() > 0.6, path
+            gray = pixels.decode(path, size).mean(axis=2)
+            assert gray.std() > 5, path
+            assert np.diff(np.diff(gray, axis=0), axis=0).std() > 0.6, path
 
 
-def test_unlike_pictures_are_refused(tmp_path):
+def test_unlike_images_are_refused(tmp_path):
     folder = build_bundle(WithDistance(), tmp_path / "bundle")
     module = load_score(folder)
     module.init()
@@ -127,20 +127,20 @@ def test_unlike_pictures_are_refused(tmp_path):
     assert status == 200
     scored, refused = answer["predictions"]
     assert set(scored) == {"label", "scores", "distance"} and 0 < scored["distance"] < 1
-    assert "unlike the pictures that the model was trained on" in refused["error"]
+    assert "unlike the images that the model was trained on" in refused["error"]
     assert refused["distance"] > 1 and "scores" not in refused
     status, answer = run(module, bright, "image/png")
     assert status == 422 and "unlike" in answer["message"]
     json.dumps(answer, allow_nan=False)
 
 
-def test_decode_refuses_too_small_pictures():
-    assert pixels.decode(picture(size=(40, 30)), SIZE, min_side=30).shape == (SIZE, SIZE, 3)
-    with pytest.raises(pixels.PictureError, match="40x30 pixels are too few, each side needs 31 or more"):
-        pixels.decode(picture(size=(40, 30)), min_side=31)
+def test_decode_refuses_too_small_images():
+    assert pixels.decode(image(size=(40, 30)), SIZE, min_side=30).shape == (SIZE, SIZE, 3)
+    with pytest.raises(pixels.ImageError, match="40x30 pixels are too few, each side needs 31 or more"):
+        pixels.decode(image(size=(40, 30)), min_side=31)
 
 
-def test_saliency_shows_the_part_of_the_picture_that_speaks_for_the_label(tmp_path):
+def test_saliency_shows_the_part_of_the_image_that_speaks_for_the_label(tmp_path):
     score = load_score(build_bundle(LooksAtTheTop(), tmp_path / "bundle"))
     score.init()
     array = np.random.default_rng(0).integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
@@ -159,13 +159,13 @@ def test_saliency_shows_the_part_of_the_picture_that_speaks_for_the_label(tmp_pa
     status, answer = run_json(score, {"images": [b64(body)] * 2})
     assert status == 200
     status, answer = run(score, form(body, body), "multipart/form-data", query_string="saliency=1")
-    assert status == 400 and "one picture at a time" in answer["message"]
+    assert status == 400 and "one image at a time" in answer["message"]
     status, answer = run(score, TEXT, "image/png", query_string="saliency=1")
     assert status == 422 and "saliency" not in answer["predictions"][0]
 
 
-def test_pictures_leave_no_warnings_in_the_log_and_the_memory(bundle):
-    header = picture(
+def test_images_leave_no_warnings_in_the_log_and_the_memory(bundle):
+    header = image(
         kind="BMP"
     )  # Pillow has a warning for each size, as large as any that a stranger may claim
     bodies = [header[:18] + (10_000 + n).to_bytes(4, "little") * 2 + header[26:] for n in range(20)]

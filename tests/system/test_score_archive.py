@@ -24,7 +24,7 @@ SAMPLE = PROJECT_ROOT / "sample_data"
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """A saved model, and a table of the sample's pictures of which two are broken."""
+    """A saved model, and a table of the sample's images of which two are broken."""
     folder = tmp_path_factory.mktemp("archive")
     dataset = ImageDataset.from_csv(
         SAMPLE / "metadata.csv", images=SAMPLE / "images", label_column="diagnosis_1"
@@ -32,7 +32,7 @@ def archive(tmp_path_factory):
     model = ImageClassifier("efficientnet_lite0", dataset.labels, image_size=96, views=2)
     model.save(folder / "model")
     broken = folder / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     rows = pd.DataFrame({"path": [str(broken), str(folder / "absent.jpg")], "label": "x", "group": "y"})
     table = pd.concat([dataset.table, rows], ignore_index=True)
     return model, dataset.paths, dataclasses.replace(dataset, table=table).save(folder / "dataset.csv")
@@ -59,7 +59,7 @@ def written(folder, paths):
     return table.set_index("path").loc[list(map(str, paths))]
 
 
-def test_two_workers_score_what_one_process_scores_and_broken_pictures_are_reported(archive, tmp_path):
+def test_two_workers_score_what_one_process_scores_and_broken_images_are_reported(archive, tmp_path):
     model, paths, _ = archive
     said = run(archive, tmp_path / "scores", "--workers", "2")
     scores = written(tmp_path / "scores", paths)
@@ -68,11 +68,11 @@ def test_two_workers_score_what_one_process_scores_and_broken_pictures_are_repor
 
     broken = pd.read_parquet(tmp_path / "scores").dropna(subset=["error"]).set_index("path")
     assert len(broken) == 2 and broken[model.labels].isna().all(axis=None)
-    assert f"{len(paths)} pictures" in said and "2 could not be read" in said
-    assert "absent.jpg: there is no such file" in said and "broken.jpg: not a picture" in said
+    assert f"{len(paths)} images" in said and "2 could not be read" in said
+    assert "absent.jpg: there is no such file" in said and "broken.jpg: not an image" in said
 
-    # again: nothing to do; half of a file, as a kill leaves it: the pictures in it, and no others
-    assert f"{len(paths) + 2} pictures are done, 0 to do" in run(archive, tmp_path / "scores")
+    # again: nothing to do; half of a file, as a kill leaves it: the images in it, and no others
+    assert f"{len(paths) + 2} images are done, 0 to do" in run(archive, tmp_path / "scores")
     file = next((tmp_path / "scores").glob("*.parquet"))
     inside = len(pd.read_parquet(file))
     file.write_bytes(file.read_bytes()[:-100])
@@ -97,7 +97,7 @@ def test_features(archive, tmp_path):
 def test_a_worker_that_is_killed_midway_loses_nothing(archive, tmp_path):
     model, paths, table = archive
     rows = []
-    for number in range(4000):  # links: pictures enough to be in the middle of
+    for number in range(4000):  # links: images enough to be in the middle of
         link = tmp_path / "links" / f"{number}.jpg"
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(paths[number % len(paths)])
@@ -117,7 +117,7 @@ def test_a_worker_that_is_killed_midway_loses_nothing(archive, tmp_path):
         if "timed out during startup" not in errors:
             break
     assert process.returncode == 0, errors[-3000:]
-    assert killed and "4000 pictures in" in said
+    assert killed and "4000 images in" in said
     scores = written(tmp_path / "scores", many.paths)
     expected = model.predict_proba(paths)[np.arange(4000) % len(paths)]
     assert len(pd.read_parquet(tmp_path / "scores")) == 4000

@@ -15,7 +15,7 @@ from unittest import mock
 import psutil
 import pytest
 import requests
-from test_deployment import GOOD, SIZE, StandIn, b64, family, gone, picture
+from test_deployment import GOOD, SIZE, StandIn, b64, family, gone, image
 
 from isicvision import ServiceClient, build_bundle, deploy_local
 from isicvision.service.client import ServiceError
@@ -37,7 +37,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def slow(bundle, tmp_path):
-    """A function that deploys a service which takes so many seconds for a picture."""
+    """A function that deploys a service which takes so many seconds for an image."""
     services = []
 
     def deploy(seconds, **options):
@@ -53,7 +53,7 @@ def slow(bundle, tmp_path):
 
 
 def post(uri):
-    """Post one picture without a second try; return the status, or None if no answer came."""
+    """Post one image without a second try; return the status, or None if no answer came."""
     try:
         headers = {"Content-Type": "image/jpeg"}
         return requests.post(uri, data=GOOD, headers=headers, timeout=30).status_code
@@ -131,7 +131,7 @@ def lines(service, event="request"):
     return [line for line in found if line["event"] == event]
 
 
-def test_log_has_a_line_of_json_for_each_request_and_no_picture(bundle):
+def test_log_has_a_line_of_json_for_each_request_and_no_image(bundle):
     with deploy_local(bundle) as service:
         ids = {"x-request-id": "one", "x-ms-client-request-id": 'two "'}
         requests.post(
@@ -143,23 +143,23 @@ def test_log_has_a_line_of_json_for_each_request_and_no_picture(bundle):
         score = service.score(GOOD)
     first, second, third, fourth, last = lines(service)
     assert (first["request_id"], first["client_request_id"]) == ("one", 'two "')
-    assert first["status"] == 200 and first["pictures"] == 1 and first["bytes"] == len(GOOD)
+    assert first["status"] == 200 and first["images"] == 1 and first["bytes"] == len(GOOD)
     assert first["scores"] == last["scores"] == [pytest.approx(score["scores"], abs=1e-4)]
     assert second["request_id"] == answer.headers["x-request-id"]
-    assert (second["pictures"], second["refused"], len(second["scores"])) == (2, 1, 1)
+    assert (second["images"], second["refused"], len(second["scores"])) == (2, 1, 1)
     assert (third["status"], fourth["status"], fourth["method"]) == (400, 405, "GET")
     assert b64(GOOD)[:40] not in service.logs(10**6) and "Jane" not in service.logs(10**6)
 
     [metrics] = lines(service, "metrics")  # written at the end
     assert metrics["requests"] == 5 and metrics["statuses"] == {"200": 3, "400": 1, "405": 1}
-    assert (metrics["pictures"], metrics["refused"]) == (4, 1)
+    assert (metrics["images"], metrics["refused"]) == (4, 1)
     assert 0 < metrics["ms"]["p50"] <= metrics["ms"]["p95"] <= metrics["ms"]["p99"]
 
 
 def test_log_tells_of_a_fault_and_sums_up_every_minute(bundle, tmp_path):
     faulty = shutil.copytree(bundle, tmp_path / "bundle")
     with open(faulty / "score.py", "a") as script:
-        script.write("\nrequestlog.INTERVAL = 0\n\ndef predict(pictures):\n    1 / 0\n")
+        script.write("\nrequestlog.INTERVAL = 0\n\ndef predict(images):\n    1 / 0\n")
     with deploy_local(faulty) as service:
         assert post(service.scoring_uri) == 500
         assert [line["status"] for line in lines(service)] == [500]
@@ -183,16 +183,16 @@ def service(bundle):
 
 def test_client_resizes_before_it_sends_and_the_scores_stay(service):
     small = ServiceClient(service.scoring_uri, image_size=SIZE)
-    files = [picture(seed, (400, 300), quality=95) for seed in range(4)] + [picture(5, (300, 500), "PNG")]
+    files = [image(seed, (400, 300), quality=95) for seed in range(4)] + [image(5, (300, 500), "PNG")]
     assert small.score_many(files) == service.score_many(files)
     with mock.patch.object(ServiceClient, "_ask", return_value={"label": "a", "scores": {"a": 1.0}}) as ask:
         small.score(files[0])
-        small.score(picture(size=(20, 20)))  # is smaller as it is
+        small.score(image(size=(20, 20)))  # is smaller as it is
     sent = [call.args[0] for call in ask.call_args_list]
     assert len(sent[0]) < len(files[0]) and sent[0].startswith(b"\x89PNG")
-    assert sent[1] == picture(size=(20, 20))
-    with pytest.raises(ServiceError, match="not a picture"):
-        small.score(b"This is no picture.")
+    assert sent[1] == image(size=(20, 20))
+    with pytest.raises(ServiceError, match="not an image"):
+        small.score(b"This is no image.")
 
 
 def test_client_gives_labels_other_names(service):
@@ -234,7 +234,7 @@ def web():
     server.server_close()
 
 
-def test_client_fetches_a_picture_from_the_web(service, web):
+def test_client_fetches_an_image_from_the_web(service, web):
     def drip(file):
         while True:
             file.write(b"\xff")

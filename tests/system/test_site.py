@@ -44,7 +44,7 @@ def test_every_page_of_the_menu_is_there_and_every_document_is_in_it(site):
     assert menu == documents
 
 
-def test_every_link_and_picture_is_there(site):
+def test_every_link_and_image_is_there(site):
     broken = []
     for page in site.rglob("*.html"):
         for link in re.findall(r'(?:href|src)="([^"]+)"', page.read_text(encoding="utf-8")):
@@ -56,7 +56,7 @@ def test_every_link_and_picture_is_there(site):
     assert not broken
 
 
-def test_no_page_fetches_fonts_scripts_or_pictures_from_elsewhere(site):
+def test_no_page_fetches_fonts_scripts_or_images_from_elsewhere(site):
     fetches = (
         r'<(?:script|img|iframe)\b[^>]*\bsrc="(?:https?:)?//'
         r'|<link\b[^>]*rel="(?:stylesheet|preconnect)"[^>]*href="(?:https?:)?//'

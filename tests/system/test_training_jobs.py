@@ -92,7 +92,7 @@ if state.is_main_process:
 def test_two_processes_compute_what_one_computes(tmp_path):
     """Batch norm, dropout, stochastic depth, augmentation, class weights and validation included.
 
-    The rates are low where batch norms are: on six small pictures a single ReLU that rounds to the other side of zero
+    The rates are low where batch norms are: on six small images a single ReLU that rounds to the other side of zero
     changes gradients by a percent, whatever the number of processes.
     """
     csv = PROJECT_ROOT / "sample_data" / "metadata.csv"
@@ -177,7 +177,7 @@ def test_the_job_names_a_positive_label_that_no_image_has_before_the_training(fo
     done = subprocess.run([*command, "--outputs", tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 1 and not (tmp_path / "out").exists()
     assert done.stderr.splitlines()[-1] == (
-        "POSITIVE is 'Malignant', which no image is labelled; did you mean malignant? There are: benign, malignant"
+        "POSITIVE is 'Malignant', which no image is labeled; did you mean malignant? There are: benign, malignant"
     )
     assert "Traceback" not in done.stderr and "epoch" not in done.stdout
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "measurements"
 QUOTED = pd.read_csv(KEPT / "quoted.csv", dtype=str).set_index("figure")["why"]
-UNITS = "s|ms|seconds|minutes|MB|MiB|GB|pictures|lesions|times"
+UNITS = "s|ms|seconds|minutes|MB|MiB|GB|images|lesions|times"
 FIGURE = re.compile(
     r"(?<![\w.,/§:-])"
     rf"(?P<number>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+\.\d+|\d+(?= ?%|-? (?:{UNITS})\b))"
@@ -19,7 +19,7 @@ FIGURE = re.compile(
 HAM10000 = ("ham10000/*", "ham10000/data/*", "ham10000_seven/*", "presets.csv", "benchmarks/presets.txt")
 SERVICE = ("docs/tdsp/charter.md", "docs/tdsp/exit_report.md")  # these speak of its goals, too
 SAMPLE = "the committed notebooks"
-DOCUMENTS = {  # and where its figures come from; those of docs/howto/many_pictures.md are held by test_repository.py
+DOCUMENTS = {  # and where its figures come from; those of docs/howto/many_images.md are held by test_repository.py
     **{path.relative_to(ROOT).as_posix(): HAM10000 for path in sorted((ROOT / "docs" / "tdsp").glob("*.md"))},
     **{name: (*HAM10000, "benchmarks/service.txt") for name in SERVICE},
     "README.md": HAM10000,
@@ -86,9 +86,7 @@ def test_every_figure_was_measured(name):
 
 
 def test_a_figure_that_nobody_measured_is_found():
-    text = (
-        "An AUC of 0.912 on 6,543 pictures, 41.3 % of them in 12 seconds; version 3.11.7, 200x150, and 1/3."
-    )
+    text = "An AUC of 0.912 on 6,543 images, 41.3 % of them in 12 seconds; version 3.11.7, 200x150, and 1/3."
     assert unknown(text, {0.9117, 6543, 0.4126, 12.4}) == []
     assert [each.partition(" in:")[0] for each in unknown(text, {1.0})] == ["0.912", "6,543", "41.3 %", "12"]
 

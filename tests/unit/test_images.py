@@ -27,14 +27,14 @@ def gradient(width=64, height=48):
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([16, 64, 100]))
 @settings(max_examples=30, deadline=None)
 def test_any_shape_becomes_a_square_of_bytes(width, height, size):
-    picture = pixels.decode(encode(gradient(width, height), "JPEG"), size)
-    assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
+    image = pixels.decode(encode(gradient(width, height), "JPEG"), size)
+    assert image.shape == (size, size, 3) and image.dtype == np.uint8
 
 
 @given(st.binary(max_size=2000))
 @settings(max_examples=60, deadline=None)
 def test_any_other_bytes_are_refused_by_one_kind_of_error(content):
-    with pytest.raises(pixels.PictureError):
+    with pytest.raises(pixels.ImageError):
         pixels.decode(content)
 
 
@@ -43,11 +43,11 @@ def test_half_a_file_is_refused_by_name(tmp_path, kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8))
     path = tmp_path / "half.jpg"
     path.write_bytes(encode(noise, kind)[:3000])
-    with pytest.raises(pixels.PictureError, match=r"half\.jpg"):
+    with pytest.raises(pixels.ImageError, match=r"half\.jpg"):
         pixels.decode(path, 64)
 
 
-def test_the_centre_is_cut_out_and_the_shape_kept():
+def test_the_center_is_cut_out_and_the_shape_kept():
     wide = Image.new("RGB", (300, 100), "black")
     wide.paste("white", (100, 0, 200, 100))
     assert pixels.decode(encode(wide), 50).min() > 200
@@ -60,7 +60,7 @@ def test_reduced_decoding_stays_close_to_full_decoding():
     assert np.abs(reduced - np.asarray(full)).mean() < 1
 
 
-def test_pictures_are_resized_bilinearly_or_bicubically_and_in_no_other_way():
+def test_images_are_resized_bilinearly_or_bicubically_and_in_no_other_way():
     image = gradient(90, 60)
     box = (15, 0, 75, 60)
     for interpolation, method in (("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC)):
@@ -80,11 +80,11 @@ def test_exif_orientation_is_undone():
     assert np.array_equal(pixels.decode(turned), np.asarray(upright))
 
 
-def test_grey_palette_alpha_cmyk_and_16_bit_become_rgb():
-    grey = gradient().convert("L")
-    as_rgb = np.asarray(grey.convert("RGB"))
-    assert np.array_equal(pixels.decode(encode(grey)), as_rgb)
-    sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+def test_gray_palette_alpha_cmyk_and_16_bit_become_rgb():
+    gray = gradient().convert("L")
+    as_rgb = np.asarray(gray.convert("RGB"))
+    assert np.array_equal(pixels.decode(encode(gray)), as_rgb)
+    sixteen = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     assert np.array_equal(pixels.decode(encode(sixteen)), as_rgb)
     assert (
         np.abs(pixels.decode(encode(gradient().convert("P"))).astype(int) - np.asarray(gradient())).mean()
@@ -95,12 +95,12 @@ def test_grey_palette_alpha_cmyk_and_16_bit_become_rgb():
     assert pixels.decode(encode(gradient().convert("CMYK"), "JPEG")).shape == (48, 64, 3)
 
 
-def test_animations_and_gigantic_pictures_are_refused(monkeypatch):
+def test_animations_and_gigantic_images_are_refused(monkeypatch):
     frames = [gradient(), gradient().rotate(90)]
-    with pytest.raises(pixels.PictureError, match="2 pictures"):
+    with pytest.raises(pixels.ImageError, match="2 images"):
         pixels.decode(encode(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
     monkeypatch.setattr(pixels, "MAX_PIXELS", 1000)
-    with pytest.raises(pixels.PictureError, match="64x48 is more than 1,000"):
+    with pytest.raises(pixels.ImageError, match="64x48 is more than 1,000"):
         pixels.decode(encode(gradient()))
 
 
@@ -112,19 +112,19 @@ def test_the_service_can_use_the_module_with_numpy_and_pillow_alone():
 
 
 @pytest.mark.real
-def test_real_pictures_decode(real_data):
+def test_real_images_decode(real_data):
     paths = sorted((real_data / "isic_sample").rglob("*.jpg"))
     assert min(pixels.decode(path, 224).std() for path in paths) > 5
 
 
-def test_a_frame_is_the_whole_picture_reduced_upright_with_its_own_size_beside_it():
+def test_a_frame_is_the_whole_image_reduced_upright_with_its_own_size_beside_it():
     wide = gradient(640, 480)
     turned = io.BytesIO()
     exif = Image.Exif()
     exif[pixels.ORIENTATION] = 6
     wide.save(turned, "JPEG", exif=exif)
-    picture, size, kind = pixels.frame(turned.getvalue(), 64)
-    assert (picture.size, size, kind) == ((48, 64), (480, 640), "JPEG")
+    image, size, kind = pixels.frame(turned.getvalue(), 64)
+    assert (image.size, size, kind) == ((48, 64), (480, 640), "JPEG")
     small, size, kind = pixels.frame(encode(wide), 1000)
     assert (small.size, size, kind) == ((640, 480), (640, 480), "PNG")
 
@@ -133,7 +133,7 @@ def test_a_frame_is_the_whole_picture_reduced_upright_with_its_own_size_beside_i
 def test_a_reduced_frame_still_needs_every_byte_of_the_file(filler):
     whole = encode(gradient(640, 480), "JPEG", quality=95)
     half = whole[: len(whole) // 2]
-    with pytest.raises(pixels.PictureError, match="cut short"):
+    with pytest.raises(pixels.ImageError, match="cut short"):
         pixels.frame(half + filler * (len(whole) - len(half)), 16)
 
 
@@ -141,12 +141,12 @@ def test_a_stack_cut_short_anywhere_is_refused_by_one_kind_of_error():
     stack = io.BytesIO()
     Image.new("RGB", (8, 8)).save(stack, "TIFF", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     for length in range(len(stack.getvalue()) + 1):
-        with pytest.raises(pixels.PictureError):
+        with pytest.raises(pixels.ImageError):
             pixels.decode(stack.getvalue()[:length])
 
 
 def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
-    with pytest.raises(pixels.PictureError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(pixels.ImageError, match=r"cannot be read \(Is a directory\)"):
         pixels.decode(tmp_path)
     whole = io.BytesIO()
     Image.new("RGB", (8, 8)).save(whole, "PNG")
@@ -155,7 +155,7 @@ def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "convert", no_memory)
-    with pytest.raises(MemoryError):  # the picture is sound
+    with pytest.raises(MemoryError):  # the image is sound
         pixels.decode(whole.getvalue())
 
 
@@ -223,7 +223,7 @@ TURNED = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("content", [*STRAIGHT.values(), *TURNED.values()], ids=[*STRAIGHT, *TURNED])
-def test_a_damaged_note_spoils_no_picture_and_measuring_agrees_with_decoding(content):
+def test_a_damaged_note_spoils_no_image_and_measuring_agrees_with_decoding(content):
     expected = pixels.decode(JPEG) if content.startswith(b"\xff\xd8") else np.asarray(noise())
     decoded = pixels.decode(content)
     assert np.array_equal(decoded, np.rot90(expected, -1) if content in TURNED.values() else expected)
@@ -279,7 +279,7 @@ def test_no_note_of_random_bytes_changes_more_than_which_side_is_up(data):
     assert pixels.frame(changed, 16)[1] == (decoded.shape[1], decoded.shape[0])
 
 
-def test_a_picture_with_a_damaged_note_is_sent_to_a_service_as_it_is_seen():
+def test_an_image_with_a_damaged_note_is_sent_to_a_service_as_it_is_seen():
     for content in (STRAIGHT["orientation as text"], TURNED["XMP in the EXIF"]):
         sent = client._to_bytes(Image.open(io.BytesIO(content)))
         assert np.array_equal(pixels.decode(sent), pixels.decode(content))

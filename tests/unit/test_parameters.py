@@ -63,7 +63,7 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"SETTINGS": ["a"]}, "SETTINGS is lines such as label_smoothing: 0.1"),
         ({"PRESET": "fast", "SETTINGS": {"ema": 2}}, "SETTINGS: ema is None or a decay"),
         ({"PRESET": "Fats"}, "PRESET is one of fast, .*did you mean fast?"),
-        ({"PRESET": "fast", "BACKBONE": "vit_b_16"}, "PRESET fast: vit_b_16 takes pictures of 224 px only"),
+        ({"PRESET": "fast", "BACKBONE": "vit_b_16"}, "PRESET fast: vit_b_16 takes images of 224 px only"),
         ({"BACKBONE": "resnet81"}, "BACKBONE: unknown network 'resnet81'. Did you mean resnet18"),
         ({"BACKBONE": "inception_v3", "IMAGE_SIZE": 64}, "IMAGE_SIZE is a number of pixels, 75 or more"),
         ({"IMAGE_SIZE": 32}, "IMAGE_SIZE is a number of pixels, 64 or more, not 32"),
@@ -129,7 +129,7 @@ def test_a_positive_label_that_no_image_has_is_named_with_those_there_are():
     assert parameters.positive(1, ["0", "1"]) == "1" and parameters.positive(None, ["a", "b"]) is None
     with pytest.raises(ValueError, match=r"'Malignant', .*; did you mean malignant\? There are: benign, mal"):
         parameters.positive("Malignant", ["benign", "malignant"])
-    with pytest.raises(ValueError, match="no image is labelled; There are: a, b"):
+    with pytest.raises(ValueError, match="no image is labeled; There are: a, b"):
         parameters.positive("zzz", ["a", "b"])
 
 

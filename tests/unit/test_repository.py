@@ -240,7 +240,7 @@ def test_words_are_spelt_right(tmp_path):
         (tmp_path / f"{path.stem}.md").write_text(
             "\n".join(line for cell in cells for line in cell["source"])
         )
-    (tmp_path / "README.md").write_text("A picture w" + "ich nobody rec" + "ieves.")
+    (tmp_path / "README.md").write_text("An image w" + "ich nobody rec" + "ieves.")
     command = [sys.executable, "-m", "codespell_lib", *DOCUMENTS, "code", "docs", "tests", str(tmp_path)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     assert len([line for line in found if "README.md:1: " in line]) == 2, "what is wrong is not found"
@@ -326,12 +326,12 @@ def test_type_hints_agree_with_the_code():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_page_on_many_pictures_shows_the_measured_growth():
-    page = (ROOT / "docs/howto/many_pictures.md").read_text(encoding="utf-8")
+def test_the_page_on_many_images_shows_the_measured_growth():
+    page = (ROOT / "docs/howto/many_images.md").read_text(encoding="utf-8")
     with open(ROOT / "docs/measurements/growth.csv", encoding="utf-8") as file:
         rows = [*csv.DictReader(file)]
     assert rows
     for row in rows:
-        start = f"| {row['work']} | {int(row['pictures']):,} | {row['processes']} | "
+        start = f"| {row['work']} | {int(row['images']):,} | {row['processes']} | "
         figures = [float(row[name]) for name in ("seconds", "per_second", "whole", "memory_mib", "disk_mb")]
         assert start + " | ".join(f"{figure:,.0f}" for figure in figures) + " |" in page, row

@@ -1,4 +1,4 @@
-"""Client of the ISIC Archive: ask what it has, walk through its records, download pictures.
+"""Client of the ISIC Archive: ask what it has, walk through its records, download images.
 
 Speaks the ISIC Archive API v2 (https://api.isic-archive.com/api/docs/swagger/).
 """
@@ -25,7 +25,7 @@ from ..checks import is_number, is_whole
 from ..files import PROJECT_ROOT, user_path
 from ..text import redacted, secret
 from . import transfer
-from .download import Download, DownloadReport, StoppedError, choose, labeller
+from .download import Download, DownloadReport, StoppedError, choose, labeler
 from .sample import SampleAdapter
 from .transfer import TransferError
 
@@ -34,7 +34,7 @@ SAMPLE = "http://sample.invalid/api/v2/"  # .invalid can never be a real host (R
 PAGE = 100  # the most that the API gives at once
 LARGEST_PAGE = 2**26  # bytes of JSON; a hundred records take some 300 kB
 DEEPEST = 50  # levels of a record that are read
-IDLE_PAGES = 3  # pages in a row without a new picture
+IDLE_PAGES = 3  # pages in a row without a new image
 
 
 class ArchiveError(RuntimeError):
@@ -55,14 +55,14 @@ class IsicArchive:
     Parameters
     ----------
     source
-        ``"isic"``: the public archive at api.isic-archive.com. ``"sample"``: the synthetic pictures of this
+        ``"isic"``: the public archive at api.isic-archive.com. ``"sample"``: the synthetic images of this
         repository, without a network. Or the http(s) address of an archive with the same API, such as
         ``"http://localhost:8000"``.
     timeout
-        Seconds to wait for a connection, for the next bytes, and for a whole answer (600 if not given). A picture
+        Seconds to wait for a connection, for the next bytes, and for a whole answer (600 if not given). An image
         that takes longer is gone on with in the next attempt, where the host allows.
     token
-        OAuth2 bearer token, for pictures that are not public. Default: the environment variable ``ISIC_TOKEN``. It is
+        OAuth2 bearer token, for images that are not public. Default: the environment variable ``ISIC_TOKEN``. It is
         sent to the API alone, never to the hosts of files, and over https only (or to loopback).
 
     Attributes
@@ -105,15 +105,15 @@ class IsicArchive:
         return f"IsicArchive({self.url!r})"
 
     def count(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
-        """Count the pictures that `query` finds.
+        """Count the images that `query` finds.
 
         Parameters
         ----------
         query
             In the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``; all
-            pictures if not given. The fields are those of `isicvision.archive.sample.FIELDS`; values are case-sensitive.
+            images if not given. The fields are those of `isicvision.archive.sample.FIELDS`; values are case-sensitive.
         collections
-            Only pictures in any of these, see `collections`.
+            Only images in any of these, see `collections`.
 
         Raises
         ------
@@ -124,25 +124,25 @@ class IsicArchive:
         """
         count = self._ask("images/search/", query, collections, limit=1).get("count")
         if not isinstance(count, int):
-            raise ArchiveError(f"{self.url} does not say how many pictures it has: not the API v2?")
+            raise ArchiveError(f"{self.url} does not say how many images it has: not the API v2?")
         return count
 
     def size(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
-        """Return the bytes of the full-size pictures that `query` finds, as the archive's nightly index has it."""
+        """Return the bytes of the full-size images that `query` finds, as the archive's nightly index has it."""
         size = self._ask("images/search/size/", query, collections).get("size")
         if not isinstance(size, int | float) or not 0 <= size < math.inf:
-            raise ArchiveError(f"{self.url} does not say how large its pictures are: not the API v2?")
+            raise ArchiveError(f"{self.url} does not say how large its images are: not the API v2?")
         return int(size)
 
     def facets(
         self, query: str | None = None, collections: int | Sequence[int] | None = None
     ) -> dict[str, dict[str | None, int]]:
-        """Count the pictures that `query` finds by the values of each field, before anything is downloaded.
+        """Count the images that `query` finds by the values of each field, before anything is downloaded.
 
         Returns
         -------
         dict of str to dict of str to int
-            Field to value to pictures, the most frequent first; ``None`` stands for a missing value. The archive's
+            Field to value to images, the most frequent first; ``None`` stands for a missing value. The archive's
             index is of the last night: `count` may differ a little.
         """
         answer = self._ask("images/facets/", query, collections)
@@ -168,7 +168,7 @@ class IsicArchive:
         return [*found.values()]
 
     def record(self, isic_id: str) -> dict:
-        """Read the record of one picture: dict, as `search` yields it.
+        """Read the record of one image: dict, as `search` yields it.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class IsicArchive:
         limit: int | None = None,
         collections: int | Sequence[int] | None = None,
     ) -> Iterator[dict]:
-        """Walk through the records of the pictures that `query` finds, oldest first.
+        """Walk through the records of the images that `query` finds, oldest first.
 
         Parameters
         ----------
@@ -222,11 +222,11 @@ class IsicArchive:
         connections: int = 8,
         progress: bool = True,
     ) -> DownloadReport:
-        """Download pictures to ``folder/<label>/<isic_id>.<extension>``; the same call again goes on.
+        """Download images to ``folder/<label>/<isic_id>.<extension>``; the same call again goes on.
 
-        Each picture is checked and on the disk before it gets its name; one that is there is not fetched again, and
-        one of which a part came is gone on with, where the host allows. Beside the pictures are kept up to date:
-        ``metadata.csv`` (a row a picture, those of earlier calls included), ``attribution.txt``, ``licenses.txt``,
+        Each image is checked and on the disk before it gets its name; one that is there is not fetched again, and
+        one of which a part came is gone on with, where the host allows. Beside the images are kept up to date:
+        ``metadata.csv`` (a row an image, those of earlier calls included), ``attribution.txt``, ``licenses.txt``,
         ``missing.csv`` (what could not be had, and why) and the ``journal.sqlite`` that remembers all this.
 
         Parameters
@@ -236,31 +236,31 @@ class IsicArchive:
         query, collections
             As of `count`.
         limit
-            As of `search`: counts the pictures found, be they new, present or without a label.
+            As of `search`: counts the images found, be they new, present or without a label.
         label
             A field, such as the default: its value in lower case is the label (``benign``, …). Any other string is
             itself the label of all. A mapping gives the label of an isic_id or of a diagnosis, the finest level
-            first. A function gets the record and returns a str, or None. Pictures without a label are listed as
+            first. A function gets the record and returns a str, or None. Images without a label are listed as
             skipped. Characters unfit for a folder's name become ``_``.
         per_label
-            How many pictures of each label, such as ``{"benign": 200, "malignant": 200}``, None for all; no others.
+            How many images of each label, such as ``{"benign": 200, "malignant": 200}``, None for all; no others.
         seed
-            With `limit` or `per_label`: a random sample, the same for the same seed, instead of the oldest pictures.
+            With `limit` or `per_label`: a random sample, the same for the same seed, instead of the oldest images.
             The API cannot shuffle, so the whole listing is walked first, 100 records a request.
         max_side
-            Store larger pictures reduced to this many pixels on the longer side, as JPEG; ``original_width`` and
+            Store larger images reduced to this many pixels on the longer side, as JPEG; ``original_width`` and
             ``original_height`` in metadata.csv are in pixels.
         thumbnails
-            Fetch the archive's small pictures (at most 256 pixels a side) instead of the full ones.
+            Fetch the archive's small images (at most 256 pixels a side) instead of the full ones.
         connections
-            Pictures fetched at the same time.
+            Images fetched at the same time.
         progress
             Show a bar.
 
         Returns
         -------
         DownloadReport
-            Every picture is in it, with the reason if it could not be had or has no label.
+            Every image is in it, with the reason if it could not be had or has no label.
 
         Raises
         ------
@@ -268,10 +268,10 @@ class IsicArchive:
             If the query is not understood, `label` is unfit for a folder, `folder` holds something else, or
             arguments do not go together.
         ArchiveError
-            If the archive cannot be listed, the disk is (or would be) full, or picture after picture is refused. What
+            If the archive cannot be listed, the disk is (or would be) full, or image after image is refused. What
             came until then is kept and in the error's ``report``.
         """
-        folder, started, label_of = user_path(folder), time.monotonic(), labeller(label)
+        folder, started, label_of = user_path(folder), time.monotonic(), labeler(label)
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
         listing = Listing(self, query, limit if seed is None else None, collections)
         listing.begin()  # refuses a bad query before anything is written
@@ -279,7 +279,7 @@ class IsicArchive:
         if per_label and None not in per_label.values():
             ends.append(sum(number or 0 for number in per_label.values()))
         wanted = min((number for number in ends if number is not None), default=None)
-        bar = tqdm(total=wanted, unit="picture", leave=False, disable=not progress)
+        bar = tqdm(total=wanted, unit="image", leave=False, disable=not progress)
         run = Download(self, folder, label_of, max_side, thumbnails, connections, bar)
 
         def records():
@@ -460,7 +460,7 @@ class Listing:
             idle = idle + 1 if self.listed == before else 0
             if url in pages or idle == IDLE_PAGES:
                 raise ArchiveError(
-                    f"the pages of {self.archive.url} go round in a circle after {self.listed} pictures: a fault "
+                    f"the pages of {self.archive.url} go round in a circle after {self.listed} images: a fault "
                     f"of the archive. Narrow the query {self.query!r}, or set limit={self.listed} to take what came."
                 )
             pages.add(url)
@@ -468,9 +468,9 @@ class Listing:
 
     def notes(self) -> list[str]:
         """Say what is odd about the listing."""
-        notes = [f"the archive listed {self.twice} pictures twice; each was taken once"] if self.twice else []
+        notes = [f"the archive listed {self.twice} images twice; each was taken once"] if self.twice else []
         if self._is_whole and self.count not in (None, self.listed):
-            notes.append(f"the archive counted {self.count} pictures and listed {self.listed}")
+            notes.append(f"the archive counted {self.count} images and listed {self.listed}")
         return notes
 
 
@@ -512,7 +512,7 @@ class _Bearer(requests.auth.AuthBase):
 def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
     """Refuse arguments of `download` that do not go together."""
     if per_label is not None and limit is not None:
-        raise ValueError("limit counts all pictures, per_label those of each label: give one of the two")
+        raise ValueError("limit counts all images, per_label those of each label: give one of the two")
     if seed is not None and per_label is None and limit is None:
         raise ValueError("seed draws a sample: say how many by limit= or per_label=")
     if max_side and thumbnails:
@@ -549,7 +549,7 @@ def _locate(source):
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError(
             "source must be 'isic', 'sample' or the http(s) address of an archive, not "
-            f"{redacted(repr(source))}. For pictures in a directory use ImageDataset.from_folder or "
+            f"{redacted(repr(source))}. For images in a directory use ImageDataset.from_folder or "
             "ImageDataset.from_csv."
         )
     prefix = f"{parts.netloc}{parts.path}".rstrip("/").removesuffix("/api/v2")

@@ -1,4 +1,4 @@
-"""Pictures from an archive's records into a folder: in parallel, each checked, and what became of each.
+"""Images from an archive's records into a folder: in parallel, each checked, and what became of each.
 
 `IsicArchive.download` is the way in. One thread walks the records, keeps the journal and says who is next; a few others
 fetch. They are daemons, so that Ctrl-C need not wait for a server that says nothing.
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from .client import IsicArchive
 
 PARTS = ".parts"
-WAITING = 256  # pictures that may wait for their next attempt while others are fetched
-HOPELESS = 50  # pictures in a row that no server gives, after which the rest is left for another call
-WRONG = 3  # attempts at a picture whose bytes come whole and are no picture
+WAITING = 256  # images that may wait for their next attempt while others are fetched
+HOPELESS = 50  # images in a row that no server gives, after which the rest is left for another call
+WRONG = 3  # attempts at an image whose bytes come whole and are no image
 QUALITY = 95  # of the JPEG that max_side makes
 CORES = os.cpu_count() or 1
 DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG takes 360 MB
@@ -49,13 +49,13 @@ DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG ta
 
 @dataclass
 class DownloadReport:
-    """What became of each picture of a download.
+    """What became of each image of a download.
 
     Attributes
     ----------
     folder : pathlib.Path
     failed, skipped : list of tuple of str
-        ``(isic_id, reason)`` of pictures that could not be had, and of those without a usable label.
+        ``(isic_id, reason)`` of images that could not be had, and of those without a usable label.
     notes : list of str
         What else a person should know: an archive that lists less than it counted, a label of which there is less
         than was asked for.
@@ -71,17 +71,17 @@ class DownloadReport:
 
     @property
     def fetched(self) -> list[Path]:
-        """Pictures that this call brought."""
+        """Images that this call brought."""
         return [self.folder / name for name in self._files["fetched"]]
 
     @property
     def present(self) -> list[Path]:
-        """Pictures that were there already."""
+        """Images that were there already."""
         return [self.folder / name for name in self._files["present"]]
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a picture, by isic_id: ``isic_id``, ``status``, ``reason``, ``path``."""
+        """One row an image, by isic_id: ``isic_id``, ``status``, ``reason``, ``path``."""
         import pandas as pd  # slow to import, and only a table needs it
 
         rows = [(path.stem, "fetched", "", str(path)) for path in self.fetched]
@@ -108,7 +108,7 @@ class StoppedError(Exception):
 
 @dataclass
 class Job:
-    """One picture to be fetched."""
+    """One image to be fetched."""
 
     isic_id: str
     url: str
@@ -118,7 +118,7 @@ class Job:
     known: bool  # the journal has it already
     attempt: int = 0
     renewed: int = 0  # times that its address had expired
-    wrong: int = 0  # times that all bytes came and were no picture
+    wrong: int = 0  # times that all bytes came and were no image
     digest: str = ""  # of bytes that came and did not fit their ETag
     size: int = 0  # bytes, once it is there
 
@@ -127,8 +127,8 @@ class Download:
     """One call of `IsicArchive.download`; raises ValueError if `folder` holds something else.
 
     The archive lends its session, time limits and guard, and reads a record again whose address has expired. `label_of`
-    is as `labeller` makes it. Pictures larger than `max_side` are stored reduced to it; with `thumbnails` the archive's
-    small pictures are fetched.
+    is as `labeler` makes it. Images larger than `max_side` are stored reduced to it; with `thumbnails` the archive's
+    small images are fetched.
     """
 
     def __init__(
@@ -155,12 +155,12 @@ class Download:
         self.stop, self.flushed, self.tags_fit = threading.Event(), time.monotonic(), False
 
     def run(self, records: Iterable[dict]) -> None:
-        """Take every record; return when each picture is there, or given up.
+        """Take every record; return when each image is there, or given up.
 
-        Raises StoppedError if the disk takes no more, or one picture after the other is refused; and what `records`
-        raises, after the pictures before it are there.
+        Raises StoppedError if the disk takes no more, or one image after the other is refused; and what `records`
+        raises, after the images before it are there.
         """
-        number = self.connections + CORES  # some look at pictures while the others fetch
+        number = self.connections + CORES  # some look at images while the others fetch
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
         failure = None
         try:
@@ -170,12 +170,12 @@ class Download:
             try:
                 for record in records:
                     self._take(record)
-                    while self._is_full():  # ask for pages no faster than pictures come
+                    while self._is_full():  # ask for pages no faster than images come
                         self._collect(wait=True)
                     self._collect(wait=False)
                     if self.refused >= HOPELESS:
                         raise StoppedError(
-                            f"{self.refused} pictures in a row were refused, at last: {self.report.failed[-1][1]}"
+                            f"{self.refused} images in a row were refused, at last: {self.report.failed[-1][1]}"
                         )
             except StoppedError:
                 raise
@@ -209,14 +209,14 @@ class Download:
             return None
         url, suffix = self._address(record)
         if url is None:
-            reason = "its record names no file that can be a picture"
+            reason = "its record names no file that can be an image"
             return self._close(isic_id, "failed", reason, row, known)
         part = Part(self.folder / PARTS, isic_id, self.left.pop(isic_id, None))
         self.todo.put(Job(isic_id, url, f"{row['label']}/{isic_id}{suffix}", row, part, known is not None))
         self.under_way += 1
 
     def _is_there(self, isic_id, row, file, size, before):
-        """See whether a picture of the journal is in its place, moved there if its label has changed."""
+        """See whether an image of the journal is in its place, moved there if its label has changed."""
         try:
             if not size or (self.folder / file).stat().st_size != size:
                 return False
@@ -233,7 +233,7 @@ class Download:
         return True
 
     def _address(self, record):
-        """Give the address of the picture and its extension, or None twice."""
+        """Give the address of the image and its extension, or None twice."""
         try:
             url = record["files"][self.size_name]["url"]
             suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
@@ -242,7 +242,7 @@ class Download:
         return (url, suffix) if suffix in pixels.EXTENSIONS else (None, None)
 
     def _close(self, isic_id, status, reason, row=None, known=None):
-        """Note a picture that will not be fetched."""
+        """Note an image that will not be fetched."""
         getattr(self.report, status).append((isic_id, reason))
         if not known or known[0] != "done":  # one that is there stays known, whatever became of its record
             self.journal.put(isic_id, status, record=row, reason=reason, known=known is not None)
@@ -298,7 +298,7 @@ class Download:
             self.done.put((job, outcome))
 
     def _bring(self, job):
-        """Put the picture in its place; return "fetched", or "present" if it was there unknown to the journal."""
+        """Put the image in its place; return "fetched", or "present" if it was there unknown to the journal."""
         place = self.folder / job.file
         for there in {place, place.with_suffix(".jpg")} if not job.known else ():
             if os.path.exists(there) and self._is_sound(there):
@@ -316,16 +316,16 @@ class Download:
             raise
         try:
             with DECODING:
-                picture, size, _ = pixels.frame(job.part.path, self.max_side or 16)
-        except pixels.PictureError as error:
+                image, size, _ = pixels.frame(job.part.path, self.max_side or 16)
+        except pixels.ImageError as error:
             kind, reason = headers.get("Content-Type"), str(error).replace(f"{job.part.path}: ", "")
-            raise self._wrong(job, f"what came ({kind}) is no sound picture: {reason}") from error
+            raise self._wrong(job, f"what came ({kind}) is no sound image: {reason}") from error
         self._compare(job, headers.get("ETag", ""))
         if self.max_side and max(size) > self.max_side:
             job.row |= {"original_width": size[0], "original_height": size[1]}
             job.file = str(PurePosixPath(job.file).with_suffix(".jpg"))
             with open(job.part.path, "wb") as file:
-                picture.save(file, "JPEG", quality=QUALITY)
+                image.save(file, "JPEG", quality=QUALITY)
                 file.flush()
                 os.fsync(file.fileno())
         if self.stop.is_set():
@@ -366,7 +366,7 @@ class Download:
         try:
             with DECODING:
                 size = pixels.frame(path, 16)[1]
-        except pixels.PictureError:
+        except pixels.ImageError:
             return False
         return not self.max_side or max(size) <= self.max_side
 
@@ -424,8 +424,8 @@ def choose(
 ) -> Iterator[dict]:
     """Pick records: the first ones, or a random sample that is the same for the same seed.
 
-    The API lists the oldest pictures first and cannot shuffle. So a sample walks the whole listing, 100 records a
-    request, and keeps those whose isic_id, hashed with the seed, comes first (bottom-k sampling): every picture has the
+    The API lists the oldest images first and cannot shuffle. So a sample walks the whole listing, 100 records a
+    request, and keeps those whose isic_id, hashed with the seed, comes first (bottom-k sampling): every image has the
     same chance, whatever the order, and an archive that has grown changes few of them.
 
     `limit` says how many in all, `per_label` how many of each label (None for all), and then no others are taken.
@@ -461,7 +461,7 @@ def choose(
             yield record
 
 
-def labeller(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> Callable[[dict], str | None]:
+def labeler(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> Callable[[dict], str | None]:
     """Turn `label` of `IsicArchive.download` into a function of the record that gives a folder's name or None.
 
     Raises ValueError if it is neither a field, a function, a mapping nor fit to name a folder.
@@ -486,7 +486,7 @@ def labeller(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> C
 
 
 def flatten(record: dict) -> dict:
-    """Put what is known of a picture into one flat dict; unknown keys are kept, as the archive adds some.
+    """Put what is known of an image into one flat dict; unknown keys are kept, as the archive adds some.
 
     A number that is not finite is left out, as `without_number` says.
     """

@@ -1,6 +1,6 @@
-"""What is known of each picture of a download folder, and the tables beside the pictures that tell people.
+"""What is known of each image of a download folder, and the tables beside the images that tell people.
 
-An SQLite file outlives a killed process and a power cut, answers for one picture without holding all in memory, and
+An SQLite file outlives a killed process and a power cut, answers for one image without holding all in memory, and
 keeps a second download out of the folder. metadata.csv, missing.csv and the credits are written from it; if it is lost,
 it is made anew from them.
 """
@@ -30,7 +30,7 @@ FLUSH_SECONDS = 1.0
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS pictures (isic_id TEXT PRIMARY KEY, status TEXT, reason TEXT, file TEXT, bytes INTEGER,
+CREATE TABLE IF NOT EXISTS images (isic_id TEXT PRIMARY KEY, status TEXT, reason TEXT, file TEXT, bytes INTEGER,
                                      record TEXT, attribution TEXT, license TEXT)
 """
 
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS pictures (isic_id TEXT PRIMARY KEY, status TEXT, reas
 class Journal:
     """The journal of one folder, which is made if it is not there.
 
-    A folder holds pictures of one `source`, the archive's address, of one `variant`, such as ``"full size"``. Raises
+    A folder holds images of one `source`, the archive's address, of one `variant`, such as ``"full size"``. Raises
     ValueError if it holds something else, or another download is writing to it.
     """
 
@@ -66,7 +66,7 @@ class Journal:
             if about.setdefault(name, value) != value:
                 self._db.close()
                 raise ValueError(
-                    f"{self.folder} holds pictures of {about['source']}, {about.get('variant', variant)}; those of "
+                    f"{self.folder} holds images of {about['source']}, {about.get('variant', variant)}; those of "
                     f"{source}, {variant}, must not be mixed with them: choose another folder"
                 )
         with self._transaction():
@@ -97,7 +97,7 @@ class Journal:
             return  # of this archive, its journal was lost
         if any(not path.name.startswith(".") and not is_stray(path.name) for path in self.folder.iterdir()):
             raise ValueError(
-                f"{self.folder} holds pictures of another origin, or files that no download put there: choose "
+                f"{self.folder} holds images of another origin, or files that no download put there: choose "
                 "another folder"
             )
 
@@ -108,25 +108,25 @@ class Journal:
             yield
 
     def _adopt_metadata(self):
-        """Take over the pictures that metadata.csv tells of and that are still there."""
+        """Take over the images that metadata.csv tells of and that are still there."""
         path = self.folder / "metadata.csv"
         if not path.exists():
             return
         with open(path, encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
-                picture = self.folder / (row.pop("file", None) or ".")
-                if picture.is_file():
+                image = self.folder / (row.pop("file", None) or ".")
+                if image.is_file():
                     known = {name: value for name, value in row.items() if name and value}
-                    name = picture.relative_to(self.folder).as_posix()
-                    self.put(row.get("isic_id") or picture.stem, "done", name, picture.stat().st_size, known)
+                    name = image.relative_to(self.folder).as_posix()
+                    self.put(row.get("isic_id") or image.stem, "done", name, image.stat().st_size, known)
         self.flush()
 
     def __len__(self):
-        return self._db.execute("SELECT COUNT(*) FROM pictures WHERE status = 'done'").fetchone()[0]
+        return self._db.execute("SELECT COUNT(*) FROM images WHERE status = 'done'").fetchone()[0]
 
     def get(self, isic_id: str) -> tuple[str, str, int, dict] | None:
-        """Return (status, file, bytes, record) of a picture, or None; ``status`` is done, failed or skipped."""
-        query = "SELECT status, file, bytes, record FROM pictures WHERE isic_id = ?"
+        """Return (status, file, bytes, record) of an image, or None; ``status`` is done, failed or skipped."""
+        query = "SELECT status, file, bytes, record FROM images WHERE isic_id = ?"
         found = self._db.execute(query, (_clean(isic_id),)).fetchone()
         return found and (*found[:3], json.loads(found[3]))
 
@@ -140,9 +140,9 @@ class Journal:
         reason: str | None = None,
         known: bool = False,
     ) -> None:
-        """Note what became of a picture; on the disk after the next `flush`.
+        """Note what became of an image; on the disk after the next `flush`.
 
-        `status` is ``done``, ``failed`` or ``skipped``, for which there is a `reason`; `file` the picture's path in the
+        `status` is ``done``, ``failed`` or ``skipped``, for which there is a `reason`; `file` the image's path in the
         folder, with ``/``, and `size` its bytes; `record` its flat metadata; `known` says that the journal has it
         already.
         """
@@ -155,12 +155,12 @@ class Journal:
         """
         if not self._pending:
             return
-        # the journal must not tell of a picture whose name a power cut may take back
+        # the journal must not tell of an image whose name a power cut may take back
         for folder in {self.folder / file.rpartition("/")[0] for _, _, _, file, *_ in self._pending if file}:
             _sync_folder(folder)
         with self._transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 map(self._row, self._pending),
             )
             self._db.execute("INSERT OR REPLACE INTO about VALUES ('tables', 'behind')")
@@ -206,9 +206,9 @@ class Journal:
         self._rewritten, self._is_behind = (time.monotonic(), time.monotonic() - started), False
 
     def _write_metadata(self):
-        query = "SELECT record, file FROM pictures WHERE status = 'done' ORDER BY isic_id"
+        query = "SELECT record, file FROM images WHERE status = 'done' ORDER BY isic_id"
         names = self._db.execute(
-            "SELECT DISTINCT json_each.key FROM pictures, "
+            "SELECT DISTINCT json_each.key FROM images, "
             "json_each(CASE WHEN json_valid(record) THEN record ELSE '{}' END) WHERE status = 'done'"
         )
         columns = [*FIRST_COLUMNS, *sorted({name for (name,) in names} - {*FIRST_COLUMNS})]
@@ -221,7 +221,7 @@ class Journal:
         return columns
 
     def _write_missing(self):
-        query = "SELECT isic_id, status, reason FROM pictures WHERE status != 'done' ORDER BY isic_id"
+        query = "SELECT isic_id, status, reason FROM images WHERE status != 'done' ORDER BY isic_id"
         rows = self._db.execute(query)
         first = rows.fetchone()
         if first is None:
@@ -232,20 +232,20 @@ class Journal:
 
     def _write_credits(self):
         counts = self._db.execute(
-            "SELECT COALESCE(attribution, 'Anonymous'), COALESCE(license, 'unknown licence'), COUNT(*) AS n "
-            "FROM pictures WHERE status = 'done' GROUP BY 1, 2 ORDER BY n DESC, 1, 2"
+            "SELECT COALESCE(attribution, 'Anonymous'), COALESCE(license, 'unknown license'), COUNT(*) AS n "
+            "FROM images WHERE status = 'done' GROUP BY 1, 2 ORDER BY n DESC, 1, 2"
         ).fetchall()
         variant = self._db.execute("SELECT value FROM about WHERE name = 'variant'").fetchone()[0]
         with replacing(self.folder / "attribution.txt") as part, open(part, "w", **TEXT) as file:
             file.write(f"{_headline(self._source)}, {variant}\n\n")
-            file.writelines(f"{who} ({terms}): {counted(count, 'picture')}\n" for who, terms, count in counts)
+            file.writelines(f"{who} ({terms}): {counted(count, 'image')}\n" for who, terms, count in counts)
         with replacing(self.folder / "licenses.txt") as part, open(part, "w", **TEXT) as file:
             for terms in sorted({terms for _, terms, _ in counts}):
                 file.write(f"{terms}: {LICENSES.get(terms, 'ask the archive')}\n")
 
 
 def _headline(source):
-    return f"Pictures of {source}"
+    return f"Images of {source}"
 
 
 def _clean(text):

@@ -52,15 +52,15 @@ _DEPTH = 20  # of parentheses; deeper ones could exhaust the stack
 
 
 class SampleArchive:
-    """Answers of an archive whose pictures lie in a folder.
+    """Answers of an archive whose images lie in a folder.
 
     The subset of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``, ``images/search/size/``,
     ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and the files. ``previous`` is
     always null, facets count each number on its own instead of ranges.
 
-    The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row a picture, oldest first, the columns
+    The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row an image, oldest first, the columns
     named as in the archive), or FileNotFoundError is raised. A column ``collections`` may hold numbers joined by ``;``;
-    without it all pictures are in collection 1.
+    without it all images are in collection 1.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -182,7 +182,7 @@ class SampleAdapter(requests.adapters.BaseAdapter):
 
 
 def parse_query(text: str) -> Callable[[dict], bool]:
-    """Turn a query into a function that says whether a picture, a flat dict of its fields, is meant.
+    """Turn a query into a function that says whether an image, a flat dict of its fields, is meant.
 
     The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either end,
     ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and ``{20 TO 40}``
@@ -222,7 +222,7 @@ def _any_of(alternatives):
 
 
 def _test(match):
-    """Make the test of a picture for one ``field:value``."""
+    """Make the test of an image for one ``field:value``."""
     negated, field, test = match[1] == "-", match[2], _test_of_value(match[2], match)
     return lambda row: (field in row and test(row[field])) is not negated
 

@@ -222,7 +222,7 @@ def fetch(
     response = get(session, url, headers, (connect, min(read, PATIENCE * 2**attempt)), guard)
     with response:
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise TransferError("the body comes packed, which no picture is")
+            raise TransferError("the body comes packed, which no image is")
         whole, mode = _expected(response, part, begun), "ab"
         if response.status_code == 416:
             return response.headers

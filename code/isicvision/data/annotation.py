@@ -27,16 +27,16 @@ _UNDO = re.compile(r"\(undo(?: ([0-9]+))?\)")
 class Annotations:
     """Labels of a dataset as someone corrects them.
 
-    Each decision is at once a line of the log, and all are applied again when the log is opened anew. Pictures and
+    Each decision is at once a line of the log, and all are applied again when the log is opened anew. Images and
     metadata on disk never change; `dataset` has the labels as decided. Several people, or browser tabs, may decide
     into one log: each sees what the others wrote, and takes back only what they decided themselves.
 
     Parameters
     ----------
     log
-        CSV file, made with the first decision: ``path``; ``label``, or `EXCLUDE` to leave the picture out, or `UNDO` to
-        take back the decision before, or ``(undo 2)`` to take back the second of this picture, where another's came
-        after it; ``previous``, the label until then; ``time``, in UTC. Decisions about pictures that the dataset lacks
+        CSV file, made with the first decision: ``path``; ``label``, or `EXCLUDE` to leave the image out, or `UNDO` to
+        take back the decision before, or ``(undo 2)`` to take back the second of this image, where another's came
+        after it; ``previous``, the label until then; ``time``, in UTC. Decisions about images that the dataset lacks
         stay in it.
 
     Warns
@@ -133,7 +133,7 @@ class Annotations:
 
     def _apply(self, path, label, where):
         """Note one decision, or take one back."""
-        if path is None:  # a picture that the dataset lacks
+        if path is None:  # an image that the dataset lacks
             self._strange += 1
             return
         decided, undo = self._decided[path], _UNDO.fullmatch(label)
@@ -150,16 +150,16 @@ class Annotations:
             )
 
     def label(self, path: str) -> str:
-        """Return the present label of a picture, or `EXCLUDE`."""
+        """Return the present label of an image, or `EXCLUDE`."""
         decided = self._decided.get(path)
         return decided[-1][1] if decided else self._given[path]
 
     def is_decided(self, path: str) -> bool:
-        """Say whether someone has decided about a picture, if only that its label is right."""
+        """Say whether someone has decided about an image, if only that its label is right."""
         return bool(self._decided.get(path))
 
     def decide(self, path: str | os.PathLike, label: object) -> None:
-        """Give a picture a label, or `EXCLUDE` it; the label that it has already confirms it.
+        """Give an image a label, or `EXCLUDE` it; the label that it has already confirms it.
 
         Nothing is written if that is what was decided here last, and no one has decided otherwise since.
         A label may be given as it stands in a table, such as the number 1: `project.as_label`.
@@ -169,7 +169,7 @@ class Annotations:
         ValueError
             If the dataset has no such label.
         KeyError
-            If it has no such picture.
+            If it has no such image.
         """
         path, label = os.fspath(path), as_label(label)
         if label not in (*self.labels, EXCLUDE):
@@ -184,7 +184,7 @@ class Annotations:
             self._own.append((path, self._said[path]))
 
     def undo(self) -> str | None:
-        """Take back the last decision of this object; return its picture's path, or None if there is none left.
+        """Take back the last decision of this object; return its image's path, or None if there is none left.
 
         What was decided before the log was opened, and what others decide into it, stays.
         """
@@ -223,7 +223,7 @@ class Annotations:
 
     @property
     def table(self) -> pd.DataFrame:
-        """All pictures as they stand: the dataset's table with the present ``label``, ``given`` and ``decided``."""
+        """All images as they stand: the dataset's table with the present ``label``, ``given`` and ``decided``."""
         self._catch_up()
         table = self._original.table
         return table.assign(
@@ -233,14 +233,14 @@ class Annotations:
         )
 
     def progress(self) -> pd.Series:
-        """Count the pictures: pandas.Series with ``pictures``, ``decided``, ``relabelled`` and ``excluded``."""
+        """Count the images: pandas.Series with ``images``, ``decided``, ``relabeled`` and ``excluded``."""
         table = self.table
         excluded = table["label"] == EXCLUDE
         return pd.Series(
             {
-                "pictures": len(table),
+                "images": len(table),
                 "decided": int(table["decided"].sum()),
-                "relabelled": int(((table["label"] != table["given"]) & ~excluded).sum()),
+                "relabeled": int(((table["label"] != table["given"]) & ~excluded).sum()),
                 "excluded": int(excluded.sum()),
             }
         )

@@ -1,4 +1,4 @@
-"""imgaug pipelines: two ready ones and your own; on the fly while training, or materialised as pictures on disk."""
+"""imgaug pipelines: two ready ones and your own; on the fly while training, or materialized as images on disk."""
 
 import copy
 import os
@@ -30,41 +30,41 @@ def augment_dataset(
     folder: str | os.PathLike | None = None,
     seed: int = 0,
 ) -> ImageDataset:
-    """Augment the pictures of a training set with imgaug pipelines.
+    """Augment the images of a training set with imgaug pipelines.
 
-    Without `folder` nothing is written: `ImageClassifier.fit` passes each picture, in every epoch anew, through
-    one of the pipelines chosen at random. With `folder` every pipeline makes one copy of every picture; the
-    originals stay in the dataset too, and each copy keeps label, group and metadata of its picture and
+    Without `folder` nothing is written: `ImageClassifier.fit` passes each image, in every epoch anew, through
+    one of the pipelines chosen at random. With `folder` every pipeline makes one copy of every image; the
+    originals stay in the dataset too, and each copy keeps label, group and metadata of its image and
     names it in the column ``augmented_from``.
 
     Parameters
     ----------
     dataset
-        The training part of a split. Never validation or test pictures: `evaluate` refuses augmented ones.
+        The training part of a split. Never validation or test images: `evaluate` refuses augmented ones.
     augmenters
-        Pipelines that keep size and channels of a picture: `dermoscopy`, `original_2018`, or your own, such as
+        Pipelines that keep size and channels of an image: `dermoscopy`, `original_2018`, or your own, such as
         ``iaa.Sequential([iaa.Fliplr(0.5)])``.
     folder
-        Where to write the copies (JPEG, at the size of the picture), in a folder per label. Give each dataset
+        Where to write the copies (JPEG, at the size of the image), in a folder per label. Give each dataset
         one of its own, apart from the originals: the same call writes the same files again, and
         `ImageDataset.from_folder` would take copies for originals.
     seed
-        0 or more. For the materialised copies; on the fly the seed of the classifier counts.
+        0 or more. For the materialized copies; on the fly the seed of the classifier counts.
 
     Returns
     -------
     ImageDataset
-        Materialised, it lacks what `ImageDataset.check` measured, which would be wrong of the copies.
+        Materialized, it lacks what `ImageDataset.check` measured, which would be wrong of the copies.
 
     Raises
     ------
     TypeError
         If an element of `augmenters` is no imgaug augmenter.
     ValueError
-        If `augmenters` is empty, `dataset` holds materialised copies already, or a pipeline changes size,
-        channels or type of the pictures.
-    pixels.PictureError
-        If a picture cannot be read: one error that names all of them, before anything is written.
+        If `augmenters` is empty, `dataset` holds materialized copies already, or a pipeline changes size,
+        channels or type of the images.
+    pixels.ImageError
+        If an image cannot be read: one error that names all of them, before anything is written.
 
     Notes
     -----
@@ -73,12 +73,12 @@ def augment_dataset(
     augmenters = _listed(augmenters)
     if "augmented_from" in dataset.table:
         raise ValueError(
-            "this dataset holds augmented copies already (column augmented_from): augment the pictures as they "
+            "this dataset holds augmented copies already (column augmented_from): augment the images as they "
             "were taken, with all pipelines in one call"
         )
     if folder is None:
         return replace(dataset, augmenters=augmenters)
-    return _materialise(dataset, augmenters, user_path(folder), seed)
+    return _materialize(dataset, augmenters, user_path(folder), seed)
 
 
 def _listed(augmenters):
@@ -95,8 +95,8 @@ def _listed(augmenters):
     return augmenters
 
 
-def _materialise(dataset, augmenters, folder, seed):
-    """Write a copy of each picture by each pipeline; return the dataset of originals and copies."""
+def _materialize(dataset, augmenters, folder, seed):
+    """Write a copy of each image by each pipeline; return the dataset of originals and copies."""
     from .measures import MEASURES
 
     _require_sound(dataset.paths)
@@ -104,7 +104,7 @@ def _materialise(dataset, augmenters, folder, seed):
     folders = [folder / (folder_name(label) or "_") for label in table["label"]]
     for of_label in set(folders):
         of_label.mkdir(parents=True, exist_ok=True)
-    # the number of the row keeps apart pictures of one name from several folders
+    # the number of the row keeps apart images of one name from several folders
     copies = [
         table.assign(
             augmented_from=table["path"],
@@ -119,11 +119,11 @@ def _materialise(dataset, augmenters, folder, seed):
     pipelines = [Pipeline(augmenter, seed) for augmenter in augmenters]
 
     def write(row):
-        picture = pixels.decode(sources[row])[None]
+        image = pixels.decode(sources[row])[None]
         for number, pipeline in enumerate(pipelines):
-            augmented = pipeline(picture, [row * len(pipelines) + number])[0]
+            augmented = pipeline(image, [row * len(pipelines) + number])[0]
             target = Path(targets[number][row])
-            temporary = target.with_name(f".{target.name}.tmp")  # a picture is whole or not there
+            temporary = target.with_name(f".{target.name}.tmp")  # an image is whole or not there
             Image.fromarray(augmented).save(temporary, "JPEG", quality=92)
             temporary.replace(target)
 
@@ -132,31 +132,31 @@ def _materialise(dataset, augmenters, folder, seed):
 
 
 def _require_sound(paths):
-    """Raise a `pixels.PictureError` that names every picture that cannot be read."""
+    """Raise a `pixels.ImageError` that names every image that cannot be read."""
 
     def trouble(path):
         try:
             pixels.frame(path, 64)  # reads all of the file, but decodes at a reduced scale
-        except pixels.PictureError as error:
+        except pixels.ImageError as error:
             return str(error)
 
     broken = [reason for reason in pixels.map_threads(trouble, paths, progress="checking") if reason]
     if broken:
-        raise pixels.PictureError(
-            f"{len(broken)} of {len(paths)} pictures cannot be read, so nothing was augmented; "
-            f"dataset.check() sets such pictures aside:{listed(broken)}"
+        raise pixels.ImageError(
+            f"{len(broken)} of {len(paths)} images cannot be read, so nothing was augmented; "
+            f"dataset.check() sets such images aside:{listed(broken)}"
         )
 
 
 class Pipeline:
-    """Augmenters with a seed: what becomes of a picture depends on the seed and the picture's key alone.
+    """Augmenters with a seed: what becomes of an image depends on the seed and the image's key alone.
 
     So it is the same in any batch, order, thread or process. One pipeline may be called from several threads at once,
-    and be pickled for worker processes where its augmenters can be (`iaa.Lambda` of a lambda cannot). Each picture
+    and be pickled for worker processes where its augmenters can be (`iaa.Lambda` of a lambda cannot). Each image
     passes through one of the augmenters, chosen at random; they are copied. Raises TypeError or ValueError if there is
     none, or something else is among them. The seed is 0 or more.
 
-    All augmenters draw from one generator, as they do in imgaug by default, but from a new one for each picture:
+    All augmenters draw from one generator, as they do in imgaug by default, but from a new one for each image:
     numpy's SeedSequence makes streams of nearby keys independent
     (https://numpy.org/doc/stable/reference/random/parallel.html). ``to_deterministic()`` of an augmenter has no effect
     here. The global generators of numpy and imgaug stay as they were, but for a few augmenters that use them on their
@@ -178,30 +178,30 @@ class Pipeline:
         iaa.AddToHueAndSaturation(seed=0)
         self.__dict__.update(state)
 
-    def __call__(self, pictures: np.ndarray, keys: Sequence[int]) -> np.ndarray:
-        """Augment uint8 pictures of shape (n, height, width, 3), each by its key: an array like them.
+    def __call__(self, images: np.ndarray, keys: Sequence[int]) -> np.ndarray:
+        """Augment uint8 images of shape (n, height, width, 3), each by its key: an array like them.
 
-        Keys are whole numbers from 0, such as epoch * number of pictures + index of the picture. Raises ValueError if a
-        pipeline changes size, channels or type of a picture, or there are more or fewer keys than pictures.
+        Keys are whole numbers from 0, such as epoch * number of images + index of the image. Raises ValueError if a
+        pipeline changes size, channels or type of an image, or there are more or fewer keys than images.
         """
         try:
             augmenters, nodes = copied = self._idle.pop()
         except IndexError:  # the other threads have them all
             augmenters, nodes = copied = copy.deepcopy(self._original)
-        augmented = np.empty(pictures.shape, np.uint8)
-        for number, (picture, key) in enumerate(zip(pictures, keys, strict=True)):
+        augmented = np.empty(images.shape, np.uint8)
+        for number, (image, key) in enumerate(zip(images, keys, strict=True)):
             random = RNG(np.random.SeedSequence(self._seed, spawn_key=(key,)))
             for node in nodes:
                 node.random_state = random
             augmenter = augmenters[random.integers(0, len(augmenters))]
-            picture = augmenter.augment_image(np.ascontiguousarray(picture))
-            if picture.shape != pictures.shape[1:] or picture.dtype != np.uint8:
+            image = augmenter.augment_image(np.ascontiguousarray(image))
+            if image.shape != images.shape[1:] or image.dtype != np.uint8:
                 raise ValueError(
-                    f"an augmentation pipeline turned a picture of {pictures.shape[1:]} uint8 into {picture.shape} "
-                    f"{picture.dtype}; it must keep size, channels and type (iaa.Crop and iaa.Affine have "
+                    f"an augmentation pipeline turned an image of {images.shape[1:]} uint8 into {image.shape} "
+                    f"{image.dtype}; it must keep size, channels and type (iaa.Crop and iaa.Affine have "
                     "keep_size/fit_output for that)"
                 )
-            augmented[number] = picture
+            augmented[number] = image
         self._idle.append(copied)
         return augmented
 
@@ -231,7 +231,7 @@ def described(augmenters: iaa.Augmenter | Sequence[iaa.Augmenter]) -> str:
 def original_2018() -> iaa.Sequential:
     """Return the augmentation of Microsoft's sample of 2018: imgaug.augmenters.Sequential.
 
-    Half of the pictures are mirrored; each side is cropped by up to a tenth, and the rest resized to the old size.
+    Half of the images are mirrored; each side is cropped by up to a tenth, and the rest resized to the old size.
     """
     return iaa.Sequential([iaa.Fliplr(0.5), iaa.Crop(percent=(0, 0.1))])
 
@@ -245,18 +245,18 @@ def dermoscopy(
     hair: float = 0.1,
     cutout: float = 0.2,
 ) -> iaa.Sequential:
-    """Return an augmentation for dermoscopic pictures: imgaug.augmenters.Sequential.
+    """Return an augmentation for dermoscopic images: imgaug.augmenters.Sequential.
 
     * **Mirrored and turned by quarters**, each of the eight ways as often: a lesion on the skin has no up and no left.
       Turned by quarters only, no corner of a square is left empty.
     * **Scaled and shifted** a little (`scale`, from and to; `shift`, of the side): the distance and the aim of the
       dermatoscope vary. What comes into view is the skin, mirrored at the border. One warp does this and the turn,
-      so the picture is interpolated once, and one that is no square is not distorted.
+      so the image is interpolated once, and one that is no square is not distorted.
     * **Brightness, white balance and saturation** changed a little (`brightness`, `tint` and `saturation`, 0 to 1: the
-      largest changes either way), as lamps and cameras do. Only a little, because colour is diagnostic: a blue veil or
+      largest changes either way), as lamps and cameras do. Only a little, because color is diagnostic: a blue veil or
       a second brown must stay what it is.
-    * **Hair** over some pictures (`hair`, their share; class `Hair`): it is frequent over lesions, of either class.
-    * **Cut-out**: on some pictures (`cutout`, their share) a grey square of a fifth of the side, so that no single spot
+    * **Hair** over some images (`hair`, their share; class `Hair`): it is frequent over lesions, of either class.
+    * **Cut-out**: on some images (`cutout`, their share) a gray square of a fifth of the side, so that no single spot
       decides (DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017,
       arXiv:1708.04552). Small, because what it hides may be the one sign of malignancy.
     """
@@ -281,14 +281,14 @@ def dermoscopy(
 
 
 class Hair(iaa.Augmenter):
-    """Draw a few thin, dark, curved hairs over each picture: RGB of uint8, any size.
+    """Draw a few thin, dark, curved hairs over each image: RGB of uint8, any size.
 
-    Hairs of one picture have one colour, from black to brown, and grow roughly one way.
+    Hairs of one image have one color, from black to brown, and grow roughly one way.
     """
 
     def _augment_batch_(self, batch, random_state, parents, hooks):
-        for picture in batch.images if batch.images is not None else ():
-            picture[...] = _with_hair(picture, random_state)
+        for image in batch.images if batch.images is not None else ():
+            image[...] = _with_hair(image, random_state)
         return batch
 
     def get_parameters(self) -> list:
@@ -296,13 +296,13 @@ class Hair(iaa.Augmenter):
         return []
 
 
-def _with_hair(picture, random):
-    """Return a copy of `picture`, array of uint8, shape (height, width, 3), with hairs drawn by the RNG `random`."""
-    height, width = picture.shape[:2]
+def _with_hair(image, random):
+    """Return a copy of `image`, array of uint8, shape (height, width, 3), with hairs drawn by the RNG `random`."""
+    height, width = image.shape[:2]
     side = min(height, width)
-    drawn = np.ascontiguousarray(picture).copy()
+    drawn = np.ascontiguousarray(image).copy()
     growth = random.uniform(0, 2 * np.pi)
-    colour = random.uniform(10, 60) * np.array([1, 0.8, 0.65])
+    color = random.uniform(10, 60) * np.array([1, 0.8, 0.65])
     for _ in range(random.integers(3, 10)):
         angle = growth + random.normal(0, 0.35)
         along = np.array([np.cos(angle), np.sin(angle)])
@@ -312,5 +312,5 @@ def _with_hair(picture, random):
         curve = BEZIER @ [middle - reach, middle + bend, middle + reach]
         thickness = max(1, round(random.uniform(0.003, 0.008) * side))
         # in sixteenths of a pixel
-        cv2.polylines(drawn, [np.int32(16 * curve)], False, colour, thickness, cv2.LINE_AA, shift=4)
-    return cv2.addWeighted(drawn, 0.85, picture, 0.15, 0)  # hair lets some light through
+        cv2.polylines(drawn, [np.int32(16 * curve)], False, color, thickness, cv2.LINE_AA, shift=4)
+    return cv2.addWeighted(drawn, 0.85, image, 0.15, 0)  # hair lets some light through

@@ -1,9 +1,9 @@
-"""Decoded pictures and features on disk, kept by the content of the picture that they were made from.
+"""Decoded images and features on disk, kept by the content of the image that they were made from.
 
-One small file an array, named by the hash of the picture's bytes: no index that could disagree with the disk.
+One small file an array, named by the hash of the image's bytes: no index that could disagree with the disk.
 A file appears whole by renaming, so that several runs may build the cache at once; each carries a checksum, and
 what is missing, damaged or cut short is made again. Reading goes straight into the batch, through the system's
-page cache, which all processes share: memory stays flat however many pictures there are. (A memory map reads no
+page cache, which all processes share: memory stays flat however many images there are. (A memory map reads no
 faster here, counts as the process's memory, and ends the process where a file is cut short.)
 """
 
@@ -123,7 +123,7 @@ class Arrays:
             self._room += size
         if self._room < needed:
             warnings.warn(
-                f"{count} pictures take more than the {limit / 1e9:g} GB of the cache, so some are made anew each "
+                f"{count} images take more than the {limit / 1e9:g} GB of the cache, so some are made anew each "
                 "time, which is slower; ISICVISION_CACHE_GB=… allows more",
                 stacklevel=4,
             )
@@ -162,7 +162,7 @@ def clear() -> None:
 
 
 def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
-    """Return the key of each picture, the hash of its bytes in 32 hexadecimal digits; None where it cannot be read.
+    """Return the key of each image, the hash of its bytes in 32 hexadecimal digits; None where it cannot be read.
 
     Files whose name, size and times are known from an earlier call are not read again.
     """
@@ -211,12 +211,12 @@ def _key(path):
         return None
 
 
-class Pictures:
-    """Decoded pictures as one large array that is never in memory whole: ``pictures[[3, 5]]`` reads two.
+class Images:
+    """Decoded images as one large array that is never in memory whole: ``images[[3, 5]]`` reads two.
 
     Making one decodes what the cache does not hold, in as many threads as there are cores, to squares with sides of
     `size` pixels (`interpolation` as of `pixels.decode`), with a bar under the title `progress`. The `shape` is
-    (pictures, size, size, 3), of uint8. `broken` is a dict of path to reason, of the pictures that cannot be read;
+    (images, size, size, 3), of uint8. `broken` is a dict of path to reason, of the images that cannot be read;
     `keys` holds what the function `keys` gives, `how` names all else that the values depend on.
     """
 
@@ -245,7 +245,7 @@ class Pictures:
     def _check(self, number):
         try:
             self._decode(number)
-        except pixels.PictureError as error:
+        except pixels.ImageError as error:
             return str(error)
 
     def _decode(self, number):
@@ -259,7 +259,7 @@ class Pictures:
         return len(self.paths)
 
     def __getitem__(self, chosen):
-        """Return pictures by a slice or a sequence of numbers: uint8 array of shape (n, size, size, 3)."""
+        """Return images by a slice or a sequence of numbers: uint8 array of shape (n, size, size, 3)."""
         numbers = range(len(self))[chosen] if isinstance(chosen, slice) else chosen
         batch = np.empty((len(numbers), *self.shape[1:]), np.uint8)
         for out, number in zip(batch, numbers, strict=True):
@@ -268,35 +268,33 @@ class Pictures:
                 out[:] = self._decode(number)
         return batch
 
-    def require_all(self) -> Pictures:
-        """Return this object, or raise one pixels.PictureError that names every broken picture."""
+    def require_all(self) -> Images:
+        """Return this object, or raise one pixels.ImageError that names every broken image."""
         if self.broken:
-            raise pixels.PictureError(
-                f"{len(self.broken)} of {len(self)} pictures cannot be read; dataset.check() sets such pictures "
+            raise pixels.ImageError(
+                f"{len(self.broken)} of {len(self)} images cannot be read; dataset.check() sets such images "
                 f"aside:{listed(self.broken.values())}"
             )
         return self
 
 
-def through(
-    kind: str, width: int, pictures: Pictures, compute: Callable[[list[int]], np.ndarray]
-) -> np.ndarray:
-    """Return one vector a picture, from the cache where it is, else computed and kept.
+def through(kind: str, width: int, images: Images, compute: Callable[[list[int]], np.ndarray]) -> np.ndarray:
+    """Return one vector an image, from the cache where it is, else computed and kept.
 
-    `kind` must name everything that the vectors depend on but the picture. ``compute(numbers)`` returns float32 of
-    shape (len(numbers), width); the result is of shape (pictures, width).
+    `kind` must name everything that the vectors depend on but the image. ``compute(numbers)`` returns float32 of
+    shape (len(numbers), width); the result is of shape (images, width).
     """
     arrays = Arrays(kind, (width,), np.float32)
-    result = np.empty((len(pictures), width), np.float32)
+    result = np.empty((len(images), width), np.float32)
     missing = [
         n
-        for n, key in enumerate(pictures.keys)
+        for n, key in enumerate(images.keys)
         if not (key and arrays.has(key) and arrays.read(key, result[n]))
     ]
     if missing:
         arrays.make_room(len(missing))
         result[missing] = compute(missing)
         for n in missing:
-            if key := pictures.keys[n]:
+            if key := images.keys[n]:
                 arrays.write(key, result[n])
     return result

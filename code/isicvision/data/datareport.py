@@ -17,13 +17,13 @@ from ..text import counted, printable
 from . import duplicates
 from .dataset import ImageDataset
 from .measures import MEANINGS, MEASURES
-from .reading import GROUP_COLUMNS, PICTURE_COLUMNS
+from .reading import GROUP_COLUMNS, IMAGE_COLUMNS
 from .splitting import group_count, group_words
 
 OWN = {
-    "path": ("", "where the picture lies", "ImageDataset"),
+    "path": ("", "where the image lies", "ImageDataset"),
     "label": ("", "what is to be learnt", "the folder or the label column, label_map and corrections"),
-    "group": ("", "pictures that a split keeps together", "lesion_id, else patient_id, else path"),
+    "group": ("", "images that a split keeps together", "lesion_id, else patient_id, else path"),
     "split": ("", "part of the source's own split", "the folders train, validation and test"),
 }
 FIELDS = {  # name: unit or kind of values, meaning, role
@@ -38,14 +38,14 @@ FIELDS = {  # name: unit or kind of values, meaning, role
     "anatom_site_special": ("", "site of a special kind, such as nail or palm", "patient"),
     **{f"anatom_site_{n}": ("", f"site on the body, level {n} of 5", "patient") for n in range(1, 6)},
     "clin_size_long_diam_mm": ("mm", "longest diameter of the lesion", "patient"),
-    "acquisition_day": ("days", "day of the picture, from the patient's first", "source"),
+    "acquisition_day": ("days", "day of the image, from the patient's first", "source"),
     "attribution": ("", "whom to name as the source", "source"),
-    "copyright_license": ("", "licence of the picture", "source"),
-    "dataset": ("", "collection the picture came from", "source"),
+    "copyright_license": ("", "license of the image", "source"),
+    "dataset": ("", "collection the image came from", "source"),
     "image_type": ("", "how it was taken: dermoscopic, clinical, …", "source"),
     "dermoscopic_type": ("", "contact or not, polarised or not", "source"),
-    "image_manipulation": ("", "whether the picture was altered", "source"),
-    "color_tint": ("", "tint of the picture", "source"),
+    "image_manipulation": ("", "whether the image was altered", "source"),
+    "color_tint": ("", "tint of the image", "source"),
     "tbp_tile_type": ("", "lighting of a tile of total body photography", "source"),
     "pixels_x": ("pixels", "width in the archive", "source"),
     "pixels_y": ("pixels", "height in the archive", "source"),
@@ -63,13 +63,13 @@ FIELDS = {  # name: unit or kind of values, meaning, role
     "mel_mitotic_index": ("", "mitoses per mm² of a melanoma", "diagnosis"),
     "mel_thick_mm": ("mm", "thickness of a melanoma", "diagnosis"),
     "mel_ulcer": ("true/false", "ulceration of a melanoma", "diagnosis"),
-    **{name: ("", "name of the picture", "identifier") for name in PICTURE_COLUMNS},
-    **{name: ("", f"the {name[:-3]}: its pictures belong together", "identifier") for name in GROUP_COLUMNS},
+    **{name: ("", "name of the image", "identifier") for name in IMAGE_COLUMNS},
+    **{name: ("", f"the {name[:-3]}: its images belong together", "identifier") for name in GROUP_COLUMNS},
     "rcm_case_id": ("", "case of confocal microscopy", "identifier"),
 }
 """What is known of the columns of the ISIC Archive and of HAM10000; their documentation is the source."""
-FRAME = ("width", "height", "format", "grey", "dark_corners", "border", "ruler")
-"""Measures of a picture's frame: nothing of the lesion is in them."""
+FRAME = ("width", "height", "format", "gray", "dark_corners", "border", "ruler")
+"""Measures of an image's frame: nothing of the lesion is in them."""
 CAMERA = ("bytes", "sharpness", "edge_red", "edge_green", "edge_blue")
 """Measures that give the camera and its light away; they depend a little on skin and lesion too."""
 CONFIRMED = ("diagnosis_confirm_type", "dx_type")
@@ -77,18 +77,18 @@ CONFIRMED = ("diagnosis_confirm_type", "dx_type")
 WHY = {
     "unreadable": "no network can read it; set aside by check()",
     "tiny": "too small to show structures",
-    "oversized": "larger than any camera's picture: a panorama, or a damaged header",
-    "greyscale": "colour is part of what is learnt",
+    "oversized": "larger than any camera's image: a panorama, or a damaged header",
+    "grayscale": "color is part of what is learnt",
     "wrong extension": "harmless here: the content decides",
-    "exact duplicate": "the same picture would count twice, and may stand on both sides of a split",
-    "label conflict": "one picture with two labels: one of them is wrong, and nobody knows which",
-    "near-duplicate with another label": "two pictures look alike and differ in their label: look, then decide",
+    "exact duplicate": "the same image would count twice, and may stand on both sides of a split",
+    "label conflict": "one image with two labels: one of them is wrong, and nobody knows which",
+    "near-duplicate with another label": "two images look alike and differ in their label: look, then decide",
 }
-"""Why a picture with a finding should go, or need not."""
+"""Why an image with a finding should go, or need not."""
 
 
 def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
-    """List what is wrong with single pictures: `ImageDataset.validate`, and near-duplicates with another label.
+    """List what is wrong with single images: `ImageDataset.validate`, and near-duplicates with another label.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd
     Returns
     -------
     pandas.DataFrame
-        ``path, problem, detail``; both pictures of a pair are listed.
+        ``path, problem, detail``; both images of a pair are listed.
     """
     dataset = dataset if "sha256" in dataset.table else dataset.check()
     pairs = dataset.near_duplicates(threshold).query("crosses_label")
@@ -116,19 +116,19 @@ def findings(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd
 
 
 def proposals(dataset: ImageDataset, found: pd.DataFrame, exclude: Sequence[str] = ()) -> pd.DataFrame:
-    """Count findings by problem, with the reason for or against leaving the pictures out.
+    """Count findings by problem, with the reason for or against leaving the images out.
 
     Parameters
     ----------
     found
         As `findings` gives it.
     exclude
-        Problems whose pictures go.
+        Problems whose images go.
 
     Returns
     -------
     pandas.DataFrame
-        Index ``problem``; columns ``pictures``, ``excluded``, and one for each label, ``why``.
+        Index ``problem``; columns ``images``, ``excluded``, and one for each label, ``why``.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def proposals(dataset: ImageDataset, found: pd.DataFrame, exclude: Sequence[str]
         raise ValueError(f"no problem {', '.join(sorted(unknown))}; there are: {', '.join(WHY)}")
     label = dataset.table.set_index("path")["label"]
     rows = found.drop_duplicates(["path", "problem"]).assign(label=found["path"].map(label))
-    table = pd.DataFrame({"pictures": rows["problem"].value_counts().reindex(list(WHY), fill_value=0)})
+    table = pd.DataFrame({"images": rows["problem"].value_counts().reindex(list(WHY), fill_value=0)})
     table["excluded"] = ["yes" if problem in exclude or problem == "unreadable" else "no" for problem in WHY]
     counts = pd.crosstab(rows["problem"], rows["label"])
     counts = counts.reindex(index=list(WHY), columns=dataset.labels, fill_value=0)
@@ -147,7 +147,7 @@ def proposals(dataset: ImageDataset, found: pd.DataFrame, exclude: Sequence[str]
 
 
 def exclude(dataset: ImageDataset, found: pd.DataFrame, problems: Sequence[str]) -> ImageDataset:
-    """Set the pictures aside that have one of `problems`: a smaller `ImageDataset`, with the reasons.
+    """Set the images aside that have one of `problems`: a smaller `ImageDataset`, with the reasons.
 
     Raises ValueError if there is no such problem, see `WHY`.
     """
@@ -184,7 +184,7 @@ def associations(
     """Measure how well each column alone tells the label, as an area under the ROC curve.
 
     Numbers are the score themselves, so below 0.5 the *lower* values go with the label; rows without the number are
-    left out. Of text and true/false the score is the share of the label among the pictures with that value in four
+    left out. Of text and true/false the score is the share of the label among the images with that value in four
     of five folds by group, compared within the fifth; a missing value is a value.
 
     Parameters
@@ -197,7 +197,7 @@ def associations(
     Returns
     -------
     pandas.DataFrame
-        A row a column, the strongest first: ``column, role, of, auc, low, high, pictures``. ``of`` is the label told
+        A row a column, the strongest first: ``column, role, of, auc, low, high, images``. ``of`` is the label told
         from all others: the last of two (``malignant``); of more, the one whose area is farthest from 0.5. ``low``
         and ``high`` bound the 95 % interval. NaN where it is undefined: in a column of one value, say.
     """
@@ -221,7 +221,7 @@ def associations(
             told.append((label, areas, known.sum()))
         label, areas, known = max(told, key=lambda one: np.nan_to_num(abs(one[1][0] - 0.5), nan=-1))
         rows.append((column, role(column, table), label, *_interval(areas), known))
-    found = pd.DataFrame(rows, columns=["column", "role", "of", "auc", "low", "high", "pictures"])
+    found = pd.DataFrame(rows, columns=["column", "role", "of", "auc", "low", "high", "images"])
     # the shares of text, learnt from other folds, tell nothing where they point the wrong way
     told = (found["auc"] - 0.5).mask(
         ~found["column"].map(lambda name: _numeric(table[name])), lambda far: far.clip(0)
@@ -232,7 +232,7 @@ def associations(
 def shortcut(
     dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
 ) -> dict:
-    """Predict the label from what is no lesion: the picture's frame, quality and source.
+    """Predict the label from what is no lesion: the image's frame, quality and source.
 
     Gradient boosting (scikit-learn) in five folds by group. Near 0.5, these columns tell nothing; well above, a
     network can score without looking at the lesion.
@@ -248,7 +248,7 @@ def shortcut(
     -------
     dict
         ``auc``, ``low``, ``high`` (one label against the others, the mean over labels if there are more than two;
-        NaN if there are too few groups, or fewer than 50 pictures) and ``columns``.
+        NaN if there are too few groups, or fewer than 50 images) and ``columns``.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
@@ -257,7 +257,7 @@ def shortcut(
     if columns is None:
         columns = [column for column in table if role(column, table) in ("frame", "source")]
     columns = [column for column in columns if table[column].nunique(dropna=False) > 1]
-    if fold is None or not columns or len(table) < 50:  # a leaf holds 20 pictures: of fewer grows no tree
+    if fold is None or not columns or len(table) < 50:  # a leaf holds 20 images: of fewer grows no tree
         return {"auc": np.nan, "low": np.nan, "high": np.nan, "columns": columns}
     features = pd.DataFrame(
         {
@@ -284,15 +284,15 @@ def shortcut(
 
 
 def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict:
-    """Count what a split picture by picture would leak, and a split by group does not.
+    """Count what a split image by image would leak, and a split by group does not.
 
     Returns
     -------
     dict of str to int
         ``groups``, None if no column names lesions, and ``groups_known``, see `splitting.group_count`; ``several``:
-        groups with more than one picture; ``random`` and ``by_group``: groups that stand in more than one part of a
-        60/20/20 split picture by picture, and by group; ``tested``: test pictures of the random split whose group was
-        trained on; ``test``: all its test pictures; ``exact``: files equal to an earlier one; ``near``: pairs of
+        groups with more than one image; ``random`` and ``by_group``: groups that stand in more than one part of a
+        60/20/20 split image by image, and by group; ``tested``: test images of the random split whose group was
+        trained on; ``test``: all its test images; ``exact``: files equal to an earlier one; ``near``: pairs of
         near-duplicates; ``near_groups``: those of different groups. Without those of the splits if a label has too few
         groups for three parts, or no lesion is named.
     """
@@ -326,37 +326,37 @@ def leak_words(counts: dict) -> str:
     if "random" in counts:
         tested = counts["tested"] / max(counts["test"], 1)
         split = (
-            "A random split 60/20/20, picture by picture, would put "
+            "A random split 60/20/20, image by image, would put "
             f"**{counted(counts['random'], 'lesion')} on more than one side**: of its {counts['test']:,} test "
-            f"pictures, {counts['tested']:,} ({tested:.0%}) show a lesion that was trained on. The split by lesion "
+            f"images, {counts['tested']:,} ({tested:.0%}) show a lesion that was trained on. The split by lesion "
             f"puts **{counts['by_group']:,}** on more than one side."
         )
     else:
         split = "A label has too few lesions to split them in three parts."
     alike = (
-        f"Files with the same bytes as an earlier one: {counts['exact']:,}. Pairs of pictures that look alike: "
+        f"Files with the same bytes as an earlier one: {counts['exact']:,}. Pairs of images that look alike: "
         f"{counts['near']:,}"
     )
     if counts["groups"] is None:
         return (
-            f"Lesions with several pictures: **{group_words(None)}**. Nobody can say how many lesions a split puts on "
+            f"Lesions with several images: **{group_words(None)}**. Nobody can say how many lesions a split puts on "
             "more than one side; if there are any, the figures of the test flatter. A column `lesion_id` or "
             f"`patient_id` in the metadata says it.\n\n{alike}. As a stand-in, `split(…, near_duplicates=2)` keeps "
-            "these in one part. It finds pictures that look alike, and not every second picture of a lesion."
+            "these in one part. It finds images that look alike, and not every second image of a lesion."
         )
     known = (
-        f" A lesion is named for {counts['groups_known']:.0%} of the pictures; of the others nobody can know."
+        f" A lesion is named for {counts['groups_known']:.0%} of the images; of the others nobody can know."
     )
     return (
-        f"Of {counted(counts['groups'], 'lesion')} (or groups), {counts['several']:,} have more than one picture."
+        f"Of {counted(counts['groups'], 'lesion')} (or groups), {counts['several']:,} have more than one image."
         f"{known * (counts['groups_known'] < 1)} {split}\n\n{alike}, of which {counts['near_groups']:,} are of "
-        "different lesions by their metadata. Look at such pairs: where they show one picture, a split by lesion may "
+        "different lesions by their metadata. Look at such pairs: where they show one image, a split by lesion may "
         "part them, and `split(…, near_duplicates=2)` does not."
     )
 
 
 def missing(dataset: ImageDataset) -> pd.DataFrame:
-    """Share of pictures without a value (or "unknown"), for each column of the source, in all and per label.
+    """Share of images without a value (or "unknown"), for each column of the source, in all and per label.
 
     Returns
     -------
@@ -442,7 +442,7 @@ def write(
     kept
         What later steps read, after exclusions and corrections. Default: `dataset`.
     exclude
-        Problems whose pictures were left out, see `proposals`.
+        Problems whose images were left out, see `proposals`.
 
     Returns
     -------
@@ -461,17 +461,15 @@ def write(
     numbers = [column for column in told["column"] if _numeric(table[column])]
     texts = [column for column in table if role(column, table) != "identifier" and column not in numbers]
     tally = {column: _common(table[column], 12).value_counts() for column in texts}
-    frequent = (
-        pd.concat(tally, names=["column", "value"]).reset_index(name="pictures") if texts else table[:0]
-    )
+    frequent = pd.concat(tally, names=["column", "value"]).reset_index(name="images") if texts else table[:0]
     credits = [column for column in ("attribution", "copyright_license") if column in table]
-    pictures = {
+    images = {
         "label": plots.class_balance(dataset).get_figure(root=True),
         "missing": plots.missing(missing(dataset)) if raw else None,
         "measures": plots.measures(dataset),
         "associations": plots.associations(told).get_figure(root=True),
     }
-    for name, figure in pictures.items():
+    for name, figure in images.items():
         if figure:
             plots.save(figure, folder / f"{name}.png")
     areas = told.round(3).astype(object).fillna("undefined")
@@ -481,18 +479,18 @@ def write(
         "[data_dictionary_raw.md](data_dictionary_raw.md) (as found) and "
         "[data_dictionary_processed.md](data_dictionary_processed.md) (as used). No medical decision may rest on this.",
         "## General summary",
-        f"{counted(len(table), 'sound picture')}{_of_lesions(table)} with {counted(len(dataset.labels), 'label')}; "
+        f"{counted(len(table), 'sound image')}{_of_lesions(table)} with {counted(len(dataset.labels), 'label')}; "
         f"{len(dataset.set_aside):,} set aside before. Columns from the source: {len(raw)}; measured: {len(MEASURES)}. "
-        f"Then left out: {counted(len(table) - len(kept), 'picture')}; corrected: {counted(corrected, 'label')}. "
-        f"What goes on: {counted(len(kept), 'picture')}{_of_lesions(kept.table)}. The figures below are those of the "
-        "sound pictures, before that.",
+        f"Then left out: {counted(len(table) - len(kept), 'image')}; corrected: {counted(corrected, 'label')}. "
+        f"What goes on: {counted(len(kept), 'image')}{_of_lesions(kept.table)}. The figures below are those of the "
+        "sound images, before that.",
         "## Data quality",
         markdown(proposals(dataset, found, exclude).reset_index()),
         "### Missing values",
         "![Share of missing values](missing.png)" if raw else "The source has no further columns.",
         markdown(missing(dataset).map("{:.1%}".format).reset_index()),
         "## Target variable: label",
-        "![Pictures and groups per label](label.png)",
+        "![Images and groups per label](label.png)",
         markdown(dataset.summary().reset_index()),
         *(
             markdown(pd.crosstab(table[column], table["label"]).reset_index())
@@ -517,17 +515,17 @@ def write(
         shortcut_words(dataset),
         "## Duplicates and leaks",
         leak_words(counts),
-        "## Licences and attribution",
+        "## Licenses and attribution",
         markdown(table[credits].fillna("none given").value_counts().reset_index())
         if credits
-        else "The table has neither licence nor attribution: see where the pictures come from.",
+        else "The table has neither license nor attribution: see where the images come from.",
     ]
     found_columns = markdown(dictionary(dataset, raw).drop(columns="made by"))
     used_columns = markdown(dictionary(dataset, table.columns))
     pages = {
         "data_summary": sections,
         "data_dictionary_raw": ["# Data dictionary: the source, as found", found_columns],
-        "data_dictionary_processed": ["# Data dictionary: the table of pictures, as used", used_columns],
+        "data_dictionary_processed": ["# Data dictionary: the table of images, as used", used_columns],
     }
     for name, parts in pages.items():
         with replacing(folder / f"{name}.md") as part:
@@ -536,7 +534,7 @@ def write(
 
 
 def _of_lesions(table):
-    """Say of how many lesions the pictures are: " of 1,234 lesions (or groups)", or that this is unknown."""
+    """Say of how many lesions the images are: " of 1,234 lesions (or groups)", or that this is unknown."""
     found = group_count(table)
     if found["groups"] is None or found["groups_known"] < 1:
         return f" (lesions: {group_words(**found)})"
@@ -544,7 +542,7 @@ def _of_lesions(table):
 
 
 def shortcut_words(dataset: ImageDataset) -> str:
-    """Say what `shortcut` finds, with the frame alone and with all, and then of the pictures confirmed alike only."""
+    """Say what `shortcut` finds, with the frame alone and with all, and then of the images confirmed alike only."""
 
     def found(part):
         frame, whole = (_area_words(shortcut(part, columns)) for columns in (FRAME, None))
@@ -554,14 +552,14 @@ def shortcut_words(dataset: ImageDataset) -> str:
         )
 
     words = found(dataset) + (
-        " Sharpness, the size of a file and the colour along the edge depend on lesion and skin too, so some of it is "
+        " Sharpness, the size of a file and the color along the edge depend on lesion and skin too, so some of it is "
         "fair. Chance is 0.5. A network's figure says something of the lesion only as far as it is above these."
     )
     alike = dataset.where(confirmed_alike(dataset.table))
     if 0 < len(alike) < len(dataset):
         words += (
-            f"\n\n**Confirmed alike.** Of the {len(alike):,} pictures whose diagnosis was confirmed in a way that "
-            f"occurs with every label: {found(alike)} If the scores of all pictures are higher than these, the "
+            f"\n\n**Confirmed alike.** Of the {len(alike):,} images whose diagnosis was confirmed in a way that "
+            f"occurs with every label: {found(alike)} If the scores of all images are higher than these, the "
             "difference comes from how lesions were confirmed, not from the lesions."
         )
     return words
@@ -575,11 +573,11 @@ def _area_words(found):
 
 
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
-    """Say which pictures' diagnosis was confirmed in a way that occurs with every label.
+    """Say which images' diagnosis was confirmed in a way that occurs with every label.
 
     Lesions that were cut out were suspicious; those that were only watched were not, and often had another camera.
     Where all malignant lesions are of the first kind and most benign ones of the second, a network can tell kinds of
-    pictures apart in place of lesions. Compare the figure of all pictures with that of these.
+    images apart in place of lesions. Compare the figure of all images with that of these.
 
     Parameters
     ----------
@@ -588,7 +586,7 @@ def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray of bool, shape (pictures,)
+    numpy.ndarray of bool, shape (images,)
         All true if the table does not say how.
     """
     column = next((name for name in CONFIRMED if name in table), None)
@@ -640,7 +638,7 @@ def _common(values, most):
 
 
 def _fold(dataset):
-    """Return the fold by group of each picture, of five or as many as the rarest label allows; else None."""
+    """Return the fold by group of each image, of five or as many as the rarest label allows; else None."""
     for k in (5, 4, 3, 2):
         try:
             parts = [part.paths for _, part in dataset.folds(k)]
@@ -651,7 +649,7 @@ def _fold(dataset):
 
 
 def _rates(values, positive, fold):
-    """Share of `positive` among the pictures of other folds with the same value; rare values are drawn to the mean."""
+    """Share of `positive` among the images of other folds with the same value; rare values are drawn to the mean."""
     code = _common(values, 1000).factorize()[0]
     count, sum_ = np.zeros((2, code.max() + 1, fold.max() + 1))
     np.add.at(count, (code, fold), 1)
@@ -661,7 +659,7 @@ def _rates(values, positive, fold):
 
 
 def _areas(scores, positive, groups, fold, draws, seed):
-    """Areas under the ROC curve, compared within folds: of all pictures, then of resamples of the groups."""
+    """Areas under the ROC curve, compared within folds: of all images, then of resamples of the groups."""
     random, group = np.random.default_rng(seed), pd.factorize(groups, sort=True)[0]
     fold = np.zeros(len(group), int) if fold is None else np.asarray(fold)
     order = np.lexsort((scores, fold))
@@ -683,6 +681,6 @@ def _areas(scores, positive, groups, fold, draws, seed):
 
 
 def _interval(areas):
-    """Return the area of all pictures and its 95 % interval; NaN where no resample defines it."""
+    """Return the area of all images and its 95 % interval; NaN where no resample defines it."""
     known = areas[1:][~np.isnan(areas[1:])]
     return (areas[0], *(np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)))

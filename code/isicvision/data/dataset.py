@@ -1,4 +1,4 @@
-"""`ImageDataset`: a table of pictures with labels; create, look, correct, check, split, save."""
+"""`ImageDataset`: a table of images with labels; create, look, correct, check, split, save."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _reasons(paths=(), reasons=()):
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Pictures with labels, as a table.
+    """Images with labels, as a table.
 
     Make one with `from_folder`, `from_csv` or `load`. Methods return a new dataset; nothing on disk
     changes but by `save`.
@@ -40,10 +40,10 @@ class ImageDataset:
     Attributes
     ----------
     table : pandas.DataFrame
-        One row a picture: ``path`` (str), ``label`` (str), ``group`` (str: pictures of one lesion or patient
+        One row an image: ``path`` (str), ``label`` (str), ``group`` (str: images of one lesion or patient
         share it, and a split keeps them together), then whatever else the metadata holds.
     set_aside : pandas.DataFrame
-        ``path`` and ``reason`` of every picture or row that is not in `table`: nothing is dropped in silence.
+        ``path`` and ``reason`` of every image or row that is not in `table`: nothing is dropped in silence.
     augmenters : tuple
         imgaug pipelines applied while training, see `augment_dataset`.
     notes : tuple of str
@@ -80,8 +80,8 @@ class ImageDataset:
         Parameters
         ----------
         group_column
-            Column of metadata.csv that says which pictures belong together, in any spelling. Default, and where it is
-            empty: ``lesion_id``, else ``patient_id``, else each picture stands alone. Blanks and words of
+            Column of metadata.csv that says which images belong together, in any spelling. Default, and where it is
+            empty: ``lesion_id``, else ``patient_id``, else each image stands alone. Blanks and words of
             `reading.UNNAMED`, such as ``unknown``, count as empty.
         sublabel_column
             Column of metadata.csv with finer labels, the archive's ``diagnosis_3`` say: it becomes ``sublabel``, see
@@ -90,9 +90,9 @@ class ImageDataset:
         Raises
         ------
         FileNotFoundError
-            If `root` is no folder or holds no picture in a subfolder.
+            If `root` is no folder or holds no image in a subfolder.
         ValueError
-            If all pictures have one label, the subfolders are no labels, a column is not in metadata.csv, or that fits
+            If all images have one label, the subfolders are no labels, a column is not in metadata.csv, or that fits
             none of the images.
 
         Warns
@@ -141,29 +141,29 @@ class ImageDataset:
         label_map: dict | None = None,
         metadata: str | os.PathLike | None = None,
     ) -> ImageDataset:
-        """Read pictures and labels from a CSV file.
+        """Read images and labels from a CSV file.
 
         Parameters
         ----------
         csv
-            One row a picture.
+            One row an image.
         images
-            Folder that holds the pictures, in subfolders or not. Default: the folder of `csv`.
+            Folder that holds the images, in subfolders or not. Default: the folder of `csv`.
         image_column
-            Column that names the picture, with or without its folder and its extension. Default: the one of
-            `reading.PICTURE_COLUMNS` that fits most files. Names of columns fit in any spelling, see
+            Column that names the image, with or without its folder and its extension. Default: the one of
+            `reading.IMAGE_COLUMNS` that fits most files. Names of columns fit in any spelling, see
             `tables.find_column`.
         label_column
             Column that holds the label; or one column a label, of which each row marks one (with 1, x, …).
         group_column
-            Column that says which pictures belong together. Default, and where it is empty: ``lesion_id``, else
-            ``patient_id``, else each picture stands alone.
+            Column that says which images belong together. Default, and where it is empty: ``lesion_id``, else
+            ``patient_id``, else each image stands alone.
         label_map
             Label in the file to label in the dataset, see `labelcolumns.apply_map`; None leaves a label out. Rows with
             another label are set aside. Where it merges labels, the column ``sublabel`` keeps those of the file, see
             `settings.Settings`.
         metadata
-            Second CSV file, whose columns are joined by the picture's name. It also fills gaps in columns that both
+            Second CSV file, whose columns are joined by the image's name. It also fills gaps in columns that both
             files have; where they contradict each other, `csv` counts.
 
         Columns that are called as our own (`reading.OWN_COLUMNS`) become ``metadata_NAME``, unless they are named here.
@@ -171,9 +171,9 @@ class ImageDataset:
         Raises
         ------
         FileNotFoundError
-            If a file is missing, or not one of the pictures is below `images`.
+            If a file is missing, or not one of the images is below `images`.
         ValueError
-            If a column is missing, `metadata` knows none of the pictures, no label is in `label_map`, or fewer than two
+            If a column is missing, `metadata` knows none of the images, no label is in `label_map`, or fewer than two
             labels are left.
 
         Warns
@@ -232,7 +232,7 @@ class ImageDataset:
             said = said.sort_values("size", ascending=False, kind="stable").head(5)
             lost = sorted({*table["label"][~keep].dropna()} - {*counts.index})
             warnings.warn(
-                f"{source}: {counted(len(aside), 'picture')} set aside, listed in dataset.set_aside: "
+                f"{source}: {counted(len(aside), 'image')} set aside, listed in dataset.set_aside: "
                 + "; ".join(
                     f"{row.size_} × {row.Index} (such as {printable(os.path.basename(row.first))})"
                     for row in said.rename(columns={"size": "size_"}).itertuples()
@@ -243,7 +243,7 @@ class ImageDataset:
         if len(counts) < 2:
             advice = " If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
             raise ValueError(
-                f"{source} has pictures of {len(counts)} label ({', '.join(counts.index) or 'none'}); a classifier "
+                f"{source} has images of {len(counts)} label ({', '.join(counts.index) or 'none'}); a classifier "
                 f"needs two.{advice * Path(source).is_dir()}"
             )
         labelcolumns.warn_of_spellings(sorted(counts.index), counts, source)
@@ -262,7 +262,7 @@ class ImageDataset:
         return cls(restored(table.assign(group=table["group"].fillna(table["path"]))))
 
     def save(self, csv: str | os.PathLike) -> Path:
-        """Write the table as CSV (the pictures stay where they are) and return its path."""
+        """Write the table as CSV (the images stay where they are) and return its path."""
         return tables.save(stored(self.table), csv)
 
     def __len__(self):
@@ -290,19 +290,19 @@ class ImageDataset:
 
     @property
     def paths(self) -> list[str]:
-        """The pictures' paths in the table's order."""
+        """The images' paths in the table's order."""
         return self.table["path"].tolist()
 
     def summary(self) -> pd.DataFrame:
-        """Count pictures and groups per label: a row a label and one for all.
+        """Count images and groups per label: a row a label and one for all.
 
         The column ``groups`` says ``unknown`` where no column names lesions or patients.
         """
         rows = self.table.groupby("label")
-        summary = pd.DataFrame({"pictures": rows.size(), "groups": rows["group"].nunique()})
-        summary["share"] = summary["pictures"] / len(self)
+        summary = pd.DataFrame({"images": rows.size(), "groups": rows["group"].nunique()})
+        summary["share"] = summary["images"] / len(self)
         summary.loc["all"] = [len(self), self.table["group"].nunique(), 1.0]
-        summary = summary.astype({"pictures": int, "groups": int}).round({"share": 3})
+        summary = summary.astype({"images": int, "groups": int}).round({"share": 3})
         known = splitting.group_count(self.table)["groups"] is not None
         return summary if known else summary.assign(groups="unknown")
 
@@ -325,11 +325,11 @@ class ImageDataset:
         return replace(self, table=shuffled.head(n).reset_index(drop=True))
 
     def where(self, rows: ArrayLike) -> ImageDataset:
-        """Keep the pictures for which `rows`, a bool for each row of the table, is true: ``table["age"] > 60``, say."""
+        """Keep the images for which `rows`, a bool for each row of the table, is true: ``table["age"] > 60``, say."""
         return replace(self, table=self.table[tables.mask(rows, self.table)].reset_index(drop=True))
 
     def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
-        """Correct labels: of each path its right one, which then has no ``sublabel``; None sets the picture aside.
+        """Correct labels: of each path its right one, which then has no ``sublabel``; None sets the image aside.
 
         Labels are read by `project.as_label`. Raises KeyError if a path is not in the dataset.
         """
@@ -346,16 +346,16 @@ class ImageDataset:
         return replace(self, table=table).without(excluded)
 
     def check(self) -> ImageDataset:
-        """Decode and measure every picture; return the dataset of the sound ones, with `quality.MEASURES`.
+        """Decode and measure every image; return the dataset of the sound ones, with `quality.MEASURES`.
 
-        Broken, truncated or empty files and files that are no pictures go to `set_aside` with the reason.
+        Broken, truncated or empty files and files that are no images go to `set_aside` with the reason.
         """
         from . import measures as quality
 
         def measure(path):
             try:
                 return quality.measure(path)
-            except pixels.PictureError as error:
+            except pixels.ImageError as error:
                 return str(error)
 
         results = pixels.map_threads(measure, self.paths, progress="checking")
@@ -372,9 +372,9 @@ class ImageDataset:
         -------
         pandas.DataFrame
             ``path, problem, detail``, a row a finding, sorted by path and problem. The problems: ``unreadable`` (so are
-            pictures of more than `pixels.MAX_PIXELS`), ``tiny``, ``oversized`` (see `TINY` and `OVERSIZED`),
-            ``greyscale``, ``wrong extension``, ``exact duplicate`` (the same bytes as an earlier picture), ``label
-            conflict`` (the same bytes as a picture with another label; each of them is listed).
+            images of more than `pixels.MAX_PIXELS`), ``tiny``, ``oversized`` (see `TINY` and `OVERSIZED`),
+            ``grayscale``, ``wrong extension``, ``exact duplicate`` (the same bytes as an earlier image), ``label
+            conflict`` (the same bytes as an image with another label; each of them is listed).
         """
         from PIL import Image
 
@@ -393,11 +393,11 @@ class ImageDataset:
         for problem, rows, detail in (
             ("tiny", table[["width", "height"]].min(axis=1) < TINY, size),
             ("oversized", table[["width", "height"]].max(axis=1) > OVERSIZED, size),
-            ("greyscale", table["grey"].astype(bool), "no pixel has a colour"),
+            ("grayscale", table["gray"].astype(bool), "no pixel has a color"),
             # MPO is a camera's JPEG with a preview behind
             ("wrong extension", table["format"].replace("MPO", "JPEG") != named, "holds " + table["format"]),
             ("exact duplicate", table["path"] != first, "the same bytes as " + first),
-            ("label conflict", conflict, table["sha256"].map("the same bytes are labelled " + said)),
+            ("label conflict", conflict, table["sha256"].map("the same bytes are labeled " + said)),
         ):
             found = pd.DataFrame({"path": table["path"], "problem": problem, "detail": detail})
             findings.append(found[rows])
@@ -409,7 +409,7 @@ class ImageDataset:
         threshold: int = duplicates.THRESHOLD,
         parts: Sequence[ImageDataset] | dict[str, ImageDataset] | None = None,
     ) -> pd.DataFrame:
-        """List pairs of pictures that look alike. They are measured (`check`) if they have not been.
+        """List pairs of images that look alike. They are measured (`check`) if they have not been.
 
         Parameters
         ----------
@@ -423,7 +423,7 @@ class ImageDataset:
         pandas.DataFrame
             A row a pair, the nearest first: ``path_a, path_b, distance, label_a, label_b, group_a, group_b,
             crosses_label, crosses_group`` (missing where a lesion is not named) and, with parts, ``part_a, part_b,
-            crosses_split`` (false where a picture is in no part).
+            crosses_split`` (false where an image is in no part).
         """
         table = self._measured().table
         if parts is not None:
@@ -441,7 +441,7 @@ class ImageDataset:
         return self if set(MEASURES) <= set(self.table) else self.check()
 
     def without(self, reasons: dict[str, str]) -> ImageDataset:
-        """Set aside the pictures of `reasons`, a dict of path to reason."""
+        """Set aside the images of `reasons`, a dict of path to reason."""
         aside = _reasons(reasons, reasons.values())
         keep = ~self.table["path"].isin(reasons.keys())
         return replace(
@@ -472,9 +472,9 @@ class ImageDataset:
             Column whose values each part gets in proportion.
         group
             Column whose equal values stay in one part; a missing value stands alone. ``"group"`` is the
-            dataset's own: the lesion where it is known. None splits picture by picture.
+            dataset's own: the lesion where it is known. None splits image by image.
         near_duplicates
-            Groups with pictures whose perceptual hashes differ in at most so many bits stay in one part too.
+            Groups with images whose perceptual hashes differ in at most so many bits stay in one part too.
             `check` must have been called.
         keep
             Parts of an earlier split, in the same order or by their names (train, validation, test): their images and
@@ -490,7 +490,7 @@ class ImageDataset:
         Warns
         -----
         UserWarning
-            If `group` is None and pictures of one group stand in several parts; if a part gets no image of a label; if
+            If `group` is None and images of one group stand in several parts; if a part gets no image of a label; if
             this dataset has less than half of the images to keep.
 
         Raises
@@ -544,7 +544,7 @@ class ImageDataset:
         Returns
         -------
         pandas.DataFrame
-            A row a part, and one for all: ``pictures``, ``groups``, ``share`` of all pictures, ``share_…`` of
+            A row a part, and one for all: ``images``, ``groups``, ``share`` of all images, ``share_…`` of
             each label in the part, ``largest_deviation`` of these from the shares in all, ``shared_groups``:
             how many are also in another part (NaN if no column names lesions: nobody can know), ``groups_known``: the
             share of images whose group is named if some are not, and in words that none is, ``near_duplicates``: pairs
@@ -560,8 +560,8 @@ class ImageDataset:
         shared = dealt["group"][splitting.in_several(dealt["part"], dealt["group"])]
         rows = table.groupby("part", sort=False)
         shares = pd.crosstab(table["part"], table[stratify], normalize="index").loc[index]
-        report = pd.DataFrame({"pictures": rows.size(), "groups": rows["group"].nunique()})
-        report["share"] = report["pictures"] / len(self)
+        report = pd.DataFrame({"images": rows.size(), "groups": rows["group"].nunique()})
+        report["share"] = report["images"] / len(self)
         report = report.join(shares.add_prefix("share_"))
         report["largest_deviation"] = (shares - shares.loc["all"]).abs().max(axis=1)
         in_several = table[table["group"].isin(shared)].groupby("part")["group"].nunique()
@@ -579,7 +579,7 @@ class ImageDataset:
         return report
 
     def _deal(self, fractions, stratify, group, seed, near_duplicates, keep=None):
-        """Return the number of the part of each picture: numpy.ndarray of int."""
+        """Return the number of the part of each image: numpy.ndarray of int."""
         if self.augmenters or "augmented_from" in self.table:
-            raise ValueError("split first, then augment the training part: augmented pictures train only")
+            raise ValueError("split first, then augment the training part: augmented images train only")
         return splitting.deal(self.table, fractions, stratify, group, seed, near_duplicates, keep)

@@ -1,6 +1,6 @@
-"""Find pictures that look alike, by the distance of their perceptual hashes, without comparing every pair.
+"""Find images that look alike, by the distance of their perceptual hashes, without comparing every pair.
 
-The same picture comes back in public collections resized, brightened, or saved again. On both sides of a split it
+The same image comes back in public collections resized, brightened, or saved again. On both sides of a split it
 flatters the test; with two labels it teaches nothing.
 """
 
@@ -18,7 +18,7 @@ from ..tables import is_named
 THRESHOLD = 2
 """Bits of 64 in which the hashes of near-duplicates may differ; docs/data.md has the measurement behind it."""
 CROWD = 100
-"""Of pictures with the very same hash, those after so many are paired with the first only."""
+"""Of images with the very same hash, those after so many are paired with the first only."""
 LIMIT = 1_000_000
 """Most pairs that are returned, the nearest ones."""
 BLOCK = 2**21
@@ -47,7 +47,7 @@ def near_pairs(hashes: ArrayLike, threshold: int = THRESHOLD) -> tuple[np.ndarra
     if not fits.all():
         _warn(threshold)
     one, other, distance = one[fits], other[fits], distance[fits]
-    row = np.repeat(np.arange(len(one)), crowd[one])  # each picture of the one hash …
+    row = np.repeat(np.arange(len(one)), crowd[one])  # each image of the one hash …
     left = by_hash[start[one[row]] + _rank(crowd[one])]
     pair = np.repeat(np.arange(len(row)), crowd[other[row]])  # … with each of the other
     right = by_hash[start[other[row[pair]]] + _rank(crowd[other[row]])]
@@ -177,7 +177,7 @@ def _rank(counts):
 
 def _warn(threshold):
     warnings.warn(
-        f"more than {LIMIT:,} pairs of pictures differ in at most {threshold} bits: only the nearest are used. "
-        "Lower the threshold, and see whether many pictures are blank.",
+        f"more than {LIMIT:,} pairs of images differ in at most {threshold} bits: only the nearest are used. "
+        "Lower the threshold, and see whether many images are blank.",
         stacklevel=4,
     )

@@ -24,7 +24,7 @@ SYSTEM = {
         "recycled",
     ),
     *("system volume information", "lost+found", "found.000", "__macosx", "__pycache__", "thumbs.db"),
-    *("@tmp", "network trash folder", "temporary items", "cachedpictures", "~snapshot"),
+    *("@tmp", "network trash folder", "temporary items", "cachedimages", "~snapshot"),
 }
 """Folders and files of operating systems and network drives, which hold no data of the user's (in lower case)."""
 UNREADABLE = {
@@ -56,7 +56,7 @@ TABLES = (
 )
 """Names of a table about the images (in lower case); the last two only where there is none of the others."""
 _NO_LABEL = re.compile(
-    r"(.*[ _-])?(part|batch|chunk|archive|volume|vol|disk|input|images?|imgs?|pictures?|photos?|"
+    r"(.*[ _-])?(part|batch|chunk|archive|volume|vol|disk|input|images?|imgs?|images?|photos?|"
     r"masks?|segmentations?|annotations?|ground[ _-]?truth)[ _-]*\d*",
     re.IGNORECASE,
 )
@@ -211,7 +211,7 @@ def _refuse_what_is_no_label(root, names, parts, below):
     listed = ", ".join(map(printable, names[:5]))
     if not names:
         raise FileNotFoundError(
-            f"{root} has no pictures ({', '.join(pixels.EXTENSIONS)}) in a folder per label, such as "
+            f"{root} has no images ({', '.join(pixels.EXTENSIONS)}) in a folder per label, such as "
             f"{root / 'benign'} and {root / 'malignant'}. If it is itself the folder of a label, give {root.parent}. "
             "If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
         )
@@ -224,7 +224,7 @@ def _refuse_what_is_no_label(root, names, parts, below):
     if len(names) == 1 and len(below) > 1:
         inner = root / names[0]
         raise ValueError(
-            f"{root} has one folder with pictures, {listed}, so all would have one label. If the folders in it "
+            f"{root} has one folder with images, {listed}, so all would have one label. If the folders in it "
             f"({', '.join(map(printable, below[:5]))}) are the labels, give {printable(inner)}. If a CSV file "
             "holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
         )

@@ -1,4 +1,4 @@
-"""Measure a picture without looking at what it shows: size, colour, sharpness, and what gives its source away."""
+"""Measure an image without looking at what it shows: size, color, sharpness, and what gives its source away."""
 
 import hashlib
 import os
@@ -11,111 +11,111 @@ from PIL import Image, ImageChops, ImageStat
 from .. import images as pixels
 
 SIDE = 256
-"""Measures are taken with the longer side at this many pixels, so that pictures of any size compare."""
+"""Measures are taken with the longer side at this many pixels, so that images of any size compare."""
 
 MEANINGS = {
     "width": ("pixels, upright", "of the file itself"),
     "height": ("pixels, upright", "of the file itself"),
     "bytes": ("bytes", "size of the file"),
     "format": ("/".join(pixels.FORMATS), "what the file holds, whatever its extension says"),
-    "grey": ("true/false", "no pixel has a colour"),
-    "brightness": ("0 to 255", "mean of the grey levels"),
-    "contrast": ("0 to 127.5", "standard deviation of the grey levels"),
+    "gray": ("true/false", "no pixel has a color"),
+    "brightness": ("0 to 255", "mean of the gray levels"),
+    "contrast": ("0 to 127.5", "standard deviation of the gray levels"),
     "saturation": ("0 to 255", "mean saturation (of HSV)"),
     "red": ("0 to 255", "mean of the red channel"),
     "green": ("0 to 255", "mean of the green channel"),
     "blue": ("0 to 255", "mean of the blue channel"),
     "sharpness": ("0 and more", "variance of the Laplacian: low if blurred"),
     "dark_corners": ("0 to 1", "share of the corners that is near black, as in a dermatoscope's round view"),
-    "border": ("0 to 1", "share of the picture that is a plain black or white bar along an edge"),
+    "border": ("0 to 1", "share of the image that is a plain black or white bar along an edge"),
     "edge_red": ("0 to 255", "mean of the red channel along the edge, an eighth of each side deep"),
     "edge_green": ("0 to 255", "mean of the green channel there"),
     "edge_blue": ("0 to 255", "mean of the blue channel there"),
     "ruler": ("0, or 0.5 to 1", "how regularly dark marks repeat near an edge: a hint at a ruler"),
     "sha256": ("64 hex digits", "hash of the file's bytes: equal in exact copies only"),
-    "phash": ("16 hex digits", "perceptual hash: few bits differ between pictures that look alike"),
+    "phash": ("16 hex digits", "perceptual hash: few bits differ between images that look alike"),
 }
 """Unit or range, and meaning, of each measure: the data dictionary's words."""
 MEASURES = tuple(MEANINGS)
 
 NEAR_BLACK, NEAR_WHITE = 40, 245
 PLAIN = 4.0
-"""Grey levels' standard deviation along a line below which it is of one grey."""
+"""Gray levels' standard deviation along a line below which it is of one gray."""
 REGULAR = 0.5
-"""Of 7,006 pictures of HAM10000, at 200x150, 42 reach it: about three of four show a ruler. Many rulers do not."""
+"""Of 7,006 images of HAM10000, at 200x150, 42 reach it: about three of four show a ruler. Many rulers do not."""
 
 
 def measure(path: str | os.PathLike) -> dict:
-    """Measure one picture, which is read and decoded once: a value for each of `MEASURES`.
+    """Measure one image, which is read and decoded once: a value for each of `MEASURES`.
 
     `MEANINGS` has their units. ``sharpness`` is the variance of the Laplacian (Pech-Pacheco et al., *Diatom
-    autofocusing in brightfield microscopy*, ICPR 2000), here of the grey picture with its longer side at `SIDE`.
-    ``phash`` is ImageHash's, of 8 x 8 bits. Raises PictureError if the file cannot be read or decoded; the message
+    autofocusing in brightfield microscopy*, ICPR 2000), here of the gray image with its longer side at `SIDE`.
+    ``phash`` is ImageHash's, of 8 x 8 bits. Raises ImageError if the file cannot be read or decoded; the message
     names it.
     """
     import imagehash  # takes a while to import, and so does SciPy
 
     try:
         content = Path(path).read_bytes()
-        picture, (width, height), kind = pixels.frame(content, SIDE)
+        image, (width, height), kind = pixels.frame(content, SIDE)
     except OSError as error:
-        raise pixels.PictureError(f"{path}: {error.strerror or error}") from error
-    except pixels.PictureError as error:
-        raise pixels.PictureError(str(error).replace("the picture", str(path), 1)) from error
-    grey_picture = picture.convert("L")
-    scale = SIDE / max(grey_picture.size)
+        raise pixels.ImageError(f"{path}: {error.strerror or error}") from error
+    except pixels.ImageError as error:
+        raise pixels.ImageError(str(error).replace("the image", str(path), 1)) from error
+    gray_image = image.convert("L")
+    scale = SIDE / max(gray_image.size)
     if scale > 1:
-        grey_picture = grey_picture.resize([max(1, round(side * scale)) for side in grey_picture.size])
-    grey = np.asarray(grey_picture, np.float32)
-    red, green, blue = picture.split()
+        gray_image = gray_image.resize([max(1, round(side * scale)) for side in gray_image.size])
+    gray = np.asarray(gray_image, np.float32)
+    red, green, blue = image.split()
     spread = [np.asarray(ImageChops.difference(*pair)).max() for pair in ((red, green), (green, blue))]
     return {
         "width": width,
         "height": height,
         "bytes": len(content),
         "format": kind,
-        "grey": bool(max(spread) <= 8),  # JPEG may tint a grey pixel by a few levels
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
-        "saturation": ImageStat.Stat(picture.convert("HSV").getchannel("S")).mean[0],
-        **dict(zip(("red", "green", "blue"), ImageStat.Stat(picture).mean, strict=True)),
-        "sharpness": _sharpness(grey),
-        "dark_corners": float((grey[_corners(grey.shape)] < NEAR_BLACK).mean()),
-        "border": _border(grey),
-        **dict(zip(("edge_red", "edge_green", "edge_blue"), _edge(picture), strict=True)),
-        "ruler": _ruler(np.asarray(red.resize(grey_picture.size), np.float32)),
+        "gray": bool(max(spread) <= 8),  # JPEG may tint a gray pixel by a few levels
+        "brightness": float(gray.mean()),
+        "contrast": float(gray.std()),
+        "saturation": ImageStat.Stat(image.convert("HSV").getchannel("S")).mean[0],
+        **dict(zip(("red", "green", "blue"), ImageStat.Stat(image).mean, strict=True)),
+        "sharpness": _sharpness(gray),
+        "dark_corners": float((gray[_corners(gray.shape)] < NEAR_BLACK).mean()),
+        "border": _border(gray),
+        **dict(zip(("edge_red", "edge_green", "edge_blue"), _edge(image), strict=True)),
+        "ruler": _ruler(np.asarray(red.resize(gray_image.size), np.float32)),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "phash": str(imagehash.phash(grey_picture)),
+        "phash": str(imagehash.phash(gray_image)),
     }
 
 
-def _sharpness(grey):
-    padded = np.pad(grey, 1, mode="edge")
+def _sharpness(gray):
+    padded = np.pad(gray, 1, mode="edge")
     around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    return float((around - 4 * grey).var())
+    return float((around - 4 * gray).var())
 
 
 @lru_cache(64)
 def _corners(shape):
-    """Say which pixels are in a corner: farther from the centre than nine tenths of the way out."""
+    """Say which pixels are in a corner: farther from the center than nine tenths of the way out."""
     rows, columns = (np.linspace(-1, 1, side) if side > 1 else np.ones(1) for side in shape)
     return np.hypot(rows[:, None], columns) >= 0.9 * np.sqrt(2)
 
 
-def _edge(picture):
-    """Mean colour along the edge, where there is more skin than lesion: skin, light and camera."""
-    inner = Image.new("L", picture.size, 255)
-    width, height = picture.size
+def _edge(image):
+    """Mean color along the edge, where there is more skin than lesion: skin, light and camera."""
+    inner = Image.new("L", image.size, 255)
+    width, height = image.size
     inner.paste(0, (width // 8, height // 8, width - width // 8, height - height // 8))
-    return ImageStat.Stat(picture, inner).mean
+    return ImageStat.Stat(image, inner).mean
 
 
-def _border(grey):
-    """Peel off lines of one grey, near black or near white, from all four sides: smooth skin is plain too."""
+def _border(gray):
+    """Peel off lines of one gray, near black or near white, from all four sides: smooth skin is plain too."""
     inner = 1.0
     for axis in (0, 1):
-        lines = grey.mean(axis=1 - axis)
-        plain = (grey.std(axis=1 - axis) < PLAIN) & ((lines < NEAR_BLACK) | (lines > NEAR_WHITE))
+        lines = gray.mean(axis=1 - axis)
+        plain = (gray.std(axis=1 - axis) < PLAIN) & ((lines < NEAR_BLACK) | (lines > NEAR_WHITE))
         first, last = np.argmin(plain), np.argmin(plain[::-1])
         inner *= 0.0 if plain.all() else 1 - (first + last) / len(plain)
     return float(1 - inner)

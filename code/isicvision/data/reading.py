@@ -19,17 +19,17 @@ from ..text import as_label, counted, printable
 from . import folders
 from .measures import MEASURES
 
-PICTURE_COLUMNS = (
+IMAGE_COLUMNS = (
     *("isic_id", "image_id", "image_name", "image", "filename", "file", "img_id", "file_name", "image_path"),
-    *("image_file", "img", "filepath", "file_path", "picture", "photo", "path", "name"),
+    *("image_file", "img", "filepath", "file_path", "image", "photo", "path", "name"),
 )
 """Columns of a table that may name the image, in any spelling; of several the one that fits most files is taken."""
 GROUP_COLUMNS = ("lesion_id", "patient_id")
-"""Columns that say which pictures belong together, in the order in which they are tried, in any spelling."""
+"""Columns that say which images belong together, in the order in which they are tried, in any spelling."""
 OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
 HASHES = ("sha256", "phash")
-NO_PICTURE, SEVERAL = -1, -2
+NO_IMAGE, SEVERAL = -1, -2
 UNNAMED = {"", "-", "–", "—", "?", ".", "n/a", "na", "nan", "none", "null", "unknown", "missing"}
 """What says that a lesion or patient is not known, in lower case."""
 _ENDINGS = {*pixels.EXTENSIONS, *folders.UNREADABLE}
@@ -57,10 +57,10 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
     Returns
     -------
     numpy.ndarray of int, shape (len(names),)
-        Positions in `files`, `NO_PICTURE` or `SEVERAL`.
+        Positions in `files`, `NO_IMAGE` or `SEVERAL`.
     """
     found = _find(names, files)
-    left = (found == NO_PICTURE) & names.notna().to_numpy()
+    left = (found == NO_IMAGE) & names.notna().to_numpy()
     if left.any() and len(free := np.setdiff1d(np.arange(len(files)), found)):
         again = _find(names[left].map(_loose_name), [_loose_name(files[number]) for number in free])
         found[left] = np.where(again < 0, again, free[again])
@@ -91,7 +91,7 @@ def _find(names, files):
     def find_one(name):
         candidates = by_stem.get(stems[name], ())
         if not candidates:
-            return NO_PICTURE
+            return NO_IMAGE
         if len(candidates) == claims[stems[name]] == 1:
             return candidates[0]
         tail = "/" + os.path.normpath(name.replace("\\", "/")).lstrip("/")
@@ -105,10 +105,10 @@ def _find(names, files):
         ):
             if fits:
                 return fits[0] if len(fits) == 1 else SEVERAL
-        return SEVERAL if len(candidates) > 1 else NO_PICTURE
+        return SEVERAL if len(candidates) > 1 else NO_IMAGE
 
     found = {name: find_one(name) for name in stems}
-    return np.array([found.get(name, NO_PICTURE) for name in names.to_numpy(object)], int)
+    return np.array([found.get(name, NO_IMAGE) for name in names.to_numpy(object)], int)
 
 
 def read_table(path: str | os.PathLike, image_column: str | None, *given: str | None) -> pd.DataFrame:
@@ -116,12 +116,12 @@ def read_table(path: str | os.PathLike, image_column: str | None, *given: str | 
 
     An image may be called ``NA``: of the columns that may name it only empty cells are missing.
 
-    Columns of `PICTURE_COLUMNS` and `GROUP_COLUMNS` get that spelling, unless `given` has another one.
+    Columns of `IMAGE_COLUMNS` and `GROUP_COLUMNS` get that spelling, unless `given` has another one.
     """
     names = [name for name in (image_column, *given) if name]
-    pictures = {image_column or "image", *PICTURE_COLUMNS}
-    table = tables.read(path, {*PICTURE_COLUMNS, *GROUP_COLUMNS, *HASHES, *names}, pictures)
-    known = {tables.key(name): name for name in (*PICTURE_COLUMNS, *GROUP_COLUMNS)}
+    images = {image_column or "image", *IMAGE_COLUMNS}
+    table = tables.read(path, {*IMAGE_COLUMNS, *GROUP_COLUMNS, *HASHES, *names}, images)
+    known = {tables.key(name): name for name in (*IMAGE_COLUMNS, *GROUP_COLUMNS)}
     keys = Counter(map(tables.key, table))
     renamed = {
         name: known[key]
@@ -134,17 +134,17 @@ def read_table(path: str | os.PathLike, image_column: str | None, *given: str | 
 def image_names(
     table: pd.DataFrame, files: list[str], source: object, column: str | None = None
 ) -> tuple[str, np.ndarray]:
-    """Find the column that names the images, by default the one of `PICTURE_COLUMNS` that fits most files.
+    """Find the column that names the images, by default the one of `IMAGE_COLUMNS` that fits most files.
 
     Returns the column's name and what `find` says of it. Raises ValueError if there is no such column.
     """
     if column:
         columns = [tables.require_column(table, column, source)]
     else:
-        columns = [name for name in PICTURE_COLUMNS if name in table]
+        columns = [name for name in IMAGE_COLUMNS if name in table]
     if not columns:
         raise ValueError(
-            f"{source} has no column that names the images ({', '.join(PICTURE_COLUMNS[:9])}, …); it has: "
+            f"{source} has no column that names the images ({', '.join(IMAGE_COLUMNS[:9])}, …); it has: "
             f"{', '.join(table)}{tables.one_column(table) or '.'} "
             "Rename the column with their names to image, or give image_column to from_csv."
         )
@@ -184,7 +184,7 @@ def join_metadata(
         names = metadata[column]
         if several := (found == SEVERAL).sum():
             warnings.warn(
-                f"{source}: {several} rows not joined, as each names several pictures, such as "
+                f"{source}: {several} rows not joined, as each names several images, such as "
                 f"{names[found == SEVERAL].iloc[0]}; give folder and extension",
                 stacklevel=3,
             )
@@ -209,7 +209,7 @@ def join_metadata(
 
 def _warn_of_two_tables(root, files, rows):
     """Warn if the tables that hold a row of the same image say different things about it."""
-    for name in rows.columns.difference(PICTURE_COLUMNS, sort=False):
+    for name in rows.columns.difference(IMAGE_COLUMNS, sort=False):
         said = (plain_ids(rows[name]) if name in GROUP_COLUMNS else rows[name].map(as_label)).dropna()
         different = said.groupby(level=0).nunique().loc[lambda count: count > 1].index
         if len(different):
@@ -232,7 +232,7 @@ def _say_partly(source, names, found, files):
     """Return what `say_fit` says; warn of it if images are without a row."""
     note, lost = say_fit(source, found, files), np.setdiff1d(np.arange(len(files)), found)
     if len(lost):
-        strange = names[found == NO_PICTURE]
+        strange = names[found == NO_IMAGE]
         also = f", and {strange.iloc[0]} in the table is the name of none" if len(strange) else ""
         warnings.warn(f"{note}. {printable(files[lost[0]])} has no row{also}.", stacklevel=4)
     return note
@@ -285,12 +285,12 @@ def join(
     other = read_table(csv, image_column, group_column)
     known = names.dropna().unique().tolist()
     column = tables.find_column(other, image_column) if image_column else None
-    if column is None and image_column and not any(name in other for name in PICTURE_COLUMNS):
+    if column is None and image_column and not any(name in other for name in IMAGE_COLUMNS):
         tables.require_column(other, image_column, csv)
     column, found = image_names(other, known, csv, column)
     if not (found >= 0).any():
         raise ValueError(
-            f"{csv} knows none of the pictures: its column {column!r} begins with "
+            f"{csv} knows none of the images: its column {column!r} begins with "
             f"{', '.join(other[column].dropna().astype(str)[:3])}; the first table's with {_some(known)}"
         )
     note = _say_partly(csv, other[column], found, known)
@@ -298,7 +298,7 @@ def join(
     other = other.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
     position = names.map({name: number for number, name in enumerate(known)})
     other = other.drop(columns=column).reindex(position).set_axis(rows.index)
-    for name in [name for name in other if name in rows and name not in PICTURE_COLUMNS]:
+    for name in [name for name in other if name in rows and name not in IMAGE_COLUMNS]:
         if name in (group_column, *GROUP_COLUMNS):
             first, second = plain_ids(rows[name]), plain_ids(other[name])
             different = (first.str.casefold() != second.str.casefold()).fillna(False)
@@ -321,7 +321,7 @@ def none_found(
     """Return the error for a table none of whose images is there."""
     several = " (several files have such a name: give folder and extension)" * (SEVERAL in found)
     return FileNotFoundError(
-        f"none of the {len(names)} pictures of {csv} is below {images}: its column {column!r} "
+        f"none of the {len(names)} images of {csv} is below {images}: its column {column!r} "
         f"begins with {', '.join(names.dropna()[:3])}{several}; below the folder lie {_some(files)}. "
         "images= names the folder, image_column= the column."
     )
@@ -345,9 +345,9 @@ def locate(
         As `find` gives it for `names` and `files`.
     """
     paths = pd.Series(below(images, files), dtype=object).reindex(found).set_axis(names.index)
-    lost = names[(found == NO_PICTURE) & names.notna().to_numpy()]
-    reasons[lost.index] = f"no such picture below {images}"
-    reasons[found == SEVERAL] = f"several pictures below {images} have this name: give folder and extension"
+    lost = names[(found == NO_IMAGE) & names.notna().to_numpy()]
+    reasons[lost.index] = f"no such image below {images}"
+    reasons[found == SEVERAL] = f"several images below {images} have this name: give folder and extension"
     reasons[names.isna()] = f"no name in the column {column!r}"
     if len(lost) and unreadable:
         for row, number in zip(lost.index, find(lost, unreadable), strict=True):
@@ -362,7 +362,7 @@ def set_aside_copies(paths: pd.Series, labels: pd.Series, reasons: pd.Series) ->
     """Add to `reasons` the rows whose image stands in an earlier row; all of its rows if their labels differ."""
     usable = reasons.isna()
     again = paths.where(usable).duplicated() & usable
-    reasons[again] = "the same picture stands in an earlier row"
+    reasons[again] = "the same image stands in an earlier row"
     if again.any():
         copies = paths[usable].isin(paths[again])
         rows = pd.DataFrame({"path": paths[usable][copies], "label": labels[usable][copies]})

@@ -1,4 +1,4 @@
-"""Where in a dermoscopic picture the lesion is, and where the skin: simple, quick, and right most of the time."""
+"""Where in a dermoscopic image the lesion is, and where the skin: simple, quick, and right most of the time."""
 
 import cv2
 import numpy as np
@@ -6,41 +6,41 @@ import numpy as np
 SIDE = 128
 """Regions are found with the longer side at this many pixels."""
 NEAR_BLACK, NEAR_WHITE = 40, 245
-"""Grey levels of the dark corners of a round view, and of glare or paper."""
+"""Gray levels of the dark corners of a round view, and of glare or paper."""
 SMALLEST, LARGEST = 0.01, 0.65
 """Shares of the view between which a dark region is taken for the lesion."""
 ELLIPSE = 0.35
 """Half axes of the ellipse that stands for a lesion that is not found, as a share of the sides."""
 
 
-def lesion(picture: np.ndarray) -> np.ndarray:
-    """Find the lesion in a uint8 RGB picture of shape (height, width, 3), with a small margin: a mask of bool.
+def lesion(image: np.ndarray) -> np.ndarray:
+    """Find the lesion in a uint8 RGB image of shape (height, width, 3), with a small margin: a mask of bool.
 
     Otsu's threshold of the blue channel, in which pigment and blood are dark, after a median filter against hair
     (Celebi et al., Lesion border detection in dermoscopy images using ensembles of thresholding methods, 2013, compare
-    such thresholds); of the dark regions the one with most of its area near the centre. Where that has less than
+    such thresholds); of the dark regions the one with most of its area near the center. Where that has less than
     `SMALLEST` or more than `LARGEST` of the view, an ellipse in the middle stands for it. Pale lesions on freckled or
-    hairy skin are missed by it: it serves to hide the lesion in most pictures, and measures nothing.
+    hairy skin are missed by it: it serves to hide the lesion in most images, and measures nothing.
     """
-    small = _reduced(picture)
+    small = _reduced(image)
     seen = _view(small)
     found = _darkest_middle(cv2.medianBlur(np.ascontiguousarray(small[..., 2]), 9), seen)
     if not SMALLEST * seen.sum() < found.sum() < LARGEST * seen.sum():
         found = _ellipse(found.shape)
-    return _enlarged(_grown(found, 0.04), picture.shape)
+    return _enlarged(_grown(found, 0.04), image.shape)
 
 
-def skin(picture: np.ndarray) -> np.ndarray:
+def skin(image: np.ndarray) -> np.ndarray:
     """Find the skin: what is neither the lesion with a margin, nor dark corners, nor glare or paper.
 
-    Hair and rulers stay in; a median leaves them out. Picture and mask are as of `lesion`; nowhere is it true if there
+    Hair and rulers stay in; a median leaves them out. Image and mask are as of `lesion`; nowhere is it true if there
     is no skin.
     """
-    small = _reduced(picture)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    away = _grown(_reduced(lesion(picture).astype(np.uint8)) > 0, 0.04)
-    plain = _view(small) & ~away & (grey > NEAR_BLACK) & (grey < NEAR_WHITE)
-    return _enlarged(plain, picture.shape)
+    small = _reduced(image)
+    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    away = _grown(_reduced(lesion(image).astype(np.uint8)) > 0, 0.04)
+    plain = _view(small) & ~away & (gray > NEAR_BLACK) & (gray < NEAR_WHITE)
+    return _enlarged(plain, image.shape)
 
 
 def _darkest_middle(channel, seen):
@@ -59,10 +59,10 @@ def _darkest_middle(channel, seen):
     return cv2.drawContours(np.zeros_like(dark), outlines, -1, 1, cv2.FILLED) > 0
 
 
-def _view(picture):
+def _view(image):
     """Leave out the dark regions that reach into a corner: those of a dermatoscope's round view, or a bar."""
-    grey = cv2.medianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 5)
-    _, numbers = cv2.connectedComponents((grey < NEAR_BLACK).astype(np.uint8))
+    gray = cv2.medianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 5)
+    _, numbers = cv2.connectedComponents((gray < NEAR_BLACK).astype(np.uint8))
     corners = numbers[[0, 0, -1, -1], [0, -1, 0, -1]]
     return ~_grown(np.isin(numbers, corners[corners > 0]), 0.04)
 
@@ -78,12 +78,12 @@ def _grown(mask, share):
     return cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))) > 0
 
 
-def _reduced(picture):
-    height, width = picture.shape[:2]
+def _reduced(image):
+    height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     size = [max(1, round(scale * side)) for side in (width, height)]
-    method = cv2.INTER_AREA if picture.ndim == 3 and scale < 1 else cv2.INTER_NEAREST
-    return cv2.resize(picture, size, interpolation=method)
+    method = cv2.INTER_AREA if image.ndim == 3 and scale < 1 else cv2.INTER_NEAREST
+    return cv2.resize(image, size, interpolation=method)
 
 
 def _enlarged(mask, shape):

@@ -63,7 +63,7 @@ def deal(
     parts = part_of[groups]
     if group is None and (leak := in_several(parts, table["group"])).any():
         warnings.warn(
-            f"{table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} pictures) stand in "
+            f"{table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} images) stand in "
             "more than one part, so the figures will flatter: group='group' keeps them whole",
             stacklevel=4,
         )
@@ -206,7 +206,7 @@ def _groups(table, group, near_duplicates):
         return groups
     if "phash" not in table:
         raise ValueError("near_duplicates needs perceptual hashes, which dataset.check() measures")
-    # groups and sets of near-duplicates are the nodes, pictures the edges; a component takes its first name
+    # groups and sets of near-duplicates are the nodes, images the edges; a component takes its first name
     alike = duplicates.clusters(duplicates.as_integers(table["phash"]), near_duplicates)
     n = len(names)
     component = duplicates.connected(groups, n + alike, n + alike.max(initial=-1) + 1)[:n]

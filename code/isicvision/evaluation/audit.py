@@ -1,6 +1,6 @@
-"""Find out whether a model looks at the lesion: change the pictures around it, and see what becomes of the scores.
+"""Find out whether a model looks at the lesion: change the images around it, and see what becomes of the scores.
 
-Peers: Bissoto et al., (De)Constructing bias on skin lesion datasets, 2019 (pictures without the lesion still tell the
+Peers: Bissoto et al., (De)Constructing bias on skin lesion datasets, 2019 (images without the lesion still tell the
 label); Xiao et al., Noise or signal: the role of image backgrounds in object recognition, 2021 (backgrounds swapped);
 Winkler et al., Association between surgical skin markings in dermoscopic images and diagnostic performance of a deep
 learning convolutional neural network for melanoma recognition, 2019.
@@ -34,7 +34,7 @@ SIDE = 256
 INSIDE = 0.8
 """Radius of the disc whose outside is the border, as a share of half the side."""
 MARK = 0.09
-"""Side of the squares in the corners, as a share of the picture's."""
+"""Side of the squares in the corners, as a share of the image's."""
 INKS = {
     "blue": (60, 70, 170),
     "violet": (110, 40, 140),
@@ -44,7 +44,7 @@ INKS = {
     "black": (15, 15, 15),
     "white": (250, 250, 250),
 }
-"""Colours of the marks, RGB."""
+"""Colors of the marks, RGB."""
 SWAPPED, BORDERLESS = "border swapped", "border masked"
 HIDDEN = {"lesion masked": "the lesion masked", "border only": "the border only"}
 BOUNDS = {
@@ -53,60 +53,60 @@ BOUNDS = {
 }
 """By change, or ``moved`` for all others. No model without a shortcut came that far in tests/bench/bench_audit.py."""
 LEAST = 0.05
-"""What the unchanged pictures' ROC AUC is taken to lie above 0.5 at least, so that the share kept has a meaning."""
+"""What the unchanged images' ROC AUC is taken to lie above 0.5 at least, so that the share kept has a meaning."""
 
 
-def changed(pictures: np.ndarray, name: str) -> np.ndarray:
-    """Change uint8 RGB pictures, shape (n, side, side, 3), by the `name` of one of `CHANGES`; else raise ValueError."""
+def changed(images: np.ndarray, name: str) -> np.ndarray:
+    """Change uint8 RGB images, shape (n, side, side, 3), by the `name` of one of `CHANGES`; else raise ValueError."""
     if name not in CHANGES:
         raise ValueError(f"no change {name!r}; there are: {', '.join(CHANGES)}")
-    return np.stack(pixels.map_threads(CHANGES[name], list(pictures)))
+    return np.stack(pixels.map_threads(CHANGES[name], list(images)))
 
 
-def with_borders(pictures: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Put the border of another picture around the middle of each, in the colour of its own skin.
+def with_borders(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Put the border of another image around the middle of each, in the color of its own skin.
 
-    Without the second step the colour of the skin would tell one source of pictures from another. All are arrays of
+    Without the second step the color of the skin would tell one source of images from another. All are arrays of
     uint8, shape (n, side, side, 3).
     """
 
     def swap(pair):
-        picture, other = pair
-        moved = np.clip(other + _skin_colour(picture) - _skin_colour(other), 0, 255)
-        return _blend(picture, moved, ~_inside(len(picture)))
+        image, other = pair
+        moved = np.clip(other + _skin_color(image) - _skin_color(other), 0, 255)
+        return _blend(image, moved, ~_inside(len(image)))
 
-    return np.stack(pixels.map_threads(swap, [*zip(pictures, others, strict=True)]))
+    return np.stack(pixels.map_threads(swap, [*zip(images, others, strict=True)]))
 
 
-def _with_ruler(picture):
-    picture, side = picture.copy(), len(picture)
+def _with_ruler(image):
+    image, side = image.copy(), len(image)
     for number in range(24):
         place, length = round((0.04 + 0.04 * number) * side), 0.045 if number % 5 else 0.08
         ends = (place, side - 1), (place, round((1 - length) * side))
-        cv2.line(picture, *ends, (30, 30, 40), max(1, side // 128), cv2.LINE_AA)
-    return picture
+        cv2.line(image, *ends, (30, 30, 40), max(1, side // 128), cv2.LINE_AA)
+    return image
 
 
 def _with_marks(ink):
-    def draw(picture):
-        picture, width = picture.copy(), round(MARK * len(picture))
+    def draw(image):
+        image, width = image.copy(), round(MARK * len(image))
         for rows in (slice(width), slice(-width, None)):
             for columns in (slice(width), slice(-width, None)):
-                picture[rows, columns] = ink
-        return picture
+                image[rows, columns] = ink
+        return image
 
     return draw
 
 
 CHANGES = {
-    "lesion masked": lambda picture: _blend(picture, _skin_colour(picture), regions.lesion(picture)),
-    "border only": lambda picture: _blend(picture, _skin_colour(picture), _inside(len(picture))),
-    "border masked": lambda picture: _blend(picture, _skin_colour(picture), ~_inside(len(picture))),
+    "lesion masked": lambda image: _blend(image, _skin_color(image), regions.lesion(image)),
+    "border only": lambda image: _blend(image, _skin_color(image), _inside(len(image))),
+    "border masked": lambda image: _blend(image, _skin_color(image), ~_inside(len(image))),
     "ruler added": _with_ruler,
-    "dark corners added": lambda picture: _blend(picture, 5, ~_inside(len(picture), 1.15)),
+    "dark corners added": lambda image: _blend(image, 5, ~_inside(len(image), 1.15)),
     **{f"{name} marks added": _with_marks(ink) for name, ink in INKS.items()},
 }
-"""What is done to a picture, an array of uint8, shape (side, side, 3), by name."""
+"""What is done to an image, an array of uint8, shape (side, side, 3), by name."""
 JUDGED_BY = dict.fromkeys(("lesion masked", "border only", "border masked"), "kept")
 """Which figure decides; of all other changes it is ``moved``."""
 
@@ -116,30 +116,30 @@ def _inside(side, radius=INSIDE):
     return np.hypot(line[:, None], line) <= radius
 
 
-def _skin_colour(picture):
+def _skin_color(image):
     """Return the median of the skin, or where there is none of the border: float32, shape (3,)."""
-    skin = regions.skin(picture)
-    return np.median(picture[skin if skin.any() else ~_inside(len(picture))], axis=0).astype(np.float32)
+    skin = regions.skin(image)
+    return np.median(image[skin if skin.any() else ~_inside(len(image))], axis=0).astype(np.float32)
 
 
-def _blend(picture, other, where):
-    """Put `other`, a picture or a colour, where the mask is true, with a soft edge."""
-    weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 0.02 * len(picture))[..., None]
-    return (picture * (1 - weight) + other * weight).round().astype(np.uint8)
+def _blend(image, other, where):
+    """Put `other`, an image or a color, where the mask is true, with a soft edge."""
+    weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 0.02 * len(image))[..., None]
+    return (image * (1 - weight) + other * weight).round().astype(np.uint8)
 
 
 def shortcuts(
     model: Model, dataset: ImageDataset, borders: ImageDataset | None = None, positive: str | None = None
 ) -> pd.DataFrame:
-    """Predict the same pictures again with changes that should not matter, or should, and judge the difference.
+    """Predict the same images again with changes that should not matter, or should, and judge the difference.
 
-    * **lesion masked**, **border only**: the lesion, or all but the border, is filled with the colour of the skin. ROC
+    * **lesion masked**, **border only**: the lesion, or all but the border, is filled with the color of the skin. ROC
       AUC should fall towards 0.5. It rarely falls the whole way: in HAM10000 the skin around tells a part of the label.
       Judged by the share that is kept of what ROC AUC lies above 0.5; flagged above 0.9 and 0.8.
     * **border masked**: what lies there should not matter. Flagged if less than 0.7 is kept.
-    * **ruler**, **dark corners**, **marks** in the corners **added**: flagged if the average picture moves past more
-      than 0.25 of the pictures, in the order of their scores; by dark corners, which cover much more, past 0.35.
-    * **border swapped**: each picture with the border of a positive one, and again with that of another; what the model
+    * **ruler**, **dark corners**, **marks** in the corners **added**: flagged if the average image moves past more
+      than 0.25 of the images, in the order of their scores; by dark corners, which cover much more, past 0.35.
+    * **border swapped**: each image with the border of a positive one, and again with that of another; what the model
       learnt of any border, be it known or not, is the difference of the two scores. Flagged above 0.17.
 
     A bound is exceeded if all of the 95 % interval lies beyond it. The bounds (`BOUNDS`) come from
@@ -151,9 +151,9 @@ def shortcuts(
     model
         Or anything with ``labels`` and ``predict_proba(dataset)``, which is then shown BMP files in a temporary folder.
     dataset
-        Pictures that the model was not trained on. Each is predicted 15 times; ``dataset.sample(200)`` will do.
+        Images that the model was not trained on. Each is predicted 15 times; ``dataset.sample(200)`` will do.
     borders
-        Whose borders are swapped in. Give the training pictures: they hold whatever the model could learn. Default:
+        Whose borders are swapped in. Give the training images: they hold whatever the model could learn. Default:
         `dataset`.
     positive
         The label whose score is looked at, against all others. Default: that of the model's decision, or the last.
@@ -162,19 +162,19 @@ def shortcuts(
     -------
     pandas.DataFrame
         A row a change, the first one ``unchanged``. Each figure with the ``_low`` and ``_high`` of its 95 % interval,
-        from a bootstrap over lesions: ``roc_auc``; ``lost``, what it is below that of the unchanged pictures;
-        ``kept``, the share of ROC AUC - 0.5 that is left of that of the unchanged pictures (1: all of it);
-        ``shift``, by which the score changes on average; ``moved``, the same for the share of pictures (0 to 1) whose
+        from a bootstrap over lesions: ``roc_auc``; ``lost``, what it is below that of the unchanged images;
+        ``kept``, the share of ROC AUC - 0.5 that is left of that of the unchanged images (1: all of it);
+        ``shift``, by which the score changes on average; ``moved``, the same for the share of images (0 to 1) whose
         unchanged score is lower. Then ``bound``, ``verdict`` (``"flagged"``, ``"not flagged"`` or, with fewer than
         `FEWEST` positive or other lesions, ``"too few to say"``), and a ``sentence``.
 
     Raises
     ------
     ValueError
-        If a dataset is augmented, empty, has labels that the model does not know, or no picture with, or none
+        If a dataset is augmented, empty, has labels that the model does not know, or no image with, or none
         without the positive label.
-    isicvision.images.PictureError
-        If pictures cannot be read.
+    isicvision.images.ImageError
+        If images cannot be read.
     """
     decision, labels = getattr(model, "card", {}).get("decision") or {}, [*map(as_label, model.labels)]
     positive = as_label(positive) or decision.get("positive") or labels[-1]
@@ -183,18 +183,18 @@ def shortcuts(
         _check(each, name, labels, positive)
 
     column = labels.index(positive)
-    pictures = _squares(model, dataset.paths)
+    images = _squares(model, dataset.paths)
 
     def evaluate(shown):
         return _evaluation(_predict(model, shown, dataset)[:, column], dataset, positive)
 
-    before = evaluate(pictures)
+    before = evaluate(images)
     rows = {"unchanged": _figures(before, before, before)}
     for name in CHANGES:
-        after = evaluate(changed(pictures, name))
+        after = evaluate(changed(images, name))
         rows[name] = _figures(before, before, after)
     ours, theirs = (
-        evaluate(with_borders(pictures, _squares(model, paths)))
+        evaluate(with_borders(images, _squares(model, paths)))
         for paths in _drawn(borders, positive, len(dataset))
     )
     rows[SWAPPED] = _figures(before, theirs, ours)
@@ -207,36 +207,36 @@ def shortcuts(
 
 def _check(dataset, name, labels, positive):
     if dataset.augmenters or "augmented_from" in dataset.table:
-        raise ValueError(f"{name}: these pictures are augmented; audit on pictures as they were taken")
+        raise ValueError(f"{name}: these images are augmented; audit on images as they were taken")
     if not len(dataset):
-        raise ValueError(f"{name} holds no pictures")
+        raise ValueError(f"{name} holds no images")
     if positive not in labels:
         raise ValueError(f"positive label {positive!r} is not one of {', '.join(labels)}")
     if unknown := sorted(set(dataset.labels) - set(labels)):
         raise ValueError(f"{name} has labels that the model does not know: {', '.join(unknown)}")
     if positive not in dataset.labels or len(dataset.labels) < 2:
         raise ValueError(
-            f"{name} has pictures of {', '.join(dataset.labels)} only; the audit needs some with the label "
+            f"{name} has images of {', '.join(dataset.labels)} only; the audit needs some with the label "
             f"{positive!r}, and some without"
         )
 
 
 def _squares(model, paths):
-    """Decode what the model would see: array of uint8, shape (pictures, side, side, 3)."""
+    """Decode what the model would see: array of uint8, shape (images, side, side, 3)."""
     side = getattr(model, "image_size", SIDE)
     interpolation = getattr(getattr(model, "backbone", None), "interpolation", "bilinear")
     return np.stack(pixels.map_threads(lambda path: pixels.decode(path, side, interpolation), [*paths]))
 
 
-def _predict(model, pictures, dataset):
-    """Predict decoded pictures: array of float, shape (pictures, labels)."""
+def _predict(model, images, dataset):
+    """Predict decoded images: array of float, shape (images, labels)."""
     # an ImageClassifier needs no files, and its cache stays free of them
     if hasattr(model, "scores") and hasattr(model, "image_size"):
-        return model.scores(pictures)
+        return model.scores(images)
     with TemporaryDirectory(prefix="isicvision-audit-") as folder:
-        paths = [str(Path(folder) / f"{number:06d}.bmp") for number in range(len(pictures))]
-        for path, picture in zip(paths, pictures, strict=True):
-            Image.fromarray(picture).save(path)
+        paths = [str(Path(folder) / f"{number:06d}.bmp") for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            Image.fromarray(image).save(path)
         return model.predict_proba(replace(dataset, table=dataset.table.assign(path=paths)))
 
 
@@ -247,7 +247,7 @@ def _evaluation(scores, dataset, positive):
 
 
 def _drawn(dataset, positive, count):
-    """Draw `count` pictures with the positive label, and as many without: two arrays of paths."""
+    """Draw `count` images with the positive label, and as many without: two arrays of paths."""
     random, table = np.random.default_rng(0), dataset.table
     is_positive = table["label"] == positive
     return [random.choice(table.loc[rows, "path"], count) for rows in (is_positive, ~is_positive)]
@@ -296,7 +296,7 @@ def _judge(name, row, positive, lesions):
     value, low, high = (row[figure + end] for end in ("", "_low", "_high"))
     if name == "unchanged":
         area = "{roc_auc:.2f} [{roc_auc_low:.2f}, {roc_auc_high:.2f}]".format(**row)
-        return np.nan, "", f"ROC AUC of the unchanged pictures: {area}."
+        return np.nan, "", f"ROC AUC of the unchanged images: {area}."
     bound = BOUNDS[name if name in BOUNDS else figure]
     if min(lesions) < FEWEST:
         counts = f"{counted(lesions[0], 'lesion')} with the label {positive}, {lesions[1]} without"
@@ -314,16 +314,16 @@ def _say(name, figure, value, low, high, positive, flagged):
         towards = f"{'towards' if value > 0 else 'away from'} {positive}"
         if name == SWAPPED:
             rest = "the model has learnt from borders" if flagged else "no more than the skin around tells"
-            return f"The border of a {positive} picture moves the average one {past}, {towards}: {rest}."
+            return f"The border of a {positive} image moves the average one {past}, {towards}: {rest}."
         rest = "the model goes by such things" if flagged else "too little to flag"
-        return f"With {name} the average picture moves {past}, {towards}: {rest}."
+        return f"With {name} the average image moves {past}, {towards}: {rest}."
     share = f"{value:.0%} [{low:.0%}, {high:.0%}] of what the ROC AUC lies above 0.5 is kept"
     if name == BORDERLESS:
         rest = "the model rests on what lies there" if flagged else "too much to flag"
         return f"With the border masked {share}: {rest}."
     rest = "of what is left nothing tells the label"
     if low > 0:
-        rest = "what is left tells something of the label, as in most real pictures"
+        rest = "what is left tells something of the label, as in most real images"
     if flagged:
         rest = "something besides the lesion tells the label"
     return f"With {HIDDEN[name]} {share}: {rest}."

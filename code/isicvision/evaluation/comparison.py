@@ -1,4 +1,4 @@
-"""Find out whether one model is better than another, and whether one is worse for some of the pictures."""
+"""Find out whether one model is better than another, and whether one is worse for some of the images."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ RATE = 0.05
 PERMUTATIONS = 1999
 """How often values are exchanged between lesions to see what differences chance makes."""
 BANDS = 4
-"""Into so many bands of as many pictures a column of numbers is cut."""
+"""Into so many bands of as many images a column of numbers is cut."""
 
 
 def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> pd.Series:
-    """Compare two models by their scores of the same pictures: a paired bootstrap over lesions.
+    """Compare two models by their scores of the same images: a paired bootstrap over lesions.
 
     Parameters
     ----------
@@ -37,21 +37,21 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     -------
     pandas.Series
         ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``;
-        ``p_delong``, of ROC AUC where each picture is its own group, by DeLong, DeLong and Clarke-Pearson (Comparing
+        ``p_delong``, of ROC AUC where each image is its own group, by DeLong, DeLong and Clarke-Pearson (Comparing
         the areas under two or more correlated ROC curves, 1988), else NaN; and a ``sentence``.
 
     Raises
     ------
     ValueError
-        If the pictures, their labels or groups, or the positive label differ.
+        If the images, their labels or groups, or the positive label differ.
     """
     columns = ["path", "label", "group"]
     tables = [each.table.set_index("path", drop=False) for each in (first, second)]
     if set(tables[0].index) != set(tables[1].index) or first.positive != second.positive:
-        raise ValueError("compare takes two evaluations of the same pictures, with the same positive label")
+        raise ValueError("compare takes two evaluations of the same images, with the same positive label")
     second = replace(second, table=tables[1].loc[tables[0].index].reset_index(drop=True))
     if not first.table[columns].equals(second.table[columns]):
-        raise ValueError("the two evaluations have other labels or groups for the same pictures")
+        raise ValueError("the two evaluations have other labels or groups for the same images")
     vars(second)["rows_by_group"] = first.rows_by_group  # the same draws, whatever the names of the groups
     values = [each.metric(metric) for each in (first, second)]
     difference = values[0] - values[1]
@@ -65,11 +65,11 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     p_value = _delong(first, second) if metric == "roc_auc" and alone else float("nan")
     name = metric.replace("roc_auc", "ROC AUC").replace("_", " ")
     if np.isnan(difference):
-        sentence = f"The {name} of these pictures is not defined."
+        sentence = f"The {name} of these images is not defined."
     elif low <= 0 <= high:
         sentence = (
             f"The {name} of the first is {difference:+.3f} from the second's; from {low:+.3f} to {high:+.3f} is "
-            "compatible with these pictures, so they do not say which is better."
+            "compatible with these images, so they do not say which is better."
         )
     else:
         better, worse = ("first", "second") if difference > 0 else ("second", "first")
@@ -91,7 +91,7 @@ def _delong(first, second):
     for each in (first, second):
         scores = each.table[PREFIX + each.positive].to_numpy()
         among_all = stats.rankdata(scores)
-        # negatives below each positive picture
+        # negatives below each positive image
         higher = among_all[positive] - stats.rankdata(scores[positive])
         lower = among_all[~positive] - stats.rankdata(scores[~positive])
         of_positive.append(higher / (~positive).sum())
@@ -111,7 +111,7 @@ def slices(evaluation: Evaluation, column: Iterable[str], metric: str = ...) -> 
 def slices(
     evaluation: Evaluation, column: str | Iterable[str], metric: str = "roc_auc"
 ) -> pd.DataFrame | list[pd.DataFrame]:
-    """Evaluate each value of a metadata column by itself, against all other pictures.
+    """Evaluate each value of a metadata column by itself, against all other images.
 
     Of more than two labels the positive one is told from the rest.
 
@@ -125,8 +125,8 @@ def slices(
     Returns
     -------
     pandas.DataFrame, or for several columns a list of them
-        A row a value (missing ones too): ``pictures``, ``lesions``, ``positive`` (lesions), the metric as ``value``
-        with its 95 % interval, the ``difference`` to all other pictures, and its ``p_value``: how often the difference
+        A row a value (missing ones too): ``images``, ``lesions``, ``positive`` (lesions), the metric as ``value``
+        with its 95 % interval, the ``difference`` to all other images, and its ``p_value``: how often the difference
         is as large when lesions of the same label exchange their values at random (`PERMUTATIONS` times), after Holm's
         allowance for the number of values in all columns (A simple sequentially rejective multiple test procedure,
         1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to say"`` with
@@ -190,15 +190,15 @@ def _by_value(evaluation, values, metric):
             low, high = ours.interval(metric)
             difference = reached - theirs.metric(metric)
         rows.append((value, len(part), count, positive, reached, low, high, difference))
-    names = [values.name, "pictures", "lesions", "positive", "value", "low", "high", "difference"]
+    names = [values.name, "images", "lesions", "positive", "value", "low", "high", "difference"]
     return pd.DataFrame(rows, columns=names).set_index(values.name)
 
 
 def _permuted(evaluation, members, metric):
     """Return how often the metric of `members` differs as much from that of the others by chance: a p-value for each.
 
-    `members` are pictures, a bool for each row of the table. A lesion takes the place of another one with the same
-    label; one with pictures of both labels that of another such one. The observed order counts as one more permutation
+    `members` are images, a bool for each row of the table. A lesion takes the place of another one with the same
+    label; one with images of both labels that of another such one. The observed order counts as one more permutation
     (Phipson and Smyth, Permutation p-values should never be zero, 2010).
     """
     rows, numbers = evaluation.rows_by_group

@@ -40,32 +40,32 @@ class _Given(ClassifierMixin, BaseEstimator):
 
 
 def temperature(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Fit the temperature that makes scores fit for probabilities, on validation pictures.
+    """Fit the temperature that makes scores fit for probabilities, on validation images.
 
     scikit-learn's `CalibratedClassifierCV(method="temperature")` (Guo et al., On Calibration of Modern Neural Networks,
     2017). It changes no order of two classes, so neither ROC AUC.
 
     Parameters
     ----------
-    labels : array of int, shape (pictures,)
+    labels : array of int, shape (images,)
         Number of the true class.
-    scores : array of float, shape (pictures, classes)
+    scores : array of float, shape (images, classes)
         Probabilities.
 
     Returns
     -------
     float
         Above 1 if the scores are too sure of themselves. For `at_temperature`. From a tenth to 10: where the scores
-        of few pictures are all right, or all wrong, the likelihood alone would go to the ends of the line.
+        of few images are all right, or all wrong, the likelihood alone would go to the ends of the line.
 
     Raises
     ------
     ValueError
-        If a class has no picture, or a score is not finite.
+        If a class has no image, or a score is not finite.
     """
     classes = np.arange(scores.shape[1])
     if missing := [number for number in classes if number not in labels]:
-        raise ValueError(f"calibration needs pictures of every class; there is none of number {missing[0]}")
+        raise ValueError(f"calibration needs images of every class; there is none of number {missing[0]}")
     if not np.isfinite(scores).all():
         raise ValueError("calibration needs scores that are numbers; some are not finite")
     scores = np.clip(scores, 0, 1)  # above 1 by rounding, and scikit-learn takes them for logits
@@ -81,7 +81,7 @@ def temperature(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def at_temperature(scores: np.ndarray, value: float, offsets: ArrayLike | None = None) -> np.ndarray:
-    """Calibrate probabilities: softmax(log(scores) / value + offsets), array of float, shape (pictures, classes).
+    """Calibrate probabilities: softmax(log(scores) / value + offsets), array of float, shape (images, classes).
 
     `value` is a temperature, `offsets` has a number for each class, or is None for none.
     """
@@ -103,8 +103,8 @@ def temperature_and_offsets(
     ----------
     labels, scores
         As of `temperature`, which says what is raised.
-    groups : sequence of length pictures
-        Lesion of each picture.
+    groups : sequence of length images
+        Lesion of each image.
 
     Returns
     -------
@@ -150,13 +150,13 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
 
     Parameters
     ----------
-    scores : array of float, shape (pictures, classes)
+    scores : array of float, shape (images, classes)
     trained, expected : sequence of float, length classes
         Shares of the classes in training (all the same for ``class_weight="balanced"``), and where the model is used.
 
     Returns
     -------
-    numpy.ndarray of float, shape (pictures, classes)
+    numpy.ndarray of float, shape (images, classes)
     """
     try:
         old, new = (np.asarray(shares, dtype=float) for shares in (trained, expected))
@@ -176,7 +176,7 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
 def at_sensitivity(
     validation: Evaluation, test: Evaluation, sensitivity: float
 ) -> tuple[float, pd.DataFrame]:
-    """Choose a threshold on validation pictures, and say what it reaches on test pictures.
+    """Choose a threshold on validation images, and say what it reaches on test images.
 
     The interval holds the chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
     applies it to drawn test lesions (percentile interval: a threshold jumps too much for a jackknife). That of
@@ -195,7 +195,7 @@ def at_sensitivity(
     threshold : float
         As `Evaluation.choose_threshold` gives it.
     table : pandas.DataFrame
-        Rows ``recall`` (sensitivity) and ``specificity`` on the test pictures; value, low and high (95 %).
+        Rows ``recall`` (sensitivity) and ``specificity`` on the test images; value, low and high (95 %).
     """
     if validation.positive != test.positive or {*validation.classes} != {*test.classes}:
         raise ValueError(
@@ -224,7 +224,7 @@ def at_sensitivity(
 
 
 def _arrays(evaluation):
-    """Return what is positive, its scores, and the number of each picture's group: three arrays, shape (pictures,)."""
+    """Return what is positive, its scores, and the number of each image's group: three arrays, shape (images,)."""
     true, _, scores = evaluation.arrays
     column = evaluation.classes.index(evaluation.positive)
     return true[:, column] > 0, scores[:, column], evaluation.rows_by_group[1]
@@ -237,7 +237,7 @@ def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
     ----------
     prevalence
         Share of positive lesions among those that will be shown to the model, above 0 and below 1. That of the test
-        pictures is rarely that of a clinic.
+        images is rarely that of a clinic.
 
     Returns
     -------
@@ -297,14 +297,14 @@ def net_benefit(
     Parameters
     ----------
     prevalence
-        As of `per_thousand`; default: the share of the pictures. Scores move with it, see `at_prevalence`.
+        As of `per_thousand`; default: the share of the images. Scores move with it, see `at_prevalence`.
     thresholds : array of float, optional
         Above 0 and below 1; default: 0.01 to 0.5.
 
     Returns
     -------
     pandas.DataFrame
-        ``threshold``, and the net benefit per picture of the ``model``, of referring ``all``, and of ``none`` (0). If
+        ``threshold``, and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0). If
         the evaluation has a threshold, ``attrs`` holds it as ``score``, and the ``risk`` it is at that prevalence.
     """
     given = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=object)
@@ -314,9 +314,7 @@ def net_benefit(
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
     share = positive.mean()
     if not 0 < share < 1:
-        raise ValueError(
-            f"a decision curve needs pictures with and without the label {evaluation.positive!r}"
-        )
+        raise ValueError(f"a decision curve needs images with and without the label {evaluation.positive!r}")
     prevalence = float(share) if prevalence is None else prevalence
     _check_two(evaluation, prevalence)
     column = evaluation.classes.index(evaluation.positive)
@@ -344,18 +342,18 @@ def net_benefit(
 
 
 def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
-    """Compare the scores of the positive class with how often it is true, in bins of as many pictures.
+    """Compare the scores of the positive class with how often it is true, in bins of as many images.
 
     Parameters
     ----------
     bins
-        Fewer where there are not 10 pictures for each.
+        Fewer where there are not 10 images for each.
 
     Returns
     -------
     pandas.DataFrame
-        A row a bin: mean ``score``, ``share`` of positive pictures, its 95 % Wilson interval ``low`` and ``high``
-        (which takes each picture for one of its own), and ``pictures``.
+        A row a bin: mean ``score``, ``share`` of positive images, its 95 % Wilson interval ``low`` and ``high``
+        (which takes each image for one of its own), and ``images``.
     """
     scores = evaluation.table[PREFIX + evaluation.positive].to_numpy()
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
@@ -365,4 +363,4 @@ def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
         count = int(positive[part].sum())
         low, high = binomtest(count, len(part)).proportion_ci(method="wilson")
         rows.append((scores[part].mean(), count / len(part), low, high, len(part)))
-    return pd.DataFrame(rows, columns=["score", "share", "low", "high", "pictures"])
+    return pd.DataFrame(rows, columns=["score", "share", "low", "high", "images"])

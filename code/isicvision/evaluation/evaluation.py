@@ -36,7 +36,7 @@ RECORD = "isicvision"
 ROUNDING = 1e-6
 """How far a score may lie below 0 or above 1 and is taken for one rounded in 32 bits."""
 CALL_NONE = 1.001
-"""The threshold above every score: no picture is called positive."""
+"""The threshold above every score: no image is called positive."""
 SHARES = ("accuracy", "recall", "specificity", "precision", "npv")
 AREAS = ("roc_auc", "partial_roc_auc", "average_precision")
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
@@ -48,18 +48,18 @@ class Model(Protocol):
     labels: list[str]
 
     def predict_proba(self, dataset: ImageDataset, /) -> np.ndarray:
-        """Return an array of float, shape (pictures, labels)."""
+        """Return an array of float, shape (images, labels)."""
 
 
 def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Evaluation:
-    """Predict every picture of `dataset` once and evaluate.
+    """Predict every image of `dataset` once and evaluate.
 
     Parameters
     ----------
     model
         Or anything with ``labels`` and ``predict_proba(dataset)``. Its decision (`ImageClassifier.decide_at`) is taken.
     dataset
-        Pictures that the model was not trained on.
+        Images that the model was not trained on.
     positive
         The label to be found, for precision, recall and curves; a number means the label that is written so. Default:
         that of the model's decision, or the last of ``model.labels``.
@@ -76,7 +76,7 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     """
     require_dataset(dataset, "evaluate")
     if dataset.augmenters or "augmented_from" in dataset.table:
-        raise ValueError("these pictures are augmented: evaluate on pictures as they were taken")
+        raise ValueError("these images are augmented: evaluate on images as they were taken")
     warn_of_seen(dataset, getattr(model, "seen", None), "to evaluate on")
     card = getattr(model, "card", {})
     if card.get("training", ...) is None:
@@ -102,7 +102,7 @@ class Evaluation:
     Attributes
     ----------
     table
-        One row a picture: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
+        One row an image: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
         ``score_<label>`` for each label, then the metadata of the dataset. A column of the metadata that has one of
         these names is called ``metadata_<name>``.
     positive
@@ -149,20 +149,20 @@ class Evaluation:
 
         Parameters
         ----------
-        labels : sequence, shape (pictures,)
+        labels : sequence, shape (images,)
             The true labels: text, or numbers and truth values, which `project.as_label` writes as text.
-        scores : array of float, shape (pictures, classes) or (pictures,)
+        scores : array of float, shape (images, classes) or (images,)
             Probabilities, 0 to 1 (what lies outside by rounding is clipped), that sum to 1; with two classes the
             positive one's alone will do. The columns of a DataFrame are the classes, in any order.
         groups
-            Which pictures belong together (one lesion): intervals resample groups. Default, and where a group is
+            Which images belong together (one lesion): intervals resample groups. Default, and where a group is
             missing (NaN or None): each alone.
         classes
             In the order of the columns of `scores`.
         positive
             Default: the last class.
         metadata
-            More columns for `table`, a row a picture: ``path``, ``group`` (unless `groups` is given), any others.
+            More columns for `table`, a row an image: ``path``, ``group`` (unless `groups` is given), any others.
         threshold
             0 to 1, see the attribute; two classes only.
 
@@ -236,19 +236,19 @@ class Evaluation:
         return other
 
     def where(self, rows: ArrayLike) -> Evaluation:
-        """Evaluate the pictures for which `rows`, a bool for each row of the table, is true."""
+        """Evaluate the images for which `rows`, a bool for each row of the table, is true."""
         return replace(self, table=self.table[tables.mask(rows, self.table)].reset_index(drop=True))
 
     @property
     def scores(self) -> np.ndarray:
-        """The scores: array of float, shape (pictures, classes)."""
+        """The scores: array of float, shape (images, classes)."""
         return self.table[[PREFIX + name for name in self.classes]].to_numpy()
 
     @cached_property
     def rows_by_group(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows of `table` ordered by their group's name, and the number of each one's group, from 0.
 
-        Pictures are drawn in this order, so that it does not matter to an interval in which order they came. Those of
+        Images are drawn in this order, so that it does not matter to an interval in which order they came. Those of
         which nobody gave a name are ordered by label and scores.
         """
         columns = ["label", *(PREFIX + name for name in self.classes)]
@@ -282,13 +282,13 @@ class Evaluation:
         return float(self.weighted(name, np.ones((1, len(self.table))))[0])
 
     def weighted(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """Return one metric for each row of weights: how much each picture counts, in the order of `rows_by_group`."""
+        """Return one metric for each row of weights: how much each image counts, in the order of `rows_by_group`."""
         return self._mean(name, self._compute(_family(name), weights)[name])
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return (low, high), the interval of one metric over groups, or NaN twice if undefined.
 
-        Lesions, not pictures, are drawn with replacement, `metrics.RESAMPLES` times with a fixed seed, because pictures
+        Lesions, not images, are drawn with replacement, `metrics.RESAMPLES` times with a fixed seed, because images
         of one lesion resemble each other; for the method see `intervals.interval`. Where every draw agrees (all lesions
         are right, say) it is `intervals.of_agreement`, and of shares with few lesions on one side `intervals.of_share`.
         Fewer than `metrics.FEWEST` positive lesions are too few for one of ``partial_roc_auc``. ValueError if `level`
@@ -359,7 +359,7 @@ class Evaluation:
     def draws(self, name: str) -> np.ndarray:
         """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
 
-        Evaluations of the same pictures share their draws, if the pictures have groups or paths: the difference of two
+        Evaluations of the same images share their draws, if the images have groups or paths: the difference of two
         such arrays is that of pairs.
         """
         return self._weighted(name, metrics.draws)
@@ -367,7 +367,7 @@ class Evaluation:
     def jackknife(self, name: str) -> np.ndarray:
         """Return one metric without each lesion, or part of the lesions, in turn: array of float, NaN where undefined.
 
-        See `metrics.left_out`. Evaluations of the same pictures share the parts.
+        See `metrics.left_out`. Evaluations of the same images share the parts.
         """
         return self._weighted(name, metrics.left_out)
 
@@ -412,12 +412,12 @@ class Evaluation:
         Returns
         -------
         pandas.DataFrame
-            Rows by label and metric; value, low and high (95 %), and the number of pictures with that label.
+            Rows by label and metric; value, low and high (95 %), and the number of images with that label.
         """
         each = {label: self.against(label).metrics(PER_CLASS) for label in self.classes}
         counts = {label: int((self.table["label"] == label).sum()) for label in self.classes}
         table = pd.concat(each, names=["label", "metric"])
-        return table.assign(pictures=table.index.get_level_values("label").map(counts))
+        return table.assign(images=table.index.get_level_values("label").map(counts))
 
     def against(self, label: object) -> Evaluation:
         """Return the evaluation of one label against all others, as two classes; the decisions stay as they are."""
@@ -434,7 +434,7 @@ class Evaluation:
         return replace(self, table=table, classes=[others, name], positive=name)
 
     def confusion_matrix(self) -> pd.DataFrame:
-        """Count pictures by true label (rows) and predicted label (columns): pandas.DataFrame."""
+        """Count images by true label (rows) and predicted label (columns): pandas.DataFrame."""
         counts = confusion_matrix(self.table["label"], self.table["prediction"], labels=self.classes)
         return pd.DataFrame(
             counts, pd.Index(self.classes, name="label"), pd.Index(self.classes, name="prediction")
@@ -481,21 +481,21 @@ class Evaluation:
         return self._bands.copy()
 
     def choose_threshold(self, sensitivity: float | None = None, cost: float | None = None) -> float:
-        """Choose the score from which on a picture counts as positive. Do so on validation, never on test pictures.
+        """Choose the score from which on an image counts as positive. Do so on validation, never on test images.
 
         Parameters
         ----------
         sensitivity
-            0 to 1: the highest threshold at which at least this share of the positive pictures is found.
+            0 to 1: the highest threshold at which at least this share of the positive images is found.
         cost
-            Of a missed positive picture, where a false alarm costs 1: the threshold at which these pictures cost
+            Of a missed positive image, where a false alarm costs 1: the threshold at which these images cost
             least. Without either: the largest sum of sensitivity and specificity (Youden, Index for rating diagnostic
             tests, 1950).
 
         Returns
         -------
         float
-            Midway between two scores, so that rounding moves no picture to the other side; `CALL_NONE` where it is
+            Midway between two scores, so that rounding moves no image to the other side; `CALL_NONE` where it is
             best to call nothing positive and a score is 1. For `at`, and for `ImageClassifier.decide_at`.
 
         Raises
@@ -527,13 +527,13 @@ class Evaluation:
                 return CALL_NONE
         lower = scores[scores < at]
         middle = (at + lower[-1]) / 2 if len(lower) else at
-        # between neighbours among the floating-point numbers there is no middle
+        # between neighbors among the floating-point numbers there is no middle
         return float(middle if not len(lower) or middle > lower[-1] else at)
 
     def _is_positive(self):
         positive = self.table["label"] == self.positive
         if positive.all() or not positive.any():
-            raise ValueError(f"a curve needs pictures with and without the label {self.positive!r}")
+            raise ValueError(f"a curve needs images with and without the label {self.positive!r}")
         return positive
 
     def errors(self) -> pd.DataFrame:

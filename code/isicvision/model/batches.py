@@ -1,4 +1,4 @@
-"""Batches: which picture comes when, read and augmented in time, and a network applied to them."""
+"""Batches: which image comes when, read and augmented in time, and a network applied to them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from ..data.cache import Pictures
+    from ..data.cache import Images
     from .settings import Settings
 
 BATCH = 64
-"""Pictures of up to 224 px at a time where nothing is learnt; of larger ones fewer."""
+"""Images of up to 224 px at a time where nothing is learnt; of larger ones fewer."""
 Augment = Callable[[np.ndarray, Sequence[int]], np.ndarray]
-"""Pictures and their keys to pictures, see `augmentation.Pipeline`."""
+"""Images and their keys to images, see `augmentation.Pipeline`."""
 
 
 def order_of(targets: np.ndarray, settings: Settings, seed: int, epoch: int) -> np.ndarray:
-    """Return which picture comes when in an epoch: array of int, shape (pictures,)."""
+    """Return which image comes when in an epoch: array of int, shape (images,)."""
     random = np.random.default_rng([seed, epoch])
     if settings.sampling == "shuffle":
         return random.permutation(len(targets))
@@ -34,9 +34,9 @@ def order_of(targets: np.ndarray, settings: Settings, seed: int, epoch: int) -> 
 
 
 def steps(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut an epoch into steps: list of (first, last); a last step of one picture is left out.
+    """Cut an epoch into steps: list of (first, last); a last step of one image is left out.
 
-    Batch norm cannot learn from a single picture, and another epoch leaves out another one.
+    Batch norm cannot learn from a single image, and another epoch leaves out another one.
     """
     cuts = [*range(0, count, batch_size), count]
     found = [*pairwise(cuts)]
@@ -44,14 +44,14 @@ def steps(count: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 class Parts(Dataset):
-    """Augmented pictures by (numbers in the set, keys for the augmentation)."""
+    """Augmented images by (numbers in the set, keys for the augmentation)."""
 
-    def __init__(self, pictures: Pictures | np.ndarray, augment: Augment | None):
-        self.pictures, self.augment = pictures, augment
+    def __init__(self, images: Images | np.ndarray, augment: Augment | None):
+        self.images, self.augment = images, augment
 
     def __getitem__(self, part):
         numbers, keys = part
-        batch = np.asarray(self.pictures[numbers])
+        batch = np.asarray(self.images[numbers])
         return torch.from_numpy(self.augment(batch, keys) if self.augment else batch)
 
 
@@ -79,21 +79,21 @@ def _single_threaded(_):
 
 def forward(
     network: nn.Module,
-    pictures: Pictures | np.ndarray,
+    images: Images | np.ndarray,
     numbers: Sequence[int] | np.ndarray | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Apply a network to pictures in batches, without gradients.
+    """Apply a network to images in batches, without gradients.
 
-    Pictures are `cache.Pictures` or an array of uint8, shape (n, height, width, 3), of which `numbers` says which to
+    Images are `cache.Images` or an array of uint8, shape (n, height, width, 3), of which `numbers` says which to
     take (default: all); `progress` is the title of a bar. Returns float32 of shape (n, outputs).
     """
     device = next(network.parameters()).device
     network.eval()
-    numbers = np.arange(len(pictures)) if numbers is None else np.asarray(numbers)
-    at_once = max(1, min(BATCH, BATCH * 224**2 // (pictures.shape[1] * pictures.shape[2])))
+    numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+    at_once = max(1, min(BATCH, BATCH * 224**2 // (images.shape[1] * images.shape[2])))
     batches = np.split(numbers, range(at_once, len(numbers), at_once))
-    loaded = load(Parts(pictures, None), [(batch, None) for batch in batches], device, 0)
+    loaded = load(Parts(images, None), [(batch, None) for batch in batches], device, 0)
     loaded = tqdm(
         loaded, total=len(batches), desc=progress, unit="batch", leave=False, delay=2, disable=not progress
     )

@@ -41,7 +41,7 @@ from ..report import record
 from ..text import as_label, counted, listed
 from . import backbones, training
 from . import devices as hardware
-from . import outliers as familiarity
+from . import outliers
 from .batches import forward
 from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
@@ -58,11 +58,11 @@ FORMAT = 3
 """Of model.json."""
 OWN_FILES = (
     *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
-    *("familiarity.safetensors", "seen.safetensors", record.FILE, "README.md"),
+    *("outliers.safetensors", "seen.safetensors", record.FILE, "README.md"),
 )
 """Patterns of the files in a model's folder that belong to the model; whatever else lies there stays."""
 WORTH_EXPORTING = 500
-"""So many pictures of 224 px on a CPU, and ONNX Runtime with its export is faster than torch."""
+"""So many images of 224 px on a CPU, and ONNX Runtime with its export is faster than torch."""
 
 
 def _is_decision(value, labels):
@@ -90,7 +90,7 @@ CARD_CHECKS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 
 class ImageClassifier:
-    """Pictures to probabilities: a pretrained network with a new last layer, or features + scikit-learn.
+    """Images to probabilities: a pretrained network with a new last layer, or features + scikit-learn.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class ImageClassifier:
     weights
         ``"imagenet"``, the path of a file of ImageNet weights, or None for random ones.
     image_size
-        Side of the square that pictures are reduced to, in pixels; default: what the weights were trained at. At
+        Side of the square that images are reduced to, in pixels; default: what the weights were trained at. At
         least 64 (the seven named networks halve it five times), or what the network needs.
     dropout
         Probability, 0 to below 1, in front of the last layer (fine-tuning only).
@@ -111,7 +111,7 @@ class ImageClassifier:
         such as LinearSVC, is calibrated by `sklearn.calibration.CalibratedClassifierCV` over grouped folds.
     views : 1, 2, 4 or 8
         Test-time augmentation (fine-tuning only): the scores are the mean over so many flips and, with 8, quarter
-        turns of each picture, in so many times the time.
+        turns of each image, in so many times the time.
     seed
         Of the new layer, and of everything random in `fit`.
 
@@ -123,8 +123,8 @@ class ImageClassifier:
         What `save` writes to model.json: network, labels, settings, history, versions.
     step_loss : list of float
         The loss of every step of the last `fit`.
-    familiarity : isicvision.model.outliers.Familiarity or None
-        What `familiarize` has learnt.
+    outliers : isicvision.model.outliers.Outliers or None
+        What `fit_outlier_limit` has learnt.
     seen : dict of numpy.ndarray, or None
         Hashes of the training images and of their lesions, see `splitting.fingerprints`; `evaluate` warns of them.
 
@@ -174,7 +174,7 @@ class ImageClassifier:
         self._defaults, self._augmenter, self.step_loss = {}, None, []
         self._unfitted = classifier
         self.seen: dict[str, np.ndarray] | None = None
-        self.familiarity: familiarity.Familiarity | None = None
+        self.outliers: outliers.Outliers | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(self.backbone, len(self.labels), weights, dropout)
@@ -191,16 +191,16 @@ class ImageClassifier:
             "preset": None,
             "weights": None if weights is None else str(weights),
             "weights_source": self.backbone.source if weights == "imagenet" else None,
-            "weights_licence": self.backbone.licence if weights == "imagenet" else None,
+            "weights_license": self.backbone.license if weights == "imagenet" else None,
             "sublabels": None,
             "classifier": None if classifier is None else str(classifier),
             "members": 1,
             "temperature": 1.0,
             "offsets": None,
             "scores": None,
-            "scores_pictures": None,
+            "scores_images": None,
             "decision": None,
-            "familiarity": None,
+            "outliers": None,
             "training": None,
             "caveat": CAVEAT,
         }
@@ -210,7 +210,7 @@ class ImageClassifier:
         card, trained, decision = self.card, self.card["training"], self.card["decision"]
         names = [*self.labels[:10], *(["…"] if len(self.labels) > 10 else [])]
         how = f"features + {type(self.classifier).__name__}" if self.classifier is not None else "fine-tuning"
-        counts = trained and counted(sum(trained["pictures"].values()), "picture")
+        counts = trained and counted(sum(trained["images"].values()), "image")
         if trained and trained["groups"] is not None:
             counts += f" of {counted(trained['groups'], 'lesion')}"
         decides = decision and f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
@@ -219,14 +219,14 @@ class ImageClassifier:
             and f"temperature {card['temperature']:.2f}{', offsets' if card['offsets'] else ''}"
         )
         lines = {
-            "network": f"{self.backbone.name}, {how}, pictures of {self.image_size} px",
+            "network": f"{self.backbone.name}, {how}, images of {self.image_size} px",
             "labels": f"{len(self.labels)}: {', '.join(names)}",
             "preset": card["preset"],
             "members": card["members"] if card["members"] > 1 else None,
             "trained": f"on {counts}" if trained else "not yet",
             "calibrated": (calibrated or "not yet") if self.classifier is None else None,
             "decision": decides or "the highest score",
-            "limit": "distance 1" if self.familiarity is not None else "none: it scores any picture",
+            "limit": "distance 1" if self.outliers is not None else "none: it scores any image",
         }
         shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
         return "\n".join(["ImageClassifier", *shown])
@@ -240,9 +240,9 @@ class ImageClassifier:
         weights: str | Path | None = "imagenet",
         seed: int = 0,
     ) -> ImageClassifier:
-        """Make a model whose picture size, views, augmentation and training settings were chosen together.
+        """Make a model whose image size, views, augmentation and training settings were chosen together.
 
-        `fit` then needs no further setting, but takes any; training pictures that come without augmenters pass through
+        `fit` then needs no further setting, but takes any; training images that come without augmenters pass through
         `augmentation.dermoscopy`.
 
         Parameters
@@ -265,7 +265,7 @@ class ImageClassifier:
 
     @property
     def network(self) -> Network:
-        """The first of `networks`: what `summary`, `featurize` and `familiarize` are of."""
+        """The first of `networks`: what `summary`, `featurize` and `fit_outlier_limit` are of."""
         return self.networks[0]
 
     @property
@@ -296,7 +296,7 @@ class ImageClassifier:
     ) -> pd.DataFrame | None:
         """Fine-tune the network, or fit the scikit-learn classifier to the network's features.
 
-        Pictures that cannot be read are set aside with a warning, before training begins.
+        Images that cannot be read are set aside with a warning, before training begins.
 
         Parameters
         ----------
@@ -347,10 +347,10 @@ class ImageClassifier:
         if workers is not None and not is_whole(workers, 0):
             raise ValueError(f"workers is a number of processes, 0 or more, not {workers!r}")
         original = record.originals(dataset)
-        dataset, pictures = self._sound(dataset, "training", chosen and chosen.train_image_size)
+        dataset, images = self._sound(dataset, "training", chosen and chosen.train_image_size)
         targets = self._targets(dataset, "training")
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
-            raise ValueError(f"no training picture is labelled {', '.join(missing)}")
+            raise ValueError(f"no training image is labeled {', '.join(missing)}")
         if chosen is not None:
             before = self.card["sublabels"], self.network.head[-1], self.network.label_of
             self.card["sublabels"], targets = self._outputs(dataset, targets, chosen)
@@ -367,7 +367,7 @@ class ImageClassifier:
             options = {"tracker": tracker, "workers": workers, "progress": progress, "on_epoch": on_epoch}
             try:
                 history = self._fine_tune(
-                    dataset, pictures, targets, validation, chosen, checkpoint, **options, on_start=begin
+                    dataset, images, targets, validation, chosen, checkpoint, **options, on_start=begin
                 )
             finally:
                 if not begun:  # refused, or stopped before it began: the model stays as it was
@@ -386,7 +386,7 @@ class ImageClassifier:
         self.seen = splitting.fingerprints(original)
         counts = dataset.table["label"].value_counts()
         self.card["training"] = trained | {
-            "pictures": {label: int(counts[label]) for label in self.labels},
+            "images": {label: int(counts[label]) for label in self.labels},
             **splitting.group_count(record.originals(dataset).table),
             "set_aside": len(dataset.set_aside),
             "manifest": record.manifest(original),
@@ -397,9 +397,9 @@ class ImageClassifier:
 
     def _forget(self):
         """Drop what holds for an earlier training only."""
-        names = ("offsets", "scores", "scores_pictures", "decision", "familiarity", "training")
+        names = ("offsets", "scores", "scores_images", "decision", "outliers", "training")
         self.card |= dict.fromkeys(names) | {"temperature": 1.0}
-        self.familiarity = self.seen = None
+        self.outliers = self.seen = None
 
     def find_learning_rate(
         self, dataset: ImageDataset, progress: bool = True, **settings: Any
@@ -413,17 +413,17 @@ class ImageClassifier:
             raise ValueError(f"features + {self.classifier} have no learning rate to be found")
         chosen = self._settings(settings)
         if len(dataset) < 2:
-            raise ValueError("a range test needs two pictures or more")
+            raise ValueError("a range test needs two images or more")
         count = min(len(dataset), training.RAMP_STEPS * chosen.batch_size)
         shown = dataclasses.replace(
             dataset, table=dataset.table.sample(count, random_state=self.seed % 2**32)
         )
-        shown, pictures = self._sound(shown, "training", chosen.train_image_size)
+        shown, images = self._sound(shown, "training", chosen.train_image_size)
         sublabels, targets = self._outputs(shown, self._targets(shown, "training"), chosen)
         network = copy.deepcopy(self.network)
         self._fit_head(network, sublabels)
         augment, _ = self._augmentation(dataset)
-        return training.find_learning_rate(network, pictures, targets, chosen, augment, self.seed, progress)
+        return training.find_learning_rate(network, images, targets, chosen, augment, self.seed, progress)
 
     def _settings(self, given):
         settings = Settings.of(self._defaults, given)
@@ -432,19 +432,19 @@ class ImageClassifier:
         return settings
 
     def _sound(self, dataset, what, size=None):
-        """Set aside what cannot be read; return the rest, and its pictures."""
-        pictures = self._pictures(dataset, size)
-        if pictures.broken:
-            reasons = pictures.broken.values()
-            if len({*pictures.broken}) == len({*dataset.paths}):
-                raise ValueError(f"there is no {what} picture that can be read:{listed(reasons)}")
+        """Set aside what cannot be read; return the rest, and its images."""
+        images = self._images(dataset, size)
+        if images.broken:
+            reasons = images.broken.values()
+            if len({*images.broken}) == len({*dataset.paths}):
+                raise ValueError(f"there is no {what} image that can be read:{listed(reasons)}")
             warnings.warn(
-                f"{len(reasons)} of {len(pictures)} {what} pictures cannot be read, set aside:{listed(reasons)}",
+                f"{len(reasons)} of {len(images)} {what} images cannot be read, set aside:{listed(reasons)}",
                 stacklevel=4,
             )
-            dataset = dataset.without(pictures.broken)
-            pictures = self._pictures(dataset, size)
-        return dataset, pictures
+            dataset = dataset.without(images.broken)
+            images = self._images(dataset, size)
+        return dataset, images
 
     def _augmentation(self, dataset, member=0):
         """Return the pipeline of a dataset, or of the preset, with its description; None and "none" without one."""
@@ -453,24 +453,24 @@ class ImageClassifier:
             return None, "none"
         return augmentation.Pipeline(augmenters, self.seed + member), augmentation.described(augmenters)
 
-    def _fine_tune(self, dataset, pictures, targets, validation, settings, checkpoint, on_epoch, **options):
+    def _fine_tune(self, dataset, images, targets, validation, settings, checkpoint, on_epoch, **options):
         if len(dataset) < 2:
-            raise ValueError("training needs two pictures or more")
+            raise ValueError("training needs two images or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
-        about = {name: self.card[name] for name in names} | {"pictures": record.manifest(dataset)}
-        order = "".join(pictures.keys).encode() + targets.tobytes()
-        about["pictures_order"] = hashlib.sha256(order).hexdigest()[:16]
+        about = {name: self.card[name] for name in names} | {"images": record.manifest(dataset)}
+        order = "".join(images.keys).encode() + targets.tobytes()
+        about["images_order"] = hashlib.sha256(order).hexdigest()[:16]
         _, about["augmenters"] = self._augmentation(dataset)
         if validation is not None:
             if validation.augmenters or "augmented_from" in validation.table:
-                raise ValueError("the validation pictures are augmented: only training pictures may be")
+                raise ValueError("the validation images are augmented: only training images may be")
             validation, seen = self._sound(validation, "validation")
             if not len(validation):
-                raise ValueError("there is no validation picture that can be read")
+                raise ValueError("there is no validation image that can be read")
             trained_on = splitting.fingerprints(record.originals(dataset))
             if both := splitting.seen(validation, trained_on).sum():
                 warnings.warn(
-                    f"{both} pictures are for training and for validation, too, or show a lesion of both: validation "
+                    f"{both} images are for training and for validation, too, or show a lesion of both: validation "
                     "figures are too good",
                     stacklevel=3,
                 )
@@ -494,7 +494,7 @@ class ImageClassifier:
                 accelerate.PartialState().print(f"network {member + 1} of {settings.members}")
             own = training.train(
                 network,
-                pictures,
+                images,
                 targets,
                 settings,
                 validation=validation,
@@ -523,7 +523,7 @@ class ImageClassifier:
             if count < 2:
                 raise ValueError(
                     f"{classifier} has no predict_proba and is calibrated over folds that keep lesions whole, so "
-                    "each label needs pictures of two lesions or groups; LogisticRegression needs no folds"
+                    "each label needs images of two lesions or groups; LogisticRegression needs no folds"
                 )
             if known:
                 classifier = fitted.best_estimator_
@@ -535,14 +535,14 @@ class ImageClassifier:
         unknown = set(dataset.labels) - set(self.labels)
         if unknown:
             raise ValueError(
-                f"the {what} pictures have labels that the model does not know: {', '.join(sorted(unknown))}; "
+                f"the {what} images have labels that the model does not know: {', '.join(sorted(unknown))}; "
                 f"it knows {', '.join(self.labels)}"
             )
         numbers = dataset.table["label"].map({label: n for n, label in enumerate(self.labels)})
         return numbers.to_numpy(np.int64, copy=True)
 
     def _outputs(self, dataset, targets, settings):
-        """Return which sublabels get an output each (None: the labels), and which output is right for each picture."""
+        """Return which sublabels get an output each (None: the labels), and which output is right for each image."""
         table = dataset.table
         if not settings.sublabels or "sublabel" not in table:
             return None, targets
@@ -560,29 +560,29 @@ class ImageClassifier:
                 torch.manual_seed(self.seed)
                 network.set_outputs(label_of)
 
-    def _pictures(self, pictures, size=None):
-        paths = [pictures] if isinstance(pictures, (str, Path)) else getattr(pictures, "paths", pictures)
+    def _images(self, images, size=None):
+        paths = [images] if isinstance(images, (str, Path)) else getattr(images, "paths", images)
         paths = [*paths] if isinstance(paths, Iterable) else [paths]
         if wrong := [path for path in paths if not isinstance(path, (str, Path))]:
             raise TypeError(
-                "pictures are an ImageDataset, a path or a list of paths, and none is of type "
-                f"{type(wrong[0]).__name__}; `scores` takes decoded pictures"
+                "images are an ImageDataset, a path or a list of paths, and none is of type "
+                f"{type(wrong[0]).__name__}; `scores` takes decoded images"
             )
-        return cache.Pictures(paths, size or self.image_size, self.backbone.interpolation)
+        return cache.Images(paths, size or self.image_size, self.backbone.interpolation)
 
-    def featurize(self, pictures: ImageDataset | Sequence[str | Path]) -> np.ndarray:
+    def featurize(self, images: ImageDataset | Sequence[str | Path]) -> np.ndarray:
         """Compute the network's features, the input of its last layer, or take them from the cache.
 
         Returns
         -------
-        numpy.ndarray of float32, shape (pictures, features)
+        numpy.ndarray of float32, shape (images, features)
 
         Raises
         ------
-        isicvision.images.PictureError
-            If pictures cannot be read; it names all of them.
+        isicvision.images.ImageError
+            If images cannot be read; it names all of them.
         """
-        readable = self._pictures(pictures).require_all()
+        readable = self._images(images).require_all()
         kind = f"features-{_digest(self.network.body)}-{readable.how}"
 
         def compute(numbers):
@@ -590,31 +590,31 @@ class ImageClassifier:
 
         return cache.through(kind, self.backbone.features, readable, compute)
 
-    def predict_proba(self, pictures: ImageDataset | Sequence[str | Path]) -> np.ndarray:
+    def predict_proba(self, images: ImageDataset | Sequence[str | Path]) -> np.ndarray:
         """Predict the probability of each label.
 
         Returns
         -------
-        numpy.ndarray of float32, shape (pictures, labels)
+        numpy.ndarray of float32, shape (images, labels)
             Rows sum to 1; columns in the order of `labels`.
 
         Raises
         ------
-        isicvision.images.PictureError
-            If pictures cannot be read; it names all of them.
+        isicvision.images.ImageError
+            If images cannot be read; it names all of them.
         RuntimeError
             If the scikit-learn classifier is not fitted yet.
         """
         self._require_fitted()
         if self.classifier is not None:
-            return self.classifier.predict_proba(self.featurize(pictures)).astype(np.float32)
-        pictures = self._pictures(pictures).require_all()
-        return self._apply(self.scoring_module(), pictures, np.arange(len(pictures)), "predicting")
+            return self.classifier.predict_proba(self.featurize(images)).astype(np.float32)
+        images = self._images(images).require_all()
+        return self._apply(self.scoring_module(), images, np.arange(len(images)), "predicting")
 
     def calibrate(self, validation: ImageDataset) -> float:
-        """Make the scores fit for probabilities, on validation pictures: fit a temperature and, at best, offsets.
+        """Make the scores fit for probabilities, on validation images: fit a temperature and, at best, offsets.
 
-        With enough lesions of each label an offset for each label is fitted, too. It is kept if the scores of pictures
+        With enough lesions of each label an offset for each label is fitted, too. It is kept if the scores of images
         that it was not fitted to are then better, see `decisions.temperature_and_offsets`. A model with more than two
         labels that was trained with balanced classes gets none: offsets would take the balance back.
 
@@ -625,7 +625,7 @@ class ImageClassifier:
         Parameters
         ----------
         validation
-            Pictures that the model was not trained on, with each label.
+            Images that the model was not trained on, with each label.
 
         Returns
         -------
@@ -635,7 +635,7 @@ class ImageClassifier:
         Raises
         ------
         ValueError
-            If the model is a scikit-learn classifier, or a label has no picture.
+            If the model is a scikit-learn classifier, or a label has no image.
         """
         if self.classifier is not None:
             raise ValueError(
@@ -643,9 +643,7 @@ class ImageClassifier:
             )
         require_dataset(validation, "calibrate")
         if validation.augmenters or "augmented_from" in validation.table:
-            raise ValueError(
-                "the validation pictures are augmented: calibrate on pictures as they were taken"
-            )
+            raise ValueError("the validation images are augmented: calibrate on images as they were taken")
         if self.card["training"] is None:
             warnings.warn(
                 "the model is not trained, so its calibration means nothing: call fit first", stacklevel=2
@@ -653,12 +651,12 @@ class ImageClassifier:
         targets = self._targets(validation, "validation")
         if missing := [label for number, label in enumerate(self.labels) if number not in targets]:
             raise ValueError(
-                f"calibration needs pictures of every class; there is none labelled {', '.join(missing)}"
+                f"calibration needs images of every class; there is none labeled {', '.join(missing)}"
             )
         splitting.warn_of_seen(validation, self.seen, "to calibrate on")
-        pictures = self._pictures(validation).require_all()
+        images = self._images(validation).require_all()
         uncalibrated = Scores(self.networks, self.views)
-        scores = self._apply(uncalibrated, pictures, np.arange(len(pictures)), "predicting")
+        scores = self._apply(uncalibrated, images, np.arange(len(images)), "predicting")
         trained = self.card["training"] or {}
         balanced = "balanced" in (trained.get("class_weight"), trained.get("sampling"))
         if balanced and len(self.labels) > 2:
@@ -678,12 +676,12 @@ class ImageClassifier:
     def _keep_scores(self, scores):
         """Keep what `drift` compares with the scores that the service gives."""
         quantiles = dict(zip(self.labels, map(_quantiles, scores.T), strict=True))
-        self.card |= {"scores": quantiles, "scores_pictures": len(scores)}
+        self.card |= {"scores": quantiles, "scores_images": len(scores)}
 
     def decide_at(self, threshold: float, positive: object = None, rule: str | None = None) -> None:
-        """Call pictures positive from this score on, from now on; saved with the model, and used by the service.
+        """Call images positive from this score on, from now on; saved with the model, and used by the service.
 
-        The threshold comes from `Evaluation.choose_threshold` on validation pictures; `positive` is one of two
+        The threshold comes from `Evaluation.choose_threshold` on validation images; `positive` is one of two
         labels, by default the last; `rule` says in words how it was chosen, for whoever reads model.json. Raises
         ValueError if there are more than two labels, or a value is out of range.
         """
@@ -697,48 +695,48 @@ class ImageClassifier:
             raise ValueError(f"rule says in words how the threshold was chosen; it is not {rule!r}")
         self.card["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
-    def familiarize(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
-        """Learn how far from the training pictures a picture may lie: the service refuses those beyond.
+    def fit_outlier_limit(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
+        """Learn how far from the training images an image may lie: the service refuses those beyond.
 
-        Saved with the model, and part of its ONNX graph. See `familiarity` for the method; docs/service.md has what it
-        refuses. It knows pictures from where these come from: of another camera or size it may refuse many.
+        Saved with the model, and part of its ONNX graph. See `outliers` for the method; docs/service.md has what it
+        refuses. It knows images from where these come from: of another camera or size it may refuse many.
 
         Parameters
         ----------
         training
-            At most `familiarity.PICTURES` of them are taken.
+            At most `outliers.IMAGES` of them are taken.
         held_out
-            Other pictures, such as those for validation. About 3 % of such pictures will lie beyond the limit.
+            Other images, such as those for validation. About 3 % of such images will lie beyond the limit.
 
         Returns
         -------
-        numpy.ndarray of float32, shape (pictures,)
-            `distance` of the held-out pictures.
+        numpy.ndarray of float32, shape (images,)
+            `distance` of the held-out images.
 
         Raises
         ------
         ValueError
-            If there are fewer than two training pictures or no others, or either are copies of one. An earlier limit
+            If there are fewer than two training images or no others, or either are copies of one. An earlier limit
             then stays.
         """
-        require_dataset(training, "familiarize")
-        require_dataset(held_out, "familiarize: held_out")
+        require_dataset(training, "fit_outlier_limit")
+        require_dataset(held_out, "fit_outlier_limit: held_out")
         if len(training) < 2 or not len(held_out):
             raise ValueError(
-                f"familiarize needs two training pictures or more, and others: there are {len(training)} and "
+                f"fit_outlier_limit needs two training images or more, and others: there are {len(training)} and "
                 f"{len(held_out)}"
             )
         splitting.warn_of_seen(held_out, self.seen, "held out")
-        known = self._pictures(training).require_all()
+        known = self._images(training).require_all()
         order = np.random.default_rng(self.seed).permutation(len(known))
-        means = self._stage_means(known, np.sort(order[: familiarity.PICTURES]))
+        means = self._stage_means(known, np.sort(order[: outliers.IMAGES]))
         new = self._stage_means(held_out)
-        self.familiarity = familiarity.fit(means, new).to(self.device)
+        self.outliers = outliers.fit(means, new).to(self.device)
         distances = self._distances(new)
         quantiles = _quantiles(distances)
-        self.card["familiarity"] = {
-            "training": {"pictures": len(means)},
-            "held_out": {"pictures": len(new), "refused": float((distances > 1).mean())},
+        self.card["outliers"] = {
+            "training": {"images": len(means)},
+            "held_out": {"images": len(new), "refused": float((distances > 1).mean())},
             "distance_deciles": quantiles[::10],
             "distance_quantiles": quantiles,
         }
@@ -747,29 +745,31 @@ class ImageClassifier:
             self._keep_scores(self.predict_proba(held_out)[within])
         return distances
 
-    def distance(self, pictures: ImageDataset | Sequence[str | Path] | np.ndarray) -> np.ndarray:
-        """Tell how far from the training pictures each picture lies: the service refuses what lies beyond 1.
+    def outlier_distance(self, images: ImageDataset | Sequence[str | Path] | np.ndarray) -> np.ndarray:
+        """Tell how far from the training images each image lies: the service refuses what lies beyond 1.
 
-        Pictures may also be an array as of `scores`. Returns float32 of shape (pictures,); raises RuntimeError before
-        `familiarize`.
+        Images may also be an array as of `scores`. Returns float32 of shape (images,); raises RuntimeError before
+        `fit_outlier_limit`.
         """
-        if self.familiarity is None:
-            raise RuntimeError("the model knows no limit yet: call familiarize(training, validation) first")
-        return self._distances(self._stage_means(pictures))
+        if self.outliers is None:
+            raise RuntimeError(
+                "the model knows no limit yet: call fit_outlier_limit(training, validation) first"
+            )
+        return self._distances(self._stage_means(images))
 
     def _distances(self, means):
         with torch.inference_mode():
-            given = torch.from_numpy(means).to(self.familiarity.mean.device)
-            return self.familiarity(given).cpu().numpy()
+            given = torch.from_numpy(means).to(self.outliers.mean.device)
+            return self.outliers(given).cpu().numpy()
 
-    def _stage_means(self, pictures, numbers=None):
-        if not isinstance(pictures, (cache.Pictures, np.ndarray)):
-            pictures = self._pictures(pictures).require_all()
-        numbers = np.arange(len(pictures)) if numbers is None else numbers
-        return self._apply(familiarity.StageMeans(self.network), pictures, numbers, "familiarity")
+    def _stage_means(self, images, numbers=None):
+        if not isinstance(images, (cache.Images, np.ndarray)):
+            images = self._images(images).require_all()
+        numbers = np.arange(len(images)) if numbers is None else numbers
+        return self._apply(outliers.StageMeans(self.network), images, numbers, "outliers")
 
     def scoring_module(self) -> torch.nn.Module:
-        """Return what computes scores or, for a scikit-learn classifier, features from pictures: torch.nn.Module."""
+        """Return what computes scores or, for a scikit-learn classifier, features from images: torch.nn.Module."""
         if self.classifier is not None:
             return Features(self.network)
         return Scores(self.networks, self.views, self.card["temperature"], self.card["offsets"])
@@ -778,8 +778,8 @@ class ImageClassifier:
         if self.classifier is not None and self.card["training"] is None:
             raise RuntimeError("the model is not trained yet: call fit first")
 
-    def _apply(self, module, pictures, numbers, title):
-        """Apply a module to many pictures, by ONNX Runtime where that is faster and installed."""
+    def _apply(self, module, images, numbers, title):
+        """Apply a module to many images, by ONNX Runtime where that is faster and installed."""
         runs = module.views * len(module.networks) if isinstance(module, Scores) else 1
         work = len(numbers) * runs * (self.image_size / 224) ** 2
         if work >= WORTH_EXPORTING and self.device.type == "cpu":
@@ -789,19 +789,19 @@ class ImageClassifier:
                 pass
             else:
                 module = export.Compiled(module.eval(), self.image_size)
-        return forward(module, pictures, numbers, progress=title)
+        return forward(module, images, numbers, progress=title)
 
     def scores(self, array: np.ndarray) -> np.ndarray:
-        """Predict the probabilities of pictures that are decoded already, see `pixels.decode`.
+        """Predict the probabilities of images that are decoded already, see `pixels.decode`.
 
-        Maps uint8 of shape (pictures, image_size, image_size, 3) to float32 of shape (pictures, labels).
+        Maps uint8 of shape (images, image_size, image_size, 3) to float32 of shape (images, labels).
         """
         self._require_fitted()
         result = forward(self.scoring_module(), array)
         return result if self.classifier is None else self.classifier.predict_proba(result).astype(np.float32)
 
     def save(self, folder: str | Path) -> Path:
-        """Write network.safetensors, model.json and, if there are such, classifier.skops and familiarity.safetensors.
+        """Write network.safetensors, model.json and, if there are such, classifier.skops and outliers.safetensors.
 
         seen.safetensors holds hashes of the training images and lesions, by which `evaluate` knows them again.
 
@@ -840,8 +840,8 @@ class ImageClassifier:
         if self.classifier is not None:
             skops.io.dump(self.classifier, new / "classifier.skops")
             _trusted_types(new / "classifier.skops")  # now, not when it is wanted
-        if self.familiarity is not None:
-            save_model(self.familiarity, str(new / "familiarity.safetensors"))
+        if self.outliers is not None:
+            save_model(self.outliers, str(new / "outliers.safetensors"))
         if self.seen is not None:
             save_arrays(self.seen, str(new / "seen.safetensors"))
         written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
@@ -909,25 +909,25 @@ class ImageClassifier:
             file = folder / "classifier.skops"
             model.classifier = model._unfitted = skops.io.load(file, trusted=_trusted_types(file))
             if isinstance(model.classifier, CalibratedClassifierCV) and isinstance(model.classifier.cv, list):
-                model._unfitted = model.classifier.estimator  # the folds are of the pictures it was fitted to
+                model._unfitted = model.classifier.estimator  # the folds are of the images it was fitted to
         model.card |= card
         if (folder / "seen.safetensors").exists():
             model.seen = load_arrays(folder / "seen.safetensors")
         if card.get("preset") in PRESETS:
             model._train_as(card["preset"])
-        if model.card["familiarity"] is not None:
-            weights = load_file(folder / "familiarity.safetensors")
-            known = familiarity.Familiarity(len(weights["mean"]))
+        if model.card["outliers"] is not None:
+            weights = load_file(folder / "outliers.safetensors")
+            known = outliers.Outliers(len(weights["mean"]))
             known.load_state_dict(weights)
-            model.familiarity = known.to(model.device)
+            model.outliers = known.to(model.device)
         return model
 
     def to_onnx(self, path: str | Path) -> Path:
-        """Export the whole model, normalisation included, as one ONNX graph.
+        """Export the whole model, normalization included, as one ONNX graph.
 
-        Its input ``pictures`` is uint8 (n, image_size, image_size, 3) as `pixels.decode` gives it, its output
-        ``scores`` float32 (n, labels), what `predict_proba` gives. After `familiarize` it has ``distance``, float32
-        (n,), too, what `distance` gives. Needs the extra ``serving``.
+        Its input ``images`` is uint8 (n, image_size, image_size, 3) as `pixels.decode` gives it, its output
+        ``scores`` float32 (n, labels), what `predict_proba` gives. After `fit_outlier_limit` it has ``distance`` as well,
+        float32 (n,), what `outlier_distance` gives. Needs the extra ``serving``.
 
         Raises
         ------

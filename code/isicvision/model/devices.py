@@ -99,6 +99,6 @@ def memory_explained(settings: Settings) -> Iterator[None]:
         if size // parts == 1:
             advice = "a smaller image_size or network"
         raise MemoryError(
-            f"memory ran out with {size // parts} pictures at a time (batch_size={size}, accumulate={parts}): "
+            f"memory ran out with {size // parts} images at a time (batch_size={size}, accumulate={parts}): "
             f"try {advice}"
         ) from error

@@ -38,7 +38,7 @@ def shared_batch_norm(network: torch.nn.Module, accelerator: Accelerator) -> Ite
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if accelerator.num_processes > 1:
         for norm in norms:
-            norm.forward = lambda batch, norm=norm: _normalise(norm, batch)
+            norm.forward = lambda batch, norm=norm: _normalize(norm, batch)
     try:
         yield
     finally:
@@ -46,7 +46,7 @@ def shared_batch_norm(network: torch.nn.Module, accelerator: Accelerator) -> Ite
             vars(norm).pop("forward", None)
 
 
-def _normalise(norm, batch):
+def _normalize(norm, batch):
     shape = (1, -1) + (1,) * (batch.dim() - 2)
     if norm.training:
         dims, exact = [0, *range(2, batch.dim())], torch.float64  # as torch's own accumulates on a CPU

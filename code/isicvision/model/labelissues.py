@@ -22,10 +22,10 @@ DRAWS = 10
 def out_of_fold(
     dataset: ImageDataset, backbone: str = "efficientnet_lite0", image_size: int | None = None
 ) -> np.ndarray:
-    """Score each picture by a logistic regression that was fitted without any picture of its lesion.
+    """Score each image by a logistic regression that was fitted without any image of its lesion.
 
     It sees the features of `backbone`, and is not balanced: its scores should be as rare as the labels are. Returns
-    floats of shape (pictures, labels), columns in the order of ``dataset.labels``. There are `FOLDS` folds, or as many
+    floats of shape (images, labels), columns in the order of ``dataset.labels``. There are `FOLDS` folds, or as many
     as the rarest label has lesions; raises ValueError if that is one.
     """
     lesions = dataset.table.groupby("label")["group"].nunique()
@@ -42,14 +42,14 @@ def out_of_fold(
 
 
 def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> pd.DataFrame:
-    """Rank the pictures by how doubtful their label is (cleanlab's confident learning).
+    """Rank the images by how doubtful their label is (cleanlab's confident learning).
 
     Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A low rank is no
     verdict: rare kinds of a label are suspicious too. Someone who knows must look, see `widgets.AnnotationUI`.
 
     Parameters
     ----------
-    scores : array of float, shape (pictures, labels), optional
+    scores : array of float, shape (images, labels), optional
         Out-of-fold, columns in the order of ``dataset.labels``. Default: `out_of_fold`, which takes `options`.
     **options
         Of `out_of_fold`.
@@ -73,7 +73,7 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
     labels = dataset.labels
     if scores.shape != (len(dataset), len(labels)) or not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(
-            f"scores of shape {scores.shape} do not fit {len(dataset)} pictures with {len(labels)} labels, or are not "
+            f"scores of shape {scores.shape} do not fit {len(dataset)} images with {len(labels)} labels, or are not "
             "finite numbers from 0 to 1"
         )
     given = dataset.table["label"].map({label: number for number, label in enumerate(labels)}).to_numpy()

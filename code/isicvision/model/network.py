@@ -54,9 +54,9 @@ def set_rows(network: nn.Module, rows: slice | None = None, total: int | None = 
 
 
 class Network(nn.Module):
-    """A backbone with the input normalisation in front and a new last layer: bytes in, logits out.
+    """A backbone with the input normalization in front and a new last layer: bytes in, logits out.
 
-    Because normalisation is part of the network, whoever holds the network cannot normalise differently.
+    Because normalization is part of the network, whoever holds the network cannot normalize differently.
     """
 
     def __init__(self, backbone: Backbone, classes: int, weights: str | Path | None, dropout: float):
@@ -74,15 +74,15 @@ class Network(nn.Module):
         self.head[-1] = nn.Linear(old.in_features, len(label_of)).to(old.weight.device)
         self.label_of = [*label_of]
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Map uint8 pictures of shape (n, height, width, 3) to features of shape (n, features)."""
-        values = pictures.permute(0, 3, 1, 2).to(torch.float32, copy=True)
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 images of shape (n, height, width, 3) to features of shape (n, features)."""
+        values = images.permute(0, 3, 1, 2).to(torch.float32, copy=True)
         # in place: to get new memory takes longer than the numbers do
         return self.body(values.sub_(self.mean).div_(self.std))
 
-    def forward(self, pictures: torch.Tensor, merged: bool = True) -> torch.Tensor:
-        """Map uint8 pictures of shape (n, height, width, 3) to logits of shape (n, labels), or (n, outputs)."""
-        logits = self.head(self.features(pictures))
+    def forward(self, images: torch.Tensor, merged: bool = True) -> torch.Tensor:
+        """Map uint8 images of shape (n, height, width, 3) to logits of shape (n, labels), or (n, outputs)."""
+        logits = self.head(self.features(images))
         return self.merge(logits) if merged else logits
 
     def merge(self, logits: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 
 
 class Scores(nn.Module):
-    """Networks and the softmax behind them, averaged over networks and views of each picture, and calibrated.
+    """Networks and the softmax behind them, averaged over networks and views of each image, and calibrated.
 
     `temperature` and `offsets`, one for each class, are those of `decisions.at_temperature`.
     """
@@ -121,11 +121,11 @@ class Scores(nn.Module):
         given = None if offsets is None else torch.tensor(offsets, dtype=torch.float32, device=device)
         self.register_buffer("offsets", given)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Map uint8 pictures of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 images of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
         scores = []
         for view in range(self.views):
-            seen = pictures.transpose(1, 2) if view & 4 else pictures
+            seen = images.transpose(1, 2) if view & 4 else images
             turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
             seen = seen.flip(turned) if turned else seen
             scores += [torch.softmax(network(seen), dim=1) for network in self.networks]
@@ -143,16 +143,16 @@ class Features(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Map uint8 pictures of shape (n, height, width, 3) to features of shape (n, features)."""
-        return self.network.features(pictures)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 images of shape (n, height, width, 3) to features of shape (n, features)."""
+        return self.network.features(images)
 
 
 def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """List the parts of a network from input to output, for freezing the first of them: (name, modules) of each.
 
     These are the children of `body`, which `Backbone.build` returns; where they are fewer than four, the one with most
-    layers is replaced by its own children, and so on. A normalisation belongs to the layer in front of it. Together the
+    layers is replaced by its own children, and so on. A normalization belongs to the layer in front of it. Together the
     stages hold all parameters. The first is called ``"stem"``, the others after their (first) module, such as
     ``"layer1"``.
     """
@@ -163,7 +163,7 @@ def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         inner = []
         for child, module in whole.named_children():
             vectors = all(parameter.ndim < 2 for parameter in module.parameters())
-            if inner and vectors and _count(module):  # a normalisation has vectors only
+            if inner and vectors and _count(module):  # a normalization has vectors only
                 inner[-1][1].append(module)
             elif _count(module):
                 inner.append((f"{name}.{child}".lstrip("."), [module]))
@@ -183,9 +183,9 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
     """Tabulate the stages of a network: its size, what of it is trained, and the memory of training.
 
     A row for each of `stages`, for the head, and for the total: ``stage``, its name; ``layers``, the number of those
-    with parameters; ``parameters``, and how many of them are ``trainable``; ``output_shape``, a tuple, for one picture
+    with parameters; ``parameters``, and how many of them are ``trainable``; ``output_shape``, a tuple, for one image
     with sides of `image_size` pixels; ``activations_mib``, an estimate of the memory that training takes for each
-    picture of a batch, in MiB: the outputs of all layers, in float32. Parameters, gradients and the optimizer's state
+    image of a batch, in MiB: the outputs of all layers, in float32. Parameters, gradients and the optimizer's state
     come on top, once.
     """
     network = copy.deepcopy(network).to("meta").eval()  # the meta device computes shapes only

@@ -34,8 +34,8 @@ def write_onnx(model: ImageClassifier, path: str | Path) -> Path:
     if model.card["training"] is None and model.classifier is not None:
         raise RuntimeError("the model is not trained yet: call fit first")
     names, module = ["scores" if model.classifier is None else "features"], model.scoring_module()
-    if model.familiarity is not None:
-        names, module = [*names, "distance"], WithDistance(module, model.network, model.familiarity)
+    if model.outliers is not None:
+        names, module = [*names, "distance"], WithDistance(module, model.network, model.outliers)
     graph = network_graph(module, model.image_size, names)
     if model.classifier is not None:
         graph = _append_classifier(graph, model)
@@ -49,13 +49,13 @@ def write_onnx(model: ImageClassifier, path: str | Path) -> Path:
 def network_graph(
     module: nn.Module, size: int, outputs: Sequence[str], batch_size: int | None = None
 ) -> onnx.ModelProto:
-    """Translate a module to ONNX: uint8 pictures of shape (n, size, size, 3), called ``pictures``, to `outputs`.
+    """Translate a module to ONNX: uint8 images of shape (n, size, size, 3), called ``images``, to `outputs`.
 
     These are names, one for each tensor that the module gives; n is `batch_size`, or any number if that is None.
     """
     device = next(module.parameters()).device
     example = torch.zeros((batch_size or 2, size, size, 3), dtype=torch.uint8, device=device)
-    shapes = None if batch_size else ({0: torch.export.Dim("pictures", min=1, max=4096)},)
+    shapes = None if batch_size else ({0: torch.export.Dim("images", min=1, max=4096)},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
         program = torch.onnx.export(
@@ -63,7 +63,7 @@ def network_graph(
             (example,),
             dynamo=True,
             dynamic_shapes=shapes,
-            input_names=["pictures"],
+            input_names=["images"],
             output_names=outputs,
             opset_version=OPSET,
             verbose=False,
@@ -77,7 +77,7 @@ class Compiled(nn.Module):
     Parameters
     ----------
     size
-        Side of the pictures, in pixels.
+        Side of the images, in pixels.
     """
 
     def __init__(self, module: nn.Module, size: int):
@@ -92,11 +92,11 @@ class Compiled(nn.Module):
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Map at most `BATCH` pictures as `module` does."""
-        missing = BATCH - len(pictures)  # one size for all halves the seconds of the export
-        whole = np.pad(pictures.numpy(), [(0, missing), (0, 0), (0, 0), (0, 0)])
-        return torch.from_numpy(self._session.run(["result"], {"pictures": whole})[0][: len(pictures)])
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map at most `BATCH` images as `module` does."""
+        missing = BATCH - len(images)  # one size for all halves the seconds of the export
+        whole = np.pad(images.numpy(), [(0, missing), (0, 0), (0, 0), (0, 0)])
+        return torch.from_numpy(self._session.run(["result"], {"images": whole})[0][: len(images)])
 
 
 def _append_classifier(graph, model):
@@ -127,14 +127,14 @@ def _append_classifier(graph, model):
 
 
 def _compare(model, path):
-    """Raise unless ONNX Runtime gives what the model gives, on noise: worse than any picture."""
+    """Raise unless ONNX Runtime gives what the model gives, on noise: worse than any image."""
     noise = np.random.default_rng(0).integers(0, 256, (3, model.image_size, model.image_size, 3), np.uint8)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     expected = {"scores": model.scores(noise)}
-    if model.familiarity is not None:
-        expected["distance"] = model.distance(noise)
+    if model.outliers is not None:
+        expected["distance"] = model.outlier_distance(noise)
     for name, values in expected.items():
-        difference = np.abs(session.run([name], {"pictures": noise})[0] - values)
+        difference = np.abs(session.run([name], {"images": noise})[0] - values)
         difference = (difference / np.maximum(1, values)).max()  # a distance, unlike a score, may be large
         if not difference <= TOLERANCE:
             raise RuntimeError(

@@ -1,7 +1,7 @@
-"""How unlike the training pictures a picture is: a distance, whose limit few held-out pictures pass.
+"""How unlike the training images an image is: a distance, whose limit few held-out images pass.
 
 A network has scores for anything, and is as sure of a cat or an invoice as of a lesion. The service refuses what lies
-farther from the training pictures than nearly all held-out pictures do.
+farther from the training images than nearly all held-out images do.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import nn
 from .network import Network, stages
 
 REFUSED = 0.03
-"""Share of held-out pictures that may lie beyond the limit."""
-PICTURES = 2000
-"""So many training pictures are enough."""
+"""Share of held-out images that may lie beyond the limit."""
+IMAGES = 2000
+"""So many training images are enough."""
 
 
-class Familiarity(nn.Module):
-    """The Mahalanobis distance from the mean of the training pictures, in units of its limit.
+class Outliers(nn.Module):
+    """The Mahalanobis distance from the mean of the training images, in units of its limit.
 
     Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, whose layers' means over all
     positions these are, here with one Gaussian for all labels. The last features, which a fine-tuned network has learnt
@@ -40,13 +40,13 @@ class Familiarity(nn.Module):
         return ((means - self.mean) @ self.whitening).square().sum(1).sqrt()
 
 
-def fit(training: np.ndarray, held_out: np.ndarray) -> Familiarity:
-    """Learn the mean and covariance of training pictures, and the limit from held-out ones.
+def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
+    """Learn the mean and covariance of training images, and the limit from held-out ones.
 
-    Both are given as floats of shape (pictures, width), see `taps`. The limit is the distance that the share `REFUSED`
-    of new pictures will pass, if they come from where the held-out ones did: the quantile of conformal prediction
+    Both are given as floats of shape (images, width), see `taps`. The limit is the distance that the share `REFUSED`
+    of new images will pass, if they come from where the held-out ones did: the quantile of conformal prediction
     (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). Raises ValueError if the training
-    pictures are copies of one, a value is not finite, or no limit can be found.
+    images are copies of one, a value is not finite, or no limit can be found.
     """
     if not (np.isfinite(training).all() and np.isfinite(held_out).all()):
         raise ValueError(
@@ -54,18 +54,18 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Familiarity:
         )
     deviations = training.std(axis=0)
     if (deviations <= 1e-6 * np.abs(training).max()).all():
-        raise ValueError("the training pictures are copies of one: a distance from them means nothing")
+        raise ValueError("the training images are copies of one: a distance from them means nothing")
     scale = np.maximum(deviations, 1e-6)  # a channel that is always 0
     covariance = LedoitWolf().fit(training / scale).covariance_
     values, vectors = np.linalg.eigh(covariance)
-    fitted = Familiarity(training.shape[1])
+    fitted = Outliers(training.shape[1])
     fitted.mean[:] = torch.from_numpy(training.mean(axis=0))
     fitted.whitening[:] = torch.from_numpy(vectors / np.sqrt(values) / scale[:, None])
     distances = np.sort(fitted(torch.from_numpy(held_out).float()).numpy())
     rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
     limit = float(distances[min(rank, len(distances)) - 1])
     if not 0 < limit < np.inf:
-        raise ValueError(f"the limit of the distance would be {limit}: give more pictures, and other ones")
+        raise ValueError(f"the limit of the distance would be {limit}: give more images, and other ones")
     fitted.whitening /= limit
     return fitted
 
@@ -74,14 +74,14 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Familiarity:
 def taps(network: Network) -> Iterator[list[torch.Tensor]]:
     """Collect what the stages of a network put out while it runs, as means over all positions.
 
-    The last stage is left out, see `Familiarity`, and so is one without positions; of a network whose stages have none
+    The last stage is left out, see `Outliers`, and so is one without positions; of a network whose stages have none
     (a vision transformer) the features are taken. Yields a list that each run of the network fills, in the order of the
     stages, with tensors of shape (n, channels).
     """
     found, earlier = [], 0
 
     def keep(_, __, output):
-        if output.ndim == 4:  # pictures are square: where the last two sides differ, the channels are last
+        if output.ndim == 4:  # images are square: where the last two sides differ, the channels are last
             found.append(output.mean((2, 3) if output.shape[2] == output.shape[3] else (1, 2)))
 
     def keep_features(_, __, output):
@@ -105,26 +105,26 @@ class StageMeans(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Map uint8 pictures of shape (n, height, width, 3) to float32 (n, width)."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 images of shape (n, height, width, 3) to float32 (n, width)."""
         with taps(self.network) as found:
-            self.network.features(pictures)
+            self.network.features(images)
         return torch.cat(found, 1)
 
 
 class WithDistance(nn.Module):
-    """What gives scores or features, and a `Familiarity`: both from one run of the network.
+    """What gives scores or features, and a `Outliers`: both from one run of the network.
 
-    `scoring` runs `network`, one of its parts, on the pictures as they are before any other view of them.
+    `scoring` runs `network`, one of its parts, on the images as they are before any other view of them.
     """
 
-    def __init__(self, scoring: nn.Module, network: Network, familiarity: Familiarity):
+    def __init__(self, scoring: nn.Module, network: Network, outliers: Outliers):
         super().__init__()
-        self.scoring, self.network, self.familiarity = scoring, network, familiarity
+        self.scoring, self.network, self.outliers = scoring, network, outliers
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map uint8 pictures of shape (n, height, width, 3) to what `scoring` gives, and distances of shape (n,)."""
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map uint8 images of shape (n, height, width, 3) to what `scoring` gives, and distances of shape (n,)."""
         with taps(self.network) as found:
-            result = self.scoring(pictures)
+            result = self.scoring(images)
         of_first_view = found[: len(found) // getattr(self.scoring, "views", 1)]
-        return result, self.familiarity(torch.cat(of_first_view, 1))
+        return result, self.outliers(torch.cat(of_first_view, 1))

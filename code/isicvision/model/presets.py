@@ -1,7 +1,7 @@
-"""Sets of choices for EfficientNet-Lite0 on dermoscopic pictures: how much time for how good a model.
+"""Sets of choices for EfficientNet-Lite0 on dermoscopic images: how much time for how good a model.
 
-They were chosen by validation figures on HAM10000; docs/results.md says what each reached on test pictures, in which
-time. All train on smaller pictures than they predict at, keep the first stages as they are, average their weights, and
+They were chosen by validation figures on HAM10000; docs/results.md says what each reached on test images, in which
+time. All train on smaller images than they predict at, keep the first stages as they are, average their weights, and
 learn finer labels where there are some. ``accurate`` is ``balanced`` three times, with its scores averaged.
 """
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .classifier import ImageClassifier
 
 
-def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = None) -> np.ndarray:
-    """Say which parts of each picture speak for a label, by Captum's LayerGradCam.
+def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = None) -> np.ndarray:
+    """Say which parts of each image speak for a label, by Captum's LayerGradCam.
 
     Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017, at the
     last layer that still knows where things are; of several networks the maps are added up. The map is coarse, and no
@@ -25,7 +25,7 @@ def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = N
     ----------
     model
         Fine-tuned; a scikit-learn classifier has no gradient.
-    pictures : array of uint8, shape (n, image_size, image_size, 3)
+    images : array of uint8, shape (n, image_size, image_size, 3)
         As `pixels.decode` gives them.
     label
         Default: the last of ``model.labels``.
@@ -47,13 +47,13 @@ def grad_cam(model: ImageClassifier, pictures: np.ndarray, label: str | None = N
         raise ValueError(f"unknown label {label!r}; there are: {', '.join(model.labels)}")
     if model.classifier is not None:
         raise ValueError("a scikit-learn classifier has no gradient: saliency is of fine-tuned networks")
-    batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(model.device)
+    batch = torch.from_numpy(np.ascontiguousarray(images)).to(model.device)
     target, maps = model.labels.index(label), np.zeros(1, np.float32)
     for network in model.networks:
         cam = LayerGradCam(network, _last_with_places(network, batch[:1]))
         maps = maps + cam.attribute(batch, target=target, relu_attributions=True)[:, 0].detach().cpu().numpy()
     maps = maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
-    side = pictures.shape[1:3][::-1]
+    side = images.shape[1:3][::-1]
     return np.stack([cv2.resize(each, side, interpolation=cv2.INTER_LINEAR) for each in maps])
 
 
@@ -78,8 +78,8 @@ def _last_with_places(network, batch):
     return found[-1]
 
 
-def overlay(picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """Lay a map over its picture: uint8 array of shape (height, width, 3), red where the map is high."""
+def overlay(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """Lay a map over its image: uint8 array of shape (height, width, 3), red where the map is high."""
     heat = cv2.applyColorMap((255 * saliency).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     weight = saliency[..., None] / 2
-    return (picture * (1 - weight) + heat * weight).round().astype(np.uint8)
+    return (image * (1 - weight) + heat * weight).round().astype(np.uint8)

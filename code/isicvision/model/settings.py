@@ -22,11 +22,11 @@ class Settings:
     Attributes
     ----------
     epochs
-        How often each training picture is seen.
+        How often each training image is seen.
     batch_size
-        Pictures per step, of all processes together.
+        Images per step, of all processes together.
     train_image_size
-        Side of the pictures in training, in pixels; None: the model's image_size, at which it predicts. Training at
+        Side of the images in training, in pixels; None: the model's image_size, at which it predicts. Training at
         three quarters of it takes half the time and often gives the better model: a network with average pooling gains
         from seeing more detail than it was trained on (Touvron et al., Fixing the train-test resolution discrepancy,
         2019).
@@ -45,7 +45,7 @@ class Settings:
         So many epochs at the beginning train the new last layer alone; as many as `epochs`: the body stays as it is.
     frozen_stages
         So many stages of the body, from the input (`ImageClassifier.summary` lists them), keep their weights and
-        batch statistics. They see edges and colours; not to train them saves much of the time.
+        batch statistics. They see edges and colors; not to train them saves much of the time.
     body_rate
         Factor of the learning rate for the body, 0 to 1: it is pretrained, the last layer is not.
     label_smoothing
@@ -59,7 +59,7 @@ class Settings:
         carcinoma is learnt better one by one (Ha, Liu and Liu, Identifying Melanoma Images using EfficientNet Ensemble,
         2020). The model still answers with its labels, and `class_weight` and `sampling` go by these.
     sampling : "shuffle" or "balanced"
-        Each picture once an epoch in random order, or drawn so that each label comes equally often.
+        Each image once an epoch in random order, or drawn so that each label comes equally often.
     accumulate
         Compute each step in so many parts, one after the other, to need less memory; batch norms see the parts.
     precision

@@ -1,7 +1,7 @@
 """The training loop: batches, precision, steps, and how it stops and goes on.
 
-Nothing random depends on what came before: the order of an epoch follows from (seed, epoch), the augmentation of a
-picture from (seed, its place in the epochs), dropout from (seed, step). So the same seed gives the same weights on
+Nothing random depends on what came before: the order of an epoch follows from (seed, epoch), the augmentation of an
+image from (seed, its place in the epochs), dropout from (seed, step). So the same seed gives the same weights on
 a CPU, however many workers augment, and a run that was killed goes on as if it had not been.
 """
 
@@ -40,7 +40,7 @@ from .network import Network, load_values, set_rows, set_training
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..data.cache import Pictures
+    from ..data.cache import Images
 
 TORCH_OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=1, momentum=0.9, nesterov=True, fused=True),
@@ -50,7 +50,7 @@ TORCH_OPTIMIZERS = {
 TRIAL_STEPS = 50
 """Trainings of fewer steps are not worth the trial: ``"auto"`` is fp32."""
 PROBE = 2
-"""Training pictures scored at the end of each epoch, to see whether the network still gives finite scores."""
+"""Training images scored at the end of each epoch, to see whether the network still gives finite scores."""
 CHECKPOINT_SECONDS = 600
 """So often within a long epoch, and at the end of each, the checkpoint is written."""
 TRACKED = (
@@ -71,11 +71,11 @@ _Part = namedtuple("_Part", "numbers keys rows total scale")
 @hardware.memory_kept()
 def train(
     network: Network,
-    pictures: Pictures | np.ndarray,
+    images: Images | np.ndarray,
     targets: np.ndarray,
     settings: Settings,
     *,
-    validation: tuple[Pictures | np.ndarray, np.ndarray] | None = None,
+    validation: tuple[Images | np.ndarray, np.ndarray] | None = None,
     augment: Augment | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -88,9 +88,9 @@ def train(
 ) -> pd.DataFrame:
     """Fine-tune `network` in place and return its history.
 
-    ``pictures[numbers]`` is an array of uint8, shape (n, height, width, 3). `targets` are numbers of the network's
+    ``images[numbers]`` is an array of uint8, shape (n, height, width, 3). `targets` are numbers of the network's
     outputs (see `network.Network.set_outputs`); those of `validation`, which is scored after each epoch in the
-    precision of the training, are numbers of labels. ``augment(pictures, keys)`` is like `augmentation.Pipeline`,
+    precision of the training, are numbers of labels. ``augment(images, keys)`` is like `augmentation.Pipeline`,
     `workers` as of `batches.load`; `tracker`, `progress` and `on_epoch` are as of `ImageClassifier.fit`. `folder` keeps
     ``checkpoint.safetensors``: if there is one of the same training, by its settings and by `about` (fit for JSON), it
     goes on from there.
@@ -105,7 +105,7 @@ def train(
     another training.
     """
     if validation is None and (settings.keep == "best" or settings.patience):
-        raise ValueError("keep='best' and patience go by the validation pictures: give validation=")
+        raise ValueError("keep='best' and patience go by the validation images: give validation=")
     file = None if folder is None else Path(folder) / "checkpoint.safetensors"
     found = None if file is None else checkpoint.load(file)
     # not timed anew: another choice would give other digits
@@ -113,7 +113,7 @@ def train(
     options = {"validation": validation, "workers": workers, "precision": precision}
     if file is not None:
         checkpoint.require_folder(file.parent)  # now, not after an epoch
-    training = _Training(network, pictures, targets, settings, augment, seed, progress, **options)
+    training = _Training(network, images, targets, settings, augment, seed, progress, **options)
     training.open(file, about, found)
     # an augmentation that cannot work fails here, before anything changes
     training.parts[np.arange(1), np.arange(1)]
@@ -135,7 +135,7 @@ class _Training:
     def __init__(
         self,
         network,
-        pictures,
+        images,
         targets,
         settings,
         augment,
@@ -150,7 +150,7 @@ class _Training:
         if (precision or settings.precision) == "fp16" and device.type == "cpu":  # Accelerate would take fp32
             raise ValueError("precision 'fp16' needs a GPU; on a CPU there are 'fp32', 'bf16' and 'auto'")
         self.network = network.to(device).train()
-        self.parts, self.targets = Parts(pictures, augment), torch.as_tensor(np.asarray(targets))
+        self.parts, self.targets = Parts(images, augment), torch.as_tensor(np.asarray(targets))
         self.plan = steps(len(self.targets), settings.batch_size)
         set_training(network, settings.frozen_stages)
         precision, seconds = (precision, {}) if precision else self._precision()
@@ -197,7 +197,7 @@ class _Training:
             return "fp32", {}
         device = hardware.default_device()
         numbers = np.arange(max(2, min(len(self.targets), settings.batch_size // settings.accumulate)))
-        batch = torch.from_numpy(np.asarray(self.parts.pictures[numbers])).to(device)
+        batch = torch.from_numpy(np.asarray(self.parts.images[numbers])).to(device)
         with hardware.memory_explained(settings):
             seconds = hardware.time_precisions(self.network, batch, self.targets[numbers].to(device))
         fp32, *others = seconds
@@ -332,7 +332,7 @@ class _Training:
         return self.settings.rate(number // len(self.plan), (number + 0.5) / total)
 
     def _step(self, run, step, batches):
-        """Move the weights once; return the loss over the step, and how many of its pictures were right."""
+        """Move the weights once; return the loss over the step, and how many of its images were right."""
         at, settings, world = self.at, self.settings, self.accelerator.num_processes
         number = at["epoch"] * len(self.plan) + at["step"]
         rate = self._rate(number)
@@ -393,7 +393,7 @@ class _Training:
         }
         with self._averaged():
             # the last step, or the statistics of batch norms, may have exploded after the last loss
-            probe = forward(self.network, self.parts.pictures, range(min(PROBE, len(self.targets))))
+            probe = forward(self.network, self.parts.images, range(min(PROBE, len(self.targets))))
             self._require_finite(float(np.abs(probe).max()))
             if self.validation is not None:
                 row |= self._validate(*self.validation)
@@ -426,10 +426,10 @@ class _Training:
         yield
         self.network.load_state_dict(own)
 
-    def _validate(self, pictures, targets):
-        rows = distributed.rows(len(pictures), self.accelerator)
+    def _validate(self, images, targets):
+        rows = distributed.rows(len(images), self.accelerator)
         with self.accelerator.autocast():
-            logits = forward(self.network, pictures, numbers=range(len(pictures))[rows])
+            logits = forward(self.network, images, numbers=range(len(images))[rows])
         logits = distributed.gather(torch.from_numpy(logits), self.accelerator)
         return {
             "validation_loss": functional.cross_entropy(logits, torch.as_tensor(targets)).item(),
@@ -476,7 +476,7 @@ class _Ramp(Settings):
 
 def find_learning_rate(
     network: Network,
-    pictures: Pictures | np.ndarray,
+    images: Images | np.ndarray,
     targets: np.ndarray,
     settings: Settings,
     augment: Augment | None = None,
@@ -494,7 +494,7 @@ def find_learning_rate(
     given = dataclasses.asdict(settings)
     given |= {"epochs": epochs, "learning_rate": 1.0, "schedule": "constant", "freeze_epochs": 0, "ema": None}
     settings = _Ramp(**given | {"keep": "last", "patience": None})
-    training = _Training(network, pictures, targets, settings, augment, seed, progress)
+    training = _Training(network, images, targets, settings, augment, seed, progress)
     with training.prepared(None), contextlib.suppress(FloatingPointError):
         while not training.is_over():
             training.epoch()

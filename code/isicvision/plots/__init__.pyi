@@ -3,7 +3,7 @@ from .plots import audit as audit
 from .plots import augmented as augmented
 from .plots import changed as changed
 from .plots import class_balance as class_balance
-from .plots import colours as colours
+from .plots import colors as colors
 from .plots import confusion as confusion
 from .plots import credit as credit
 from .plots import distribution as distribution

@@ -1,4 +1,4 @@
-"""The cards: a page on a model and a page on a data set, written from the run record and from the table of pictures.
+"""The cards: a page on a model and a page on a data set, written from the run record and from the table of images.
 
 `model_card` has the sections of Mitchell et al., *Model Cards for Model Reporting*, 2019, under a head that the Hugging
 Face Hub reads; `data_card` those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them. The words
@@ -52,7 +52,7 @@ def model_card(folder: str | os.PathLike) -> Path:
     ):
         raise ValueError(f"{of_run} is of another model than {path.name}: write it anew with record.write")
     names = [field.name for field in dataclasses.fields(Settings)]
-    counts, weights = training.get("pictures", {}), [*folder.glob("network*.safetensors")]
+    counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
     return _write(
         folder / "README.md",
         "model_card.md.j2",
@@ -60,7 +60,7 @@ def model_card(folder: str | os.PathLike) -> Path:
         run=run,
         training=training,
         settings={name: training[name] for name in names if training.get(name) is not None},
-        parts=run.get("split") or {"train": training | {"pictures": sum(counts.values()), "labels": counts}},
+        parts=run.get("split") or {"train": training | {"images": sum(counts.values()), "labels": counts}},
         size=file_size(sum(file.stat().st_size for file in weights)) if weights else None,
         shared=shared_words(run["shared_groups"], run.get("groups_known", 1))
         if "shared_groups" in run

@@ -34,7 +34,7 @@ NOTEBOOK = "code/02_modeling/01_train.ipynb"
 
 
 def manifest(dataset: ImageDataset) -> str:
-    """Hash the bytes of a dataset's pictures, their labels, and which belong together: 32 hexadecimal digits.
+    """Hash the bytes of a dataset's images, their labels, and which belong together: 32 hexadecimal digits.
 
     Where the files lie and in which order makes no difference.
     """
@@ -193,21 +193,21 @@ def require_evaluated(model: str | Path, evaluation: Evaluation) -> None:
 
 
 def sources(dataset: ImageDataset) -> list[dict]:
-    """List whom to name for the pictures of a dataset, under which licence, as far as its table says so.
+    """List whom to name for the images of a dataset, under which license, as far as its table says so.
 
-    By the columns ``attribution`` and ``copyright_license``, which pictures of the ISIC Archive have: dicts of
-    ``attribution`` and ``licence`` (str or None), and the number of ``pictures``, most first; none if unknown.
+    By the columns ``attribution`` and ``copyright_license``, which images of the ISIC Archive have: dicts of
+    ``attribution`` and ``license`` (str or None), and the number of ``images``, most first; none if unknown.
     """
     table = dataset.table.reindex(columns=["attribution", "copyright_license"])
     counts = table.value_counts(dropna=False)
     return [
         {
             "attribution": None if pd.isna(name) else str(name),
-            "licence": None if pd.isna(licence) else str(licence),
-            "pictures": int(count),
+            "license": None if pd.isna(license) else str(license),
+            "images": int(count),
         }
-        for (name, licence), count in counts.items()
-        if pd.notna(name) or pd.notna(licence)
+        for (name, license), count in counts.items()
+        if pd.notna(name) or pd.notna(license)
     ]
 
 
@@ -258,7 +258,7 @@ def _processor():
 def write(
     folder: str | Path, model: ImageClassifier, parts: dict[str, ImageDataset], parameters: dict | None = None
 ) -> Path:
-    """Write run.json into the folder of a saved model; `add_metrics` adds what it reaches on test pictures.
+    """Write run.json into the folder of a saved model; `add_metrics` adds what it reaches on test images.
 
     Parameters
     ----------
@@ -309,7 +309,7 @@ def write(
 def _count(part, labels):
     table = part.table
     return {
-        "pictures": len(table),
+        "images": len(table),
         **splitting.group_count(table),
         "labels": {label: int((table["label"] == label).sum()) for label in labels},
     }
@@ -319,13 +319,13 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
     """Add metrics with their 95 % intervals to run.json, and return its path.
 
     Where only some diagnoses were confirmed in a way that occurs with every label (`datareport.confirmed_alike`), the
-    ROC AUC of those pictures stands beside that of all, and their number.
+    ROC AUC of those images stands beside that of all, and their number.
     """
     path = user_path(folder) / FILE
     run = read(path)
     table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
     run["metrics"] = {
-        "pictures": len(evaluation.table),
+        "images": len(evaluation.table),
         **splitting.group_count(evaluation.table),
         "manifest": manifest(ImageDataset(evaluation.table)),
         "predictions": digest(evaluation),
@@ -337,7 +337,7 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
     if 0 < len(alike.table) < len(evaluation.table):
         found = (alike.metric("roc_auc"), *alike.interval("roc_auc"))
         figures = [None if np.isnan(figure) else figure for figure in found]
-        run["metrics"]["pictures_confirmed_alike"] = len(alike.table)
+        run["metrics"]["images_confirmed_alike"] = len(alike.table)
         run["metrics"]["roc_auc_confirmed_alike"] = dict(zip(("value", "low", "high"), figures, strict=True))
     _write(path, run)
     return path

@@ -63,9 +63,9 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     Returns
     -------
     pathlib.Path
-        `folder`, with model.onnx (uint8 pictures in, probabilities out), model.json, score.py with page.html and
+        `folder`, with model.onnx (uint8 images in, probabilities out), model.json, score.py with page.html and
         requestlog.py, pixels.py, requirements.txt, conda.yml and Dockerfile. model.json is the model's card (labels,
-        temperature, offsets, threshold and how it was chosen, the training pictures' number, groups, hash and sources),
+        temperature, offsets, threshold and how it was chosen, the training images' number, groups, hash and sources),
         an id, a version (of model.onnx), the packages' versions, and checksums of what makes the scores, without which
         the service does not start.
     """

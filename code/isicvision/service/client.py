@@ -21,9 +21,9 @@ from .. import images as pixels
 from ..checks import is_number, is_whole
 from ..text import redacted, secret
 
-MAX_BYTES = 20 * 2**20  # of a picture fetched from the web: the service takes no more
+MAX_BYTES = 20 * 2**20  # of an image fetched from the web: the service takes no more
 TYPE = "application/octet-stream"
-Picture = str | Path | bytes | Image.Image | np.ndarray
+ImageInput = str | Path | bytes | Image.Image | np.ndarray
 
 
 class ServiceError(RuntimeError):
@@ -35,9 +35,9 @@ class ServiceError(RuntimeError):
 
 
 class ServiceClient:
-    """Send pictures to a scoring service, on this machine or in Azure.
+    """Send images to a scoring service, on this machine or in Azure.
 
-    A picture is a path, an http(s) address (fetched here, at most 20 MiB: the service fetches nothing), the bytes
+    An image is a path, an http(s) address (fetched here, at most 20 MiB: the service fetches nothing), the bytes
     of a file, a Pillow image, or a uint8 array of shape (height, width, 3). Lost connections and the statuses 429
     and 503 are tried again: to score twice does no harm.
 
@@ -48,11 +48,11 @@ class ServiceClient:
     key
         The service's key or token: read it from the environment, it has no place in a notebook.
     timeout
-        Seconds to wait for the next bytes of an answer, and for the whole of a picture on the web.
+        Seconds to wait for the next bytes of an answer, and for the whole of an image on the web.
     image_size
-        The network's, in pixels (model.json has it, and the `interpolation`): pictures are then cut and resized here,
-        exactly as the service would, and sent as that square if it is fewer bytes. The scores stay the same; a
-        picture of 12 megapixels is sent as some 100 kB. What the service refuses, it then refuses by the square.
+        The network's, in pixels (model.json has it, and the `interpolation`): images are then cut and resized here,
+        exactly as the service would, and sent as that square if it is fewer bytes. The scores stay the same; an
+        image of 12 megapixels is sent as some 100 kB. What the service refuses, it then refuses by the square.
     interpolation : "bilinear" or "bicubic"
         Of that resizing.
     class_map
@@ -94,23 +94,23 @@ class ServiceClient:
         if key:  # as `auth`, because the user's .netrc would replace a mere header
             self._session.auth = lambda request: request.headers.update(self._authorization()) or request
 
-    def score(self, picture: Picture) -> dict:
-        """Score one picture: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
+    def score(self, image: ImageInput) -> dict:
+        """Score one image: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
 
-        Raises ServiceError if the service cannot read the picture (its status is 422 then), refuses the
-        request or is not there; OSError if `picture` is a path or an address that cannot be read.
+        Raises ServiceError if the service cannot read the image (its status is 422 then), refuses the
+        request or is not there; OSError if `image` is a path or an address that cannot be read.
         """
-        prediction = self._ask(self._prepare(picture))
+        prediction = self._ask(self._prepare(image))
         if "error" in prediction:
-            name = redacted(picture) if isinstance(picture, (str, Path)) else "the picture"
-            raise ServiceError(prediction["error"].replace("the picture", name, 1), status=422)
+            name = redacted(image) if isinstance(image, (str, Path)) else "the image"
+            raise ServiceError(prediction["error"].replace("the image", name, 1), status=422)
         return self._rename(prediction)
 
-    def _prepare(self, picture):
+    def _prepare(self, image):
         """Return the bytes to send."""
-        if isinstance(picture, str) and re.match(r"[a-zA-Z][\w+.-]*://", picture):
-            picture = _fetch(picture, self._timeout)
-        data = _to_bytes(picture)
+        if isinstance(image, str) and re.match(r"[a-zA-Z][\w+.-]*://", image):
+            image = _fetch(image, self._timeout)
+        data = _to_bytes(image)
         return _smaller(data, self.image_size, self.interpolation) if self.image_size else data
 
     def _rename(self, prediction):
@@ -124,16 +124,16 @@ class ServiceClient:
         scores = {names[label]: score for label, score in prediction["scores"].items()}
         return prediction | {"label": names[prediction["label"]], "scores": scores}
 
-    def score_many(self, pictures: Iterable[Picture], connections: int = 4) -> list[dict]:
-        """Score a sequence of pictures, `connections` at a time; return a list of dict in their order.
+    def score_many(self, images: Iterable[ImageInput], connections: int = 4) -> list[dict]:
+        """Score a sequence of images, `connections` at a time; return a list of dict in their order.
 
-        Each is as of `score`, or ``{"error": reason}`` for a picture that cannot be read. Raises ServiceError
+        Each is as of `score`, or ``{"error": reason}`` for an image that cannot be read. Raises ServiceError
         if the service itself fails or is not there.
         """
 
-        def ask(picture):
+        def ask(image):
             try:
-                return self.score(picture)
+                return self.score(image)
             except (ServiceError, OSError) as error:
                 if isinstance(error, ServiceError) and error.status != 422:
                     raise
@@ -141,16 +141,16 @@ class ServiceClient:
 
         if not is_whole(connections, 1):
             raise ValueError(f"connections must be a whole number from 1, not {connections!r}")
-        pictures = list(pictures)
+        images = list(images)
         pool = ThreadPoolExecutor(connections)
         try:
-            answers = pool.map(ask, pictures)
-            return list(tqdm(answers, total=len(pictures), desc="scoring", unit="picture", leave=False))
+            answers = pool.map(ask, images)
+            return list(tqdm(answers, total=len(images), desc="scoring", unit="image", leave=False))
         finally:
             pool.shutdown(cancel_futures=True)  # after an error the rest need not be tried
 
-    def timing(self, picture: Picture) -> dict[str, float | None]:
-        """Send one picture over a new connection and say where the time goes.
+    def timing(self, image: ImageInput) -> dict[str, float | None]:
+        """Send one image over a new connection and say where the time goes.
 
         Returns
         -------
@@ -166,7 +166,7 @@ class ServiceClient:
             If no answer comes.
         """
         marks = [time.perf_counter()]
-        body = self._prepare(picture)
+        body = self._prepare(image)
         marks.append(time.perf_counter())
         address = urlsplit(self.scoring_uri)
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
@@ -208,7 +208,7 @@ class ServiceClient:
                 data=body,
                 headers={"Content-Type": TYPE},
                 timeout=self._timeout,
-                allow_redirects=False,  # key and picture go to this address and to no other
+                allow_redirects=False,  # key and image go to this address and to no other
             )
         except requests.exceptions.ChunkedEncodingError:  # an answer cut short, which Retry does not see
             if attempts == 1:
@@ -216,7 +216,7 @@ class ServiceClient:
             return self._post(body, attempts - 1)
 
     def _ask(self, body):
-        """Post one picture and return the service's answer to it, which may be {"error": reason}."""
+        """Post one image and return the service's answer to it, which may be {"error": reason}."""
         try:
             response = self._post(body)
         except requests.RequestException as error:
@@ -233,23 +233,21 @@ class ServiceClient:
         raise ServiceError(f"{redacted(self.scoring_uri)} answered {status}: {message}", status)
 
 
-def _to_bytes(picture):
-    """Return a picture as the bytes of a file; pixels are written as PNG, which loses nothing."""
-    if isinstance(picture, (bytes, bytearray)):
-        return bytes(picture)
-    if isinstance(picture, (str, Path)):
-        return Path(picture).read_bytes()
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(
-                f"an array of uint8 (height, width, 3) is sent, not {picture.dtype} {picture.shape}"
-            )
-        picture = Image.fromarray(picture)
-    picture = pixels.upright(picture)  # PNG would lose which side is up
-    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # not in PNG
-        picture = picture.convert("RGB")
+def _to_bytes(image):
+    """Return an image as the bytes of a file; pixels are written as PNG, which loses nothing."""
+    if isinstance(image, (bytes, bytearray)):
+        return bytes(image)
+    if isinstance(image, (str, Path)):
+        return Path(image).read_bytes()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an array of uint8 (height, width, 3) is sent, not {image.dtype} {image.shape}")
+        image = Image.fromarray(image)
+    image = pixels.upright(image)  # PNG would lose which side is up
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # not in PNG
+        image = image.convert("RGB")
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -257,7 +255,7 @@ def _fetch(url, seconds):
     """Return what lies at an http(s) address: at most MAX_BYTES, in so many seconds; OSError if that fails."""
     name = redacted(url)
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{name}: pictures are fetched over http and https only")
+        raise ValueError(f"{name}: images are fetched over http and https only")
     body, deadline = bytearray(), time.monotonic() + seconds
     try:
         # a connection of its own: the service's key is for the service
@@ -279,9 +277,9 @@ def _fetch(url, seconds):
 
 
 def _smaller(data, size, interpolation):
-    """Return the file of a picture as the square that the network sees, if that is fewer bytes."""
+    """Return the file of an image as the square that the network sees, if that is fewer bytes."""
     try:
         square = pixels.decode(data, size, interpolation)
-    except pixels.PictureError:  # the service has the words for it
+    except pixels.ImageError:  # the service has the words for it
         return data
     return min(data, _to_bytes(square), key=len)

@@ -1,6 +1,6 @@
-"""Has what the service sees changed? A day of its log against the pictures that the model was checked on.
+"""Has what the service sees changed? A day of its log against the images that the model was checked on.
 
-New cameras, other patients or a broken upload show in the scores and in the distances from the training pictures
+New cameras, other patients or a broken upload show in the scores and in the distances from the training images
 before anybody has the true labels. Two measures, both of the one distribution against the other: the population
 stability index (PSI; Siddiqi, *Credit Risk Scorecards*, 2006: below 0.1 little, above 0.25 much) says how far it has
 moved, the two-sample Kolmogorov-Smirnov test how sure that is. The numbers of refused images are compared by Fisher's
@@ -22,11 +22,11 @@ from ..files import user_path
 from ..text import as_label
 from .bundle import read_card
 
-ENOUGH = 50  # pictures: fewer say nothing of a distribution
+ENOUGH = 50  # images: fewer say nothing of a distribution
 SURE = 0.01  # p-values up to it count
 FAR = 0.25  # PSI
 BEYOND = 1.001  # a distance beyond the limit, 1
-COLUMNS = ["pictures", "reference", "now", "psi", "p_value", "verdict"]
+COLUMNS = ["images", "reference", "now", "psi", "p_value", "verdict"]
 
 
 def drift(
@@ -35,7 +35,7 @@ def drift(
     reference: dict | None = None,
     day: str | date | None = None,
 ) -> pd.DataFrame:
-    """Compare the pictures in a service's log with those that its model was checked on.
+    """Compare the images in a service's log with those that its model was checked on.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def drift(
         The log's file (of `deploy_local`: ``service.log``), or its lines. What is no line of a request, or of another
         version of the model, or is damaged, is passed over; so is a score that is not a number.
     bundle
-        Whose model.json holds the ``scores`` (a dict from label to the scores of held-out pictures, or equally spaced
-        quantiles of them, and then in ``scores_pictures`` of how many) and, if the model was familiarized, quantiles of
+        Whose model.json holds the ``scores`` (a dict from label to the scores of held-out images, or equally spaced
+        quantiles of them, and then in ``scores_images`` of how many) and, if the model was given a limit, quantiles of
         the ``distance``. Of older models these are few: the test then finds less.
     reference : dict of str to array-like, optional
         The same from elsewhere, by label or ``"distance"``: ``{"malignant": evaluation.scores}``.
@@ -54,11 +54,11 @@ def drift(
     Returns
     -------
     pandas.DataFrame
-        A row for each label but the first, for the distance, and for the share of pictures refused, as far as there
-        is something to compare with: ``pictures`` in the log, ``reference`` and ``now`` (medians; shares of the
+        A row for each label but the first, for the distance, and for the share of images refused, as far as there
+        is something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the
         refused), ``psi``, ``p_value``, and ``verdict``: steady; moved, if the p-value is at most `SURE`; moved far, if
-        the PSI is at least `FAR`, too, or twice as many are refused; or too few pictures. Where nothing has changed,
-        about 1 % of the rows are called moved. Each picture counts by itself: where many are of one lesion, the p-value
+        the PSI is at least `FAR`, too, or twice as many are refused; or too few images. Where nothing has changed,
+        about 1 % of the rows are called moved. Each image counts by itself: where many are of one lesion, the p-value
         is too small.
 
     Raises
@@ -99,7 +99,7 @@ def drift(
     if not rows:
         raise ValueError(
             f"{bundle}/model.json holds neither scores nor distances to compare with: give the scores of the "
-            f'held-out pictures, drift(log, bundle, reference={{"{card["labels"][-1]}": scores}})'
+            f'held-out images, drift(log, bundle, reference={{"{card["labels"][-1]}": scores}})'
         )
     if known["refused"] is not None:
         rows["refused"] = _compare_shares(requests, known["refused"])
@@ -122,7 +122,7 @@ def _read(log):
 def _is_whole(line):
     """Say whether a line about a request has all that is read of it."""
     lists = isinstance(line.get("scores"), list) and isinstance(line.get("distance", []), list)
-    counts = all(is_whole(line.get(name), 0) for name in ("pictures", "refused"))
+    counts = all(is_whole(line.get(name), 0) for name in ("images", "refused"))
     return lists and counts and isinstance(line.get("time"), str)
 
 
@@ -146,14 +146,14 @@ def _finite(values, name):
 
 def _reference(card):
     """Return what there is to compare with by row, and of how many images it is where only quantiles are kept."""
-    familiarity, scores = card.get("familiarity") or {}, card.get("scores") or {}
+    outliers, scores = card.get("outliers") or {}, card.get("scores") or {}
     known = {f"score of {label}": values or None for label, values in scores.items()}
-    counts = dict.fromkeys(known, card.get("scores_pictures"))
+    counts = dict.fromkeys(known, card.get("scores_images"))
     # older models have deciles
-    known["distance"] = familiarity.get("distance_quantiles", familiarity.get("distance_deciles")) or None
+    known["distance"] = outliers.get("distance_quantiles", outliers.get("distance_deciles")) or None
     counts["distance"], known["refused"] = None, None
-    if (held_out := familiarity.get("held_out")) and held_out["pictures"]:
-        count = counts["distance"] = held_out["pictures"]
+    if (held_out := outliers.get("held_out")) and held_out["images"]:
+        count = counts["distance"] = held_out["images"]
         known["refused"] = round(held_out["refused"] * count), count
     return known, counts
 
@@ -221,7 +221,7 @@ def _compare_shares(requests, reference):
     The limit was chosen on the held-out images, so that a new one passes it with this chance even if none of them does.
     """
     refused_before, before = reference
-    count, refused = (sum(line[name] for line in requests) for name in ("pictures", "refused"))
+    count, refused = (sum(line[name] for line in requests) for name in ("images", "refused"))
     expected = (refused_before + 1) / (before + 1)
     if not count:
         return _row(0, expected)
@@ -232,6 +232,6 @@ def _compare_shares(requests, reference):
     return _row(count, expected, refused / count, np.nan, p_value, verdict)
 
 
-def _row(pictures, reference, now=np.nan, psi=np.nan, p_value=np.nan, verdict=""):
+def _row(images, reference, now=np.nan, psi=np.nan, p_value=np.nan, verdict=""):
     """Return the values of `COLUMNS`."""
-    return pictures, reference, now, psi, p_value, verdict if pictures >= ENOUGH else "too few pictures"
+    return images, reference, now, psi, p_value, verdict if images >= ENOUGH else "too few images"

@@ -1,4 +1,4 @@
-// A grid of pictures that can be clicked and worked by keys: the view of picturegrid.PictureGrid (anywidget).
+// A grid of images that can be clicked and worked by keys: the view of imagegrid.ImageGrid (anywidget).
 
 const make = (kind, parent, className) => {
   const element = document.createElement(kind);
@@ -7,14 +7,14 @@ const make = (kind, parent, className) => {
   return element;
 };
 
-function fill(cell, picture, caption) {
-  cell.querySelector("img").src = picture;
+function fill(cell, image, caption) {
+  cell.querySelector("img").src = image;
   cell.querySelector("img").alt = caption.title;
   const text = cell.querySelector(".isic-caption");
   text.replaceChildren();
   const title = make("div", text, "isic-title");
   title.textContent = caption.title;
-  title.style.borderLeftColor = caption.colour || "transparent";
+  title.style.borderLeftColor = caption.color || "transparent";
   for (const bar of caption.bars || []) {
     const row = make("div", text, "isic-bar");
     const name = make("span", row, "");
@@ -22,7 +22,7 @@ function fill(cell, picture, caption) {
     const track = make("span", row, "isic-track");
     const value = make("span", track, "isic-value");
     value.style.width = `${100 * bar.value}%`;
-    value.style.background = bar.colour;
+    value.style.background = bar.color;
     make("span", row, "").textContent = bar.value.toFixed(2);
   }
   if (caption.note) make("div", text, "isic-note").textContent = caption.note;
@@ -32,7 +32,7 @@ function fill(cell, picture, caption) {
 }
 
 function render({ model, el }) {
-  const root = make("div", el, "isic-pictures");
+  const root = make("div", el, "isic-images");
   const status = make("div", root, "isic-status");
   status.setAttribute("role", "status"); // a screen reader says what is written there
   const grid = make("div", root, "isic-grid");
@@ -45,10 +45,10 @@ function render({ model, el }) {
   make("div", large, "isic-note");
 
   const draw = () => {
-    const pictures = model.get("pictures");
+    const images = model.get("images");
     const captions = model.get("captions");
-    while (grid.children.length > pictures.length) grid.lastChild.remove();
-    while (grid.children.length < pictures.length) {
+    while (grid.children.length > images.length) grid.lastChild.remove();
+    while (grid.children.length < images.length) {
       const cell = make("div", grid, "isic-cell");
       const number = grid.children.length - 1;
       cell.id = prefix + number;
@@ -59,7 +59,7 @@ function render({ model, el }) {
       make("div", cell, "isic-caption");
     }
     grid.style.setProperty("--isic-side", `${model.get("side")}px`);
-    captions.slice(0, pictures.length).forEach((caption, n) => fill(grid.children[n], pictures[n], caption));
+    captions.slice(0, images.length).forEach((caption, n) => fill(grid.children[n], images[n], caption));
     mark();
   };
   const mark = () => {
@@ -69,9 +69,9 @@ function render({ model, el }) {
     if (document.activeElement === grid) grid.children[selected]?.scrollIntoView({ block: "nearest" });
   };
   const zoom = () => {
-    const { picture, text } = model.get("large");
-    large.hidden = !picture;
-    large.querySelector("img").src = picture || "data:,";
+    const { image, text } = model.get("large");
+    large.hidden = !image;
+    large.querySelector("img").src = image || "data:,";
     large.querySelector("img").alt = large.querySelector("div").textContent = text || "";
   };
   const name = () => {
@@ -97,7 +97,7 @@ function render({ model, el }) {
   };
   large.onclick = () => model.send({ key: "z" });
   model.on("msg:custom", () => grid.focus({ preventScroll: true }));
-  for (const trait of ["pictures", "captions", "side"]) model.on(`change:${trait}`, draw);
+  for (const trait of ["images", "captions", "side"]) model.on(`change:${trait}`, draw);
   for (const trait of ["name", "status"]) model.on(`change:${trait}`, name);
   model.on("change:selected", mark);
   model.on("change:large", zoom);

@@ -1,4 +1,4 @@
-"""A grid of pictures in a notebook that can be clicked and worked by keys; what they mean is the caller's matter.
+"""A grid of images in a notebook that can be clicked and worked by keys; what they mean is the caller's matter.
 
 Also `Names`, which makes the controls beside it known to screen readers.
 """
@@ -12,36 +12,36 @@ import traitlets
 HERE = Path(__file__).parent
 
 
-class PictureGrid(anywidget.AnyWidget):
-    """Pictures with captions, one of them selected (by click or arrow keys), and one shown large over the others.
+class ImageGrid(anywidget.AnyWidget):
+    """Images with captions, one of them selected (by click or arrow keys), and one shown large over the others.
 
     Written by hand, as thumbnails made of ipywidgets' own parts know no keys, and take a message each.
 
     Attributes
     ----------
-    pictures : list of str
+    images : list of str
         Data URLs.
     captions : list of dict
-        One a picture: ``title`` (str) and, if wanted, ``colour`` of its mark, ``note``, ``hint`` (shown under the
+        One an image: ``title`` (str) and, if wanted, ``color`` of its mark, ``note``, ``hint`` (shown under the
         mouse), ``spoken`` (what a screen reader says instead of the title), ``dim`` (bool), ``bars`` (a list of
-        dicts with ``name``, ``value`` from 0 to 1, and ``colour``).
+        dicts with ``name``, ``value`` from 0 to 1, and ``color``).
     name, status : str
-        What a screen reader calls the pictures, and a line above them whose changes it reads out.
+        What a screen reader calls the images, and a line above them whose changes it reads out.
     selected : int
-        Number of the selected picture, from 0.
+        Number of the selected image, from 0.
     side : int
         Of a thumbnail, in pixels.
     large : dict
-        ``picture`` (data URL) and ``text``, or empty.
+        ``image`` (data URL) and ``text``, or empty.
     hotkeys : list of str
         Names of keys (those of JavaScript, such as ``Enter``) that are passed on to `on_key`.
     """
 
     _esm = HERE / "imagegrid.js"
     _css = HERE / "imagegrid.css"
-    pictures = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    images = traitlets.List(traitlets.Unicode()).tag(sync=True)
     captions = traitlets.List(traitlets.Dict()).tag(sync=True)
-    name = traitlets.Unicode("pictures").tag(sync=True)
+    name = traitlets.Unicode("images").tag(sync=True)
     status = traitlets.Unicode().tag(sync=True)
     selected = traitlets.Int(0).tag(sync=True)
     side = traitlets.Int(150).tag(sync=True)

@@ -1,4 +1,4 @@
-// Names for screen readers: ipywidgets gives the handles of its sliders none. The view of picturegrid.Names (anywidget).
+// Names for screen readers: ipywidgets gives the handles of its sliders none. The view of imagegrid.Names (anywidget).
 
 function render({ el }) {
   el.hidden = true;

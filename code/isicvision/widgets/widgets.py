@@ -1,6 +1,6 @@
 """Interactive widgets for notebooks: correct labels, look into results, choose thresholds, try settings.
 
-Each shows as a picture where widgets are not rendered (a saved notebook on the web, nbconvert). What a control decides
+Each shows as an image where widgets are not rendered (a saved notebook on the web, nbconvert). What a control decides
 can be had without it: its methods do what its buttons do.
 """
 
@@ -36,7 +36,7 @@ from ..model.presets import PRESETS
 from ..model.settings import OPTIMIZERS, SCHEDULES, Settings
 from ..plots import plots
 from ..text import apart, as_label, counted
-from .imagegrid import Names, PictureGrid
+from .imagegrid import ImageGrid, Names
 
 if TYPE_CHECKING:
     from imgaug import augmenters as iaa
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ..model.classifier import ImageClassifier
 
 SIDE, LARGE = 150, 640
-"""Pixels of a thumbnail, and of the longer side of a picture shown large."""
+"""Pixels of a thumbnail, and of the longer side of an image shown large."""
 KEYS = {"Enter": "right", "x": "exclude", "u": "undo", "z": "large", "n": "next page", "p": "page before"}
 LABEL_KEYS = "1234567890" + "".join(sorted({*string.ascii_lowercase} - {*KEYS}))
 """Of the first labels, in their order; further ones have a button only."""
@@ -65,9 +65,9 @@ class _Widget:
 
 
 class _Pages(_Widget, abc.ABC):
-    """A grid of pictures, page by page.
+    """A grid of images, page by page.
 
-    `rows` are found anew when a filter is moved, not when a picture changes, which therefore stays
+    `rows` are found anew when a filter is moved, not when an image changes, which therefore stays
     where it is until then.
     """
 
@@ -78,7 +78,7 @@ class _Pages(_Widget, abc.ABC):
             raise ValueError(f"per_page is a whole number of 1 or more, not {per_page!r}")
         self.per_page = int(per_page)
         self.page = 0
-        self.grid = PictureGrid(side=SIDE, hotkeys=[*keys])
+        self.grid = ImageGrid(side=SIDE, hotkeys=[*keys])
         self.grid.on_key(self.press)
         self.grid.observe(lambda _: self._close(), "selected")
         self._position, self._credit = ipywidgets.HTML(), ipywidgets.HTML()
@@ -104,16 +104,16 @@ class _Pages(_Widget, abc.ABC):
             self._draw()
 
     def press(self, key: str) -> None:
-        """Do what a key does: ``z`` shows the selected picture large and back, ``n`` and ``p`` turn the page."""
+        """Do what a key does: ``z`` shows the selected image large and back, ``n`` and ``p`` turn the page."""
         if key == "z":
             if self.grid.large:
                 self._close()
             elif len(self.shown):
                 row = self.shown.iloc[self.grid.selected]
                 try:
-                    self.grid.large = {"picture": self._large(row), "text": self._details(row)}
-                except pixels.PictureError as error:
-                    self.grid.large = {"picture": _thumbnail(row["path"]), "text": str(error)}
+                    self.grid.large = {"image": self._large(row), "text": self._details(row)}
+                except pixels.ImageError as error:
+                    self.grid.large = {"image": _thumbnail(row["path"]), "text": str(error)}
         elif key in ("n", "p"):
             self.turn(1 if key == "n" else -1)
 
@@ -128,11 +128,11 @@ class _Pages(_Widget, abc.ABC):
 
     @abc.abstractmethod
     def _rows(self) -> pd.DataFrame:
-        """Find the pictures to show."""
+        """Find the images to show."""
 
     @abc.abstractmethod
     def _caption(self, row: pd.Series) -> dict:
-        """Write the caption of a picture for `PictureGrid`."""
+        """Write the caption of an image for `ImageGrid`."""
 
     def _close(self):
         self.grid.large = {}
@@ -143,7 +143,7 @@ class _Pages(_Widget, abc.ABC):
         self._credit.value = escape(plots.credit(shown))
         with self.grid.hold_sync():
             self.grid.selected, self.grid.large, self.grid.status = 0, {}, ""
-            self.grid.pictures = self._thumbnails(shown)
+            self.grid.images = self._thumbnails(shown)
             self._write_captions()
         following = self.rows["path"].iloc[start + self.per_page :][: self.per_page]
         _ahead.map(_thumbnail, following)  # so that the next page is there when it is asked for
@@ -165,10 +165,10 @@ class _Pages(_Widget, abc.ABC):
 
 
 class AnnotationUI(_Pages):
-    """Look at pictures and correct their labels, or exclude them, by mouse or by keys.
+    """Look at images and correct their labels, or exclude them, by mouse or by keys.
 
-    Click a picture, then press the key that stands on its label's button: the next one is selected. ``Enter`` says that
-    the label is right, ``x`` excludes, ``u`` takes back, ``z`` shows the picture large, arrows move, ``n`` and ``p``
+    Click an image, then press the key that stands on its label's button: the next one is selected. ``Enter`` says that
+    the label is right, ``x`` excludes, ``u`` takes back, ``z`` shows the image large, arrows move, ``n`` and ``p``
     turn the page. Each decision is written at once and applied again when the notebook is run anew:
     `annotation.Annotations`.
 
@@ -183,7 +183,7 @@ class AnnotationUI(_Pages):
     ----------
     annotations : annotation.Annotations
     filter : ipywidgets.Dropdown
-        Its ``value`` is a label, or ``"all"``, ``"undecided"``, ``"decided"``, ``"relabelled"``, ``"(exclude)"`` or
+        Its ``value`` is a label, or ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``, ``"(exclude)"`` or
         ``"suspicious"``. The name of a label is that label: the other entry of that name is then ``"(all)"`` etc.
     view : ipywidgets.VBox
     """
@@ -198,7 +198,7 @@ class AnnotationUI(_Pages):
         self.annotations = Annotations(dataset, decisions)
         self._suspicion = None if suspicion is None else suspicion.set_index("path")
         labels = self.annotations.labels
-        own = ["undecided", "decided", "relabelled", *([] if suspicion is None else ["suspicious"])]
+        own = ["undecided", "decided", "relabeled", *([] if suspicion is None else ["suspicious"])]
         self._own = {apart(name, labels): name for name in ["all", EXCLUDE, *own]}
         everything, excluded, *others = self._own
         choices = [everything, *labels, excluded, *others]
@@ -211,15 +211,15 @@ class AnnotationUI(_Pages):
             zip([*LABEL_KEYS, *map(str, range(len(LABEL_KEYS), len(labels)))], labels, strict=False)
         )
         super().__init__([self.filter], per_page, [*LABEL_KEYS[: len(labels)], *KEYS])
-        self.grid.name = "Pictures and their labels"
-        colours, buttons = plots.colours(labels), []
+        self.grid.name = "Images and their labels"
+        colors, buttons = plots.colors(labels), []
         for key, name in [*self._keys.items(), *KEYS.items()][: len(self._keys) + 4]:
             button = _button(
                 f"{_short(name)} [{key}]" if key in self.grid.hotkeys else _short(name), width="auto"
             )
             button.tooltip = name
             if key in self._keys:
-                button.layout.border_left = f"6px solid {colours[name]}"
+                button.layout.border_left = f"6px solid {colors[name]}"
             button.on_click(lambda _, key=key: self._click(key))
             buttons.append(button)
         row = _row(*buttons, self._progress, self._count)
@@ -231,7 +231,7 @@ class AnnotationUI(_Pages):
         return self.annotations.dataset
 
     def decide(self, path: str | os.PathLike, label: object) -> None:
-        """Give the picture at `path` the label `label`, or exclude it with ``"(exclude)"``, and write that down.
+        """Give the image at `path` the label `label`, or exclude it with ``"(exclude)"``, and write that down.
 
         Labels may be given as they stand in a table: 1 for ``"1"``.
         """
@@ -239,7 +239,7 @@ class AnnotationUI(_Pages):
         self._write_captions()
 
     def press(self, key: str) -> None:
-        """Do what a key does, see above, with the selected picture."""
+        """Do what a key does, see above, with the selected image."""
         if not (key in self._keys or key in ("x", "Enter", "u")):
             super().press(key)
             return
@@ -255,14 +255,14 @@ class AnnotationUI(_Pages):
             self.grid.status = f"Not written: {error}"
 
     def _advance(self, said):
-        """Select the next picture, be it on the next page, and say what happened."""
+        """Select the next image, be it on the next page, and say what happened."""
         if self.grid.selected + 1 < len(self.shown):
             self.grid.selected += 1
         elif (self.page + 1) * self.per_page < len(self.rows):
             self.turn(1)
             said += f". Page {self.page + 1}"
         else:
-            said += ". This is the last picture shown"
+            said += ". This is the last image shown"
         self.grid.status = f"{said}."
 
     def _undo(self):
@@ -278,7 +278,7 @@ class AnnotationUI(_Pages):
             self.turn(page - self.page)
             self.grid.selected = place
         self._write_captions()
-        hidden = "" if len(places) else " It is not among the pictures shown."
+        hidden = "" if len(places) else " It is not among the images shown."
         self.grid.status = f"Taken back. {Path(path).stem}: {self.annotations.label(path)}.{hidden}"
 
     def _rows(self):
@@ -297,7 +297,7 @@ class AnnotationUI(_Pages):
             "all": slice(None),
             "undecided": ~table["decided"],
             "decided": table["decided"],
-            "relabelled": (table["label"] != table["given"]) & (table["label"] != EXCLUDE),
+            "relabeled": (table["label"] != table["given"]) & (table["label"] != EXCLUDE),
         }
         return table[conditions.get(choice, table["label"] == self.filter.value)]
 
@@ -306,7 +306,7 @@ class AnnotationUI(_Pages):
         progress = self.annotations.progress()
         self._progress.value = int(progress["decided"])
         self._count.value = (
-            f"{progress['decided']} of {progress['pictures']} decided: {progress['relabelled']} relabelled, "
+            f"{progress['decided']} of {progress['images']} decided: {progress['relabeled']} relabeled, "
             f"{progress['excluded']} excluded"
         )
 
@@ -320,7 +320,7 @@ class AnnotationUI(_Pages):
         return {
             "title": _short(label) + changed + " ✓" * is_decided,
             "spoken": f"{label}{changed}, {'decided' if is_decided else 'undecided'}, {note}",
-            "colour": plots.colours(self.annotations.labels).get(label, "#9e9e9e"),
+            "color": plots.colors(self.annotations.labels).get(label, "#9e9e9e"),
             "note": note,
             "hint": f"{row['path']}\n{label}",
             "dim": label == EXCLUDE,
@@ -336,7 +336,7 @@ class ResultsUI(_Pages):
     Parameters
     ----------
     model
-        Fine-tuned; with it, ``saliency`` lays Grad-CAM over the pictures (`saliency.grad_cam`).
+        Fine-tuned; with it, ``saliency`` lays Grad-CAM over the images (`saliency.grad_cam`).
 
     Attributes
     ----------
@@ -371,7 +371,7 @@ class ResultsUI(_Pages):
         self.saliency.tooltip = hint
         self.saliency.observe(lambda _: self._draw(), "value")
         super().__init__([self.filter, self.label, of, self.range], per_page)
-        self.grid.name = "Pictures and their predictions"
+        self.grid.name = "Images and their predictions"
         bar = self.view.children[0]
         bar.children = (*bar.children, self.saliency)
 
@@ -388,25 +388,25 @@ class ResultsUI(_Pages):
         return table.sort_values("confidence", ascending=choice == "right", kind="stable")
 
     def _caption(self, row):
-        colours = plots.colours(self.evaluation.classes)
+        colors = plots.colors(self.evaluation.classes)
         label, prediction, stem = row["label"], row["prediction"], Path(row["path"]).stem
         seen = f", seen as {_short(prediction)}"
         return {
             "title": _short(label) + (" ✓" if label == prediction else seen),
             "spoken": f"{label}, seen as {prediction}, score {row[f'score_{prediction}']:.2f}, {stem}",
-            "colour": colours[label],
+            "color": colors[label],
             "note": stem,
             "hint": row["path"],
             "bars": [
-                {"name": name, "value": float(row[f"score_{name}"]), "colour": colour}
-                for name, colour in colours.items()
+                {"name": name, "value": float(row[f"score_{name}"]), "color": color}
+                for name, color in colors.items()
             ],
         }
 
     def _thumbnails(self, rows):
         if not self.saliency.value:
             return super()._thumbnails(rows)
-        return [_url(Image.fromarray(picture)) for picture in self._salient(rows)]
+        return [_url(Image.fromarray(image)) for image in self._salient(rows)]
 
     def _large(self, row):
         if not self.saliency.value:
@@ -416,13 +416,13 @@ class ResultsUI(_Pages):
     def _salient(self, rows):
         from ..model import saliency
 
-        pictures = np.stack([pixels.decode(path, self._model.image_size) for path in rows["path"]])
+        images = np.stack([pixels.decode(path, self._model.image_size) for path in rows["path"]])
         shown = [None] * len(rows)
         for label in rows["prediction"].unique():
             places = np.flatnonzero(rows["prediction"] == label)
-            maps = saliency.grad_cam(self._model, pictures[places], label)
+            maps = saliency.grad_cam(self._model, images[places], label)
             for place, each in zip(places, maps, strict=True):
-                shown[place] = saliency.overlay(pictures[place], each)
+                shown[place] = saliency.overlay(images[place], each)
         return shown
 
 
@@ -442,13 +442,13 @@ def _clickable(figure):
 class PrecisionRecallUI(_Widget):
     """Choose a threshold by clicking on the ROC or the precision-recall curve, or by the slider, and see what follows.
 
-    Below the curves stand the confusion matrix and the figures at the threshold, and the pictures whose prediction
+    Below the curves stand the confusion matrix and the figures at the threshold, and the images whose prediction
     changes on the way from the evaluation's own threshold.
 
     Parameters
     ----------
     evaluation
-        Of validation pictures, if the threshold shall be used. With more than two classes the curves are of its
+        Of validation images, if the threshold shall be used. With more than two classes the curves are of its
         ``positive`` one against all others: such a model decides for its highest score and uses no threshold.
 
     Attributes
@@ -456,7 +456,7 @@ class PrecisionRecallUI(_Widget):
     threshold : ipywidgets.FloatSlider
         Its ``value`` is one for `ImageClassifier.decide_at`, with two classes.
     changed : ResultsUI
-        The pictures that change sides.
+        The images that change sides.
     view : ipywidgets.VBox
     """
 
@@ -515,7 +515,7 @@ class PrecisionRecallUI(_Widget):
     def _plot(self, axes):
         plots.roc(self._start, axes[0])
         plots.precision_recall(self._start, axes[1])
-        hollow = {"markersize": 10, "color": "none", "mec": plots.COLOURS[0], "mew": 2}  # around the dot
+        hollow = {"markersize": 10, "color": "none", "mec": plots.COLORS[0], "mew": 2}  # around the dot
         marks = [ax.plot([], [], "D", **hollow, label="at the slider's threshold")[0] for ax in axes]
         for ax in axes:
             plots.legend_below(ax)
@@ -542,7 +542,7 @@ class PrecisionRecallUI(_Widget):
             f"<style>.isic-figures {{display: flex; flex-wrap: wrap; gap: 1em 4em}} .isic-figures :is(td, th) "
             f"{{padding: 0 1em 0 0; text-align: right}} .isic-figures td {{white-space: nowrap}}</style>"
             f"<div class='isic-figures'><table>{lines}</table><table><tr><td></td>{heads}</tr>{rows}</table></div>"
-            f"{moved:,} of {counted(len(now.table), 'picture')} {'changes' if moved == 1 else 'change'} sides on the "
+            f"{moved:,} of {counted(len(now.table), 'image')} {'changes' if moved == 1 else 'change'} sides on the "
             f"way from {self._start.threshold:.3f}:"
         )
         changed = now.table[self._changes()].reset_index(drop=True)
@@ -561,7 +561,7 @@ class PrecisionRecallUI(_Widget):
 
 
 class ConfusionMatrixUI(_Widget):
-    """Click a cell of the confusion matrix and see its pictures, the most confident first.
+    """Click a cell of the confusion matrix and see its images, the most confident first.
 
     Parameters
     ----------
@@ -571,8 +571,8 @@ class ConfusionMatrixUI(_Widget):
     Attributes
     ----------
     cell : tuple of str
-        True and predicted label of the cell whose pictures are shown; at first that of the commonest mistake.
-    pictures : ResultsUI
+        True and predicted label of the cell whose images are shown; at first that of the commonest mistake.
+    images : ResultsUI
     view : ipywidgets.VBox
     """
 
@@ -595,20 +595,20 @@ class ConfusionMatrixUI(_Widget):
                 share = shares.loc[true, predicted]
                 button = _button(f"{counts.loc[true, predicted]} ({share:.0%})", width="auto", height="44px")
                 button.tooltip = f"{true}, predicted {predicted}"
-                red, green, blue = (1 - share * (1 - end) for end in to_rgb(plots.COLOURS[0]))  # from white
+                red, green, blue = (1 - share * (1 - end) for end in to_rgb(plots.COLORS[0]))  # from white
                 button.style.button_color = to_hex((red, green, blue))
                 button.style.text_color = plots.ink((red, green, blue))
                 button.on_click(lambda _, cell=(true, predicted): self.show(*cell))
                 layout[row, column] = self.buttons[true, predicted] = button
-        self.pictures = ResultsUI(evaluation, model, per_page)
+        self.images = ResultsUI(evaluation, model, per_page)
         self._title = ipywidgets.HTML()
         scrolled = ipywidgets.Box([layout], layout={"overflow": "auto", "max_width": "100%"})
-        self.view = self._stack(scrolled, self._title, self.pictures.view)
+        self.view = self._stack(scrolled, self._title, self.images.view)
         wrong = counts.stack().drop([(name, name) for name in counts.index])
         self.show(*wrong.idxmax())
 
     def show(self, true: object, predicted: object) -> None:
-        """Show the pictures of one cell."""
+        """Show the images of one cell."""
         true, predicted = str(as_label(true)), str(as_label(predicted))
         if (true, predicted) not in self.buttons:
             labels = ", ".join(self._evaluation.classes)
@@ -616,28 +616,28 @@ class ConfusionMatrixUI(_Widget):
         self.cell = true, predicted
         table = self._evaluation.table.query("label == @true and prediction == @predicted")
         self._title.value = (
-            f"<b>{counted(len(table), 'picture')}: {escape(true)}, predicted {escape(predicted)}</b>"
+            f"<b>{counted(len(table), 'image')}: {escape(true)}, predicted {escape(predicted)}</b>"
         )
         for cell, button in self.buttons.items():
             button.layout.border = "3px solid #D55E00" if cell == self.cell else None
-        pictures = self.pictures
-        pictures.evaluation = dataclasses.replace(self._evaluation, table=table.reset_index(drop=True))
-        pictures.filter.value, pictures.label.value = "all", pictures._any
-        pictures.refresh()
+        images = self.images
+        images.evaluation = dataclasses.replace(self._evaluation, table=table.reset_index(drop=True))
+        images.filter.value, images.label.value = "all", images._any
+        images.refresh()
 
     def _figure(self):
         return plots.confusion(self._evaluation).figure
 
 
 class AugmentationUI(_Widget):
-    """Move the parameters of an augmentation and see at once what it makes of some pictures.
+    """Move the parameters of an augmentation and see at once what it makes of some images.
 
     Parameters
     ----------
     pipeline
         Returns an imgaug augmenter; each of its parameters has a number (0 to 1) or a pair of numbers (0 to 2) as its
         default, and gets a slider. Default: `augmentation.dermoscopy`.
-    pictures, views
+    images, views
         As of `plots.augmented`.
 
     Attributes
@@ -650,13 +650,13 @@ class AugmentationUI(_Widget):
         self,
         dataset: ImageDataset,
         pipeline: Callable[..., iaa.Augmenter] | None = None,
-        pictures: int = 2,
+        images: int = 2,
         views: int = 6,
     ) -> None:
         from ..data import augmentation
 
         self._augment = augmentation.augment_dataset
-        self._dataset, self._shape = dataset, (pictures, views)
+        self._dataset, self._shape = dataset, (images, views)
         self._pipeline = pipeline or augmentation.dermoscopy
         parameters = inspect.signature(self._pipeline).parameters.values()
         self._defaults = {parameter.name: parameter.default for parameter in parameters}
@@ -684,7 +684,7 @@ class AugmentationUI(_Widget):
 
     def _draw(self):
         call = _call(self._pipeline.__name__, self.parameters)
-        self._image.value = _drawn(self._figure(), "jpeg", f"What {call} makes of some pictures")
+        self._image.value = _drawn(self._figure(), "jpeg", f"What {call} makes of some images")
         self._code.value = _code(call)
 
 
@@ -777,11 +777,11 @@ class ParamsUI(_Widget):
         figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
         places = np.linspace(0, 1, 60 * settings.epochs, endpoint=False)
         rates = [settings.rate(int(place * settings.epochs), place) for place in places]
-        ax.plot(places * settings.epochs, rates, color=plots.COLOURS[0], label="last layer")
+        ax.plot(places * settings.epochs, rates, color=plots.COLORS[0], label="last layer")
         if settings.freeze_epochs < settings.epochs:
             body = places * settings.epochs >= settings.freeze_epochs
             slower = settings.body_rate * np.asarray(rates)[body]
-            ax.plot((places * settings.epochs)[body], slower, "--", color=plots.COLOURS[1], label="body")
+            ax.plot((places * settings.epochs)[body], slower, "--", color=plots.COLORS[1], label="body")
         ax.set(xlabel="epoch", title=f"learning rate, {settings.schedule}")
         ax.legend(frameon=False)
         return figure
@@ -847,10 +847,10 @@ def _code(text):
 
 @functools.lru_cache(4096)
 def _thumbnail(path):
-    """Return a picture as a data URL of some kilobytes; one that cannot be read as a grey square."""
+    """Return an image as a data URL of some kilobytes; one that cannot be read as a gray square."""
     try:
         return _url(Image.fromarray(pixels.decode(path, SIDE)))
-    except pixels.PictureError:
+    except pixels.ImageError:
         return _url(Image.new("RGB", (SIDE, SIDE), "#888888"))
 
 

@@ -129,11 +129,11 @@ def test_odd_limits_and_cursors_are_taken_as_there(archive):
     ],
 )
 def test_parentheses_group(query, matches):
-    pictures = {
+    images = {
         name: {"sex": sex, "age_approx": age}
         for name, sex, age in [("a", "male", 20), ("b", "male", 40), ("c", "female", 20), ("d", "female", 40)]
     }
-    assert "".join(name for name, row in pictures.items() if parse_query(query)(row)) == matches
+    assert "".join(name for name, row in images.items() if parse_query(query)(row)) == matches
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,12 @@ def test_any_query_is_understood_or_a_value_error(text):
     ],
 )
 def test_the_sample_understands_the_archives_query_language(query, matches):
-    pictures = {
+    images = {
         "a": {"sex": "male", "age_approx": 20, "diagnosis_3": "Melanoma", "melanocytic": True},
         "b": {"sex": "female", "age_approx": 40, "diagnosis_3": "Nevus", "mel_thick_mm": "0.80"},
         "c": {"diagnosis_3": "Melanoma in situ", "melanocytic": False},
     }
-    assert "".join(name for name, fields in pictures.items() if parse_query(query)(fields)) == matches
+    assert "".join(name for name, fields in images.items() if parse_query(query)(fields)) == matches
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def lines(log):
     return pd.read_csv(log)[["path", "label", "previous"]].to_numpy().tolist()
 
 
-def test_decisions_are_written_at_once_and_replayed_while_the_pictures_stay_as_they_are(dataset, log):
+def test_decisions_are_written_at_once_and_replayed_while_the_images_stay_as_they_are(dataset, log):
     annotations = Annotations(dataset, log)
     assert not log.exists()  # looking decides nothing
     first, second, third = dataset.paths[:3]
@@ -33,7 +33,7 @@ def test_decisions_are_written_at_once_and_replayed_while_the_pictures_stay_as_t
     expected = [[first, "malignant", "benign"], [second, EXCLUDE, "benign"], [third, "benign", "benign"]]
     assert lines(log) == expected
     again = Annotations(dataset, log)
-    assert again.progress().to_dict() == {"pictures": 24, "decided": 3, "relabelled": 1, "excluded": 1}
+    assert again.progress().to_dict() == {"images": 24, "decided": 3, "relabeled": 1, "excluded": 1}
     corrected = again.dataset
     assert len(corrected) == 23 and corrected.table.set_index("path").loc[first, "label"] == "malignant"
     assert corrected.set_aside["reason"].tolist() == ["excluded by hand"]
@@ -87,7 +87,7 @@ def test_an_empty_log_is_a_new_one(dataset, log):
     assert len(lines(log)) == 1
 
 
-def test_decisions_about_other_pictures_stay_in_the_log(dataset, log):
+def test_decisions_about_other_images_stay_in_the_log(dataset, log):
     Annotations(dataset, log).decide(dataset.paths[0], "malignant")
     rest = ImageDataset(dataset.table.iloc[1:].reset_index(drop=True))
     with pytest.warns(UserWarning, match="0 of 1 decision apply, because none is about one of the 23 images"):
@@ -121,7 +121,7 @@ def test_a_wrong_log_is_refused_with_file_and_line(dataset, log, content, messag
         Annotations(dataset, log)
 
 
-def test_unknown_labels_and_pictures_are_refused_and_nothing_is_written(dataset, log):
+def test_unknown_labels_and_images_are_refused_and_nothing_is_written(dataset, log):
     annotations = Annotations(dataset, log)
     with pytest.raises(ValueError, match="unknown label 'wart'; there are: benign, malignant and"):
         annotations.decide(dataset.paths[0], "wart")
@@ -201,7 +201,7 @@ def test_what_others_decide_is_seen_and_a_decision_said_again_is_written_then(da
     one, two = Annotations(dataset, log), Annotations(dataset, log)
     path = dataset.paths[0]
     one.decide(path, "malignant")
-    assert two.progress()["relabelled"] == 1 and len(two.dataset) == 24
+    assert two.progress()["relabeled"] == 1 and len(two.dataset) == 24
     two.decide(path, EXCLUDE)
     one.decide(path, "malignant")
     assert [line[1:] for line in lines(log)] == [

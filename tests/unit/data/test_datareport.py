@@ -20,7 +20,7 @@ def checked(dataset):
 
 
 def tabled(n=600, labels=("benign", "malignant"), seed=0, **columns):
-    """A dataset of `n` rows without files: two pictures a group, labels in turn, and `columns` of the labels' codes."""
+    """A dataset of `n` rows without files: two images a group, labels in turn, and `columns` of the labels' codes."""
     code = np.arange(n) // 2 % len(labels)
     random = np.random.default_rng(seed)
     table = pd.DataFrame(
@@ -52,14 +52,14 @@ def test_the_area_of_a_number_is_scikit_learns_with_its_direction_and_a_sound_in
     assert found.equals(datareport.associations(dataset))  # the seed decides
 
 
-def test_pictures_of_one_group_count_once_in_the_interval():
+def test_images_of_one_group_count_once_in_the_interval():
     alone = tabled(200, value=lambda code, random: code + random.normal(size=len(code)))
     copies = replace(alone, table=pd.concat([alone.table] * 4, ignore_index=True))
     few, many = (area_of(datareport.associations(each), "value") for each in (alone, copies))
     assert many["high"] - many["low"] == pytest.approx(few["high"] - few["low"])
 
 
-def test_the_order_of_the_pictures_moves_no_interval():
+def test_the_order_of_the_images_moves_no_interval():
     first = tabled(200, value=lambda code, random: code + random.normal(size=len(code)))
     shuffled = replace(first, table=first.table.sample(frac=1, random_state=0, ignore_index=True))
     one, other = (area_of(datareport.associations(each), "value") for each in (first, shuffled))
@@ -179,7 +179,7 @@ def test_both_sides_of_a_label_conflict_are_found_and_left_out(checked):
     assert len(rest) == 22 and set(rest.set_aside["path"]) == paths
     assert rest.set_aside["reason"].str.startswith("label conflict: ").all()
     table = datareport.proposals(dataset, found, ["label conflict"])
-    assert table.loc["label conflict", ["pictures", "excluded", "of benign"]].tolist() == [2, "yes", 1]
+    assert table.loc["label conflict", ["images", "excluded", "of benign"]].tolist() == [2, "yes", 1]
     with pytest.raises(ValueError, match="no problem typo; there are: unreadable, tiny"):
         datareport.proposals(dataset, found, ["typo"])
 
@@ -224,7 +224,7 @@ def test_relations_are_strong_where_columns_agree_and_near_zero_by_chance():
     assert value[frozenset(("one", "same"))] == pytest.approx(1) and value[frozenset(("one", "other"))] < 0.1
 
 
-def test_the_report_is_written_from_the_data_with_all_its_pictures(checked, tmp_path):
+def test_the_report_is_written_from_the_data_with_all_its_images(checked, tmp_path):
     table = checked.table.assign(
         note="a | b\nc", dx=checked.table["label"].map({"benign": "nv", "malignant": "mel"})
     )
@@ -232,12 +232,12 @@ def test_the_report_is_written_from_the_data_with_all_its_pictures(checked, tmp_
     paths = datareport.write(replace(checked, table=table), tmp_path / "new", kept, ["label conflict"])
     summary, raw, processed = (path.read_text() for path in paths)
     assert (
-        "24 sound pictures of 12 lesions" in summary
-        and "Then left out: 2 pictures; corrected: 1 label. What goes on: 22 pictures" in summary
+        "24 sound images of 12 lesions" in summary
+        and "Then left out: 2 images; corrected: 1 label. What goes on: 22 images" in summary
     )
     for plot in ("label", "missing", "measures", "associations"):
         assert f"({plot}.png)" in summary and (tmp_path / "new" / f"{plot}.png").stat().st_size > 1000
-    assert "Synthetic test picture" in summary and "| mel | 0 | 12 |" in summary
+    assert "Synthetic test image" in summary and "| mel | 0 | 12 |" in summary
     assert "| sha256 |" in processed and "| sha256 |" not in raw and "| lesion_id |" in raw
     assert "a \\| b c" in raw  # a cell stays a cell
     for page in (summary, raw, processed):
@@ -245,13 +245,13 @@ def test_the_report_is_written_from_the_data_with_all_its_pictures(checked, tmp_
         assert rows and all(row.endswith("|") for row in rows)
 
 
-def test_pictures_without_metadata_have_a_report_too(checked, tmp_path):
+def test_images_without_metadata_have_a_report_too(checked, tmp_path):
     bare = replace(checked, table=checked.table[["path", "label", "group", *MEASURES]])
     summary = datareport.write(bare, tmp_path)[0].read_text()
-    assert "The source has no further columns." in summary and "neither licence nor attribution" in summary
+    assert "The source has no further columns." in summary and "neither license nor attribution" in summary
 
 
-def test_only_pictures_confirmed_in_a_way_that_every_label_knows_are_alike():
+def test_only_images_confirmed_in_a_way_that_every_label_knows_are_alike():
     table = pd.DataFrame({"label": ["benign"] * 3 + ["malignant"] * 2})
     assert datareport.confirmed_alike(table).all()
     ways = ["follow_up", "histo", None, "histo", None]
@@ -270,17 +270,17 @@ def test_without_a_column_that_names_lesions_nothing_is_said_to_be_safe(checked,
     assert counts["groups"] is None and "random" not in counts and "by_group" not in counts
     summary = datareport.write(bare, tmp_path)[0].read_text()
     card = cards.data_card(bare, tmp_path / "card.md").read_text()
-    assert "24 sound pictures (lesions: unknown: no column names lesions or patients)" in summary
+    assert "24 sound images (lesions: unknown: no column names lesions or patients)" in summary
     assert "| lesions (or groups) | unknown: no column names lesions or patients |" in card
     for page in (summary, card):
-        assert "Lesions with several pictures: **unknown: no column names" in page
+        assert "Lesions with several images: **unknown: no column names" in page
         assert "`split(…, near_duplicates=2)` keeps these in one part" in page
         assert "by lesion puts" not in page and "24 lesions" not in page
     ax = plots.class_balance(bare)
-    assert [text.get_text() for text in ax.texts] == [" 12 pictures", " lesions unknown"] * 2
+    assert [text.get_text() for text in ax.texts] == [" 12 images", " lesions unknown"] * 2
 
 
-def test_of_lesions_that_are_named_for_some_pictures_the_share_is_said(checked):
+def test_of_lesions_that_are_named_for_some_images_the_share_is_said(checked):
     half = checked.table["group"].where(np.arange(24) < 18, checked.table["path"])
     words = datareport.leak_words(datareport.leaks(replace(checked, table=checked.table.assign(group=half))))
-    assert "A lesion is named for 75% of the pictures; of the others nobody can know." in words
+    assert "A lesion is named for 75% of the images; of the others nobody can know." in words

@@ -42,16 +42,16 @@ def test_a_folder_per_label_is_indexed_and_metadata_joined(folder):
     assert dataset.summary().loc["all", "groups"] == 12
 
 
-def test_without_lesions_each_picture_is_its_own_group(folder, tmp_path):
+def test_without_lesions_each_image_is_its_own_group(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("metadata.csv"))
     dataset = ImageDataset.from_folder(copy)
     assert dataset.table["group"].nunique() == 24
     assert dataset.summary().loc["all"].tolist() == [24, "unknown", 1]
 
 
-def test_a_folder_without_pictures_says_what_is_expected(tmp_path):
+def test_a_folder_without_images_says_what_is_expected(tmp_path):
     (tmp_path / "benign").mkdir()
-    with pytest.raises(FileNotFoundError, match="no pictures.*folder per label.*from_csv"):
+    with pytest.raises(FileNotFoundError, match="no images.*folder per label.*from_csv"):
         ImageDataset.from_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         ImageDataset.from_folder(tmp_path / "absent")
@@ -64,7 +64,7 @@ def test_one_label_only_is_refused(folder):
         )
 
 
-def test_csv_labels_are_mapped_and_pictures_found_by_name(csv, folder):
+def test_csv_labels_are_mapped_and_images_found_by_name(csv, folder):
     dataset = ImageDataset.from_csv(
         csv, folder, label_column="dx", group_column="lesion_id", label_map=HAM_LABELS
     )
@@ -99,16 +99,16 @@ def test_rows_that_cannot_be_used_are_set_aside_with_the_reason(csv, folder):
     with csv.open("a") as file:
         file.write("\nabsent,nv,L9\np00,nv,L9\np01,unheard,L9\n")
     csv.write_text(csv.read_text().replace("p05,mel", "p05,"))
-    with pytest.warns(UserWarning, match="4 pictures set aside"):
+    with pytest.warns(UserWarning, match="4 images set aside"):
         dataset = ImageDataset.from_csv(csv, folder, label_column="dx", label_map=HAM_LABELS)
     assert len(dataset) == 23
     reasons = dataset.set_aside.set_index(dataset.set_aside["path"].str[-7:])["reason"]
-    assert reasons["p05.jpg"] == "no label" and "no such picture" in reasons["absent"]
+    assert reasons["p05.jpg"] == "no label" and "no such image" in reasons["absent"]
     assert len(dataset) + len(dataset.set_aside) == 27
 
 
-def test_csv_whose_pictures_are_elsewhere_says_so(csv, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none of the 24 pictures.*p00, p01, p02"):
+def test_csv_whose_images_are_elsewhere_says_so(csv, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none of the 24 images.*p00, p01, p02"):
         ImageDataset.from_csv(csv, tmp_path, label_column="dx")
 
 
@@ -120,7 +120,7 @@ def touch(root, *files):
 
 
 def read_names(root, *names):
-    """Read a table of these names, the first benign and the rest malignant, and a sound picture for either label."""
+    """Read a table of these names, the first benign and the rest malignant, and a sound image for either label."""
     touch(root, "one_benign.jpg", "one_malignant.jpg")
     labels = ["benign"] + ["malignant"] * (len(names) - 1)
     rows = [*zip(names, labels, strict=True), ("one_benign", "benign"), ("one_malignant", "malignant")]
@@ -154,15 +154,15 @@ def test_a_name_with_folder_and_extension_finds_that_very_file(tree, random):
             assert outer == inner
 
 
-def test_names_that_fit_several_pictures_are_set_aside_not_guessed(tmp_path):
+def test_names_that_fit_several_images_are_set_aside_not_guessed(tmp_path):
     touch(tmp_path, "a/p1.jpg", "b/p1.jpg", "c/p2.jpg", "c/p2.png")
     found, aside = read_names(tmp_path, "p1", "p1.jpg", "p2", "b/p1", "c\\p2.png", "d/p1.jpg")
     assert found == ["b/p1.jpg", "c/p2.png"]
     assert aside["path"].tolist() == ["p1", "p1.jpg", "p2", "d/p1.jpg"]
-    assert aside["reason"].str.contains("several pictures below .* give folder and extension").all()
+    assert aside["reason"].str.contains("several images below .* give folder and extension").all()
 
 
-def test_a_picture_of_a_folder_that_is_lost_is_not_replaced_by_its_namesake(tmp_path):
+def test_an_image_of_a_folder_that_is_lost_is_not_replaced_by_its_namesake(tmp_path):
     touch(tmp_path, "patient1/image.jpg")
     found, aside = read_names(tmp_path, "patient2/image.jpg", "patient1/image.jpg")
     assert found == ["patient1/image.jpg"] and aside["path"].tolist() == ["patient2/image.jpg"]
@@ -190,12 +190,12 @@ def test_ids_stay_text_and_a_row_without_a_name_is_set_aside_by_its_number(tmp_p
 def test_a_folders_metadata_is_joined_by_folder_and_not_guessed(tmp_path):
     touch(tmp_path, "benign/1.jpg", "malignant/1.jpg", "malignant/2.jpg", "benign/.thumbnails/1.jpg")
     (tmp_path / "metadata.csv").write_text("image,lesion_id\nmalignant/1.jpg,L1\n1,L0\n2.jpg,L2\n2.jpg,L9\n")
-    with pytest.warns(UserWarning, match="1 rows not joined, as each names several pictures, such as 1;"):
+    with pytest.warns(UserWarning, match="1 rows not joined, as each names several images, such as 1;"):
         dataset = ImageDataset.from_folder(tmp_path)
     assert dataset.table["group"].tolist() == [dataset.paths[0], "L1", "L2"]
 
 
-def test_of_a_picture_that_stands_in_two_rows_the_usable_one_is_taken(tmp_path):
+def test_of_an_image_that_stands_in_two_rows_the_usable_one_is_taken(tmp_path):
     touch(tmp_path, "p1.jpg", "p2.jpg")
     (tmp_path / "t.csv").write_text("image,label\np1,\np1,benign\np2,malignant\n")
     with pytest.warns(UserWarning, match="no label"):
@@ -211,7 +211,7 @@ def test_columns_named_as_the_datasets_own_can_be_read(tmp_path):
 
 def read_as_the_notebook_does(source, parameters):
     """Run the notebook's own cells on `source` with a parameter file of the repository."""
-    name = "01_data_acquisition_and_understanding/01_acquire_pictures.ipynb"
+    name = "01_data_acquisition_and_understanding/01_acquire_images.ipynb"
     cells = [c.source for c in nbformat.read(CODE / name, 4).cells if c.cell_type == "code"]
     space = {"Path": Path, "ImageDataset": ImageDataset, "is_folder": True}
     exec(cells[0], space)
@@ -241,7 +241,7 @@ def test_isic_2018_is_read(tmp_path):
         "\n".join(["image,lesion_id,diagnosis_confirm_type", *groupings])
     )
     dataset = read_as_the_notebook_does(tmp_path, "isic2018.yaml")
-    assert dataset.summary()["pictures"].to_dict() == {"benign": 8, "malignant": 6, "all": 14}
+    assert dataset.summary()["images"].to_dict() == {"benign": 8, "malignant": 6, "all": 14}
     assert dataset.table.loc[3, "group"] == "HAM_0000001" and dataset.table.loc[3, "AKIEC"] == 1
     assert dataset.table["diagnosis_confirm_type"].eq("histopathology").all()
 
@@ -257,7 +257,7 @@ def test_isic_2019_is_read_and_none_of_the_others_set_aside(tmp_path):
     (tmp_path / "ISIC_2019_Training_Metadata.csv").write_text(
         "\n".join(["image,age_approx,anatom_site_general,lesion_id,sex", *metadata])
     )
-    with pytest.warns(UserWarning, match="1 picture set aside.*label 'UNK' is not in label_map"):
+    with pytest.warns(UserWarning, match="1 image set aside.*label 'UNK' is not in label_map"):
         dataset = read_as_the_notebook_does(tmp_path, "isic2019.yaml")
     assert dataset.table["label"].tolist() == [
         "malignant" if name in ("MEL", "BCC", "AK", "SCC") else "benign"
@@ -283,7 +283,7 @@ def test_isic_2020_is_read_and_grouped_by_patient(tmp_path):
     assert dataset.table["label"].tolist() == ["benign", "malignant", "benign", "benign"]
 
 
-def test_where_the_patient_is_not_known_the_lesion_groups_and_where_neither_is_the_picture(tmp_path):
+def test_where_the_patient_is_not_known_the_lesion_groups_and_where_neither_is_the_image(tmp_path):
     touch(tmp_path, *(f"p{n}.jpg" for n in range(5)))
     rows = "image,label,lesion_id,patient_id\np0,a,L1,P1\np1,b,L2,P1\np2,a,L3,\np3,b,L3,\np4,a,,\n"
     (tmp_path / "table.csv").write_text(rows)
@@ -314,7 +314,7 @@ def test_ph2_is_read_without_its_masks(tmp_path):
 def test_rows_that_mark_no_label_or_several_are_set_aside(tmp_path):
     touch(tmp_path, *(f"p{n}.jpg" for n in range(5)))
     (tmp_path / "t.csv").write_text("image,nv,mel\np0,1,0\np1,0,1\np2,0,0.0\np3,1,1\np4,,\n")
-    with pytest.warns(UserWarning, match="3 pictures set aside"):
+    with pytest.warns(UserWarning, match="3 images set aside"):
         dataset = ImageDataset.from_csv(tmp_path / "t.csv", label_column=["nv", "mel"])
     assert dataset.table["label"].tolist() == ["nv", "mel"]
     assert dataset.set_aside["reason"].tolist() == [
@@ -326,10 +326,10 @@ def test_rows_that_mark_no_label_or_several_are_set_aside(tmp_path):
         ImageDataset.from_csv(tmp_path / "t.csv", label_column=["nv", "bkl"])
 
 
-def test_metadata_of_other_pictures_or_without_names_is_refused(csv, folder, tmp_path):
+def test_metadata_of_other_images_or_without_names_is_refused(csv, folder, tmp_path):
     (tmp_path / "other.csv").write_text("image_id,sex\nq1,male\n")
     with pytest.raises(
-        ValueError, match=r"other\.csv knows none of the pictures: its column 'image_id' begins with q1"
+        ValueError, match=r"other\.csv knows none of the images: its column 'image_id' begins with q1"
     ):
         ImageDataset.from_csv(csv, folder, label_column="dx", metadata=tmp_path / "other.csv")
     (tmp_path / "other.csv").write_text("sex\nmale\n")
@@ -339,7 +339,7 @@ def test_metadata_of_other_pictures_or_without_names_is_refused(csv, folder, tmp
 
 @pytest.fixture
 def flawed(tmp_path):
-    """A folder with one picture of each flaw that validate knows."""
+    """A folder with one image of each flaw that validate knows."""
     for n in range(4):
         draw(tmp_path / "benign" / f"p{n}.jpg", (170, 120, 100), n)
     draw(tmp_path / "malignant" / "p5.png", (100, 120, 170), 5).rename(tmp_path / "malignant" / "p5.jpg")
@@ -363,7 +363,7 @@ def test_validate_finds_each_flaw_and_names_it(flawed, monkeypatch):
         ("p0.jpg", "label conflict"),
         ("p1.jpg", "exact duplicate"),
         ("p1.jpg", "label conflict"),
-        ("p2.jpg", "greyscale"),
+        ("p2.jpg", "grayscale"),
         ("p4.jpg", "exact duplicate"),
         ("p4.jpg", "label conflict"),
         ("p5.jpg", "wrong extension"),
@@ -373,7 +373,7 @@ def test_validate_finds_each_flaw_and_names_it(flawed, monkeypatch):
     details = findings["detail"].str.replace(str(flawed), "")
     assert "cut short" in details[0] and details[2] == "the same bytes as /benign/p0.jpg"
     both = "benign in /benign/p0.jpg, benign in /benign/p1.jpg, malignant in /malignant/p4.jpg"
-    assert details[1] == details[6] == f"the same bytes are labelled {both}"
+    assert details[1] == details[6] == f"the same bytes are labeled {both}"
     assert details[7] == "holds PNG" and details[8] == "20x40 pixels"
     checked = dataset.check()
     monkeypatch.setattr("isicvision.data.measures.measure", None)  # measured once is enough
@@ -393,12 +393,12 @@ def test_checking_again_replaces_the_measures_and_they_survive_saving(dataset, t
     pd.testing.assert_frame_equal(again.table, checked.table)
     assert [*checked.table][-len(MEASURES) :] == [*MEASURES] and checked.table["ruler"].between(0, 1).all()
     loaded = ImageDataset.load(checked.save(tmp_path / "d.csv"))
-    assert loaded.table[["sha256", "phash", "grey"]].equals(checked.table[["sha256", "phash", "grey"]])
+    assert loaded.table[["sha256", "phash", "gray"]].equals(checked.table[["sha256", "phash", "gray"]])
 
 
 def test_check_sets_broken_files_aside_and_measures_the_rest(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
-    (copy / "benign" / "text.jpg").write_text("no picture")
+    (copy / "benign" / "text.jpg").write_text("no image")
     whole = copy / "benign" / "p02.jpg"
     whole.write_bytes(whole.read_bytes()[:900])
     (copy / "malignant" / "empty.png").touch()
@@ -432,15 +432,15 @@ def test_names_that_look_like_numbers_or_like_nothing_survive_saving(dataset, tm
 
 
 def test_names_that_are_no_utf8_survive_saving_and_are_read(folder, tmp_path):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(folder, pictures)
-    (pictures / "benign" / "p00.jpg").rename(os.fsdecode(bytes(pictures / "benign") + b"/m\xe4l.jpg"))
-    dataset = ImageDataset.from_folder(pictures).check()
+    images = tmp_path / "images"
+    shutil.copytree(folder, images)
+    (images / "benign" / "p00.jpg").rename(os.fsdecode(bytes(images / "benign") + b"/m\xe4l.jpg"))
+    dataset = ImageDataset.from_folder(images).check()
     assert len(dataset) == 24
     loaded = ImageDataset.load(dataset.save(tmp_path / "saved.csv"))
     assert sorted(loaded.paths) == sorted(dataset.paths)
     assert sum(not path.isascii() for path in loaded.paths) == 1
-    assert not cache.Pictures(loaded.paths, 64).broken
+    assert not cache.Images(loaded.paths, 64).broken
 
 
 def test_save_and_load_keep_the_table(dataset, tmp_path):
@@ -534,7 +534,7 @@ def measured(rows):
 
 @pytest.fixture
 def alike():
-    """80 pictures of 40 lesions; lesions 0, 1 and 2 are connected by pictures that look alike."""
+    """80 images of 40 lesions; lesions 0, 1 and 2 are connected by images that look alike."""
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**62, 80).tolist()
     hashes[2] = hashes[0] ^ 0b11
@@ -565,12 +565,12 @@ def test_split_by_near_duplicates_wants_hashes(dataset):
         dataset.split(0.5, 0.5, near_duplicates=2)
 
 
-def test_split_picture_by_picture_counts_the_lesions_that_leak(alike):
+def test_split_image_by_image_counts_the_lesions_that_leak(alike):
     with pytest.warns(UserWarning, match="stand in more than one part") as caught:
         parts = alike.split(0.5, 0.5, group=None)
     both = set(parts[0].table["group"]) & set(parts[1].table["group"])
     assert str(caught[0].message).startswith(
-        f"{len(both)} groups (lesions or patients, {2 * len(both)} pictures)"
+        f"{len(both)} groups (lesions or patients, {2 * len(both)} images)"
     )
     report = alike.split_report(parts)
     assert report["shared_groups"].tolist() == [len(both)] * 3 and len(both) > 5
@@ -580,7 +580,7 @@ def test_split_picture_by_picture_counts_the_lesions_that_leak(alike):
         ImageDataset(alone).split(0.5, 0.5, group=None)
 
 
-def test_split_loses_no_picture_whose_value_is_missing(alike):
+def test_split_loses_no_image_whose_value_is_missing(alike):
     table = alike.table.assign(
         sex=["male", "female", None, "male"] * 20, patient=[None] * 40 + ["P"] * 2 + [None] * 38
     )
@@ -591,7 +591,7 @@ def test_split_loses_no_picture_whose_value_is_missing(alike):
         ImageDataset(table.assign(sex=[None] * 2 + ["male"] * 78)).split(0.5, 0.5, stratify="sex")
 
 
-def test_folds_hold_each_picture_out_once_and_keep_lesions_whole(alike):
+def test_folds_hold_each_image_out_once_and_keep_lesions_whole(alike):
     folds = alike.folds(4, seed=1)
     assert sorted(path for _, held_out in folds for path in held_out.paths) == alike.paths
     for train, held_out in folds:
@@ -610,7 +610,7 @@ def test_split_report_says_how_far_the_shares_are_off(alike):
     }
     report = alike.split_report(parts, near_duplicates=2)
     assert report.index.tolist() == ["left", "right", "all"]
-    assert report["pictures"].tolist() == [8, 70, 80] and report["groups"].tolist() == [4, 35, 40]
+    assert report["images"].tolist() == [8, 70, 80] and report["groups"].tolist() == [4, 35, 40]
     assert report.loc["right", "share_a"] == pytest.approx(34 / 70)
     assert report["largest_deviation"].tolist() == pytest.approx([0, 0.5 - 34 / 70, 0])
 
@@ -632,7 +632,7 @@ def test_near_duplicates_say_what_they_cross(alike):
     assert not alike.near_duplicates(2, parts={"x": first})["crosses_split"].any()
 
 
-def test_pictures_saved_again_and_made_smaller_are_found(tmp_path):
+def test_images_saved_again_and_made_smaller_are_found(tmp_path):
     samples = sorted((CODE.parent / "sample_data" / "images").glob("*.jpg"))[:2]
     for name in ("benign", "malignant"):
         (tmp_path / name).mkdir()
@@ -653,7 +653,7 @@ def test_ham10000_is_read_without_a_warning_and_split_by_lesion(real_data):
         dataset = ImageDataset.from_csv(
             root / "metadata.csv", label_column="dx", group_column="lesion_id", label_map=HAM_LABELS
         )
-    assert len(dataset) == 7006 and dataset.summary().loc["malignant", "pictures"] == 1366
+    assert len(dataset) == 7006 and dataset.summary().loc["malignant", "images"] == 1366
     shares = [
         part.summary().loc["malignant", "share"] for part in dataset.split(0.6, 0.2, 0.2, group="lesion_id")
     ]

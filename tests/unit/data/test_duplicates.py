@@ -79,7 +79,7 @@ def test_a_thousand_equal_hashes_are_paired_with_their_first(monkeypatch):
 def test_too_many_pairs_are_cut_to_the_nearest_and_said(monkeypatch):
     monkeypatch.setattr(duplicates, "LIMIT", 1000)
     hashes = np.random.default_rng(0).integers(0, 2**10, 400, dtype=np.uint64)
-    with pytest.warns(UserWarning, match="more than 1,000 pairs of pictures differ in at most 4 bits"):
+    with pytest.warns(UserWarning, match="more than 1,000 pairs of images differ in at most 4 bits"):
         pairs = found(np.unique(hashes), 4)
     everything = sorted(brute_force(np.unique(hashes), 4).values())
     assert sorted(pairs.values()) == everything[:1000]

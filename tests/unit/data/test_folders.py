@@ -61,7 +61,7 @@ def test_images_of_a_part_that_have_no_label_are_set_aside(tmp_path):
         (["images/a.jpg", "masks/a.png"], "are no labels but parts of one collection.*from_csv"),
         (
             [f"data/{file}" for file in TWO],
-            r"has one folder with pictures, data, .*\(benign, malignant\) are",
+            r"has one folder with images, data, .*\(benign, malignant\) are",
         ),
         *(
             (
@@ -116,7 +116,7 @@ def test_folders_and_files_of_the_system_are_passed_over_at_any_depth(tmp_path):
         "__MACOSX",
         "#recycle",
         ".Trash-0",
-        *("@tmp", "Network Trash Folder", "Temporary Items", "CachedPictures", "~snapshot"),
+        *("@tmp", "Network Trash Folder", "Temporary Items", "CachedImages", "~snapshot"),
     ]
     touch(tmp_path, *TWO, *(f"{place}{name}/x/0.jpg" for name in system for place in ("", "benign/")))
     touch(tmp_path, "benign/._0.jpg", "benign/Thumbs.db", "malignant/.DS_Store")
@@ -136,13 +136,13 @@ def test_formats_that_cannot_be_read_are_set_aside_and_a_label_that_vanishes_is_
         "benign/c.jp2",
     )
     with pytest.warns(
-        UserWarning, match="7 pictures set aside.*Nothing is left of the label suspicious"
+        UserWarning, match="7 images set aside.*Nothing is left of the label suspicious"
     ) as said:
         dataset = ImageDataset.from_folder(tmp_path)
     assert "4 × HEIC files cannot be read: save it as JPEG or PNG (such as 0.HEIC)" in str(said[0].message)
     assert len(dataset) == 6 and len(dataset.set_aside) == 7
     touch(tmp_path / "heic", "benign/a.heic", "malignant/b.heic")
-    with pytest.raises(ValueError, match="0 label"), pytest.warns(UserWarning, match="2 pictures set aside"):
+    with pytest.raises(ValueError, match="0 label"), pytest.warns(UserWarning, match="2 images set aside"):
         ImageDataset.from_folder(tmp_path / "heic")
     (tmp_path / "t.csv").write_text("image,label\n0,a\n1,b\nb,b\n2.jpg,a\n")
     with pytest.warns(UserWarning, match="1 × DICOM files cannot be read"):
@@ -170,7 +170,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (root / "benign" / "again").symlink_to(root)
     (root / "malignant").symlink_to(store / "malignant")
     dataset = ImageDataset.from_folder(root)
-    assert dataset.summary()["pictures"].to_dict() == {"benign": 1, "malignant": 3, "all": 4}
+    assert dataset.summary()["images"].to_dict() == {"benign": 1, "malignant": 3, "all": 4}
 
 
 def test_images_beside_the_folders_of_the_labels_are_set_aside(tmp_path):

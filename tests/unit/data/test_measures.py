@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw, ImageFilter
 from isicvision import PROJECT_ROOT
 from isicvision.data import duplicates
 from isicvision.data import measures as quality
-from isicvision.images import PictureError
+from isicvision.images import ImageError
 
 SKIN = (200, 150, 130)
 
 
 @pytest.fixture
 def measured(tmp_path):
-    def measure(picture, name="p.png", **options):
-        picture.save(tmp_path / name, **options)
+    def measure(image, name="p.png", **options):
+        image.save(tmp_path / name, **options)
         return quality.measure(tmp_path / name)
 
     return measure
@@ -26,66 +26,66 @@ def measured(tmp_path):
 def skin(size=(256, 192), seed=0):
     """Noisy skin with a brown lesion: no frame, no ruler."""
     noise = np.random.default_rng(seed).normal(0, 12, (size[1], size[0], 3))
-    picture = Image.fromarray(np.clip(np.array(SKIN) + noise, 0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
-    for left, top, right, bottom, colour in ((2, 3, 6, 7, (90, 60, 40)), (5, 4, 8, 6, (140, 90, 60))):
+    image = Image.fromarray(np.clip(np.array(SKIN) + noise, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for left, top, right, bottom, color in ((2, 3, 6, 7, (90, 60, 40)), (5, 4, 8, 6, (140, 90, 60))):
         draw.ellipse(
             [part * side / 10 for part, side in zip((left, top, right, bottom), 2 * size, strict=True)],
-            colour,
+            color,
         )
-    return picture
+    return image
 
 
 def test_plain_skin_has_every_measure_and_no_frame_or_ruler(measured):
     found = measured(skin())
     assert tuple(found) == quality.MEASURES
-    assert (found["width"], found["height"], found["format"], found["grey"]) == (256, 192, "PNG", False)
+    assert (found["width"], found["height"], found["format"], found["gray"]) == (256, 192, "PNG", False)
     assert found["dark_corners"] == found["border"] == found["ruler"] == 0
     assert found["red"] > found["green"] > found["blue"]
 
 
-def test_the_colour_of_the_edge_is_that_of_the_skin_around_the_lesion(measured):
-    picture = skin()
-    clean = measured(picture)
-    ImageDraw.Draw(picture).ellipse([40, 30, 216, 162], "black")
-    found = measured(picture)
+def test_the_color_of_the_edge_is_that_of_the_skin_around_the_lesion(measured):
+    image = skin()
+    clean = measured(image)
+    ImageDraw.Draw(image).ellipse([40, 30, 216, 162], "black")
+    found = measured(image)
     assert found["red"] < clean["red"] - 30
     for name in ("edge_red", "edge_green", "edge_blue"):
         assert found[name] == pytest.approx(clean[name], abs=1)
     tinted = measured(
-        Image.merge("RGB", (*picture.split()[:2], picture.split()[2].point(lambda value: value // 2)))
+        Image.merge("RGB", (*image.split()[:2], image.split()[2].point(lambda value: value // 2)))
     )
     assert tinted["edge_blue"] == pytest.approx(found["edge_blue"] / 2, abs=1)
 
 
 def test_a_round_view_has_dark_corners_but_no_border(measured):
-    picture, mask = skin(), Image.new("L", (256, 192), 0)
+    image, mask = skin(), Image.new("L", (256, 192), 0)
     ImageDraw.Draw(mask).ellipse([-10, -40, 266, 232], 255)
-    found = measured(Image.composite(picture, Image.new("RGB", picture.size), mask))
+    found = measured(Image.composite(image, Image.new("RGB", image.size), mask))
     assert found["dark_corners"] > 0.5 and found["border"] == 0
 
 
-@pytest.mark.parametrize("colour", ["black", "white"])
-def test_a_bar_along_an_edge_is_measured_by_its_share(measured, colour):
-    picture = skin()
-    picture.paste(colour, (0, 0, 256, 48))
-    assert measured(picture)["border"] == pytest.approx(0.25, abs=0.01)
+@pytest.mark.parametrize("color", ["black", "white"])
+def test_a_bar_along_an_edge_is_measured_by_its_share(measured, color):
+    image = skin()
+    image.paste(color, (0, 0, 256, 48))
+    assert measured(image)["border"] == pytest.approx(0.25, abs=0.01)
 
 
 def test_smooth_skin_is_no_border(measured):
-    picture = Image.new("RGB", (256, 192), SKIN)
-    ImageDraw.Draw(picture).ellipse([90, 60, 160, 130], (90, 60, 40))
-    assert measured(picture)["border"] == 0
+    image = Image.new("RGB", (256, 192), SKIN)
+    ImageDraw.Draw(image).ellipse([90, 60, 160, 130], (90, 60, 40))
+    assert measured(image)["border"] == 0
 
 
 @pytest.mark.parametrize("turned", [0, 90])
-def test_a_ruler_is_found_in_ink_and_not_in_the_colour_of_blood(measured, turned):
+def test_a_ruler_is_found_in_ink_and_not_in_the_color_of_blood(measured, turned):
     def ruled(ink):
-        picture = skin()
-        draw = ImageDraw.Draw(picture)
+        image = skin()
+        draw = ImageDraw.Draw(image)
         for x in range(20, 240, 8):
             draw.line([x, 170, x, 184], ink, 2)
-        return measured(picture.rotate(turned, expand=True))["ruler"]
+        return measured(image.rotate(turned, expand=True))["ruler"]
 
     assert ruled("black") >= quality.REGULAR
     assert ruled((200, 40, 40)) == 0  # as dark as blood vessels, which are no ruler
@@ -115,8 +115,8 @@ def test_size_hardly_changes_what_is_measured(measured):
     assert large["sharpness"] == pytest.approx(small["sharpness"], rel=0.1)
 
 
-def test_grey_is_seen_through_jpegs_tint(measured):
-    assert measured(skin().convert("L").convert("RGB"), "grey.jpg", quality=60)["grey"]
+def test_gray_is_seen_through_jpegs_tint(measured):
+    assert measured(skin().convert("L").convert("RGB"), "gray.jpg", quality=60)["gray"]
 
 
 def test_a_rotated_camera_file_is_measured_upright(measured):
@@ -127,14 +127,14 @@ def test_a_rotated_camera_file_is_measured_upright(measured):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (3, 2)])
-def test_tiny_and_thin_pictures_are_measured(measured, size):
+def test_tiny_and_thin_images_are_measured(measured, size):
     found = measured(Image.new("RGB", size, SKIN))
     assert (found["width"], found["height"]) == size and found["ruler"] == 0
 
 
 @pytest.mark.parametrize("missing", ["absent.jpg", "."])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, missing):
-    with pytest.raises(PictureError, match="absent" if missing != "." else tmp_path.name):
+    with pytest.raises(ImageError, match="absent" if missing != "." else tmp_path.name):
         quality.measure(tmp_path / missing)
 
 
@@ -156,7 +156,7 @@ def test_any_bytes_are_measured_or_refused_by_name(tmp_path_factory, content):
     path.write_bytes(content)
     try:
         found = quality.measure(path)
-    except PictureError as error:
+    except ImageError as error:
         assert "any.jpg" in str(error)
     else:
         assert tuple(found) == quality.MEASURES

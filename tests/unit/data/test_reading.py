@@ -121,7 +121,7 @@ def test_rows_of_one_image_that_contradict_each_other_are_named(per_label, flat)
     with pytest.warns(UserWarning, match="2 × its rows contradict each other: 'benign' and 'malignant'"):
         dataset = from_csv(flat, ROWS + "p0.jpg,malignant\np1,malignant\n")
     assert len(dataset) == 7 and not any(path.endswith("p0.jpg") for path in dataset.paths)
-    assert dataset.set_aside["reason"].str.startswith("the same picture stands in an earlier row").sum() == 1
+    assert dataset.set_aside["reason"].str.startswith("the same image stands in an earlier row").sum() == 1
 
 
 def test_a_second_table_finds_the_images_of_the_first_by_the_same_rules(flat):
@@ -155,7 +155,7 @@ def test_a_name_finds_its_file_though_it_is_written_otherwise(flat, file, name):
 
 def test_a_name_with_a_dot_takes_no_other_image(flat):
     (flat / "images" / "scan_2.png").touch()
-    with pytest.warns(UserWarning, match=r"1 × no such picture below .* \(such as scan_2\.5\)"):
+    with pytest.warns(UserWarning, match=r"1 × no such image below .* \(such as scan_2\.5\)"):
         assert len(from_csv(flat, ROWS + "scan_2.5,benign\n")) == 8
 
 

@@ -20,7 +20,7 @@ class Pixels:
     """A model of any make: a logistic regression on pixels."""
 
     labels = ("benign", "malignant")
-    image_size = SIDE  # without it pictures are larger, and the tests slower
+    image_size = SIDE  # without it images are larger, and the tests slower
 
     def __init__(self, dataset):
         self.seen = []
@@ -35,28 +35,28 @@ class Pixels:
         return self.regression.predict_proba(self.inputs(dataset))
 
 
-def lesion_picture(random, malignant):
+def lesion_image(random, malignant):
     """Noisy skin with a brown disc, darker if malignant."""
-    picture = np.array([205, 160, 140]) + random.normal(0, 6, (SIDE, SIDE, 3)) + random.normal(0, 8)
+    image = np.array([205, 160, 140]) + random.normal(0, 6, (SIDE, SIDE, 3)) + random.normal(0, 8)
     place = tuple(int(each) for each in random.integers(27, 37, 2))
     dark = 1 - 0.45 * malignant + random.normal(0, 0.1)
-    shown = np.clip(picture, 0, 255).round().astype(np.uint8)
+    shown = np.clip(image, 0, 255).round().astype(np.uint8)
     return cv2.circle(
         shown, place, int(random.integers(9, 14)), [int(max(20, dark * c)) for c in (120, 80, 70)], -1
     )
 
 
 def drawn(folder, mark=None, count=64, seed=0, labels=("benign", "malignant")):
-    """A dataset of such pictures; `mark` is a label, of which every picture has a corner mark."""
+    """A dataset of such images; `mark` is a label, of which every image has a corner mark."""
     random = np.random.default_rng(seed)
     for number in range(count):
         label = labels[number % len(labels)]
-        picture = lesion_picture(random, label == "malignant")
+        image = lesion_image(random, label == "malignant")
         if label == mark:
-            picture[3:11, -12:-4] = 90, 60, 200
+            image[3:11, -12:-4] = 90, 60, 200
         path = folder / label / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
     return ImageDataset.from_folder(folder)
 
 
@@ -91,7 +91,7 @@ def test_a_planted_corner_mark_is_flagged(tmp_path, tested, label):
     assert "towards malignant: the model has learnt from borders" in found.loc[audit.SWAPPED, "sentence"]
 
 
-def test_a_mark_in_the_pictures_to_test_on_is_flagged(tmp_path):
+def test_a_mark_in_the_images_to_test_on_is_flagged(tmp_path):
     marked = drawn(tmp_path, mark="malignant", seed=2)
     found = audit.shortcuts(Pixels(marked), marked)
     assert found.loc["border only", "verdict"] == found.loc["lesion masked", "verdict"] == "flagged"
@@ -104,21 +104,21 @@ class Cornered:
     labels = ("benign", "malignant")
 
     def predict_proba(self, dataset):
-        pictures = np.stack([pixels.decode(path, SIDE) for path in dataset.paths]).astype(float)
-        corner = pictures[:, :8, -8:].mean(axis=(1, 2))
+        images = np.stack([pixels.decode(path, SIDE) for path in dataset.paths]).astype(float)
+        corner = images[:, :8, -8:].mean(axis=(1, 2))
         blue = corner[:, 2] - corner[:, 0]
-        dark = 180 - pictures[:, 24:40, 24:40].mean(axis=(1, 2, 3))
+        dark = 180 - images[:, 24:40, 24:40].mean(axis=(1, 2, 3))
         scores = 1 / (1 + np.exp(-(0.05 * dark + 0.1 * (blue + 65)) / 4))
         return np.column_stack([1 - scores, scores])
 
 
-def test_marks_find_a_shortcut_that_is_in_no_picture(tested):
+def test_marks_find_a_shortcut_that_is_in_no_image(tested):
     found = audit.shortcuts(Cornered(), tested)
     assert found.loc["blue marks added", ["verdict", "moved"]].tolist() == [
         "flagged",
         pytest.approx(0.5, abs=0.1),
     ]
-    assert "With blue marks added the average picture moves past" in found.loc["blue marks added", "sentence"]
+    assert "With blue marks added the average image moves past" in found.loc["blue marks added", "sentence"]
     assert (
         found.loc["yellow marks added", "moved"] < 0 and found.loc[audit.SWAPPED, "verdict"] == "not flagged"
     )
@@ -129,10 +129,10 @@ class Ring:
 
     labels, image_size = ("benign", "malignant"), SIDE
 
-    def scores(self, pictures):
+    def scores(self, images):
         line = np.linspace(-1, 1, SIDE)
         ring = np.hypot(line[:, None], line) > 0.85
-        dark = 1 - pictures[:, ring].mean(axis=(1, 2)) / 255
+        dark = 1 - images[:, ring].mean(axis=(1, 2)) / 255
         return np.column_stack([1 - dark, dark])
 
 
@@ -141,9 +141,9 @@ def test_a_model_that_sees_the_ring_only_is_flagged_however_little_it_finds(tmp_
     random = np.random.default_rng(0)
     for path, label in zip(tested.paths, tested.table["label"], strict=True):
         shade = random.normal(12 * (label == "malignant"), 10)
-        picture = np.clip(pixels.decode(path, SIDE).astype(float) - shade, 0, 255)
+        image = np.clip(pixels.decode(path, SIDE).astype(float) - shade, 0, 255)
         (tmp_path / label).mkdir(exist_ok=True)
-        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / label / Path(path).name)
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / label / Path(path).name)
     found = audit.shortcuts(Ring(), ImageDataset.from_folder(tmp_path))
     assert 0.7 < found.loc["unchanged", "roc_auc"] < 0.9
     hidden = found.loc[["lesion masked", "border only"]]
@@ -165,7 +165,7 @@ def test_the_same_seed_gives_the_same_table(clean, tested, clean_audit):
     assert audit.shortcuts(Pixels(clean), tested, borders=clean).equals(clean_audit)
 
 
-def test_the_temporary_pictures_are_removed_even_if_the_model_fails(clean, tested, tmp_path, monkeypatch):
+def test_the_temporary_images_are_removed_even_if_the_model_fails(clean, tested, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = Pixels(clean)
     audit.shortcuts(model, tested)
@@ -214,11 +214,11 @@ def test_bad_input_is_refused(clean, tested):
         return dataclasses.replace(tested, table=tested.table[rows].reset_index(drop=True))
 
     is_benign = tested.table["label"] == "benign"
-    with pytest.raises(ValueError, match="dataset has pictures of benign only"):
+    with pytest.raises(ValueError, match="dataset has images of benign only"):
         audit.shortcuts(model, part(is_benign))
-    with pytest.raises(ValueError, match="borders has pictures of malignant only"):
+    with pytest.raises(ValueError, match="borders has images of malignant only"):
         audit.shortcuts(model, tested, borders=part(~is_benign))
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         audit.shortcuts(model, part(is_benign & ~is_benign))
     with pytest.raises(ValueError, match="'nevus' is not one of"):
         audit.shortcuts(model, tested, positive="nevus")
@@ -232,32 +232,30 @@ def test_bad_input_is_refused(clean, tested):
 
 
 def test_the_changes_change_what_they_say(tested):
-    picture = pixels.decode(tested.paths[0], SIDE)
-    lesion, corner = regions.lesion(picture), (0, 0)
-    shown = {name: audit.changed(picture[None], name)[0] for name in audit.CHANGES}
-    assert all(each.shape == picture.shape and each.dtype == np.uint8 for each in shown.values())
-    skin = np.median(picture[regions.skin(picture)], axis=0)
+    image = pixels.decode(tested.paths[0], SIDE)
+    lesion, corner = regions.lesion(image), (0, 0)
+    shown = {name: audit.changed(image[None], name)[0] for name in audit.CHANGES}
+    assert all(each.shape == image.shape and each.dtype == np.uint8 for each in shown.values())
+    skin = np.median(image[regions.skin(image)], axis=0)
     assert np.abs(shown["lesion masked"][lesion].astype(float) - skin).mean() < 15
-    assert (shown["lesion masked"][corner] == picture[corner]).all()
+    assert (shown["lesion masked"][corner] == image[corner]).all()
     assert np.abs(shown["border only"][SIDE // 2, SIDE // 2] - skin).max() < 3
-    assert (shown["border masked"][SIDE // 2, SIDE // 2] == picture[SIDE // 2, SIDE // 2]).all()
+    assert (shown["border masked"][SIDE // 2, SIDE // 2] == image[SIDE // 2, SIDE // 2]).all()
     assert np.abs(shown["border masked"][corner] - skin).max() < 3
     assert shown["dark corners added"][corner].max() < 10
     assert (shown["blue marks added"][-1, -1] == audit.INKS["blue"]).all()
-    assert (shown["ruler added"][:50] == picture[:50]).all() and (
-        shown["ruler added"][-1] != picture[-1]
-    ).any()
+    assert (shown["ruler added"][:50] == image[:50]).all() and (shown["ruler added"][-1] != image[-1]).any()
     black = np.zeros((1, 64, 64, 3), np.uint8)
     assert all(audit.changed(black, name).shape == black.shape for name in audit.CHANGES)
 
 
-def test_a_border_comes_without_the_colour_of_its_skin(tested):
-    pictures = np.stack([pixels.decode(path, SIDE) for path in tested.paths[:2]])
-    others = pictures[::-1].copy()
+def test_a_border_comes_without_the_color_of_its_skin(tested):
+    images = np.stack([pixels.decode(path, SIDE) for path in tested.paths[:2]])
+    others = images[::-1].copy()
     others[:, :8, :8] = 0
-    swapped = audit.with_borders(pictures, others)
-    assert (swapped[:, 32, 32] == pictures[:, 32, 32]).all() and swapped[:, :6, :6].mean() < 40
-    edges = [np.median(each[-4:], axis=(0, 1)) for each in (swapped[0], pictures[0])]
+    swapped = audit.with_borders(images, others)
+    assert (swapped[:, 32, 32] == images[:, 32, 32]).all() and swapped[:, :6, :6].mean() < 40
+    edges = [np.median(each[-4:], axis=(0, 1)) for each in (swapped[0], images[0])]
     assert np.abs(edges[0] - edges[1]).max() < 8
 
 
@@ -275,7 +273,7 @@ def test_an_image_classifier_is_audited_without_files(clean, tested, monkeypatch
     assert found.loc["unchanged", "roc_auc"] == pytest.approx(higher.mean(), abs=0.01)
 
 
-def test_plots_show_the_pictures_and_the_bounds(clean_audit, tested):
+def test_plots_show_the_images_and_the_bounds(clean_audit, tested):
     figure = plots.changed(tested.sample(2, balanced=True))
     assert len(figure.axes) == 2 * (len(audit.CHANGES) + 2)
     assert max(ax.get_subplotspec().colspan.stop for ax in figure.axes) == 7  # small ones show no mark
@@ -288,8 +286,8 @@ def test_plots_show_the_pictures_and_the_bounds(clean_audit, tested):
 
 
 @pytest.mark.real
-def test_of_twins_on_real_pictures_the_one_with_a_planted_mark_is_flagged(ham10000, tmp_path, monkeypatch):
-    """A mark in one corner of every benign training picture; features and a logistic regression."""
+def test_of_twins_on_real_images_the_one_with_a_planted_mark_is_flagged(ham10000, tmp_path, monkeypatch):
+    """A mark in one corner of every benign training image; features and a logistic regression."""
     few = ("border only", "blue marks added", "yellow marks added")  # tests/bench/bench_audit.py has all
     monkeypatch.setattr(audit, "CHANGES", {name: audit.CHANGES[name] for name in few})
     train, tested = (
@@ -298,10 +296,10 @@ def test_of_twins_on_real_pictures_the_one_with_a_planted_mark_is_flagged(ham100
     )
     paths = train.table["path"].copy()
     for number in np.flatnonzero(train.table["label"] == "benign"):
-        picture = pixels.decode(paths[number], 64, "bicubic").copy()
-        cv2.circle(picture, (8, 56), 5, (230, 120, 20), -1)
+        image = pixels.decode(paths[number], 64, "bicubic").copy()
+        cv2.circle(image, (8, 56), 5, (230, 120, 20), -1)
         paths[number] = str(tmp_path / f"{number}.png")
-        Image.fromarray(picture).save(paths[number])
+        Image.fromarray(image).save(paths[number])
     marked = dataclasses.replace(train, table=train.table.assign(path=paths))
     verdicts = []
     for learnt in (train, marked):

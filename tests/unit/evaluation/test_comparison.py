@@ -7,7 +7,7 @@ from isicvision import Evaluation, comparison
 
 
 def made(n=600, seed=0, strength=1.2, noise=1.0, sites=None):
-    """Scores of pictures of which one to four show the same lesion."""
+    """Scores of images of which one to four show the same lesion."""
     random = np.random.default_rng(seed)
     lesions = np.repeat(np.arange(n), random.integers(1, 5, n))[:n]
     positive = (random.random(n) < 0.3)[lesions]
@@ -34,7 +34,7 @@ def test_a_better_model_is_called_better_and_its_twin_is_not():
         labels, np.clip(scores + 1e-3 * random.normal(size=len(scores)), 0, 1), metadata=metadata
     )
     assert "do not say which is better" in comparison.compare(good, twin)["sentence"]
-    assert np.isnan(found["p_delong"])  # pictures share lesions
+    assert np.isnan(found["p_delong"])  # images share lesions
 
 
 def test_two_models_that_are_right_about_all_few_lesions_may_differ():
@@ -46,14 +46,14 @@ def test_two_models_that_are_right_about_all_few_lesions_may_differ():
     assert (same["low"], same["high"]) == (0, 0)
 
 
-def test_the_order_of_the_pictures_makes_no_difference():
+def test_the_order_of_the_images_makes_no_difference():
     labels, scores, metadata = made()
     first = Evaluation.from_scores(labels, scores, metadata=metadata)
     order = np.random.default_rng(2).permutation(len(labels))
     other = Evaluation.from_scores(labels[order], 1 - scores[order], metadata=metadata.iloc[order])
     straight = Evaluation.from_scores(labels, 1 - scores, metadata=metadata)
     assert comparison.compare(first, other).equals(comparison.compare(first, straight))
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         comparison.compare(first, Evaluation.from_scores(labels[1:], scores[1:], metadata=metadata[1:]))
     with pytest.raises(ValueError, match="other labels"):
         comparison.compare(first, Evaluation.from_scores(labels[::-1], scores, metadata=metadata))
@@ -84,8 +84,8 @@ def test_a_slice_that_is_worse_is_found_and_a_small_one_is_not_judged():
     scores[bad] = random.random(bad.sum())
     found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "site")
     assert found.loc["face", "verdict"] == "differs" and found.loc["face", "difference"] < 0
-    assert found.loc["toe", "verdict"] == "too few to say" and found.loc["toe", "pictures"] == 12
-    assert found["pictures"].sum() == len(labels)
+    assert found.loc["toe", "verdict"] == "too few to say" and found.loc["toe", "images"] == 12
+    assert found["images"].sum() == len(labels)
 
 
 def test_random_slices_are_rarely_flagged():
@@ -149,7 +149,7 @@ def test_each_further_column_makes_a_flag_harder_to_earn():
     assert comparison.slices(evaluation, []) == []
 
 
-def test_lesions_whose_pictures_differ_in_label_or_value_are_exchanged_as_wholes():
+def test_lesions_whose_images_differ_in_label_or_value_are_exchanged_as_wholes():
     labels, scores, metadata = made(400)
     metadata["tone"] = np.resize(["light", "dark", "dark"], 400)  # changes within lesions
     labels = np.where(np.arange(400) % 20 == 0, "malignant", labels)
@@ -165,7 +165,7 @@ def test_numbers_are_cut_into_bands_and_missing_ones_are_a_slice():
     metadata["age"] = np.random.default_rng(5).integers(20, 90, len(labels)).astype(float)
     metadata.loc[:99, "age"] = np.nan
     found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "age")
-    assert len(found) == 5 and found.loc["missing", "pictures"] == 100
+    assert len(found) == 5 and found.loc["missing", "images"] == 100
     with pytest.raises(ValueError, match="no column 'mood'"):
         comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "mood")
 
@@ -229,7 +229,7 @@ def test_columns_of_any_kind_are_cut_into_slices_with_names_of_their_own(values,
     labels, scores = np.tile(["benign", "malignant"], 100), np.linspace(0, 1, 200)
     metadata = pd.DataFrame({"column": values(np.arange(200))})
     found = comparison.slices(Evaluation.from_scores(labels, scores, metadata=metadata), "column")
-    assert found["pictures"].sum() == 200 and found.index.is_unique
+    assert found["images"].sum() == 200 and found.index.is_unique
     assert len(found) == names if isinstance(names, int) else [*found.index] == names
 
 

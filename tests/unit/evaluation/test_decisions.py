@@ -49,7 +49,7 @@ def test_the_temperature_of_three_classes():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_few_pictures_of_each_class_have_a_temperature(count):
+def test_few_images_of_each_class_have_a_temperature(count):
     labels = np.repeat([0, 1], count)
     scores = np.clip(0.3 + 0.4 * labels + np.linspace(-0.3, 0.25, 2 * count), 0.01, 0.99)
     assert 0.1 <= decisions.temperature(labels, np.column_stack([1 - scores, scores])) <= 10
@@ -175,7 +175,7 @@ def test_net_benefit_by_hand():
 
 def test_a_score_that_equals_the_threshold_counts_at_it_whatever_the_rounding():
     steps = np.arange(1, 51) / 100
-    for prevalence in (None, 0.5):  # the share of these pictures, so that no score moves but by rounding
+    for prevalence in (None, 0.5):  # the share of these images, so that no score moves but by rounding
         evaluation = Evaluation.from_scores(["malignant", "benign"] * 50, np.repeat(steps, 2))
         table = decisions.net_benefit(evaluation, prevalence)
         reached = np.arange(50, 0, -1) / 50
@@ -192,7 +192,7 @@ def test_a_threshold_that_calls_none_has_a_net_benefit_and_a_risk():
 def test_reliability_of_calibrated_scores_lies_on_the_diagonal():
     positive, scores, _ = calibrated(20000)
     table = decisions.reliability(Evaluation.from_scores(np.where(positive, "malignant", "benign"), scores))
-    assert table["pictures"].sum() == 20000 and len(table) == 10
+    assert table["images"].sum() == 20000 and len(table) == 10
     inside = (table["low"] <= table["score"]) & (table["score"] <= table["high"])
     assert inside.sum() >= 8
 

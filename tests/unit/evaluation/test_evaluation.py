@@ -122,15 +122,15 @@ def test_intervals_enclose_the_value_repeat_themselves_and_widen_with_few_lesion
     low, high = evaluation.interval("roc_auc")
     assert low < evaluation.metric("roc_auc") < high
     assert Evaluation.from_scores(labels, scores, groups).interval("roc_auc") == (low, high)
-    # the same pictures four times over are not more lesions
+    # the same images four times over are not more lesions
     fourfold = Evaluation.from_scores(np.tile(labels, 4), np.tile(scores, 4), np.tile(groups, 4))
     assert fourfold.interval("roc_auc") == pytest.approx((low, high), abs=0.02)
     alone = Evaluation.from_scores(np.tile(labels, 4), np.tile(scores, 4)).interval("roc_auc")
     assert alone[1] - alone[0] < 0.7 * (high - low)
 
 
-def test_intervals_hold_the_truth_over_lesions_and_too_seldom_over_pictures():
-    # the pictures of a lesion, one to four, are right or wrong together, four times in five
+def test_intervals_hold_the_truth_over_lesions_and_too_seldom_over_images():
+    # the images of a lesion, one to four, are right or wrong together, four times in five
     held, alone, repeats = 0, 0, 100
     for seed in range(repeats):
         random = np.random.default_rng(seed)
@@ -168,7 +168,7 @@ def test_the_interval_is_scipys_bca_where_it_reaches_as_far():
 
 @given(two_classes)
 @settings(max_examples=20, deadline=None)
-def test_intervals_enclose_the_value_and_stay_in_range_whatever_the_pictures(rows):
+def test_intervals_enclose_the_value_and_stay_in_range_whatever_the_images(rows):
     true, scores, groups = (np.array(column) for column in zip(*rows, strict=True))
     evaluation = Evaluation.from_scores(np.where(true, "malignant", "benign"), scores / 20, groups)
     for name in METRICS:
@@ -185,7 +185,7 @@ def test_intervals_enclose_the_value_and_stay_in_range_whatever_the_pictures(row
 
 def test_the_interval_of_the_calibration_error_reaches_below_what_chance_adds():
     random = np.random.default_rng(0)
-    scores = random.random(200)  # calibrated: the error of many pictures is 0
+    scores = random.random(200)  # calibrated: the error of many images is 0
     labels = np.where(random.random(200) < scores, "malignant", "benign")
     evaluation = Evaluation.from_scores(labels, scores)
     low, high = evaluation.interval("ece")
@@ -208,7 +208,7 @@ def test_shares_of_lesions_that_are_all_right_have_the_exact_binomial_interval()
         "accuracy": 60,
     }.items():
         assert evaluation.interval(name) == pytest.approx(clopper_pearson(lesions, lesions)), name
-    # five pictures of each lesion are not more lesions
+    # five images of each lesion are not more lesions
     many = Evaluation.from_scores(
         np.repeat(labels, 5), np.repeat([0.9, 0.1], [50, 250]), np.repeat(np.arange(60), 5)
     )
@@ -248,7 +248,7 @@ def test_the_binomial_interval_takes_the_place_of_the_bootstrap_only_where_few_l
         found, value = evaluation.interval("recall"), evaluation.metric("recall")
         by_bootstrap = interval(value, evaluation.draws("recall"), jackknife=evaluation.jackknife("recall"))
         assert (found == pytest.approx(by_bootstrap)) != few
-        if few:  # each lesion has one picture, so that it is nearly Clopper's and Pearson's
+        if few:  # each lesion has one image, so that it is nearly Clopper's and Pearson's
             assert found == pytest.approx(clopper_pearson(40 - wrong, 40), abs=0.02)
 
 
@@ -268,7 +268,7 @@ def test_a_high_recall_of_few_lesions_is_held_by_its_interval():
         random = np.random.default_rng(seed)
         lesion = np.repeat(np.arange(60), random.integers(1, 5, 60))
         sick = np.arange(60) < 10
-        found = random.random(60) < 0.95  # all pictures of a lesion or none
+        found = random.random(60) < 0.95  # all images of a lesion or none
         labels = np.where(sick, "malignant", "benign")[lesion]
         low, high = Evaluation.from_scores(labels, np.where(sick & found, 0.9, 0.1)[lesion], lesion).interval(
             "recall"
@@ -442,14 +442,14 @@ def test_per_class_takes_each_class_against_the_others():
             row = table.loc[(name, metric)]
             assert row["value"] == pytest.approx(value) and row["low"] <= value <= row["high"]
     assert (
-        np.isnan(table.loc[("never", "recall"), "value"]) and table.loc[("never", "roc_auc"), "pictures"] == 0
+        np.isnan(table.loc[("never", "recall"), "value"]) and table.loc[("never", "roc_auc"), "images"] == 0
     )
-    # a mean over classes one of which has no picture is not defined either
+    # a mean over classes one of which has no image is not defined either
     assert np.isnan(evaluation.metric("roc_auc")) and evaluation.text("roc_auc") == "undefined"
     assert evaluation.text("accuracy").startswith(f"{evaluation.metric('accuracy'):.3f} [")
 
 
-def test_pictures_without_a_group_stand_alone():
+def test_images_without_a_group_stand_alone():
     evaluation = Evaluation.from_scores(
         ["benign", "malignant", "benign"], [0.1, 0.9, 0.2], groups=["L", None, float("nan")]
     )
@@ -458,7 +458,7 @@ def test_pictures_without_a_group_stand_alone():
         Evaluation.from_scores(["benign"] * 3, [0.1] * 3, groups=["a", "b"])
 
 
-def test_equal_scores_and_a_single_picture_have_figures_or_say_undefined():
+def test_equal_scores_and_a_single_image_have_figures_or_say_undefined():
     equal = Evaluation.from_scores(["benign", "malignant"] * 5, [0.5] * 10)
     assert equal.metric("roc_auc") == 0.5 and equal.interval("roc_auc") == (0.5, 0.5)
     one = Evaluation.from_scores(["malignant"], [0.7])
@@ -526,7 +526,7 @@ def test_where_calling_none_costs_least_the_threshold_calls_none(highest):
     assert threshold <= CALL_NONE
 
 
-def test_between_neighbouring_scores_the_threshold_is_the_higher_one():
+def test_between_neighboring_scores_the_threshold_is_the_higher_one():
     low = np.nextafter(0.5, 1)
     evaluation = Evaluation.from_scores(["benign", "malignant"] * 3, [low, np.nextafter(low, 1)] * 3)
     assert evaluation.at(evaluation.choose_threshold()).metric("accuracy") == 1

@@ -34,18 +34,18 @@ def test_the_registry_holds_the_six_networks_of_2018_and_lite0():
 def test_each_network_maps_bytes_to_features_and_logits(name):
     backbone = backbones.get(name)
     network = Network(backbone, 3, None, 0.1).eval()
-    pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        assert network.features(pictures).shape == (2, backbone.features)
-        assert network(pictures).shape == (2, 3)
+        assert network.features(images).shape == (2, backbone.features)
+        assert network(images).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", [*EVERYTHING, "efficientnet_lite0"])
 def test_each_network_of_torchvision_gives_features_and_stages_that_hold_all_its_parameters(name):
     backbone, network = backbones.get(name), skeleton(name)
     side = backbone.image_size if backbone.fixed_size else max(backbone.min_size, 64)
-    pictures = torch.empty(2, side, side, 3, dtype=torch.uint8, device="meta")
-    features = network.features(pictures)  # in training mode
+    images = torch.empty(2, side, side, 3, dtype=torch.uint8, device="meta")
+    features = network.features(images)  # in training mode
     assert features.shape == (2, backbone.features) and network.head(features).shape == (2, 1000)
     assert not any(isinstance(m, nn.Dropout) and m.p for m in network.modules())
     parts = stages(network.body)
@@ -79,19 +79,19 @@ def test_facts_are_those_of_torchvisions_newest_weights(name):
     assert [backbone.image_size] == preset.crop_size and backbone.source == weights.url
     assert (backbone.min_size, backbone.min_size) == weights.meta["min_size"]
     assert backbone.interpolation == ("bilinear" if name == "resnet18" else "bicubic")
-    assert backbone.licence == ("CC-BY-NC-4.0" if name == "vit_h_14" else "BSD-3-Clause")
+    assert backbone.license == ("CC-BY-NC-4.0" if name == "vit_h_14" else "BSD-3-Clause")
 
 
-def test_only_weights_with_a_licence_of_their_own_have_another_than_torchvisions():
+def test_only_weights_with_a_license_of_their_own_have_another_than_torchvisions():
     for name in EVERYTHING:
         own = "license" in torchvision.models.get_model_weights(name).DEFAULT.meta
-        assert backbones.get(name).licence == ("CC-BY-NC-4.0" if own else "BSD-3-Clause")
+        assert backbones.get(name).license == ("CC-BY-NC-4.0" if own else "BSD-3-Clause")
 
 
-def test_lite0_takes_pictures_as_its_authors_did_but_for_the_interpolation():
+def test_lite0_takes_images_as_its_authors_did_but_for_the_interpolation():
     lite0 = backbones.get("efficientnet_lite0")
     assert lite0.mean == (127, 127, 127) and lite0.std == (128, 128, 128) and lite0.image_size == 224
-    assert lite0.interpolation == "bilinear" and lite0.licence == "Apache-2.0"
+    assert lite0.interpolation == "bilinear" and lite0.license == "Apache-2.0"
     body = lite0.build(None, 0).eval()
     assert body(torch.zeros(1, 3, lite0.min_size, lite0.min_size)).shape == (1, 1280)
 
@@ -120,8 +120,8 @@ def test_auxiliary_heads_are_loaded_and_then_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_networks_that_want_another_normalisation_make_it_themselves(name):
-    """Their weights want (x - 0.5) / 0.5; with ImageNet's normalisation in front, they must undo it."""
+def test_networks_that_want_another_normalization_make_it_themselves(name):
+    """Their weights want (x - 0.5) / 0.5; with ImageNet's normalization in front, they must undo it."""
     network = skeleton(name)
     assert network.body.transform_input
     size = backbones.get(name).image_size

@@ -79,7 +79,7 @@ def test_one_learning_rate_per_epoch_is_used_in_turn(dataset):
     assert history["learning_rate"].tolist() == [0.1, 0.01, 0.001]
 
 
-def test_one_picture_may_be_given_by_its_path_alone(lite0, dataset):
+def test_one_image_may_be_given_by_its_path_alone(lite0, dataset):
     for path in (dataset.paths[0], Path(dataset.paths[0])):
         assert np.array_equal(lite0.predict_proba(path), lite0.predict_proba([path]))
 
@@ -108,7 +108,7 @@ def test_a_saved_model_answers_the_same_and_holds_no_pickle(lite0, dataset, tmp_
     assert {file.name for file in folder.iterdir()} == {"model.json", "network.safetensors"}
     assert np.array_equal(ImageClassifier.load(folder).predict_proba(dataset), lite0.predict_proba(dataset))
     card = json.loads((folder / "model.json").read_text())
-    assert card["labels"] == LABELS and card["weights_licence"] == "Apache-2.0" and card["versions"]["torch"]
+    assert card["labels"] == LABELS and card["weights_license"] == "Apache-2.0" and card["versions"]["torch"]
     lite0.save(folder)  # replaces it
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
@@ -124,7 +124,7 @@ def test_the_onnx_graph_answers_what_the_model_answers(lite0, dataset, tmp_path)
 
 def _same_in_onnx(model, dataset, scores, folder):
     session = onnxruntime.InferenceSession(model.to_onnx(folder / "m.onnx"))
-    answers = session.run(["scores"], {"pictures": cache.Pictures(dataset.paths, model.image_size)[:]})[0]
+    answers = session.run(["scores"], {"images": cache.Images(dataset.paths, model.image_size)[:]})[0]
     assert answers.dtype == np.float32 and np.abs(answers - scores).max() < 1e-4
 
 
@@ -150,12 +150,10 @@ def test_impossible_models_are_refused(options, message):
 
 def test_labels_missing_in_training_or_unknown_to_the_model_are_named(dataset):
     benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
-    with pytest.raises(ValueError, match="no training picture is labelled malignant"):
+    with pytest.raises(ValueError, match="no training image is labeled malignant"):
         small().fit(benign)
     strange = dataset.relabel({dataset.paths[0]: "wart"})
-    with pytest.raises(
-        ValueError, match="validation pictures have labels that the model does not know: wart"
-    ):
+    with pytest.raises(ValueError, match="validation images have labels that the model does not know: wart"):
         small().fit(dataset, validation=strange, epochs=1)
 
 
@@ -164,19 +162,19 @@ def test_settings_without_effect_on_a_scikit_learn_classifier_are_refused(datase
         small(classifier=LogisticRegression()).fit(dataset, validation=dataset, epochs=3)
 
 
-def test_broken_pictures_are_set_aside_before_training_with_a_report(dataset, tmp_path):
+def test_broken_images_are_set_aside_before_training_with_a_report(dataset, tmp_path):
     table = dataset.table.copy()
     for row in (3, 8):
         table.loc[row, "path"] = str(tmp_path / f"broken{row}.jpg")
-    (tmp_path / "broken3.jpg").write_text("no picture")
+    (tmp_path / "broken3.jpg").write_text("no image")
     model = small()
     with pytest.warns(
-        UserWarning, match=r"(?s)2 of 24 training pictures.*set aside.*broken3\.jpg.*broken8\.jpg"
+        UserWarning, match=r"(?s)2 of 24 training images.*set aside.*broken3\.jpg.*broken8\.jpg"
     ):
         model.fit(type(dataset)(table), epochs=1, progress=False)
     assert model.card["training"]["set_aside"] == 2
-    assert sum(model.card["training"]["pictures"].values()) == 22
-    with pytest.raises(pixels.PictureError, match=r"2 of 24 .*(?s:.*)broken3\.jpg"):
+    assert sum(model.card["training"]["images"].values()) == 22
+    with pytest.raises(pixels.ImageError, match=r"2 of 24 .*(?s:.*)broken3\.jpg"):
         model.predict_proba(type(dataset)(table))
 
 
@@ -206,7 +204,7 @@ def test_presets_bring_settings_views_and_augmentation(dataset, monkeypatch):
 @pytest.mark.parametrize("views", [2, 4, 8])
 def test_views_average_flips_and_turns_the_same_way_everywhere(dataset, tmp_path, views):
     model = small("squeezenet1_1", views=views)
-    array = cache.Pictures(dataset.paths, 64)[:]
+    array = cache.Images(dataset.paths, 64)[:]
     single = small("squeezenet1_1")
     ways = [array, array[:, :, ::-1], array[:, ::-1], array[:, ::-1, ::-1]]
     ways += [way.transpose(0, 2, 1, 3) for way in ways]
@@ -277,7 +275,7 @@ def test_offsets_stay_with_the_model_and_its_graph(dataset, tmp_path, monkeypatc
     assert model.card["offsets"] is None
 
 
-def test_a_calibration_works_with_one_or_two_pictures_of_each_label(dataset):
+def test_a_calibration_works_with_one_or_two_images_of_each_label(dataset):
     model = small()
     for count in (1, 2):
         few = replace(dataset, table=dataset.table.groupby("label").head(count).reset_index(drop=True))
@@ -308,9 +306,9 @@ def test_a_model_says_on_a_few_lines_what_it_is(dataset):
     model.fit(dataset, epochs=1, progress=False)
     model.calibrate(dataset)
     model.decide_at(0.1937)
-    model.familiarize(dataset, dataset)
+    model.fit_outlier_limit(dataset, dataset)
     text = repr(model)
-    assert "24 pictures of 12 lesions" in text and "temperature" in text
+    assert "24 images of 12 lesions" in text and "temperature" in text
     assert "malignant from a score of 0.194 on" in text and "distance 1" in text and "not yet" not in text
     many = ImageClassifier(
         "resnet18", [f"label {number}" for number in range(300)], weights=None, image_size=64
@@ -323,7 +321,7 @@ def test_a_model_says_on_a_few_lines_what_it_is(dataset):
 def test_impossible_calibrations_and_decisions_are_refused(dataset):
     model = small()
     benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
-    with pytest.raises(ValueError, match="needs pictures of every class"):
+    with pytest.raises(ValueError, match="needs images of every class"):
         model.calibrate(benign)
     with pytest.raises(ValueError, match="calibrates fine-tuned networks"):
         small(classifier=LogisticRegression()).calibrate(dataset)
@@ -347,7 +345,7 @@ def test_a_decision_takes_a_number_for_a_label_and_a_threshold_that_calls_none()
     assert json.loads(json.dumps(model.card["decision"]))["threshold"] > np.float32(1)
 
 
-def test_many_pictures_go_through_onnx_runtime_with_the_same_result(dataset, monkeypatch):
+def test_many_images_go_through_onnx_runtime_with_the_same_result(dataset, monkeypatch):
     model = small()
     scores, features = model.predict_proba(dataset), model.featurize(dataset)
     cache.clear()
@@ -423,7 +421,7 @@ def test_a_search_over_groups_and_a_stack_are_classifiers_too(dataset):
         model.fit(dataset)
         assert model.predict_proba(dataset).shape == (len(dataset), 2)
     few = dataset.where(dataset.table["group"].isin(dataset.table.groupby("label")["group"].first()))
-    with pytest.raises(ValueError, match="needs pictures of two lesions"):
+    with pytest.raises(ValueError, match="needs images of two lesions"):
         small(classifier=LinearSVC(C=0.001)).fit(few)
 
 
@@ -433,7 +431,7 @@ def _full_disk(*_):
 
 def test_one_label_only_is_refused_by_name(dataset):
     one = dataset.relabel(dict.fromkeys(dataset.paths, "benign"))
-    with pytest.raises(ValueError, match="no training picture is labelled malignant"):
+    with pytest.raises(ValueError, match="no training image is labeled malignant"):
         small().fit(one)
 
 
@@ -442,20 +440,20 @@ def test_a_batch_larger_than_the_set_is_one_step(dataset):
     assert len(history.attrs["step_loss"]) == 2
 
 
-def test_pictures_of_every_kind_train_together(dataset, tmp_path):
-    """16 bits, CMYK, palette, grey, transparent and turned by EXIF; an animation is set aside."""
+def test_images_of_every_kind_train_together(dataset, tmp_path):
+    """16 bits, CMYK, palette, gray, transparent and turned by EXIF; an animation is set aside."""
     rng = np.random.default_rng(0)
-    colour = Image.fromarray(rng.integers(0, 255, (80, 96, 3), np.uint8))
+    color = Image.fromarray(rng.integers(0, 255, (80, 96, 3), np.uint8))
     exif = Image.Exif()
     exif[pixels.ORIENTATION] = 6
     kinds = {
         "sixteen.png": (Image.fromarray(rng.integers(0, 65535, (80, 96)).astype(np.uint16)), {}),
-        "cmyk.jpg": (colour.convert("CMYK"), {}),
-        "palette.png": (colour.convert("P"), {}),
-        "grey.png": (colour.convert("L"), {}),
-        "clear.png": (colour.convert("RGBA"), {}),
-        "turned.jpg": (colour, {"exif": exif}),
-        "moving.webp": (colour, {"save_all": True, "append_images": [colour.rotate(90)]}),
+        "cmyk.jpg": (color.convert("CMYK"), {}),
+        "palette.png": (color.convert("P"), {}),
+        "gray.png": (color.convert("L"), {}),
+        "clear.png": (color.convert("RGBA"), {}),
+        "turned.jpg": (color, {"exif": exif}),
+        "moving.webp": (color, {"save_all": True, "append_images": [color.rotate(90)]}),
     }
     rows = []
     for name, (image, options) in kinds.items():
@@ -463,15 +461,15 @@ def test_pictures_of_every_kind_train_together(dataset, tmp_path):
         rows.append({"path": str(tmp_path / name), "label": "malignant", "group": name})
     mixed = type(dataset)(pd.concat([dataset.table, pd.DataFrame(rows)], ignore_index=True))
     model = small()
-    with pytest.warns(UserWarning, match=r"(?s)1 of 31 training pictures.*moving\.webp"):
+    with pytest.warns(UserWarning, match=r"(?s)1 of 31 training images.*moving\.webp"):
         model.fit(mixed, epochs=1, progress=False, learning_rate=0.001)
-    assert sum(model.card["training"]["pictures"].values()) == 30
+    assert sum(model.card["training"]["images"].values()) == 30
 
 
 def test_vision_transformers_say_which_size_they_take(dataset):
-    with pytest.raises(ValueError, match="vit_b_16 takes pictures of 224 px only, not 96"):
+    with pytest.raises(ValueError, match="vit_b_16 takes images of 224 px only, not 96"):
         small("vit_b_16", image_size=96)
-    with pytest.raises(ValueError, match="train_image_size: vit_b_16 takes pictures of 224 px only, not 160"):
+    with pytest.raises(ValueError, match="train_image_size: vit_b_16 takes images of 224 px only, not 160"):
         small("vit_b_16", image_size=224).fit(dataset, train_image_size=160)
 
 
@@ -548,7 +546,7 @@ def test_a_calibration_that_fails_changes_nothing(dataset):
     model.decide_at(0.3)
     before = dict(model.card)
     benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
-    with pytest.raises(ValueError, match="needs pictures of every class"):
+    with pytest.raises(ValueError, match="needs images of every class"):
         model.calibrate(benign)
     assert model.card == before
 
@@ -589,7 +587,7 @@ def test_what_is_no_dataset_is_named_and_no_content_is_shown(lite0, dataset):
         (lambda: lite0.fit(dataset, validation="x"), "fit: validation"),
         (lambda: evaluate(lite0, "x"), "evaluate"),
         (lambda: lite0.calibrate("x"), "calibrate"),
-        (lambda: lite0.familiarize("x", dataset), "familiarize"),
+        (lambda: lite0.fit_outlier_limit("x", dataset), "fit_outlier_limit"),
         (lambda: dataset.split(0.5, 0.5, keep=["x", "x"]), "each part of keep"),
     ):
         with pytest.raises(TypeError, match=f"{name} takes an ImageDataset, not 'x'"):
@@ -605,15 +603,15 @@ def test_what_is_no_dataset_is_named_and_no_content_is_shown(lite0, dataset):
         assert "content" not in str(caught.value)
 
 
-def test_augmented_pictures_calibrate_no_model_and_an_untrained_model_is_named(dataset):
-    with pytest.raises(ValueError, match="augmented: calibrate on pictures as they were taken"):
+def test_augmented_images_calibrate_no_model_and_an_untrained_model_is_named(dataset):
+    with pytest.raises(ValueError, match="augmented: calibrate on images as they were taken"):
         small().calibrate(augment_dataset(dataset, iaa.Fliplr(0.5)))
     with pytest.warns(UserWarning, match="not trained, so its calibration means nothing"):
         small().calibrate(dataset)
 
 
-def test_pictures_none_of_which_can_be_read_are_named(dataset, tmp_path):
+def test_images_none_of_which_can_be_read_are_named(dataset, tmp_path):
     paths = [str(tmp_path / f"{number}.jpg") for number in range(len(dataset))]
     gone = replace(dataset, table=dataset.table.assign(path=paths))
-    with pytest.raises(ValueError, match=r"no training picture that can be read:\n.*0\.jpg"):
+    with pytest.raises(ValueError, match=r"no training image that can be read:\n.*0\.jpg"):
         small().fit(gone, epochs=1)

@@ -7,7 +7,7 @@ import pytest
 from isicvision import labelissues
 
 
-def test_flipped_labels_of_real_pictures_are_found_early(ham10000):
+def test_flipped_labels_of_real_images_are_found_early(ham10000):
     """One of twenty labels flipped: half of those or more must be in the first tenth of the queue."""
     lesions = ham10000.table["group"].drop_duplicates().sample(700, random_state=0)
     rows = ham10000.table[ham10000.table["group"].isin(lesions)].reset_index(drop=True)
@@ -28,7 +28,7 @@ def test_given_scores_are_ranked_and_must_fit(dataset):
     found = labelissues.find(dataset, scores)
     assert found["path"][0] == dataset.paths[5] and found["quality"][0] == pytest.approx(0.1)
     assert found["suggested"][0] != found["label"][0]
-    with pytest.raises(ValueError, match="do not fit 24 pictures"):
+    with pytest.raises(ValueError, match="do not fit 24 images"):
         labelissues.find(dataset, scores[:5])
     with pytest.raises(ValueError, match="not finite"):
         labelissues.find(dataset, np.where(scores == 0.9, np.nan, scores))

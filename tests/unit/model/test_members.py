@@ -33,15 +33,15 @@ def test_scores_are_the_mean_of_networks_of_different_random_numbers(pair, parts
     alone = fit(parts[0], members=1)[0]
     assert same(first.state_dict(), alone.network.state_dict())
     assert not same(first.state_dict(), second.state_dict())
-    pictures = cache.Pictures(parts[1].paths, 64)[:]
-    each = [training.forward(Scores([network]), pictures) for network in pair.networks]
+    images = cache.Images(parts[1].paths, 64)[:]
+    each = [training.forward(Scores([network]), images) for network in pair.networks]
     assert np.allclose(pair.predict_proba(parts[1]), (each[0] + each[1]) / 2, atol=1e-6)
     assert not np.allclose(*each, atol=1e-3)
 
 
 def test_all_networks_are_saved_loaded_exported_and_told_of(pair, parts, tmp_path):
     pair.calibrate(parts[1])
-    pair.familiarize(*parts)
+    pair.fit_outlier_limit(*parts)
     expected = pair.predict_proba(parts[1])
     folder = pair.save(tmp_path / "model")
     loaded = ImageClassifier.load(folder)
@@ -49,20 +49,20 @@ def test_all_networks_are_saved_loaded_exported_and_told_of(pair, parts, tmp_pat
     assert json.loads((folder / "model.json").read_text())["members"] == 2
     assert "| networks averaged | 2 |" in cards.model_card(folder).read_text()
     session = onnxruntime.InferenceSession(loaded.to_onnx(tmp_path / "model.onnx"))
-    pictures = cache.Pictures(parts[1].paths, 64)[:]
-    scores, distance = session.run(["scores", "distance"], {"pictures": pictures})
+    images = cache.Images(parts[1].paths, 64)[:]
+    scores, distance = session.run(["scores", "distance"], {"images": images})
     assert np.allclose(scores, expected, atol=1e-4)
-    assert np.allclose(distance, pair.distance(parts[1]), rtol=1e-3)
+    assert np.allclose(distance, pair.outlier_distance(parts[1]), rtol=1e-3)
     (folder / "network2.safetensors").unlink()
     with pytest.raises(ValueError, match="damaged or incomplete"):
         ImageClassifier.load(folder)
 
 
 def test_the_maps_of_all_networks_are_added_up(pair, parts):
-    pictures = cache.Pictures(parts[1].paths, 64)[:2]
-    both = saliency.grad_cam(pair, pictures)
+    images = cache.Images(parts[1].paths, 64)[:2]
+    both = saliency.grad_cam(pair, images)
     pair.networks.reverse()
-    assert np.allclose(saliency.grad_cam(pair, pictures), both, atol=1e-4)
+    assert np.allclose(saliency.grad_cam(pair, images), both, atol=1e-4)
     pair.networks.reverse()
     assert both.shape == (2, 64, 64) and not np.allclose(both[0], both[1])
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from isicvision import ImageClassifier
 from isicvision.data import cache
 from isicvision.model import backbones
-from isicvision.model import outliers as familiarity
+from isicvision.model import outliers
 from isicvision.model.network import Network
 
 LABELS = ["benign", "malignant"]
@@ -24,20 +24,20 @@ def test_the_limit_is_passed_by_as_few_new_vectors_as_promised():
     mixing = random.normal(size=(20, 20))
     vectors = (random.normal(size=(6000, 20)) @ mixing).astype(np.float32)
     vectors[:, 3] = 7  # a channel without any variance
-    fitted = familiarity.fit(vectors[:1000], vectors[1000:2000])
+    fitted = outliers.fit(vectors[:1000], vectors[1000:2000])
     distances = fitted(torch.from_numpy(vectors[2000:])).numpy()
-    assert (distances > 1).mean() == pytest.approx(familiarity.REFUSED, abs=0.015)
+    assert (distances > 1).mean() == pytest.approx(outliers.REFUSED, abs=0.015)
     # the same but for a scale is Mahalanobis's distance
     inverse = np.linalg.pinv(np.cov(vectors[:1000].T))
-    centred = vectors[2000:] - vectors[:1000].mean(axis=0)
-    expected = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
+    centered = vectors[2000:] - vectors[:1000].mean(axis=0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", centered, inverse, centered))
     assert np.corrcoef(distances, expected)[0, 1] > 0.99
     assert fitted(torch.from_numpy(vectors[2000:2001] + 100)) > 1
 
 
-def test_of_few_held_out_pictures_none_lies_beyond():
+def test_of_few_held_out_images_none_lies_beyond():
     vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    fitted = familiarity.fit(vectors[:30], vectors[30:])
+    fitted = outliers.fit(vectors[:30], vectors[30:])
     assert fitted(torch.from_numpy(vectors[30:])).max() == pytest.approx(1)
 
 
@@ -48,9 +48,9 @@ few = arrays(np.float32, st.tuples(st.integers(1, 5), st.just(3)), elements=st.f
 @example(np.zeros((2, 3), np.float32), np.ones((1, 3), np.float32))
 @example(np.array([[0, 0, 0], [2, 0, 0]], np.float32), np.array([[1, 0, 0]], np.float32))
 @example(np.full((2, 3), np.nan, np.float32), np.ones((1, 3), np.float32))
-def test_of_few_pictures_or_copies_the_limit_is_finite_or_there_is_none(training, held_out):
+def test_of_few_images_or_copies_the_limit_is_finite_or_there_is_none(training, held_out):
     try:
-        fitted = familiarity.fit(training, held_out)
+        fitted = outliers.fit(training, held_out)
     except ValueError as error:
         assert any(word in str(error) for word in ("copies of one", "would be", "not finite")), error
     else:
@@ -61,68 +61,68 @@ def test_of_few_pictures_or_copies_the_limit_is_finite_or_there_is_none(training
 @pytest.mark.parametrize(("training", "held_out"), [([0], [1, 2]), ([0, 1], []), ([3, 3, 3], [1, 2])])
 def test_what_cannot_be_learnt_from_leaves_the_model_as_it_was(dataset, tmp_path, training, held_out):
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
-    model.familiarize(*dataset.split(0.5, 0.5))
-    before = model.card["familiarity"], model.familiarity
+    model.fit_outlier_limit(*dataset.split(0.5, 0.5))
+    before = model.card["outliers"], model.outliers
 
     def part(rows):
         return dataclasses.replace(dataset, table=dataset.table.iloc[rows].reset_index(drop=True))
 
-    with pytest.raises(ValueError, match="two training pictures or more|copies of one"):
-        model.familiarize(part(training), part(held_out))
-    assert (model.card["familiarity"], model.familiarity) == before
+    with pytest.raises(ValueError, match="two training images or more|copies of one"):
+        model.fit_outlier_limit(part(training), part(held_out))
+    assert (model.card["outliers"], model.outliers) == before
     model.save(tmp_path / "model")
 
 
 @pytest.mark.parametrize("options", [{"views": 2}, {"classifier": LogisticRegression()}], ids=str)
-def test_a_model_knows_its_pictures_in_torch_and_in_onnx(dataset, tmp_path, options):
+def test_a_model_knows_its_images_in_torch_and_in_onnx(dataset, tmp_path, options):
     train, test = dataset.split(0.5, 0.5)
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, **options)
-    with pytest.raises(RuntimeError, match="call familiarize"):
-        model.distance(test)
+    with pytest.raises(RuntimeError, match="call fit_outlier_limit"):
+        model.outlier_distance(test)
     if model.classifier is not None:
         model.fit(train)
-    distances = model.familiarize(train, test)
-    assert np.array_equal(model.distance(test), distances) and distances.max() == pytest.approx(1)
-    about = model.card["familiarity"]
-    assert about["held_out"]["pictures"] == len(test) and about["distance_deciles"][-1] == 1
+    distances = model.fit_outlier_limit(train, test)
+    assert np.array_equal(model.outlier_distance(test), distances) and distances.max() == pytest.approx(1)
+    about = model.card["outliers"]
+    assert about["held_out"]["images"] == len(test) and about["distance_deciles"][-1] == 1
     assert np.allclose(about["distance_quantiles"], np.quantile(distances, np.linspace(0, 1, 101)), rtol=1e-5)
 
     strange = draw(tmp_path / "green.jpg", (40, 220, 40), 0)
-    assert model.distance([strange])[0] > 1.2
+    assert model.outlier_distance([strange])[0] > 1.2
     loaded = ImageClassifier.load(model.save(tmp_path / "model"))
-    assert np.array_equal(loaded.distance(test), distances)
+    assert np.array_equal(loaded.outlier_distance(test), distances)
 
     session = onnxruntime.InferenceSession(loaded.to_onnx(tmp_path / "m.onnx"))
-    pictures = cache.Pictures([*test.paths, strange], 64)[:]
-    scores, found = session.run(["scores", "distance"], {"pictures": pictures})
+    images = cache.Images([*test.paths, strange], 64)[:]
+    scores, found = session.run(["scores", "distance"], {"images": images})
     assert np.abs(scores - model.predict_proba([*test.paths, strange])).max() < 1e-4
-    assert np.abs(found / model.distance([*test.paths, strange]) - 1).max() < 1e-3
+    assert np.abs(found / model.outlier_distance([*test.paths, strange]) - 1).max() < 1e-3
 
 
 def test_what_drift_compares_scores_with_is_what_the_service_scores(dataset, monkeypatch):
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     train, test = dataset.split(0.5, 0.5)
     model.calibrate(test)
-    assert model.card["scores_pictures"] == len(test)
-    monkeypatch.setattr(familiarity, "REFUSED", 0.3)
-    within = model.familiarize(train, test) <= 1
-    assert 0 < within.sum() < len(test) and model.card["scores_pictures"] == within.sum()
+    assert model.card["scores_images"] == len(test)
+    monkeypatch.setattr(outliers, "REFUSED", 0.3)
+    within = model.fit_outlier_limit(train, test) <= 1
+    assert 0 < within.sum() < len(test) and model.card["scores_images"] == within.sum()
     expected = np.quantile(model.predict_proba(test)[within, 1], np.linspace(0, 1, 101))
     assert np.allclose(model.card["scores"]["malignant"], expected, rtol=1e-4)
 
 
 def test_another_training_forgets(dataset):
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, classifier=LogisticRegression())
-    model.familiarize(*dataset.split(0.5, 0.5))
+    model.fit_outlier_limit(*dataset.split(0.5, 0.5))
     model.fit(dataset)
-    assert model.familiarity is None and model.card["familiarity"] is None
+    assert model.outliers is None and model.card["outliers"] is None
 
 
 @pytest.mark.parametrize(("name", "width"), [("vit_b_32", 768), ("swin_t", 2 * (96 + 192 + 384) + 768)])
 def test_transformers_know_theirs_too(name, width):
     network = Network(backbones.get(name), 2, None, 0.0).eval()
-    pictures = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
+    images = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
     if name.startswith("vit"):
-        pictures = torch.zeros((1, 224, 224, 3), dtype=torch.uint8)
+        images = torch.zeros((1, 224, 224, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        assert familiarity.StageMeans(network)(pictures).shape[1] == width
+        assert outliers.StageMeans(network)(images).shape[1] == width

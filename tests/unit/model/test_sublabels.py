@@ -19,7 +19,7 @@ QUICK = {"epochs": 2, "batch_size": 8, "optimizer": "adamw", "learning_rate": 0.
 
 @pytest.fixture
 def finer(dataset):
-    """The dataset with two kinds of benign and two of malignant pictures, and one of which the kind is not known."""
+    """The dataset with two kinds of benign and two of malignant images, and one of which the kind is not known."""
     table = dataset.table.assign(sublabel=["nv", "mel", "df", "bcc"] * 6)
     table["sublabel"] = np.where(table["label"] == "benign", "nv", "mel")
     table.loc[::5, "sublabel"] = np.where(table["label"][::5] == "benign", "df", "bcc")
@@ -50,19 +50,19 @@ def test_a_model_of_finer_labels_answers_with_its_labels_wherever_it_goes(finer,
     again = ImageClassifier.load(model.save(tmp_path / "model"))
     assert np.array_equal(again.predict_proba(finer), scores)
     session = onnxruntime.InferenceSession(model.to_onnx(tmp_path / "model.onnx"))
-    pictures = np.stack([model._pictures(finer)[[n]][0] for n in range(24)])
-    assert np.abs(session.run(None, {"pictures": pictures})[0] - scores).max() < 1e-4
+    images = np.stack([model._images(finer)[[n]][0] for n in range(24)])
+    assert np.abs(session.run(None, {"images": images})[0] - scores).max() < 1e-4
     model.calibrate(finer)
     assert evaluate(model, finer).classes == LABELS
-    assert saliency.grad_cam(model, pictures[:2], "malignant").shape == (2, 64, 64)
+    assert saliency.grad_cam(model, images[:2], "malignant").shape == (2, 64, 64)
 
 
 def test_scores_of_a_label_are_the_sum_of_its_finer_ones(finer):
     model, _ = fit(finer)
-    pictures = torch.from_numpy(np.asarray(model._pictures(finer)[np.arange(24)]))
+    images = torch.from_numpy(np.asarray(model._images(finer)[np.arange(24)]))
     with torch.no_grad():
-        all_of_them = torch.softmax(model.network(pictures, merged=False), 1)
-        merged = torch.softmax(model.network(pictures), 1)
+        all_of_them = torch.softmax(model.network(images, merged=False), 1)
+        merged = torch.softmax(model.network(images), 1)
     malignant = [label == "malignant" for label, _ in model.card["sublabels"]]
     assert torch.allclose(all_of_them[:, malignant].sum(1), merged[:, 1], atol=1e-6)
 
@@ -89,9 +89,9 @@ def test_weights_and_sampling_go_by_labels(finer):
     model = small()
     sublabels, outputs = model._outputs(few, model._targets(few, "training"), Settings(**QUICK))
     model._fit_head(model.network, sublabels)
-    pictures = cache.Pictures(few.paths, 64)
+    images = cache.Images(few.paths, 64)
     settings = Settings(**QUICK, class_weight="balanced")
-    training = _Training(model.network, pictures, outputs, settings, None, 0, False)
+    training = _Training(model.network, images, outputs, settings, None, 0, False)
     of_label = dict(zip([label for label, _ in sublabels], training.weights.tolist(), strict=True))
     assert of_label["malignant"] == pytest.approx(15 / 2 / 3) and of_label["benign"] == pytest.approx(
         15 / 2 / 12

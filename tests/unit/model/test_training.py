@@ -103,7 +103,7 @@ def test_schedules_are_as_described():
 # Batches ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_last_batch_of_one_picture_is_left_out():
+def test_a_last_batch_of_one_image_is_left_out():
     assert batches.steps(9, 4) == [(0, 4), (4, 8)]
     assert batches.steps(10, 4) == [(0, 4), (4, 8), (8, 10)]
     assert batches.steps(3, 32) == [(0, 3)]
@@ -160,7 +160,7 @@ def test_frozen_stages_keep_weights_and_statistics(dataset):
         fit(dataset, model=model, frozen_stages=9)
 
 
-def test_training_pictures_may_be_smaller_than_those_of_validation_and_prediction(dataset):
+def test_training_images_may_be_smaller_than_those_of_validation_and_prediction(dataset):
     train, test = dataset.split(0.5, 0.5)
     model, history = fit(train, test, model=small(image_size=96), train_image_size=64, epochs=1)
     plain, _ = fit(train, model=small(image_size=64), epochs=1)
@@ -313,7 +313,7 @@ def test_a_resumed_run_keeps_the_precision_that_auto_took(dataset, tmp_path, mon
 
 def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
     small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
-    for other, name in ((dataset, "l2"), (dataset.sample(12, balanced=True), "pictures")):
+    for other, name in ((dataset, "l2"), (dataset.sample(12, balanced=True), "images")):
         settings = QUICK | ({"l2": 0.1} if name == "l2" else {})
         with pytest.raises(ValueError, match=rf"of another training, with other {name}.*delete it"):
             small().fit(other, progress=False, checkpoint=tmp_path, **settings)
@@ -326,7 +326,7 @@ def test_other_validation_order_or_sublabels_are_another_training(dataset, tmp_p
     for other, seen, what in (
         (train, None, "validation"),
         (train, train, "validation"),
-        (turned, validation, "pictures_order"),
+        (turned, validation, "images_order"),
     ):
         with pytest.raises(ValueError, match=f"another training, with other {what}"):
             fit(other, seen, checkpoint=tmp_path)
@@ -411,7 +411,7 @@ def test_numbers_of_numpy_are_numbers(dataset, tmp_path):
     assert (card["dropout"], card["seed"], card["training"]["learning_rate"]) == (0.25, 3, [0.25, 0.5, 0.25])
 
 
-def test_validation_without_a_sound_picture_is_refused_and_the_model_stays(dataset, tmp_path):
+def test_validation_without_a_sound_image_is_refused_and_the_model_stays(dataset, tmp_path):
     model, _ = fit(dataset)
     before, card = {name: value.clone() for name, value in weights(model).items()}, dict(model.card)
     finer = dataset.table.assign(
@@ -419,7 +419,7 @@ def test_validation_without_a_sound_picture_is_refused_and_the_model_stays(datas
     )
     finer = dataclasses.replace(dataset, table=finer)
     with pytest.raises(
-        ValueError, match="no validation picture that can be read:\n.*0.jpg: there is no such file"
+        ValueError, match="no validation image that can be read:\n.*0.jpg: there is no such file"
     ):
         broken = [str(tmp_path / f"{n}.jpg") for n in range(len(dataset))]
         nothing = dataclasses.replace(dataset, table=dataset.table.assign(path=broken))
@@ -501,8 +501,8 @@ def test_a_range_test_takes_any_seed(dataset):
     assert len(table) > 5
 
 
-def test_a_range_test_of_one_picture_is_refused(dataset):
-    with pytest.raises(ValueError, match="range test needs two pictures"):
+def test_a_range_test_of_one_image_is_refused(dataset):
+    with pytest.raises(ValueError, match="range test needs two images"):
         small().find_learning_rate(dataset.sample(1, balanced=True), progress=False)
 
 
@@ -544,7 +544,7 @@ def test_16_bits_that_need_a_gpu_are_refused_on_a_cpu(dataset):
         fit(dataset, precision="fp16")
 
 
-def test_large_pictures_are_scored_a_few_at_a_time():
+def test_large_images_are_scored_a_few_at_a_time():
     seen = []
 
     class Note(torch.nn.Linear):
@@ -565,9 +565,9 @@ def test_impossible_workers_are_refused_before_anything_is_forgotten(dataset, wo
     assert model.card["training"]["history"]
 
 
-def test_pictures_for_training_and_validation_at_once_are_warned_of(dataset):
+def test_images_for_training_and_validation_at_once_are_warned_of(dataset):
     _, validation = dataset.split(0.5, 0.5)
-    with pytest.warns(UserWarning, match="12 pictures are for training and for validation"):
+    with pytest.warns(UserWarning, match="12 images are for training and for validation"):
         fit(dataset, validation, epochs=1)
 
 

@@ -31,19 +31,19 @@ def evaluation(dataset):
 
 
 def contrast(one, other):
-    """The contrast of two colours, RGB from 0 to 1, as WCAG 2.2 has it."""
+    """The contrast of two colors, RGB from 0 to 1, as WCAG 2.2 has it."""
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-def luminance(colour):
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+def luminance(color):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@given(colour=st.tuples(*[st.floats(0, 1)] * 3))
-def test_text_on_any_colour_can_be_read(colour):
-    assert contrast(matplotlib.colors.to_rgb(plots.ink(colour)), colour) >= 4.5
+@given(color=st.tuples(*[st.floats(0, 1)] * 3))
+def test_text_on_any_color_can_be_read(color):
+    assert contrast(matplotlib.colors.to_rgb(plots.ink(color)), color) >= 4.5
 
 
 @pytest.mark.parametrize("wrong", range(11))
@@ -60,7 +60,7 @@ def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evalu
     state = np.random.get_state()[1].copy()
     plots.class_balance(dataset)
     plots.distribution(dataset, "sex")
-    plots.augmented(augment_dataset(dataset, iaa.Fliplr(0.5)), pictures=2, views=2)
+    plots.augmented(augment_dataset(dataset, iaa.Fliplr(0.5)), images=2, views=2)
     plots.history(pd.DataFrame({"train_loss": [1, 0.5], "learning_rate": [0.1, 0.01]}, index=[1, 2]))
     for plot in (plots.roc, plots.precision_recall, plots.confusion, plots.scores):
         assert plot(evaluation).get_title()
@@ -85,14 +85,14 @@ def test_scores_are_shares_of_each_label_beside_the_threshold_in_use(evaluation)
     ax = plots.scores(evaluation.at(0.25))
     assert [line.get_xdata()[0] for line in ax.lines] == [0.25]
     heights = [sum(bar.get_height() for bar in bars) for bars in ax.containers]
-    assert heights == pytest.approx([1, 1]) and ax.get_ylabel() == "share of the label's pictures"
+    assert heights == pytest.approx([1, 1]) and ax.get_ylabel() == "share of the label's images"
 
 
-def test_a_grid_names_labels_and_says_where_the_pictures_come_from(dataset):
+def test_a_grid_names_labels_and_says_where_the_images_come_from(dataset):
     figure = plots.grid(dataset.sample(4, balanced=True))
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert titles == ["benign", "benign", "malignant", "malignant"]
-    assert figure.get_supxlabel() == "Synthetic test picture"
+    assert figure.get_supxlabel() == "Synthetic test image"
 
 
 def test_a_grid_of_predictions_says_what_each_was_seen_as_and_with_what_score_all_in_the_figure(evaluation):
@@ -135,7 +135,7 @@ def test_long_values_are_cut_short(dataset):
     assert all(len(name) == 30 and name.endswith("…") for name in names)
 
 
-def test_pictures_of_seven_labels_are_counted_without_one_number_over_another():
+def test_images_of_seven_labels_are_counted_without_one_number_over_another():
     table = pd.DataFrame(
         {"path": [*"abcdefghijklmn"], "label": [*"stuvwxy"] * 2, "group": [*"abcdefghijklmn"]}
     )
@@ -153,7 +153,7 @@ def test_measures_are_small_multiples_of_what_varies_with_a_row_a_label(dataset)
     assert plots.measures(dataset, ["sex"])  # nothing to draw is no error
 
 
-def test_of_a_measure_that_few_pictures_have_the_share_of_them_is_shown_of_others_the_middle_half():
+def test_of_a_measure_that_few_images_have_the_share_of_them_is_shown_of_others_the_middle_half():
     table = pd.DataFrame({"path": [*map(str, range(40))], "label": ["a", "b"] * 20, "group": range(40)})
     table = table.assign(ruler=[0, 1] * 5 + [0] * 30, size=np.repeat(range(20), 2))
     size, ruler = plots.measures(ImageDataset(table), ["size", "ruler"]).axes[:2]
@@ -180,7 +180,7 @@ def test_examples_have_a_row_a_value_the_frequent_first(dataset):
     rows = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
     assert rows == ["nv\nbenign/malignant, 20", "wart\nmalignant, 4"]
     assert sum(len(ax.images) for ax in figure.axes) == 5 + 4
-    assert figure.get_supxlabel() == "Synthetic test picture"
+    assert figure.get_supxlabel() == "Synthetic test image"
 
 
 def test_associations_are_points_on_their_column_with_intervals():
@@ -252,7 +252,7 @@ def test_measurements_of_a_setting_stand_in_order_before_a_band_of_what_seeds_do
         ("rate", 0.0001, 0.8),
     ]
     table = pd.DataFrame(rows, columns=["setting", "value", "roc_auc"])
-    table = table.assign(common_value=0.001, pictures=10, low=0.6, high=0.95, seconds=1.0)
+    table = table.assign(common_value=0.001, images=10, low=0.6, high=0.95, seconds=1.0)
     ax = plots.measured(table, "rate")
     assert [line.get_ydata()[0] for line in ax.lines] == [0.8, 0.9, 0.7]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.0001\n1 s", "0.001\n1 s", "0.01\n1 s"]

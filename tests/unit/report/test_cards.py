@@ -74,7 +74,7 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
     for name in ("accuracy", "recall", "roc_auc", "brier"):
         assert held[name] == [f"{run['metrics'][name][end]:.3f}" for end in ("value", "low", "high")]
     for name, part in run["split"].items():
-        counts = [part["pictures"], part["groups"], part["labels"]["benign"], part["labels"]["malignant"]]
+        counts = [part["images"], part["groups"], part["labels"]["benign"], part["labels"]["malignant"]]
         assert held[name] == [*map(str, counts), part["manifest"]]
     assert held["train"][:4] == ["12", "6", "6", "6"] and "more than one part: 0." in text
     assert held["learning_rate"] == ["0.01, 0.001"] and held["torch"] == [run["packages"]["torch"]]
@@ -82,8 +82,8 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
         run["code"]["commit"] or "not recorded"
     ]
     assert (
-        "On 12 test pictures (lesions or groups: 6)" in text
-        and "Synthetic test picture | not recorded | 12 |" in text
+        "On 12 test images (lesions or groups: 6)" in text
+        and "Synthetic test image | not recorded | 12 |" in text
     )
     assert (
         "`malignant` is predicted from a score of 0.250 on" in text
@@ -114,9 +114,9 @@ def test_the_card_has_the_offsets_of_a_calibration(tuned):
 def test_a_full_record_fills_everything_but_what_no_record_holds(tuned):
     table = [line for line in cards.model_card(tuned).read_text().splitlines() if "not recorded" in line]
     missing = {line.split("|")[1].strip() for line in table if line.startswith("|")}
-    # the pictures have no licence here; whether a commit is known depends on where the tests run
+    # the images have no license here; whether a commit is known depends on where the tests run
     unknown = {"commit", "files changed since the commit", "processor"}
-    assert missing - unknown == {"Synthetic test picture"}
+    assert missing - unknown == {"Synthetic test image"}
     assert [line[:8] for line in table if not line.startswith("|")] == ["Factors:"]
 
 
@@ -148,8 +148,8 @@ def test_what_is_missing_is_said_and_no_reason_to_stop(tuned):
     for name in ("processor", "accelerator", "commit"):
         assert rows(text)[name] == ["not recorded"]
     run = record.read(tuned / "run.json")  # as older records were
-    split = {name: {"pictures": part["pictures"], "manifest": "abc"} for name, part in run["split"].items()}
-    metrics = {"pictures": 12, "accuracy": {"value": 0.5, "low": 0.25, "high": 0.75}}
+    split = {name: {"images": part["images"], "manifest": "abc"} for name, part in run["split"].items()}
+    metrics = {"images": 12, "accuracy": {"value": 0.5, "low": 0.25, "high": 0.75}}
     change(tuned / "run.json", split=split, metrics=metrics)
     text = cards.model_card(tuned).read_text()
     assert rows(text)["test"] == ["12", "not recorded", "not recorded", "not recorded", "abc"]
@@ -219,21 +219,21 @@ def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
         dataclasses.replace(checked, table=table), tmp_path / "new" / "card.md"
     ).read_text()
     held = rows(text)
-    assert held["pictures"] == ["23"] and held["set aside before"] == ["1"]
+    assert held["images"] == ["23"] and held["set aside before"] == ["1"]
     assert held["manifest"] == [record.manifest(checked)]
     assert held["benign"][:2] == ["11", "6"] and held["malignant"][:2] == ["12", "6"]
-    assert "| Synthetic test picture | CC-0 | 20 |" in text
-    assert "| Synthetic test picture | not recorded | 3 |" in text
+    assert "| Synthetic test image | CC-0 | 20 |" in text
+    assert "| Synthetic test image | not recorded | 3 |" in text
     share = table["sex"].isna().mean()
     assert f"| sex | {share:.1%} |" in text and "lesion_id" not in text
-    assert "Of 12 lesions (or groups), 11 have more than one picture" in text
+    assert "Of 12 lesions (or groups), 11 have more than one image" in text
     assert held["exact duplicate"][:3] == ["0", "0", "0"] and "Gradient boosting" in text
     headings, tables = headings_and_tables(text)
     assert headings == [
         "Summary",
         "Labels",
         "People",
-        "Sources and licences",
+        "Sources and licenses",
         "Missing values",
         "Splits",
         "Known findings",
@@ -242,14 +242,14 @@ def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
     assert tables >= 5
 
 
-def test_pictures_without_metadata_have_a_data_card_too(dataset, tmp_path):
+def test_images_without_metadata_have_a_data_card_too(dataset, tmp_path):
     checked = dataset.check()
     bare = checked.table.drop(columns=["isic_id", "lesion_id", "sex", "attribution"])
     text = cards.data_card(dataclasses.replace(checked, table=bare), tmp_path / "card.md").read_text()
-    assert "neither licence nor attribution" in text and text.count("None.") >= 3
+    assert "neither license nor attribution" in text and text.count("None.") >= 3
 
 
-def test_a_card_says_where_lesions_are_unknown_and_where_figures_are_of_other_pictures(tuned):
+def test_a_card_says_where_lesions_are_unknown_and_where_figures_are_of_other_images(tuned):
     run = record.read(tuned / "run.json")
     split = {name: part | {"groups": None, "groups_known": 0.0} for name, part in run["split"].items()}
     metrics = run["metrics"] | {"groups": None, "groups_known": 0.0}
@@ -259,16 +259,16 @@ def test_a_card_says_where_lesions_are_unknown_and_where_figures_are_of_other_pi
     text = cards.model_card(tuned).read_text()
     assert rows(text)["test"][1] == "unknown: no column names lesions or patients"
     assert "in more than one part: unknown, because no column names lesions" in text
-    assert "interval over pictures, which is too narrow where several show one lesion" in text
-    assert "These are other pictures" not in text
-    change(tuned / "run.json", metrics=metrics | {"manifest": "abc", "pictures": 1})
+    assert "interval over images, which is too narrow where several show one lesion" in text
+    assert "These are other images" not in text
+    change(tuned / "run.json", metrics=metrics | {"manifest": "abc", "images": 1})
     text = cards.model_card(tuned).read_text()
-    assert "**These are other pictures than the test part below** (manifest abc)." in text
-    assert "On 1 test picture (lesions" in text
+    assert "**These are other images than the test part below** (manifest abc)." in text
+    assert "On 1 test image (lesions" in text
 
 
 def test_a_record_of_an_earlier_training_is_refused(tuned):
     run = record.read(tuned / "run.json")
-    change(tuned / "run.json", training=run["training"] | {"manifest": "of other pictures"})
+    change(tuned / "run.json", training=run["training"] | {"manifest": "of other images"})
     with pytest.raises(ValueError, match=r"run\.json is of another model"):
         cards.model_card(tuned)

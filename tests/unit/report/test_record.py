@@ -32,7 +32,7 @@ def test_the_record_holds_what_a_rerun_needs(made):
     assert run["parameters"] == {"EPOCHS": 2} and run["seed"] == 0
     assert run["training"]["precision"] == "fp32" and run["training"]["learning_rate"] == 0.01
     assert len(run["history"]) == 2 and len(run["step_loss"]) == 4 and run["seconds"] > 0
-    assert run["split"]["train"]["pictures"] == 12 and run["packages"]["torch"]
+    assert run["split"]["train"]["images"] == 12 and run["packages"]["torch"]
     assert len(run["code"]["commit"] or "0" * 40) == 40 and run["machine"]["threads"] >= 1
     assert run["metrics"] is None
 
@@ -58,10 +58,10 @@ def test_the_area_of_those_confirmed_alike_stands_beside_that_of_all(made):
     labels = ["benign"] * 4 + ["malignant", "benign", "benign", "malignant"] * 2
     record.add_metrics(made[0], Evaluation.from_scores(labels, scores, classes=LABELS, metadata=ways))
     metrics = record.read(made[0] / "run.json")["metrics"]
-    assert metrics["pictures_confirmed_alike"] == 8
+    assert metrics["images_confirmed_alike"] == 8
     assert metrics["roc_auc_confirmed_alike"]["value"] == 0.5 < metrics["roc_auc"]["value"]
     record.add_metrics(made[0], Evaluation.from_scores(labels, scores, classes=LABELS))
-    assert "pictures_confirmed_alike" not in record.read(made[0] / "run.json")["metrics"]
+    assert "images_confirmed_alike" not in record.read(made[0] / "run.json")["metrics"]
 
 
 def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made):
@@ -88,7 +88,7 @@ def test_a_validation_figure_that_is_not_defined_is_null_in_model_and_record(fol
     assert json.loads((target / "run.json").read_text())["history"][0]["validation_roc_auc"] is None
 
 
-def test_the_manifest_knows_pictures_labels_and_lesions_but_not_their_places(dataset, folder, tmp_path):
+def test_the_manifest_knows_images_labels_and_lesions_but_not_their_places(dataset, folder, tmp_path):
     import shutil
 
     from isicvision import ImageDataset
@@ -107,11 +107,11 @@ def test_the_manifest_knows_pictures_labels_and_lesions_but_not_their_places(dat
 
 def test_sources_are_counted_as_far_as_they_are_known(dataset):
     [only] = record.sources(dataset)
-    assert only == {"attribution": "Synthetic test picture", "licence": None, "pictures": 24}
+    assert only == {"attribution": "Synthetic test image", "license": None, "images": 24}
     table = dataset.table.assign(copyright_license=["CC-0"] * 20 + [None] * 4)
     table.loc[:2, ["attribution", "copyright_license"]] = None
     found = record.sources(dataclasses.replace(dataset, table=table))
-    assert [(each["licence"], each["pictures"]) for each in found] == [("CC-0", 17), (None, 4)]
+    assert [(each["license"], each["images"]) for each in found] == [("CC-0", 17), (None, 4)]
     assert record.sources(dataclasses.replace(dataset, table=table.drop(columns="attribution")))
     bare = table.drop(columns=["attribution", "copyright_license"])
     assert record.sources(dataclasses.replace(dataset, table=bare)) == []
@@ -198,7 +198,7 @@ def test_a_record_of_parts_that_the_model_was_not_trained_on_is_refused(made, da
     assert (target / "run.json").read_text() == before
 
 
-def test_the_record_takes_augmented_copies_and_broken_pictures_for_the_part_they_come_from(dataset, tmp_path):
+def test_the_record_takes_augmented_copies_and_broken_images_for_the_part_they_come_from(dataset, tmp_path):
     from imgaug import augmenters as iaa
 
     from isicvision import augment_dataset
@@ -209,7 +209,7 @@ def test_the_record_takes_augmented_copies_and_broken_pictures_for_the_part_they
     model.fit(copies, epochs=1, batch_size=12, progress=False)
     assert model.card["training"]["groups"] == train.table["group"].nunique()
     record.write(model.save(tmp_path / "model"), model, {"train": train, "test": test})
-    (tmp_path / "broken.jpg").write_text("no picture")
+    (tmp_path / "broken.jpg").write_text("no image")
     row = train.table.iloc[:1].assign(path=str(tmp_path / "broken.jpg"))
     flawed = dataclasses.replace(train, table=pd.concat([train.table, row], ignore_index=True))
     with pytest.warns(UserWarning, match="cannot be read, set aside"):
@@ -257,11 +257,11 @@ def test_a_model_knows_the_images_and_lesions_it_was_trained_on(outputs, dataset
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(model, parts["test"])
-        model.familiarize(parts["train"], parts["validation"])
+        model.fit_outlier_limit(parts["train"], parts["validation"])
     mixed = dataset.where(dataset.table["path"].isin([*parts["train"].paths[:3], *parts["test"].paths]))
     with pytest.warns(UserWarning, match="12 images of the 24 to calibrate on were trained on"):
         model.calibrate(dataset)
-    for use in (evaluate, lambda model, part: model.familiarize(parts["train"], part)):
+    for use in (evaluate, lambda model, part: model.fit_outlier_limit(parts["train"], part)):
         with pytest.warns(UserWarning, match=f"3 images of the {len(mixed)} .*were trained on"):
             use(model, mixed)
     # another image of a lesion that was trained on: by the lesion's name
@@ -311,7 +311,7 @@ def test_the_job_keeps_the_split_that_is_there_and_a_rerun_takes_that_of_its_rec
     made = {name: {"manifest": record.manifest(part)} for name, part in now.items()}
     again = job["split"]({"SEED": 5}, corrected, made, tmp_path)  # no seed deals these parts
     assert [part.paths for part in again.values()] == [part.paths for part in now.values()]
-    with pytest.raises(SystemExit, match="pictures are not those of the record"):
+    with pytest.raises(SystemExit, match="images are not those of the record"):
         job["split"]({"SEED": 5}, dataset, made, tmp_path)
 
 

@@ -34,7 +34,7 @@ def log(scores, refused=0, distances=None, version="abc", day=DAY):
     found = ["Starting gunicorn 27.0.1", '{"event": "metrics", "requests": 3}', "{broken"]
     for index, score in enumerate(scores):
         line = {
-            **{"event": "request", "time": f"{day}T09:30:00.000+00:00", "model": version, "pictures": 1},
+            **{"event": "request", "time": f"{day}T09:30:00.000+00:00", "model": version, "images": 1},
             **{"refused": 0, "scores": [{"benign": 1 - score, "malignant": score}]},
         }
         if distances is not None:
@@ -53,9 +53,9 @@ def test_the_same_is_steady_and_the_other_is_not(bundle):
     assert verdicts.count("steady") >= 38
     for mean, verdict in ((-0.55, "moved"), (0.5, "moved far")):
         [row] = drift(log(sample(mean, 400, 1)), folder).to_dict("records")
-        assert row["verdict"] == verdict and row["pictures"] == 400 and row["p_value"] < 0.01
+        assert row["verdict"] == verdict and row["images"] == 400 and row["p_value"] < 0.01
         assert row["now"] > row["reference"] == pytest.approx(1 / (1 + np.exp(1)), abs=0.03)
-    assert drift(log(sample(0.5, 30)), folder)["verdict"].item() == "too few pictures"
+    assert drift(log(sample(0.5, 30)), folder)["verdict"].item() == "too few images"
 
 
 def test_quantiles_serve_as_all_the_values_do(bundle):
@@ -67,11 +67,11 @@ def test_quantiles_serve_as_all_the_values_do(bundle):
     assert deciles["psi"].item() == pytest.approx(all_of_them["psi"].item(), rel=0.05)
 
 
-def test_few_held_out_pictures_make_the_test_less_sure(bundle):
+def test_few_held_out_images_make_the_test_less_sure(bundle):
     quantiles = {"malignant": np.quantile(sample(-1, 500), np.linspace(0, 1, 21)).tolist()}
     seen = log(sample(-0.6, 100, 1))
     many, few = (
-        drift(seen, bundle(scores=quantiles, scores_pictures=count))["p_value"].item() for count in (500, 30)
+        drift(seen, bundle(scores=quantiles, scores_images=count))["p_value"].item() for count in (500, 30)
     )
     assert many < 0.01 < few
 
@@ -84,20 +84,20 @@ def test_psi_is_that_of_its_definition_and_ties_do_no_harm(bundle):
 
 
 def test_distances_and_refusals(bundle):
-    familiarity = {
-        "held_out": {"pictures": 300, "refused": 0.02},
+    outliers = {
+        "held_out": {"images": 300, "refused": 0.02},
         "distance_deciles": np.linspace(0.2, 1.1, 11).tolist(),
     }
     random = np.random.default_rng(0)
     scores = sample(-1, 200)
     near, far = random.uniform(0.2, 1.1, 200), random.uniform(0.7, 1.1, 200)
-    table = drift(log(scores, refused=4, distances=near), bundle(familiarity=familiarity))
+    table = drift(log(scores, refused=4, distances=near), bundle(outliers=outliers))
     assert table["verdict"].to_dict() == {"distance": "steady", "refused": "steady"}
-    table = drift(log(scores, refused=80, distances=far), bundle(familiarity=familiarity))
+    table = drift(log(scores, refused=80, distances=far), bundle(outliers=outliers))
     assert table["verdict"].to_dict() == {"distance": "moved far", "refused": "moved far"}
     assert table.loc["refused", "now"] == pytest.approx(80 / 280)
-    familiarity["held_out"] = {"pictures": 32, "refused": 0.0}  # of so few none lies beyond
-    table = drift(log(scores, refused=4, distances=near), bundle(familiarity=familiarity))
+    outliers["held_out"] = {"images": 32, "refused": 0.0}  # of so few none lies beyond
+    table = drift(log(scores, refused=4, distances=near), bundle(outliers=outliers))
     assert table.loc["refused", "verdict"] == "steady"
 
 
@@ -107,7 +107,7 @@ def test_only_this_model_and_this_day_count(bundle, tmp_path):
     other = log(sample(2, 300), version="old") + log(sample(2, 300), day="2026-11-24")
     file.write_text("\n".join(other + log(sample(-1, 200, 1))))
     table = drift(file, folder, day=DAY)
-    assert table["pictures"].item() == 200 and table["verdict"].item() == "steady"
+    assert table["images"].item() == 200 and table["verdict"].item() == "steady"
     with pytest.raises(ValueError, match="no scored request of model abc on 2026-12-01"):
         drift(str(file), folder, day="2026-12-01")
 
@@ -143,7 +143,7 @@ def logged(predictions, version="abc"):
 
 @pytest.mark.parametrize("old", [True, False], ids=["rounded", "as now"])
 @pytest.mark.parametrize("middle", [-1, -6, -8, -12])
-def test_the_very_same_pictures_are_steady_however_small_their_scores(bundle, middle, old):
+def test_the_very_same_images_are_steady_however_small_their_scores(bundle, middle, old):
     scores = 1 / (1 + np.exp(-np.random.default_rng(0).normal(middle, 3, 1000)))
     if old:  # the log had 4 digits, model.json 5
         kept = np.quantile(scores, np.linspace(0, 1, 21)).round(5).tolist()
@@ -151,7 +151,7 @@ def test_the_very_same_pictures_are_steady_however_small_their_scores(bundle, mi
     else:
         kept = _quantiles(scores)
         lines = [logged([{"scores": {"benign": 1 - score, "malignant": score}} for score in scores.tolist()])]
-    [row] = drift(lines, bundle(scores={"malignant": kept}, scores_pictures=1000)).to_dict("records")
+    [row] = drift(lines, bundle(scores={"malignant": kept}, scores_images=1000)).to_dict("records")
     assert row["verdict"] == "steady" and row["p_value"] > 0.9
 
 
@@ -161,7 +161,7 @@ def test_small_scores_that_have_moved_are_found(bundle):
         for seed, middle in ((0, -14), (1, -13))
     )
     lines = [logged([{"scores": {"benign": 1 - score, "malignant": score}} for score in now.tolist()])]
-    folder = bundle(scores={"malignant": _quantiles(before)}, scores_pictures=1000)
+    folder = bundle(scores={"malignant": _quantiles(before)}, scores_images=1000)
     assert drift(lines, folder)["verdict"].item() == "moved far"
 
 
@@ -173,22 +173,22 @@ def test_as_few_rows_are_called_moved_as_promised(bundle, held_out, old):
     for _ in range(60):
         distances = np.exp(random.normal(0, 0.2, held_out))
         limit = np.sort(distances)[min(int(np.ceil((held_out + 1) * 0.97)), held_out) - 1]
-        about = {"held_out": {"pictures": held_out, "refused": float((distances > limit).mean())}}
+        about = {"held_out": {"images": held_out, "refused": float((distances > limit).mean())}}
         about["distance_deciles"] = _quantiles(distances / limit)[::10]
         if not old:
             about["distance_quantiles"] = _quantiles(distances / limit)
         now = np.exp(random.normal(0, 0.2, 5000)) / limit
         shown = now[now <= 1] if old else now  # as older services logged
-        line = {"event": "request", "time": DAY, "model": "abc", "pictures": 5000, "scores": []}
+        line = {"event": "request", "time": DAY, "model": "abc", "images": 5000, "scores": []}
         line |= {"refused": int((now > 1).sum()), "distance": shown.tolist()}
-        alarms.append(drift([json.dumps(line)], bundle(familiarity=about))["verdict"] != "steady")
+        alarms.append(drift([json.dumps(line)], bundle(outliers=about))["verdict"] != "steady")
     assert (np.sum(alarms, axis=0) <= 3).all()
 
 
 def test_refused_images_are_compared_count_with_count(bundle):
     def verdict(before, refused_before, now, refused):
-        held_out = {"pictures": before, "refused": refused_before / before}
-        folder = bundle(scores={"malignant": [0, 0.5, 1]}, familiarity={"held_out": held_out})
+        held_out = {"images": before, "refused": refused_before / before}
+        folder = bundle(scores={"malignant": [0, 0.5, 1]}, outliers={"held_out": held_out})
         return drift(log(sample(0, now - refused), refused), folder).loc["refused"]
 
     for none in ((100, 0, 1000, 0), (500, 5, 5000, 20), (100, 2, 1000, 60)):
@@ -226,8 +226,8 @@ def test_the_log_has_the_distance_of_what_was_refused_and_small_scores_whole():
 
 def test_a_label_may_be_called_distance(bundle):
     scores, distances = sample(-1, 300), np.linspace(0.2, 1.1, 101).tolist()
-    about = {"held_out": {"pictures": 300, "refused": 0.03}, "distance_quantiles": distances}
-    folder = bundle(labels=["benign", "distance"], scores={"distance": _quantiles(scores)}, familiarity=about)
+    about = {"held_out": {"images": 300, "refused": 0.03}, "distance_quantiles": distances}
+    folder = bundle(labels=["benign", "distance"], scores={"distance": _quantiles(scores)}, outliers=about)
     lines = [
         line.replace('"malignant"', '"distance"') for line in log(sample(-1, 100, 1), distances=[0.6] * 100)
     ]
@@ -262,25 +262,23 @@ def test_damaged_lines_and_scores_are_passed_over(bundle):
     scores = np.linspace(0, 1, 60)
     folder = bundle(scores={"malignant": scores.tolist()})
     lines = log(scores)
-    whole = {"event": "request", "model": "abc", "time": f"{DAY}T10", "pictures": 1, "refused": 0}
+    whole = {"event": "request", "model": "abc", "time": f"{DAY}T10", "images": 1, "refused": 0}
     damaged = [{"scores": None}, {"time": None, "scores": []}, {"scores": [None]}, {"scores": [{"x": 1}]}]
     damaged += [{"scores": [{"malignant": value}]} for value in (float("nan"), None, "0.5")]
-    damaged += [{"pictures": None, "scores": []}]
+    damaged += [{"images": None, "scores": []}]
     lines += [json.dumps(whole | each) for each in damaged]
     found = drift(lines, folder, day=date.fromisoformat(DAY))
-    assert found.loc["score of malignant", "pictures"] == 60
+    assert found.loc["score of malignant", "images"] == 60
     assert found.equals(drift(log(scores), folder))
 
 
 def test_nothing_to_compare_is_said(bundle):
     with pytest.raises(ValueError, match="neither scores nor distances"):
-        drift(log([0.5]), bundle(scores={"malignant": []}, familiarity={"distance_quantiles": []}))
-    empty = json.dumps(json.loads(log([0.5])[3]) | {"pictures": 0, "scores": []})
-    held_out = {"pictures": 50, "refused": 1}
-    card = bundle(
-        scores={"malignant": [0, 1]}, familiarity={"distance_quantiles": [0, 1], "held_out": held_out}
-    )
-    assert set(drift([empty], card)["verdict"]) == {"too few pictures"}
+        drift(log([0.5]), bundle(scores={"malignant": []}, outliers={"distance_quantiles": []}))
+    empty = json.dumps(json.loads(log([0.5])[3]) | {"images": 0, "scores": []})
+    held_out = {"images": 50, "refused": 1}
+    card = bundle(scores={"malignant": [0, 1]}, outliers={"distance_quantiles": [0, 1], "held_out": held_out})
+    assert set(drift([empty], card)["verdict"]) == {"too few images"}
     for wrong in ([0.5], {"malignant": ["x"]}):
         with pytest.raises(ValueError, match="reference"):
             drift(log([0.5]), card, reference=wrong)

@@ -61,17 +61,17 @@ def press(pages, key):
     pages.grid._handle_custom_msg({"key": key}, [])
 
 
-def test_keys_decide_about_the_selected_picture_and_go_on_to_the_next(dataset, ui):
+def test_keys_decide_about_the_selected_image_and_go_on_to_the_next(dataset, ui):
     press(ui, "2")
     press(ui, "Enter")
     press(ui, "x")
     assert titles(ui)[:4] == ["malignant (was benign) ✓", "benign ✓", "(exclude) (was benign) ✓", "benign"]
     assert ui.grid.selected == 3 and ui.grid.captions[2]["dim"]
     assert len(ui.dataset) == 23 and ui.dataset.table.loc[0, "label"] == "malignant"
-    assert ui._count.value == "3 of 24 decided: 1 relabelled, 1 excluded" and ui._progress.value == 3
+    assert ui._count.value == "3 of 24 decided: 1 relabeled, 1 excluded" and ui._progress.value == 3
 
 
-def test_undo_goes_to_the_picture_wherever_it_is(ui):
+def test_undo_goes_to_the_image_wherever_it_is(ui):
     ui.grid.selected = 4
     press(ui, "2")
     press(ui, "n")
@@ -92,8 +92,8 @@ def test_a_decision_that_cannot_be_written_is_said_so_and_nothing_goes_on(datase
     assert titles(ui)[0] == "malignant (was benign) ✓"
 
 
-def labelled(dataset, labels):
-    """The dataset with these labels in turn, as many pictures as there are labels at least."""
+def labeled(dataset, labels):
+    """The dataset with these labels in turn, as many images as there are labels at least."""
     count = max(len(dataset), len(labels))
     table = dataset.table.iloc[np.arange(count) % len(dataset)].reset_index(drop=True)
     paths = [f"{path}?{n}" if n >= len(dataset) else path for n, path in enumerate(table["path"])]
@@ -102,7 +102,7 @@ def labelled(dataset, labels):
 
 def test_every_label_has_a_button_and_the_first_ones_a_key_each(dataset, tmp_path):
     names = [f"label {n:02d}" for n in range(40)]
-    ui = widgets.AnnotationUI(labelled(dataset, names), tmp_path / "d.csv", per_page=40)
+    ui = widgets.AnnotationUI(labeled(dataset, names), tmp_path / "d.csv", per_page=40)
     buttons = {button.tooltip: button for button in ui.view.children[1].children[:40]}
     assert [*buttons] == names and buttons["label 09"].description == "label 09 [0]"
     keyed = [name for name in names if "[" in buttons[name].description]
@@ -115,7 +115,7 @@ def test_every_label_has_a_button_and_the_first_ones_a_key_each(dataset, tmp_pat
     assert ui.annotations.label(ui.rows["path"][31]) == "label 39"
 
 
-def test_a_decision_on_the_last_picture_of_a_page_goes_on_to_the_next_page(dataset, tmp_path):
+def test_a_decision_on_the_last_image_of_a_page_goes_on_to_the_next_page(dataset, tmp_path):
     ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=12)
     ui.grid.selected = 11
     press(ui, "2")
@@ -126,7 +126,7 @@ def test_a_decision_on_the_last_picture_of_a_page_goes_on_to_the_next_page(datas
     ui.grid.selected = 11
     press(ui, "x")
     assert (ui.page, ui.grid.selected) == (1, 11)
-    assert ui.grid.status == "p23: (exclude). This is the last picture shown."
+    assert ui.grid.status == "p23: (exclude). This is the last image shown."
 
 
 def test_undo_says_when_there_is_nothing_to_take_back_and_what_it_took_back_out_of_sight(
@@ -139,12 +139,12 @@ def test_undo_says_when_there_is_nothing_to_take_back_and_what_it_took_back_out_
     assert again.annotations.label(dataset.paths[0]) == "malignant"
     ui.filter.value = "undecided"
     press(ui, "u")
-    assert ui.grid.status == "Taken back. p00: benign. It is not among the pictures shown."
+    assert ui.grid.status == "Taken back. p00: benign. It is not among the images shown."
 
 
-@pytest.mark.parametrize("name", ["suspicious", "decided", "undecided", "relabelled", "all"])
+@pytest.mark.parametrize("name", ["suspicious", "decided", "undecided", "relabeled", "all"])
 def test_a_label_called_as_a_filter_is_shown_alone_and_the_filter_has_another_name(dataset, tmp_path, name):
-    odd = labelled(dataset, ["benign", name])
+    odd = labeled(dataset, ["benign", name])
     found = pd.DataFrame({"path": odd.paths, "quality": np.linspace(0.1, 0.9, 24)})
     found = found.assign(suggested="benign", issue=found["quality"] < 0.2)
     ui = widgets.AnnotationUI(odd, tmp_path / "d.csv", suspicion=found)
@@ -155,13 +155,13 @@ def test_a_label_called_as_a_filter_is_shown_alone_and_the_filter_has_another_na
     for own, count in {"suspicious": 2, "decided": 1, "undecided": 23}.items():
         ui.filter.value = f"({own})" if own == name else own
         assert len(ui.rows) == count, own
-    without = widgets.AnnotationUI(labelled(dataset, ["benign", "suspicious"]), tmp_path / "d2.csv")
+    without = widgets.AnnotationUI(labeled(dataset, ["benign", "suspicious"]), tmp_path / "d2.csv")
     without.filter.value = "suspicious"
     assert len(without.rows) == 12
 
 
 def test_a_label_called_any_label_is_shown_alone_in_the_results(dataset):
-    odd = labelled(dataset, ["any label", "benign"])
+    odd = labeled(dataset, ["any label", "benign"])
     evaluation = Evaluation.from_scores(
         odd.table["label"], np.full(24, 0.9), classes=["benign", "any label"], metadata=odd.table
     )
@@ -174,7 +174,7 @@ def test_a_label_called_any_label_is_shown_alone_in_the_results(dataset):
 
 
 def test_labels_may_be_given_as_numbers(dataset, tmp_path):
-    numbers = labelled(dataset, ["0", "1"])
+    numbers = labeled(dataset, ["0", "1"])
     ui = widgets.AnnotationUI(numbers, tmp_path / "d.csv")
     ui.decide(numbers.paths[0], 1)
     assert titles(ui)[0] == "1 (was 0) ✓"
@@ -183,14 +183,14 @@ def test_labels_may_be_given_as_numbers(dataset, tmp_path):
     )
     matrix = widgets.ConfusionMatrixUI(evaluation)
     matrix.show(0, 1)
-    assert matrix.cell == ("0", "1") and "12 pictures: 0, predicted 1" in matrix._title.value
+    assert matrix.cell == ("0", "1") and "12 images: 0, predicted 1" in matrix._title.value
 
 
 ODD = ["<b>bold</b>", "$x^2$", "say \"a\" or 'b'", "😀", "Ä" * 300]
 
 
 def test_odd_labels_are_text_that_fits_in_every_widget(dataset, tmp_path):
-    odd = labelled(dataset, ODD)
+    odd = labeled(dataset, ODD)
     scores = np.random.default_rng(0).dirichlet(np.ones(5), 24)
     evaluation = Evaluation.from_scores(
         odd.table["label"], scores, classes=odd.labels, metadata=odd.table, positive="$x^2$"
@@ -221,7 +221,7 @@ def everything(widget):
         yield from everything(child)
 
 
-def test_what_a_screen_reader_says_of_a_picture(dataset, tmp_path, evaluation):
+def test_what_a_screen_reader_says_of_an_image(dataset, tmp_path, evaluation):
     ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv")
     press(ui, "2")
     spoken = [caption["spoken"] for caption in ui.grid.captions[:2]]
@@ -248,16 +248,16 @@ def test_a_decision_survives_a_new_start(dataset, ui, tmp_path):
         again.decide(dataset.paths[0], "wart")
 
 
-def test_a_picture_stays_where_it_is_until_the_filter_is_applied_anew(ui):
+def test_an_image_stays_where_it_is_until_the_filter_is_applied_anew(ui):
     ui.filter.value = "undecided"
     press(ui, "2")
     assert len(ui.rows) == 24 and titles(ui)[0].endswith("✓")
     ui.filter.value = "malignant"
     assert len(ui.rows) == 13
-    for name, count in {"decided": 1, "undecided": 23, "relabelled": 1, widgets.EXCLUDE: 0}.items():
+    for name, count in {"decided": 1, "undecided": 23, "relabeled": 1, widgets.EXCLUDE: 0}.items():
         ui.filter.value = name
         assert len(ui.rows) == count == len(ui.grid.captions) or name == "undecided"
-    press(ui, "2")  # no picture, no decision
+    press(ui, "2")  # no image, no decision
     press(ui, "z")
 
 
@@ -276,21 +276,19 @@ def test_suspicious_labels_come_first_and_can_be_had_alone(dataset, tmp_path):
 
 def test_pages_turn_and_stop_at_both_ends(ui):
     ui.turn(1)
-    assert ui._position.value == "11 to 20 of 24" and ui._credit.value == "Synthetic test picture"
+    assert ui._position.value == "11 to 20 of 24" and ui._credit.value == "Synthetic test image"
     press(ui, "n")
     press(ui, "n")
-    assert ui._position.value == "21 to 24 of 24" and len(ui.grid.pictures) == 4
+    assert ui._position.value == "21 to 24 of 24" and len(ui.grid.images) == 4
     ui.turn(-9)
     ui.filter.value = "malignant"
     assert ui._position.value == "1 to 10 of 12"
 
 
-def test_the_selected_picture_can_be_seen_large(dataset, ui):
+def test_the_selected_image_can_be_seen_large(dataset, ui):
     ui.grid.selected = 3
     press(ui, "z")
-    assert (
-        ui.grid.large["picture"].startswith("data:image/jpeg") and dataset.paths[3] in ui.grid.large["text"]
-    )
+    assert ui.grid.large["image"].startswith("data:image/jpeg") and dataset.paths[3] in ui.grid.large["text"]
     ui.grid.selected = 4  # moving on closes it
     assert ui.grid.large == {}
     press(ui, "z")
@@ -298,8 +296,8 @@ def test_the_selected_picture_can_be_seen_large(dataset, ui):
     assert ui.grid.large == {}
 
 
-def test_a_broken_picture_is_grey_and_hinders_nothing(dataset, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_a_broken_image_is_gray_and_hinders_nothing(dataset, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     table = dataset.table.copy()
     table.loc[0, "path"] = str(tmp_path / "broken.jpg")
     ui = widgets.AnnotationUI(ImageDataset(table), tmp_path / "d.csv")
@@ -307,11 +305,11 @@ def test_a_broken_picture_is_grey_and_hinders_nothing(dataset, tmp_path):
     assert len(ui.dataset) == 23
     ui.grid.selected = 0
     press(ui, "z")
-    assert "broken.jpg: not a picture" in ui.grid.large["text"]
+    assert "broken.jpg: not an image" in ui.grid.large["text"]
     assert ui._repr_mimebundle_()["image/jpeg"]
 
 
-def test_seven_thousand_pictures_open_at_once_and_are_read_page_by_page(folder, tmp_path, monkeypatch):
+def test_seven_thousand_images_open_at_once_and_are_read_page_by_page(folder, tmp_path, monkeypatch):
     source = next(folder.glob("*/*.jpg"))
     paths = [str(tmp_path / f"{number}.jpg") for number in range(7000)]
     for path in paths[:72]:
@@ -357,13 +355,13 @@ def test_what_is_just_over_a_low_threshold_is_no_confident_mistake(dataset):
 def test_saliency_is_laid_over_on_demand(dataset, evaluation):
     model = ImageClassifier("efficientnet_lite0", dataset.labels, weights=None, image_size=64)
     ui = widgets.ResultsUI(evaluation, model, per_page=3)
-    plain = ui.grid.pictures
+    plain = ui.grid.images
     ui.saliency.value = True
-    assert len(ui.grid.pictures) == len(plain) and ui.grid.pictures != plain
+    assert len(ui.grid.images) == len(plain) and ui.grid.images != plain
     press(ui, "z")
-    assert ui.grid.large["picture"].startswith("data:image")
+    assert ui.grid.large["image"].startswith("data:image")
     ui.saliency.value = False
-    assert ui.grid.pictures == plain
+    assert ui.grid.images == plain
     assert widgets.ResultsUI(evaluation).saliency.disabled
 
 
@@ -384,9 +382,9 @@ def test_a_click_on_a_curve_takes_the_threshold_of_the_nearest_point(evaluation,
         assert here == pytest.approx(tuple(nearest))
 
 
-def test_the_pictures_that_change_sides_are_shown(evaluation):
+def test_the_images_that_change_sides_are_shown(evaluation):
     ui = widgets.PrecisionRecallUI(evaluation.at(0.5))
-    assert len(ui.changed.rows) == 0 and "0 of 24 pictures change sides" in ui._figures.value
+    assert len(ui.changed.rows) == 0 and "0 of 24 images change sides" in ui._figures.value
     ui.threshold.value = 0.8
     scores = evaluation.table["score_malignant"]
     expected = evaluation.table["path"][scores.between(0.5, 0.8)]
@@ -428,30 +426,28 @@ def test_counts_of_one_are_in_the_singular(dataset):
     scores = np.where(dataset.table["label"] == "malignant", 0.9, 0.1)
     scores[0] = 0.8
     evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
-    assert (
-        "<b>1 picture: benign, predicted malignant</b>" in widgets.ConfusionMatrixUI(evaluation)._title.value
-    )
+    assert "<b>1 image: benign, predicted malignant</b>" in widgets.ConfusionMatrixUI(evaluation)._title.value
     ui = widgets.PrecisionRecallUI(evaluation)
     ui.threshold.value = 0.85
-    assert "1 of 24 pictures changes sides on the way" in ui._figures.value
+    assert "1 of 24 images changes sides on the way" in ui._figures.value
 
 
-def test_a_cell_of_the_confusion_matrix_shows_its_pictures(evaluation):
+def test_a_cell_of_the_confusion_matrix_shows_its_images(evaluation):
     ui = widgets.ConfusionMatrixUI(evaluation)
     counts = evaluation.confusion_matrix()
     assert ui.cell[0] != ui.cell[1]  # the commonest mistake comes first
     for (true, predicted), button in ui.buttons.items():
         button.click()
-        assert ui.cell == (true, predicted) and len(ui.pictures.rows) == counts.loc[true, predicted]
+        assert ui.cell == (true, predicted) and len(ui.images.rows) == counts.loc[true, predicted]
         assert button.description.startswith(f"{counts.loc[true, predicted]} (") and button.layout.border_top
     with pytest.raises(ValueError, match="no cell 'wart', 'benign'"):
         ui.show("wart", "benign")
 
 
-def test_a_class_without_pictures_has_empty_cells(three):
+def test_a_class_without_images_has_empty_cells(three):
     ui = widgets.ConfusionMatrixUI(three)
     ui.show("wart", "malignant")
-    assert ui.pictures.rows.empty and ui.buttons["wart", "wart"].description == "0 (0%)"
+    assert ui.images.rows.empty and ui.buttons["wart", "wart"].description == "0 (0%)"
 
 
 def test_sliders_change_the_augmentation_and_its_line_of_code(dataset):
@@ -461,16 +457,16 @@ def test_sliders_change_the_augmentation_and_its_line_of_code(dataset):
     ui.sliders["hair"].value, ui.sliders["scale"].value = 1, (0.5, 0.6)
     assert ui.parameters == {"hair": 1, "scale": (0.5, 0.6)} and ui._image.value != before
     assert "dermoscopy(scale=(0.5, 0.6), hair=1.0)" in ui._code.value
-    picture = np.full((4, 32, 32, 3), 200, np.uint8)
-    expected = Pipeline(dermoscopy(hair=1, scale=(0.5, 0.6)), 0)(picture, range(4))
-    assert (Pipeline(ui.augmenter, 0)(picture, range(4)) == expected).all()
+    image = np.full((4, 32, 32, 3), 200, np.uint8)
+    expected = Pipeline(dermoscopy(hair=1, scale=(0.5, 0.6)), 0)(image, range(4))
+    assert (Pipeline(ui.augmenter, 0)(image, range(4)) == expected).all()
 
 
 def test_an_augmentation_of_ones_own_gets_sliders_too(dataset):
     def mirrored(share=0.5, turn=(0, 1)):
         return iaa.Sequential([iaa.Fliplr(share), iaa.Rotate(turn)])
 
-    ui = widgets.AugmentationUI(dataset, mirrored, pictures=1, views=2)
+    ui = widgets.AugmentationUI(dataset, mirrored, images=1, views=2)
     assert [*ui.sliders] == ["share", "turn"]
     with pytest.raises(TypeError, match="parameter 'name' has the default 'x'"):
         widgets.AugmentationUI(dataset, lambda name="x": None)
@@ -528,7 +524,7 @@ def test_no_class_weight_is_shown_as_a_choice_and_rates_are_written_short():
     assert weight.label == "None" and "l2=0.01, " in ui.code and "class_weight=None" in ui.code
 
 
-def test_every_widget_carries_a_picture_for_pages_without_a_kernel(dataset, evaluation, ui):
+def test_every_widget_carries_an_image_for_pages_without_a_kernel(dataset, evaluation, ui):
     shown = [
         ui,
         widgets.ResultsUI(evaluation),
@@ -542,7 +538,7 @@ def test_every_widget_carries_a_picture_for_pages_without_a_kernel(dataset, eval
         assert "application/vnd.jupyter.widget-view+json" in bundle and len(bundle["image/jpeg"]) > 1000
 
 
-def test_the_picture_of_the_curves_has_its_whole_legend_with_the_chosen_threshold(evaluation):
+def test_the_image_of_the_curves_has_its_whole_legend_with_the_chosen_threshold(evaluation):
     figure = widgets.PrecisionRecallUI(evaluation)._figure()
     figure.canvas.draw()
     for ax in figure.axes:
@@ -579,7 +575,7 @@ def test_scores_that_are_all_the_same_are_shown(dataset, scores):
     assert widgets.ResultsUI(evaluation)._repr_mimebundle_()["image/jpeg"]
 
 
-def test_a_single_picture_and_a_single_label_are_shown_but_have_no_curve(dataset):
+def test_a_single_image_and_a_single_label_are_shown_but_have_no_curve(dataset):
     one = dataset.table.head(1)
     evaluation = Evaluation.from_scores(one["label"], [0.3], metadata=one)
     assert len(widgets.ResultsUI(evaluation).rows) == 0  # none is wrong
@@ -589,12 +585,12 @@ def test_a_single_picture_and_a_single_label_are_shown_but_have_no_curve(dataset
 
 
 @pytest.mark.parametrize("per_page", [0, -1, 1.5, float("nan")])
-def test_a_page_has_a_whole_number_of_pictures(dataset, tmp_path, per_page):
+def test_a_page_has_a_whole_number_of_images(dataset, tmp_path, per_page):
     with pytest.raises(ValueError, match="per_page is a whole number of 1 or more, not"):
         widgets.AnnotationUI(dataset, tmp_path / "d.csv", per_page=per_page)
 
 
-def test_an_empty_page_shows_nothing_and_has_a_picture_all_the_same(dataset, tmp_path):
+def test_an_empty_page_shows_nothing_and_has_an_image_all_the_same(dataset, tmp_path):
     ui = widgets.AnnotationUI(ImageDataset(dataset.table.head(0)), tmp_path / "d.csv")
     press(ui, "n")
     press(ui, "x")

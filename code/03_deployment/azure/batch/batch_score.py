@@ -1,4 +1,4 @@
-"""Entry script of a batch deployment: files of pictures in, a line of JSON a picture out, as the web service answers.
+"""Entry script of a batch deployment: files of images in, a line of JSON an image out, as the web service answers.
 
 Azure ML calls `init` once in every worker process and `run` for every mini-batch. The work is done by the score.py
 of the bundle, so that a batch and the service agree.
@@ -34,7 +34,7 @@ def run(mini_batch):
         paths = [Path(path) for path in mini_batch[start : start + score.CHUNK]]
         predictions = score.predict([path.read_bytes() for path in paths])
         rows += [
-            json.dumps({"picture": path.name, **prediction})
+            json.dumps({"image": path.name, **prediction})
             for path, prediction in zip(paths, predictions, strict=True)
         ]
     return rows
