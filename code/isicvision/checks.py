@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 import reprlib
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from .text import as_label
+
+WELL_KNOWN = ("malignant", "melanoma", "cancer", "positive", "abnormal", "disease", "yes", "true", "1")
+"""Names of the positive class, of two, that need no `positive=`: compared in lower case."""
 
 
 def plain(value: Any) -> Any:
@@ -40,3 +47,44 @@ def require_dataset(value: object, what: str) -> None:
     """Raise TypeError, which begins with `what`, unless a value is an ImageDataset."""
     if not (hasattr(value, "table") and hasattr(value, "paths")):
         raise TypeError(f"{what} takes an ImageDataset, not {reprlib.repr(value)}")
+
+
+def positive_label(labels: Sequence[str], positive: object = None) -> str:
+    """Return the positive label: the class that recall, thresholds, curves and audits are about.
+
+    Parameters
+    ----------
+    labels
+        The classes, sorted.
+    positive
+        What the user chose. Default: of two labels the one in `WELL_KNOWN`, else the last.
+
+    Raises
+    ------
+    ValueError
+        If `positive` is not one of `labels`.
+
+    Warns
+    -----
+    UserWarning
+        If neither of two labels is well known, so that the last one is taken.
+
+    Examples
+    --------
+    >>> positive_label(["melanoma", "nevus"]), positive_label(["a", "b", "c"], "b")
+    ('melanoma', 'b')
+    """
+    if positive is not None:
+        if (label := as_label(positive)) in labels:
+            return label
+        raise ValueError(f"the positive label {label!r} is not one of {', '.join(labels)}")
+    known = [label for label in labels if label.casefold() in WELL_KNOWN]
+    if len(labels) == 2 and len(known) == 1:
+        return known[0]
+    if len(labels) == 2:
+        warnings.warn(
+            f"neither {labels[0]!r} nor {labels[1]!r} is known as the positive label: {labels[1]!r} is taken; "
+            f"choose with positive={labels[0]!r}, in the notebooks with POSITIVE",
+            stacklevel=3,
+        )
+    return labels[-1]

@@ -18,6 +18,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
+try:
+    from .errors import IsicVisionError
+except ImportError:  # the copy in a bundle
+    IsicVisionError = Exception  # type: ignore[misc,assignment]
+
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAX_PIXELS = 120_000_000
@@ -32,8 +37,8 @@ _TIFF_TAGS = {254, 255, 262, 266, 273, 284, 292, 293, 317, 320, 338, 339, 347}
 _TIFF_TAGS.update(range(256, 260), range(277, 280), range(322, 326), range(529, 533))
 
 
-class ImageError(ValueError):
-    """An image that cannot be read; the message says which one and why."""
+class ImageError(IsicVisionError, ValueError):
+    """Raised for an image that cannot be read; the message names it and says why."""
 
 
 class _DamagedError(ImageError):

@@ -39,9 +39,8 @@ from ..evaluation.evaluation import check_threshold
 from ..files import is_stray, sha256, user_path
 from ..report import record
 from ..text import as_label, counted, listed
-from . import backbones, training
+from . import backbones, outliers, training
 from . import devices as hardware
-from . import outliers
 from .batches import forward
 from .network import Features, Network, Scores, load_values, set_training, summary
 from .presets import PRESETS
@@ -926,7 +925,7 @@ class ImageClassifier:
         """Export the whole model, normalization included, as one ONNX graph.
 
         Its input ``images`` is uint8 (n, image_size, image_size, 3) as `pixels.decode` gives it, its output
-        ``scores`` float32 (n, labels), what `predict_proba` gives. After `fit_outlier_limit` it has ``distance`` as well,
+        ``scores`` float32 (n, labels), what `predict_proba` gives. After `fit_outlier_limit` there is also ``distance``,
         float32 (n,), what `outlier_distance` gives. Needs the extra ``serving``.
 
         Raises

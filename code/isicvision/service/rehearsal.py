@@ -12,6 +12,7 @@ class Rehearsal:
 
     >>> Rehearsal("Model").register(None, "outputs/bundle")
     Model.register(workspace, 'outputs/bundle')
+    Model.register(…)
     """
 
     def __init__(self, text: str) -> None:

@@ -12,8 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from isicvision import ImageClassifier
 from isicvision.data import cache
-from isicvision.model import backbones
-from isicvision.model import outliers
+from isicvision.model import backbones, outliers
 from isicvision.model.network import Network
 
 LABELS = ["benign", "malignant"]
