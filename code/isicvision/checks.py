@@ -75,9 +75,10 @@ def positive_label(labels: Sequence[str], positive: object = None) -> str:
     ('melanoma', 'b')
     """
     if positive is not None:
-        if (label := as_label(positive)) in labels:
+        label = as_label(positive)
+        if label is not None and label in labels:
             return label
-        raise ValueError(f"the positive label {label!r} is not one of {', '.join(labels)}")
+        raise ValueError(f"the positive label {positive!r} is not one of {', '.join(labels)}")
     known = [label for label in labels if label.casefold() in WELL_KNOWN]
     if len(labels) == 2 and len(known) == 1:
         return known[0]

@@ -925,7 +925,7 @@ class ImageClassifier:
         """Export the whole model, normalization included, as one ONNX graph.
 
         Its input ``images`` is uint8 (n, image_size, image_size, 3) as `pixels.decode` gives it, its output
-        ``scores`` float32 (n, labels), what `predict_proba` gives. After `fit_outlier_limit` there is also ``distance``,
+        ``scores`` float32 (n, labels), what `predict_proba` gives. After `fit_outlier_limit` also ``distance``,
         float32 (n,), what `outlier_distance` gives. Needs the extra ``serving``.
 
         Raises
