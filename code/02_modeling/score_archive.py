@@ -99,9 +99,9 @@ def write_graph(model, folder, features):
     A folder holds the results of one model: with those of another the script ends.
     """
     folder = folder / "_model"  # readers of Parquet pass over names with an underscore
-    graph, card = folder / ("features.onnx" if features else "scores.onnx"), folder / "model.json"
-    if card.exists():
-        if json.loads(card.read_text()) != model.card or not graph.exists():
+    graph, metadata = folder / ("features.onnx" if features else "scores.onnx"), folder / "model.json"
+    if metadata.exists():
+        if json.loads(metadata.read_text()) != model.metadata or not graph.exists():
             sys.exit(f"{folder.parent} holds results of another kind or model: choose another folder")
         return graph
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def write_graph(model, folder, features):
         onnx.save(export.network_graph(module, model.image_size, ["features"]), graph)
     else:
         model.to_onnx(graph)
-    card.write_text(json.dumps(model.card))
+    metadata.write_text(json.dumps(model.metadata))
     return graph
 
 

@@ -103,7 +103,7 @@ def main():
     kinds["ISIC at 200x150"] = [strange.reduced(each, (200, 150)) for each in isic]
     with tempfile.TemporaryDirectory() as folder:
         module = entry(build_bundle(model, Path(folder) / "bundle"))
-        print(f"{model.card['backbone']} of {len(train)} images, limit from {len(validation)}:")
+        print(f"{model.metadata['backbone']} of {len(train)} images, limit from {len(validation)}:")
         print(table(module, kinds).to_string())
 
 

@@ -32,7 +32,7 @@ DROP = """([name, type, content]) => {
 def service(tmp_path_factory):
     model = StandIn()
     model.labels = (MARKUP, "malignant")
-    model.card = StandIn.card | {"decision": {"positive": "malignant", "threshold": 0.35}}
+    model.metadata = StandIn.metadata | {"decision": {"positive": "malignant", "threshold": 0.35}}
     with deploy_local(build_bundle(model, tmp_path_factory.mktemp("page") / "bundle")) as service:
         yield service
 

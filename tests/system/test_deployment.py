@@ -43,7 +43,7 @@ class StandIn:
 
     labels = ("benign", "malignant")
     image_size = SIZE
-    card = {
+    metadata = {
         "backbone": "stand_in",
         "training": {"epochs": 1},
         "caveat": "Teaching sample, no diagnostic device.",
@@ -228,7 +228,9 @@ def test_run_decides_at_the_threshold_of_the_model(expected, tmp_path):
     model = StandIn()
     score_of_benign = float(expected(GOOD)[0])
     for threshold, label in ((score_of_benign - 1e-3, "benign"), (score_of_benign + 1e-3, "malignant")):
-        model.card = StandIn.card | {"decision": {"positive": "benign", "threshold": threshold, "rule": None}}
+        model.metadata = StandIn.metadata | {
+            "decision": {"positive": "benign", "threshold": threshold, "rule": None}
+        }
         module = load_score(build_bundle(model, tmp_path / "bundle"))
         module.init()
         [prediction] = run_json(module, {"images": [b64(GOOD)]})[1]["predictions"]

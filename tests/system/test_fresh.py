@@ -67,7 +67,7 @@ def test_the_bundle_needs_only_its_requirements(model, bundle, own_python, tmp_p
 
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
     by_onnx = session.run(
-        ["scores"], {"images": pixels.decode(data, SIZE, model.card["interpolation"])[None]}
+        ["scores"], {"images": pixels.decode(data, SIZE, model.metadata["interpolation"])[None]}
     )[0][0]
     np.testing.assert_allclose(scores, by_onnx, atol=1e-4)
     np.testing.assert_allclose(scores, model.predict_proba([path])[0], atol=1e-4)

@@ -96,7 +96,7 @@ def ways(model, tmp_path_factory):
     """The four ways: functions of a file's path that return the scores, or why there are none."""
     bundle = build_bundle(model, tmp_path_factory.mktemp("parity") / "bundle")
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
-    interpolation = model.card["interpolation"]
+    interpolation = model.metadata["interpolation"]
     score = load_score(bundle)
     score.init()
 

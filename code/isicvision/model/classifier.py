@@ -69,7 +69,7 @@ def _is_decision(value, labels):
     return value["positive"] in labels
 
 
-CARD_CHECKS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+METADATA_CHECKS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "labels": (lambda value, _: isinstance(value, list), "a list of names"),
     "interpolation": (lambda value, _: value in ("bilinear", "bicubic"), "bilinear or bicubic"),
     "members": (lambda value, _: is_whole(value, 1), "a whole number of 1 or more"),
@@ -118,7 +118,7 @@ class ImageClassifier:
     ----------
     networks : list of isicvision.network.Network
         One, or as many as `fit` was told by ``members``.
-    card : dict
+    metadata : dict
         What `save` writes to model.json: network, labels, settings, history, versions.
     step_loss : list of float
         The loss of every step of the last `fit`.
@@ -178,7 +178,7 @@ class ImageClassifier:
             torch.manual_seed(seed)
             network = Network(self.backbone, len(self.labels), weights, dropout)
         self.networks = [network.to(hardware.default_device()).eval()]
-        self.card: dict[str, Any] = {
+        self.metadata: dict[str, Any] = {
             "format": FORMAT,
             "labels": self.labels,
             "backbone": self.backbone.name,
@@ -206,7 +206,7 @@ class ImageClassifier:
 
     def __repr__(self) -> str:
         """Say in a few lines what the model is, and what it has learnt."""
-        card, trained, decision = self.card, self.card["training"], self.card["decision"]
+        metadata, trained, decision = self.metadata, self.metadata["training"], self.metadata["decision"]
         names = [*self.labels[:10], *(["…"] if len(self.labels) > 10 else [])]
         how = f"features + {type(self.classifier).__name__}" if self.classifier is not None else "fine-tuning"
         counts = trained and counted(sum(trained["images"].values()), "image")
@@ -214,14 +214,14 @@ class ImageClassifier:
             counts += f" of {counted(trained['groups'], 'lesion')}"
         decides = decision and f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
         calibrated = (
-            card["scores"]
-            and f"temperature {card['temperature']:.2f}{', offsets' if card['offsets'] else ''}"
+            metadata["scores"]
+            and f"temperature {metadata['temperature']:.2f}{', offsets' if metadata['offsets'] else ''}"
         )
         lines = {
             "network": f"{self.backbone.name}, {how}, images of {self.image_size} px",
             "labels": f"{len(self.labels)}: {', '.join(names)}",
-            "preset": card["preset"],
-            "members": card["members"] if card["members"] > 1 else None,
+            "preset": metadata["preset"],
+            "members": metadata["members"] if metadata["members"] > 1 else None,
             "trained": f"on {counts}" if trained else "not yet",
             "calibrated": (calibrated or "not yet") if self.classifier is None else None,
             "decision": decides or "the highest score",
@@ -260,7 +260,7 @@ class ImageClassifier:
 
     def _train_as(self, preset):
         self._defaults, self._augmenter = dict(PRESETS[preset]["training"]), augmentation.dermoscopy()
-        self.card["preset"] = preset
+        self.metadata["preset"] = preset
 
     @property
     def network(self) -> Network:
@@ -274,7 +274,7 @@ class ImageClassifier:
 
     def summary(self) -> pd.DataFrame:
         """Say what the network consists of, what of it is trained, and its memory: see `network.summary`."""
-        settings = self.card["training"] or self._defaults
+        settings = self.metadata["training"] or self._defaults
         frozen, size = settings.get("frozen_stages", 0), settings.get("train_image_size")
         set_training(self.network, frozen, head_only=self.classifier is not None)
         table = summary(self.network, size or self.image_size)
@@ -351,16 +351,16 @@ class ImageClassifier:
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
             raise ValueError(f"no training image is labeled {', '.join(missing)}")
         if chosen is not None:
-            before = self.card["sublabels"], self.network.head[-1], self.network.label_of
-            self.card["sublabels"], targets = self._outputs(dataset, targets, chosen)
-            self._fit_head(self.network, self.card["sublabels"])
+            before = self.metadata["sublabels"], self.network.head[-1], self.network.label_of
+            self.metadata["sublabels"], targets = self._outputs(dataset, targets, chosen)
+            self._fit_head(self.network, self.metadata["sublabels"])
             begun = False
 
             def begin():
                 nonlocal begun
                 begun = True
                 del self.networks[1:]
-                self.card["members"] = 1
+                self.metadata["members"] = 1
                 self._forget()
 
             options = {"tracker": tracker, "workers": workers, "progress": progress, "on_epoch": on_epoch}
@@ -370,7 +370,7 @@ class ImageClassifier:
                 )
             finally:
                 if not begun:  # refused, or stopped before it began: the model stays as it was
-                    self.card["sublabels"], self.network.head[-1], self.network.label_of = before
+                    self.metadata["sublabels"], self.network.head[-1], self.network.label_of = before
             rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(chosen) | {
                 "precision": history.attrs["precision"],
@@ -384,7 +384,7 @@ class ImageClassifier:
         self._forget()
         self.seen = splitting.fingerprints(original)
         counts = dataset.table["label"].value_counts()
-        self.card["training"] = trained | {
+        self.metadata["training"] = trained | {
             "images": {label: int(counts[label]) for label in self.labels},
             **splitting.group_count(record.originals(dataset).table),
             "set_aside": len(dataset.set_aside),
@@ -397,7 +397,7 @@ class ImageClassifier:
     def _forget(self):
         """Drop what holds for an earlier training only."""
         names = ("offsets", "scores", "scores_images", "decision", "outliers", "training")
-        self.card |= dict.fromkeys(names) | {"temperature": 1.0}
+        self.metadata |= dict.fromkeys(names) | {"temperature": 1.0}
         self.outliers = self.seen = None
 
     def find_learning_rate(
@@ -456,7 +456,7 @@ class ImageClassifier:
         if len(dataset) < 2:
             raise ValueError("training needs two images or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
-        about = {name: self.card[name] for name in names} | {"images": record.manifest(dataset)}
+        about = {name: self.metadata[name] for name in names} | {"images": record.manifest(dataset)}
         order = "".join(images.keys).encode() + targets.tobytes()
         about["images_order"] = hashlib.sha256(order).hexdigest()[:16]
         _, about["augmenters"] = self._augmentation(dataset)
@@ -506,7 +506,7 @@ class ImageClassifier:
             )
             if member:
                 self.networks.append(network)
-                self.card["members"] = len(self.networks)
+                self.metadata["members"] = len(self.networks)
             history = joined(own)
             settings = dataclasses.replace(settings, precision=own.attrs["precision"])
         return history
@@ -617,8 +617,8 @@ class ImageClassifier:
         that it was not fitted to are then better, see `decisions.temperature_and_offsets`. A model with more than two
         labels that was trained with balanced classes gets none: offsets would take the balance back.
 
-        Both stay with the model when it is saved, and go with it into the service: ``card["temperature"]`` and
-        ``card["offsets"]``. With two labels the order of the scores does not change; a threshold must be chosen after
+        Both stay with the model when it is saved, and go with it into the service: ``metadata["temperature"]`` and
+        ``metadata["offsets"]``. With two labels the order of the scores does not change; a threshold must be chosen after
         it. Quantiles of the scores are kept, too: `drift` compares those of the service with them.
 
         Parameters
@@ -643,7 +643,7 @@ class ImageClassifier:
         require_dataset(validation, "calibrate")
         if validation.augmenters or "augmented_from" in validation.table:
             raise ValueError("the validation images are augmented: calibrate on images as they were taken")
-        if self.card["training"] is None:
+        if self.metadata["training"] is None:
             warnings.warn(
                 "the model is not trained, so its calibration means nothing: call fit first", stacklevel=2
             )
@@ -656,7 +656,7 @@ class ImageClassifier:
         images = self._images(validation).require_all()
         uncalibrated = Scores(self.networks, self.views)
         scores = self._apply(uncalibrated, images, np.arange(len(images)), "predicting")
-        trained = self.card["training"] or {}
+        trained = self.metadata["training"] or {}
         balanced = "balanced" in (trained.get("class_weight"), trained.get("sampling"))
         if balanced and len(self.labels) > 2:
             temperature, offsets = decisions.temperature(targets, scores), None
@@ -664,7 +664,7 @@ class ImageClassifier:
             groups = validation.table["group"]
             temperature, offsets = decisions.temperature_and_offsets(targets, scores, groups)
         calibrated = decisions.at_temperature(scores, temperature, offsets)
-        self.card |= {
+        self.metadata |= {
             "temperature": temperature,
             "offsets": offsets,
             "decision": None,
@@ -675,7 +675,7 @@ class ImageClassifier:
     def _keep_scores(self, scores):
         """Keep what `drift` compares with the scores that the service gives."""
         quantiles = dict(zip(self.labels, map(_quantiles, scores.T), strict=True))
-        self.card |= {"scores": quantiles, "scores_images": len(scores)}
+        self.metadata |= {"scores": quantiles, "scores_images": len(scores)}
 
     def decide_at(self, threshold: float, positive: object = None, rule: str | None = None) -> None:
         """Call images positive from this score on, from now on; saved with the model, and used by the service.
@@ -692,7 +692,7 @@ class ImageClassifier:
         check_threshold(threshold)
         if rule is not None and not isinstance(rule, str):
             raise ValueError(f"rule says in words how the threshold was chosen; it is not {rule!r}")
-        self.card["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
+        self.metadata["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
     def fit_outlier_limit(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
         """Learn how far from the training images an image may lie: the service refuses those beyond.
@@ -733,14 +733,14 @@ class ImageClassifier:
         self.outliers = outliers.fit(means, new).to(self.device)
         distances = self._distances(new)
         quantiles = _quantiles(distances)
-        self.card["outliers"] = {
+        self.metadata["outliers"] = {
             "training": {"images": len(means)},
             "held_out": {"images": len(new), "refused": float((distances > 1).mean())},
             "distance_deciles": quantiles[::10],
             "distance_quantiles": quantiles,
         }
         within = distances <= 1
-        if self.card["scores"] is not None and within.any():  # from now on the service scores only those
+        if self.metadata["scores"] is not None and within.any():  # from now on the service scores only those
             self._keep_scores(self.predict_proba(held_out)[within])
         return distances
 
@@ -771,10 +771,10 @@ class ImageClassifier:
         """Return what computes scores or, for a scikit-learn classifier, features from images: torch.nn.Module."""
         if self.classifier is not None:
             return Features(self.network)
-        return Scores(self.networks, self.views, self.card["temperature"], self.card["offsets"])
+        return Scores(self.networks, self.views, self.metadata["temperature"], self.metadata["offsets"])
 
     def _require_fitted(self):
-        if self.classifier is not None and self.card["training"] is None:
+        if self.classifier is not None and self.metadata["training"] is None:
             raise RuntimeError("the model is not trained yet: call fit first")
 
     def _apply(self, module, images, numbers, title):
@@ -806,20 +806,20 @@ class ImageClassifier:
 
         Further networks of ``members`` are network2.safetensors, and so on. Returns the folder, as it was given.
 
-        An earlier model in `folder` is replaced as a whole, with its card and record, and stays if this is interrupted;
+        An earlier model in `folder` is replaced as a whole, with its metadata and record, and stays if this is interrupted;
         other files in the folder stay. No file holds a pickle.
 
         Raises
         ------
         ValueError
-            If `folder` holds something else than a model, or `card` something that JSON cannot hold.
+            If `folder` holds something else than a model, or `metadata` something that JSON cannot hold.
         """
-        for name, value in self.card.items():
+        for name, value in self.metadata.items():
             try:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"card[{name!r}] cannot be saved: it may hold text, finite numbers, lists and dicts, not {value!r}"
+                    f"metadata[{name!r}] cannot be saved: it may hold text, finite numbers, lists and dicts, not {value!r}"
                 ) from error
         given = user_path(folder)
         folder = given.resolve()  # the folder itself, not a link to it or "."
@@ -844,11 +844,13 @@ class ImageClassifier:
         if self.seen is not None:
             save_arrays(self.seen, str(new / "seen.safetensors"))
         written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
-        card = self.card | {
+        metadata = self.metadata | {
             "versions": record.versions(),
             "sha256": {file.name: sha256(file) for file in written},
         }
-        (new / "model.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (new / "model.json").write_text(
+            json.dumps(metadata, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         old = _aside(folder)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
@@ -876,45 +878,45 @@ class ImageClassifier:
             raise FileNotFoundError(f"{folder} holds no model (no model.json): {hint}")
         names = ("backbone", "labels", "image_size", "dropout", "seed")
         try:
-            card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            if missing := {"format", "classifier", *names} - set(card):
+            metadata = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            if missing := {"format", "classifier", *names} - set(metadata):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-            if card["format"] > FORMAT:
+            if metadata["format"] > FORMAT:
                 raise ValueError(
-                    f"it is of format {card['format']}; this version of isicvision knows {FORMAT}"
+                    f"it is of format {metadata['format']}; this version of isicvision knows {FORMAT}"
                 )
-            for name, (is_right, meaning) in CARD_CHECKS.items():
-                if name in card and not is_right(card[name], card["labels"]):
-                    raise ValueError(f"{name} is {meaning}, not {card[name]!r}")
+            for name, (is_right, meaning) in METADATA_CHECKS.items():
+                if name in metadata and not is_right(metadata[name], metadata["labels"]):
+                    raise ValueError(f"{name} is {meaning}, not {metadata[name]!r}")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{folder / 'model.json'} does not describe a model: {error}") from error
         try:
-            return cls._load(folder, card, names)
+            return cls._load(folder, metadata, names)
         except (SafetensorError, BadZipFile, OSError, RuntimeError, TypeError, KeyError) as error:
             raise ValueError(f"the model in {folder} is damaged or incomplete: {error}") from error
 
     @classmethod
-    def _load(cls, folder, card, names):
-        for name, known in card.pop("sha256", {}).items():
+    def _load(cls, folder, metadata, names):
+        for name, known in metadata.pop("sha256", {}).items():
             if sha256(folder / name) != known:
                 raise OSError(f"{name} is not the file that was saved")
-        model = cls(**{name: card[name] for name in names}, weights=None, views=card.get("views", 1))
-        model._fit_head(model.network, card.get("sublabels"))
-        files = _files(card.get("members", 1))
+        model = cls(**{name: metadata[name] for name in names}, weights=None, views=metadata.get("views", 1))
+        model._fit_head(model.network, metadata.get("sublabels"))
+        files = _files(metadata.get("members", 1))
         model.networks += [copy.deepcopy(model.network) for _ in files[1:]]
         for file, network in zip(files, model.networks, strict=True):
             load_values(network, load_file(folder / file))
-        if card["classifier"] is not None:
+        if metadata["classifier"] is not None:
             file = folder / "classifier.skops"
             model.classifier = model._unfitted = skops.io.load(file, trusted=_trusted_types(file))
             if isinstance(model.classifier, CalibratedClassifierCV) and isinstance(model.classifier.cv, list):
                 model._unfitted = model.classifier.estimator  # the folds are of the images it was fitted to
-        model.card |= card
+        model.metadata |= metadata
         if (folder / "seen.safetensors").exists():
             model.seen = load_arrays(folder / "seen.safetensors")
-        if card.get("preset") in PRESETS:
-            model._train_as(card["preset"])
-        if model.card["outliers"] is not None:
+        if metadata.get("preset") in PRESETS:
+            model._train_as(metadata["preset"])
+        if model.metadata["outliers"] is not None:
             weights = load_file(folder / "outliers.safetensors")
             known = outliers.Outliers(len(weights["mean"]))
             known.load_state_dict(weights)

@@ -31,7 +31,7 @@ TOLERANCE = 1e-4
 def write_onnx(model: ImageClassifier, path: str | Path) -> Path:
     """Write an `ImageClassifier` to `path`; see `ImageClassifier.to_onnx`, which calls this."""
     path = user_path(path)
-    if model.card["training"] is None and model.classifier is not None:
+    if model.metadata["training"] is None and model.classifier is not None:
         raise RuntimeError("the model is not trained yet: call fit first")
     names, module = ["scores" if model.classifier is None else "features"], model.scoring_module()
     if model.outliers is not None:

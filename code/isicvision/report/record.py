@@ -276,7 +276,7 @@ def write(
     ValueError
         If the part ``train`` is not what the model was trained on.
     """
-    training = dict(model.card["training"])
+    training = dict(model.metadata["training"])
     history = training.pop("history", [])
     split = {name: _count(part, model.labels) | {"manifest": manifest(part)} for name, part in parts.items()}
     if "train" in split and split["train"]["manifest"] != training["manifest"]:
@@ -287,7 +287,9 @@ def write(
     run = {
         "format": 1,
         "parameters": parameters or {},
-        "model": {name: value for name, value in model.card.items() if name not in ("training", "format")},
+        "model": {
+            name: value for name, value in model.metadata.items() if name not in ("training", "format")
+        },
         "training": training,
         "seed": model.seed,
         "split": split,

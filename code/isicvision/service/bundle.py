@@ -91,8 +91,8 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
         checksums = {path.name: sha256(path) for path in sorted(new.iterdir())}
         pins = {name: metadata.version(name) for name in _REQUIREMENTS}
         card = {
-            **model.card,
-            "id": f"isicvision-{model.card.get('backbone', 'model')}".replace("_", "-"),
+            **model.metadata,
+            "id": f"isicvision-{model.metadata.get('backbone', 'model')}".replace("_", "-"),
             "version": checksums["model.onnx"][:12],
             "labels": list(model.labels),
             "packages": pins,

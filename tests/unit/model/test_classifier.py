@@ -107,8 +107,12 @@ def test_a_saved_model_answers_the_same_and_holds_no_pickle(lite0, dataset, tmp_
     folder = lite0.save(tmp_path / "model")
     assert {file.name for file in folder.iterdir()} == {"model.json", "network.safetensors"}
     assert np.array_equal(ImageClassifier.load(folder).predict_proba(dataset), lite0.predict_proba(dataset))
-    card = json.loads((folder / "model.json").read_text())
-    assert card["labels"] == LABELS and card["weights_license"] == "Apache-2.0" and card["versions"]["torch"]
+    metadata = json.loads((folder / "model.json").read_text())
+    assert (
+        metadata["labels"] == LABELS
+        and metadata["weights_license"] == "Apache-2.0"
+        and metadata["versions"]["torch"]
+    )
     lite0.save(folder)  # replaces it
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
@@ -172,8 +176,8 @@ def test_broken_images_are_set_aside_before_training_with_a_report(dataset, tmp_
         UserWarning, match=r"(?s)2 of 24 training images.*set aside.*broken3\.jpg.*broken8\.jpg"
     ):
         model.fit(type(dataset)(table), epochs=1, progress=False)
-    assert model.card["training"]["set_aside"] == 2
-    assert sum(model.card["training"]["images"].values()) == 22
+    assert model.metadata["training"]["set_aside"] == 2
+    assert sum(model.metadata["training"]["images"].values()) == 22
     with pytest.raises(pixels.ImageError, match=r"2 of 24 .*(?s:.*)broken3\.jpg"):
         model.predict_proba(type(dataset)(table))
 
@@ -189,14 +193,14 @@ def test_other_networks_train_save_and_export(dataset, tmp_path, name):
 
 def test_presets_bring_settings_views_and_augmentation(dataset, monkeypatch):
     model = ImageClassifier.from_preset("fast", LABELS)
-    assert model.card["preset"] == "fast" and model.views > 1
+    assert model.metadata["preset"] == "fast" and model.views > 1
     seen = []
     monkeypatch.setattr(
         augmentation.Pipeline, "__call__", lambda self, batch, keys: seen.append(len(keys)) or batch
     )
     model.fit(dataset, epochs=1, precision="fp32", progress=False)
     assert seen == [1, 24]  # although the dataset came without augmenters; the first is the trial
-    assert model.card["training"]["ema"] is not None and model.card["training"]["epochs"] == 1
+    assert model.metadata["training"]["ema"] is not None and model.metadata["training"]["epochs"] == 1
     with pytest.raises(ValueError, match="preset is one of fast, balanced, accurate, not 'slow'"):
         ImageClassifier.from_preset("slow", LABELS)
 
@@ -227,7 +231,7 @@ def test_calibration_and_decision_stay_with_the_model_and_its_graph(dataset, tmp
     assert temperature != 1 and after.metric("log_loss") < before.metric("log_loss")
     assert after.metric("roc_auc") == before.metric("roc_auc")
     assert np.allclose(after.scores, decisions.at_temperature(before.scores, temperature), atol=1e-5)
-    kept = model.card["scores"]["malignant"]  # for `drift`
+    kept = model.metadata["scores"]["malignant"]  # for `drift`
     assert np.allclose(
         [kept[0], kept[50], kept[100]], np.quantile(after.scores[:, 1], [0, 0.5, 1]), rtol=1e-4
     )
@@ -236,11 +240,11 @@ def test_calibration_and_decision_stay_with_the_model_and_its_graph(dataset, tmp
     assert evaluate(model, dataset).metric("recall") == 1 and evaluate(model, dataset).threshold == threshold
     assert evaluate(model, dataset, positive="benign").threshold is None
     loaded = ImageClassifier.load(model.save(tmp_path / "m"))
-    assert loaded.card["decision"]["rule"] == "sensitivity 1 on validation"
+    assert loaded.metadata["decision"]["rule"] == "sensitivity 1 on validation"
     assert np.array_equal(loaded.predict_proba(dataset), model.predict_proba(dataset))
     _same_in_onnx(loaded, dataset, model.predict_proba(dataset), tmp_path)
     loaded.fit(dataset, epochs=1, batch_size=6, learning_rate=0.01, progress=False)
-    assert loaded.card["temperature"] == 1 and loaded.card["decision"] is None  # of another training
+    assert loaded.metadata["temperature"] == 1 and loaded.metadata["decision"] is None  # of another training
 
 
 @pytest.mark.parametrize(
@@ -256,23 +260,23 @@ def test_offsets_stay_with_the_model_and_its_graph(dataset, tmp_path, monkeypatc
     before = model.predict_proba(dataset)
     temperature = model.calibrate(dataset)
     if weighted and len(labels) > 2:  # offsets would take the weights back
-        assert model.card["offsets"] is None
+        assert model.metadata["offsets"] is None
         return
-    assert temperature == model.card["temperature"] == 2 and model.card["offsets"] == moved
+    assert temperature == model.metadata["temperature"] == 2 and model.metadata["offsets"] == moved
     after = model.predict_proba(dataset)
     assert np.allclose(after, decisions.at_temperature(before, 2, moved), atol=1e-6)
-    kept = model.card["scores"][labels[1]]
+    kept = model.metadata["scores"][labels[1]]
     assert np.allclose(kept, np.quantile(after[:, 1], np.linspace(0, 1, 101)), rtol=1e-4)
     loaded = ImageClassifier.load(model.save(tmp_path / "m"))
     assert np.array_equal(loaded.predict_proba(dataset), after)
     if not weighted:
         _same_in_onnx(loaded, dataset, after, tmp_path)
-    card = json.loads((tmp_path / "m" / "model.json").read_text())
-    del card["offsets"]  # of a model that was saved before there were any
+    metadata = json.loads((tmp_path / "m" / "model.json").read_text())
+    del metadata["offsets"]  # of a model that was saved before there were any
     (tmp_path / "m" / "model.json").write_text(json.dumps(card))
-    assert ImageClassifier.load(tmp_path / "m").card["offsets"] is None
+    assert ImageClassifier.load(tmp_path / "m").metadata["offsets"] is None
     model.fit(dataset, epochs=1, progress=False)
-    assert model.card["offsets"] is None
+    assert model.metadata["offsets"] is None
 
 
 def test_a_calibration_works_with_one_or_two_images_of_each_label(dataset):
@@ -286,15 +290,15 @@ def test_labels_that_are_numbers_are_the_same_at_each_entry(dataset):
     model = ImageClassifier("resnet18", [0, np.float64(1)], weights=None, image_size=64)
     assert model.labels == ["0", "1"]
     model.decide_at(np.float32(0.5), positive=1)
-    assert model.card["decision"] == {"positive": "1", "threshold": 0.5, "rule": None}
+    assert model.metadata["decision"] == {"positive": "1", "threshold": 0.5, "rule": None}
     for wrong in (["a", None], ["a", " a "], ["a", float("nan")], ["a", ""]):
         with pytest.raises(ValueError, match="two or more different names"):
             ImageClassifier("resnet18", wrong, weights=None, image_size=64)
 
 
 def test_what_json_cannot_hold_is_named_before_anything_is_written(lite0, tmp_path, monkeypatch):
-    monkeypatch.setitem(lite0.card, "note", [float("nan")])
-    with pytest.raises(ValueError, match=r"card\['note'\] cannot be saved"):
+    monkeypatch.setitem(lite0.metadata, "note", [float("nan")])
+    with pytest.raises(ValueError, match=r"metadata\['note'\] cannot be saved"):
         lite0.save(tmp_path / "model")
     assert not [*tmp_path.iterdir()]
 
@@ -341,8 +345,8 @@ def test_impossible_calibrations_and_decisions_are_refused(dataset):
 def test_a_decision_takes_a_number_for_a_label_and_a_threshold_that_calls_none():
     model = ImageClassifier("efficientnet_lite0", [0, 1], weights=None, image_size=64)
     model.decide_at(CALL_NONE, positive=1)
-    assert model.card["decision"]["positive"] == "1"
-    assert json.loads(json.dumps(model.card["decision"]))["threshold"] > np.float32(1)
+    assert model.metadata["decision"]["positive"] == "1"
+    assert json.loads(json.dumps(model.metadata["decision"]))["threshold"] > np.float32(1)
 
 
 def test_many_images_go_through_onnx_runtime_with_the_same_result(dataset, monkeypatch):
@@ -463,7 +467,7 @@ def test_images_of_every_kind_train_together(dataset, tmp_path):
     model = small()
     with pytest.warns(UserWarning, match=r"(?s)1 of 31 training images.*moving\.webp"):
         model.fit(mixed, epochs=1, progress=False, learning_rate=0.001)
-    assert sum(model.card["training"]["images"].values()) == 30
+    assert sum(model.metadata["training"]["images"].values()) == 30
 
 
 def test_vision_transformers_say_which_size_they_take(dataset):
@@ -534,8 +538,8 @@ def test_a_changed_bit_of_the_weights_is_seen(lite0, tmp_path):
 @pytest.mark.parametrize("change", [{"sublabels": 3}, {"sha256": {"gone": ""}}])
 def test_a_description_that_makes_no_model_is_named(lite0, tmp_path, change):
     folder = lite0.save(tmp_path / "model")
-    card = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(card | change))
+    metadata = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(metadata | change))
     with pytest.raises(ValueError, match="damaged or incomplete"):
         ImageClassifier.load(folder)
 
@@ -544,11 +548,11 @@ def test_a_calibration_that_fails_changes_nothing(dataset):
     model = small()
     model.calibrate(dataset)
     model.decide_at(0.3)
-    before = dict(model.card)
+    before = dict(model.metadata)
     benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
     with pytest.raises(ValueError, match="needs images of every class"):
         model.calibrate(benign)
-    assert model.card == before
+    assert model.metadata == before
 
 
 @pytest.mark.parametrize(
@@ -568,8 +572,8 @@ def test_a_calibration_that_fails_changes_nothing(dataset):
 )
 def test_a_value_that_would_change_the_scores_is_named_when_a_model_is_loaded(lite0, tmp_path, change):
     folder = lite0.save(tmp_path / "model")
-    card = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(card | change))
+    metadata = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(metadata | change))
     with pytest.raises(
         ValueError, match=rf"model\.json does not describe a model: .*({next(iter(change))}|threshold)"
     ):

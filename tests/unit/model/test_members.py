@@ -74,7 +74,7 @@ def test_the_history_counts_on_from_network_to_network(parts):
     assert history["network"].tolist() == [1, 1, 2, 2, 3, 3]
     assert seen == [[*range(1, n + 1)] for n in range(1, 7)]
     assert len(model.step_loss) == 6 * len(steps(len(parts[0]), QUICK["batch_size"]))
-    assert model.card["training"]["members"] == 3 and len(model.card["training"]["history"]) == 6
+    assert model.metadata["training"]["members"] == 3 and len(model.metadata["training"]["history"]) == 6
 
 
 def test_a_training_killed_in_the_second_network_goes_on_to_the_same_weights(pair, parts, tmp_path):
@@ -97,7 +97,7 @@ def test_a_training_killed_in_the_second_network_goes_on_to_the_same_weights(pai
 def test_the_next_training_begins_from_the_first_network_and_drops_the_others(parts):
     model, _ = fit(parts[0], epochs=1)
     model.fit(parts[0], progress=False, **QUICK)
-    assert len(model.networks) == 1 and model.card["members"] == 1
+    assert len(model.networks) == 1 and model.metadata["members"] == 1
 
 
 def test_a_checkpoint_left_by_another_training_is_refused_before_the_first_network(parts, tmp_path):
@@ -106,4 +106,4 @@ def test_a_checkpoint_left_by_another_training_is_refused_before_the_first_netwo
     model = small("squeezenet1_1")
     with pytest.raises(ValueError, match="member2/checkpoint.safetensors is of another training"):
         model.fit(parts[0], progress=False, checkpoint=tmp_path, **QUICK | {"members": 2, "epochs": 2})
-    assert model.card["training"] is None and not (tmp_path / "checkpoint.safetensors").exists()
+    assert model.metadata["training"] is None and not (tmp_path / "checkpoint.safetensors").exists()

@@ -61,14 +61,14 @@ def test_of_few_images_or_copies_the_limit_is_finite_or_there_is_none(training, 
 def test_what_cannot_be_learnt_from_leaves_the_model_as_it_was(dataset, tmp_path, training, held_out):
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     model.fit_outlier_limit(*dataset.split(0.5, 0.5))
-    before = model.card["outliers"], model.outliers
+    before = model.metadata["outliers"], model.outliers
 
     def part(rows):
         return dataclasses.replace(dataset, table=dataset.table.iloc[rows].reset_index(drop=True))
 
     with pytest.raises(ValueError, match="two training images or more|copies of one"):
         model.fit_outlier_limit(part(training), part(held_out))
-    assert (model.card["outliers"], model.outliers) == before
+    assert (model.metadata["outliers"], model.outliers) == before
     model.save(tmp_path / "model")
 
 
@@ -82,7 +82,7 @@ def test_a_model_knows_its_images_in_torch_and_in_onnx(dataset, tmp_path, option
         model.fit(train)
     distances = model.fit_outlier_limit(train, test)
     assert np.array_equal(model.outlier_distance(test), distances) and distances.max() == pytest.approx(1)
-    about = model.card["outliers"]
+    about = model.metadata["outliers"]
     assert about["held_out"]["images"] == len(test) and about["distance_deciles"][-1] == 1
     assert np.allclose(about["distance_quantiles"], np.quantile(distances, np.linspace(0, 1, 101)), rtol=1e-5)
 
@@ -102,19 +102,19 @@ def test_what_drift_compares_scores_with_is_what_the_service_scores(dataset, mon
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     train, test = dataset.split(0.5, 0.5)
     model.calibrate(test)
-    assert model.card["scores_images"] == len(test)
+    assert model.metadata["scores_images"] == len(test)
     monkeypatch.setattr(outliers, "REFUSED", 0.3)
     within = model.fit_outlier_limit(train, test) <= 1
-    assert 0 < within.sum() < len(test) and model.card["scores_images"] == within.sum()
+    assert 0 < within.sum() < len(test) and model.metadata["scores_images"] == within.sum()
     expected = np.quantile(model.predict_proba(test)[within, 1], np.linspace(0, 1, 101))
-    assert np.allclose(model.card["scores"]["malignant"], expected, rtol=1e-4)
+    assert np.allclose(model.metadata["scores"]["malignant"], expected, rtol=1e-4)
 
 
 def test_another_training_forgets(dataset):
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, classifier=LogisticRegression())
     model.fit_outlier_limit(*dataset.split(0.5, 0.5))
     model.fit(dataset)
-    assert model.outliers is None and model.card["outliers"] is None
+    assert model.outliers is None and model.metadata["outliers"] is None
 
 
 @pytest.mark.parametrize(("name", "width"), [("vit_b_32", 768), ("swin_t", 2 * (96 + 192 + 384) + 768)])

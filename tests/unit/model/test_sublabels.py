@@ -42,7 +42,7 @@ def test_a_model_of_finer_labels_answers_with_its_labels_wherever_it_goes(finer,
     model, history = fit(finer, validation=finer, model=small(views=2))
     label = finer.table["label"][3]
     kinds = [["benign", "df"], ["benign", "nv"], ["malignant", "bcc"], ["malignant", "mel"]]
-    assert model.card["sublabels"] == sorted([*kinds, [label, label]])
+    assert model.metadata["sublabels"] == sorted([*kinds, [label, label]])
     assert model.network.head[-1].out_features == 5
     scores = model.predict_proba(finer)
     assert scores.shape == (24, 2) and np.allclose(scores.sum(axis=1), 1, atol=1e-6)
@@ -63,7 +63,7 @@ def test_scores_of_a_label_are_the_sum_of_its_finer_ones(finer):
     with torch.no_grad():
         all_of_them = torch.softmax(model.network(images, merged=False), 1)
         merged = torch.softmax(model.network(images), 1)
-    malignant = [label == "malignant" for label, _ in model.card["sublabels"]]
+    malignant = [label == "malignant" for label, _ in model.metadata["sublabels"]]
     assert torch.allclose(all_of_them[:, malignant].sum(1), merged[:, 1], atol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_accuracy_in_training_is_that_of_the_labels(finer):
 
 def test_without_finer_labels_the_labels_are_trained(dataset):
     model, _ = fit(dataset)
-    assert model.card["sublabels"] is None and model.network.head[-1].out_features == 2
+    assert model.metadata["sublabels"] is None and model.network.head[-1].out_features == 2
 
 
 def test_weights_and_sampling_go_by_labels(finer):
@@ -106,7 +106,7 @@ def test_a_second_training_may_do_without_and_a_range_test_changes_nothing(finer
     model.find_learning_rate(finer, progress=False, batch_size=8, sublabels=True)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.network.state_dict().items())
     fit(finer, model=model, sublabels=False)
-    assert model.network.head[-1].out_features == 2 and model.card["sublabels"] is None
+    assert model.network.head[-1].out_features == 2 and model.metadata["sublabels"] is None
     assert model.predict_proba(finer).shape == (24, 2)
 
 

@@ -169,7 +169,7 @@ def test_training_images_may_be_smaller_than_those_of_validation_and_prediction(
     truth = (test.table["label"] == "malignant").to_numpy()
     right = (model.predict_proba(test).argmax(1) == truth).mean()
     assert history["validation_accuracy"].iloc[0] == pytest.approx(right)
-    assert model.card["image_size"] == 96 and model.card["training"]["train_image_size"] == 64
+    assert model.metadata["image_size"] == 96 and model.metadata["training"]["train_image_size"] == 64
     memory = model.summary()["activations_mib"].iloc[-1]
     assert memory == plain.summary()["activations_mib"].iloc[-1]
 
@@ -229,7 +229,7 @@ def test_l2_pulls_the_weights_towards_zero(dataset, optimizer):
 def test_each_precision_learns_and_is_written_down(dataset, precision):
     model, history = fit(dataset, precision=precision, epochs=4)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
-    assert model.card["training"]["precision"] == history.attrs["precision"] == precision
+    assert model.metadata["training"]["precision"] == history.attrs["precision"] == precision
     assert weights(model)["head.1.weight"].dtype == torch.float32
 
 
@@ -407,13 +407,17 @@ def test_numbers_of_numpy_are_numbers(dataset, tmp_path):
         "learning_rate": np.float32([0.25, 0.5, 0.25]),
     }
     fit(dataset, model=model, checkpoint=tmp_path / "checkpoint", **numpys)
-    card = ImageClassifier.load(model.save(tmp_path / "model")).card
-    assert (card["dropout"], card["seed"], card["training"]["learning_rate"]) == (0.25, 3, [0.25, 0.5, 0.25])
+    metadata = ImageClassifier.load(model.save(tmp_path / "model")).metadata
+    assert (metadata["dropout"], metadata["seed"], metadata["training"]["learning_rate"]) == (
+        0.25,
+        3,
+        [0.25, 0.5, 0.25],
+    )
 
 
 def test_validation_without_a_sound_image_is_refused_and_the_model_stays(dataset, tmp_path):
     model, _ = fit(dataset)
-    before, card = {name: value.clone() for name, value in weights(model).items()}, dict(model.card)
+    before, metadata = {name: value.clone() for name, value in weights(model).items()}, dict(model.metadata)
     finer = dataset.table.assign(
         sublabel=[f"{label}{n % 2}" for n, label in enumerate(dataset.table["label"])]
     )
@@ -426,7 +430,7 @@ def test_validation_without_a_sound_image_is_refused_and_the_model_stays(dataset
         fit(finer, nothing, model=model, sublabels=True)
     with pytest.raises(ValueError, match="give validation="):
         fit(finer, model=model, sublabels=True, keep="best")
-    assert same(before, weights(model)) and model.card == card
+    assert same(before, weights(model)) and model.metadata == card
 
 
 def test_what_was_learnt_for_earlier_weights_is_forgotten_when_training_begins(dataset):
@@ -439,7 +443,11 @@ def test_what_was_learnt_for_earlier_weights_is_forgotten_when_training_begins(d
 
     with pytest.raises(KeyboardInterrupt):
         fit(dataset, model=model, on_epoch=stop)
-    assert (model.card["temperature"], model.card["decision"], model.card["training"]) == (1.0, None, None)
+    assert (model.metadata["temperature"], model.metadata["decision"], model.metadata["training"]) == (
+        1.0,
+        None,
+        None,
+    )
 
 
 def test_a_folder_that_takes_no_checkpoint_is_said_before_training(dataset, tmp_path, monkeypatch):
@@ -562,7 +570,7 @@ def test_impossible_workers_are_refused_before_anything_is_forgotten(dataset, wo
     model, _ = fit(dataset, epochs=1)
     with pytest.raises(ValueError, match="workers is a number of processes"):
         model.fit(dataset, workers=workers, **QUICK)
-    assert model.card["training"]["history"]
+    assert model.metadata["training"]["history"]
 
 
 def test_images_for_training_and_validation_at_once_are_warned_of(dataset):
@@ -573,8 +581,8 @@ def test_images_for_training_and_validation_at_once_are_warned_of(dataset):
 
 def test_an_augmentation_that_cannot_work_is_found_before_anything_is_forgotten(dataset):
     model, _ = fit(dataset, epochs=1)
-    before = copy.deepcopy(model.card)
+    before = copy.deepcopy(model.metadata)
     halved = augment_dataset(dataset, [iaa.Resize(0.5)])
     with pytest.raises(ValueError, match="must keep size"):
         model.fit(halved, **QUICK)
-    assert model.card == before
+    assert model.metadata == before

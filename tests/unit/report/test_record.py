@@ -207,7 +207,7 @@ def test_the_record_takes_augmented_copies_and_broken_images_for_the_part_they_c
     copies = augment_dataset(train, [iaa.Fliplr(1)], folder=tmp_path / "copies")
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     model.fit(copies, epochs=1, batch_size=12, progress=False)
-    assert model.card["training"]["groups"] == train.table["group"].nunique()
+    assert model.metadata["training"]["groups"] == train.table["group"].nunique()
     record.write(model.save(tmp_path / "model"), model, {"train": train, "test": test})
     (tmp_path / "broken.jpg").write_text("no image")
     row = train.table.iloc[:1].assign(path=str(tmp_path / "broken.jpg"))
@@ -242,7 +242,7 @@ def test_predictions_of_another_model_or_other_images_are_refused(outputs):
 def test_a_bundle_of_an_earlier_model_is_refused(outputs):
     (outputs / "bundle").mkdir()
     model = ImageClassifier.load(outputs / "model")
-    card = model.card | {"id": "x", "version": "y", "sha256": {}}
+    card = model.metadata | {"id": "x", "version": "y", "sha256": {}}
     (outputs / "bundle" / "model.json").write_text(json.dumps(card))
     record.require_current(outputs / "bundle", outputs)
     model.decide_at(0.25)
