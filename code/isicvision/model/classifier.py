@@ -618,8 +618,8 @@ class ImageClassifier:
         labels that was trained with balanced classes gets none: offsets would take the balance back.
 
         Both stay with the model when it is saved, and go with it into the service: ``metadata["temperature"]`` and
-        ``metadata["offsets"]``. With two labels the order of the scores does not change; a threshold must be chosen after
-        it. Quantiles of the scores are kept, too: `drift` compares those of the service with them.
+        ``metadata["offsets"]``. With two labels the order of the scores does not change; a threshold must be chosen
+        after it. Quantiles of the scores are kept, too: `drift` compares those of the service with them.
 
         Parameters
         ----------
@@ -806,8 +806,8 @@ class ImageClassifier:
 
         Further networks of ``members`` are network2.safetensors, and so on. Returns the folder, as it was given.
 
-        An earlier model in `folder` is replaced as a whole, with its metadata and record, and stays if this is interrupted;
-        other files in the folder stay. No file holds a pickle.
+        An earlier model in `folder` is replaced as a whole, with its metadata and record, and stays if this is
+        interrupted; other files in the folder stay. No file holds a pickle.
 
         Raises
         ------
@@ -819,7 +819,7 @@ class ImageClassifier:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"metadata[{name!r}] cannot be saved: it may hold text, finite numbers, lists and dicts, not {value!r}"
+                    f"metadata[{name!r}] cannot be saved: JSON holds text, finite numbers, lists and dicts, not {value!r}"
                 ) from error
         given = user_path(folder)
         folder = given.resolve()  # the folder itself, not a link to it or "."

@@ -273,7 +273,7 @@ def test_offsets_stay_with_the_model_and_its_graph(dataset, tmp_path, monkeypatc
         _same_in_onnx(loaded, dataset, after, tmp_path)
     metadata = json.loads((tmp_path / "m" / "model.json").read_text())
     del metadata["offsets"]  # of a model that was saved before there were any
-    (tmp_path / "m" / "model.json").write_text(json.dumps(card))
+    (tmp_path / "m" / "model.json").write_text(json.dumps(metadata))
     assert ImageClassifier.load(tmp_path / "m").metadata["offsets"] is None
     model.fit(dataset, epochs=1, progress=False)
     assert model.metadata["offsets"] is None

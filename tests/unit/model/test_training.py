@@ -430,7 +430,7 @@ def test_validation_without_a_sound_image_is_refused_and_the_model_stays(dataset
         fit(finer, nothing, model=model, sublabels=True)
     with pytest.raises(ValueError, match="give validation="):
         fit(finer, model=model, sublabels=True, keep="best")
-    assert same(before, weights(model)) and model.metadata == card
+    assert same(before, weights(model)) and model.metadata == metadata
 
 
 def test_what_was_learnt_for_earlier_weights_is_forgotten_when_training_begins(dataset):
