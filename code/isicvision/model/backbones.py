@@ -19,7 +19,7 @@ from torch import nn
 from ..checks import is_whole
 from ..files import sha256, user_path
 from ..text import redacted
-from .network import SharedDropout, stages
+from .network import Network, SharedDropout, stages
 
 BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
 """The networks that this project is tried with; `get` knows all classification networks of torchvision."""
@@ -85,7 +85,7 @@ class Backbone:
             _cut(network, self.last_layer, 0.0)
         return len(stages(network))
 
-    def build(self, weights: str | Path | None, dropout: float) -> nn.Module:
+    def body(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.
 
         It maps float32 (n, 3, height, width), normalized, to float32 (n, `features`). The weights are ``"imagenet"``, a
@@ -175,6 +175,21 @@ def get(name: str) -> Backbone:
         f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, and all that "
         "torchvision.models.list_models(module=torchvision.models) lists"
     )
+
+
+def build(name: str, classes: int, weights: str | Path | None = "imagenet", dropout: float = 0.5) -> Network:
+    """Make the network called `name`, pretrained, with a new last layer of `classes` outputs.
+
+    `weights` and `dropout` are those of `Backbone.body`; the dropout in front of the last layer has the same
+    probability. Raises ValueError for an unknown name, WeightsError for weights that cannot be had or do not fit.
+
+    >>> network = build("resnet18", classes=2, weights=None)
+    >>> network.head[-1]
+    Linear(in_features=512, out_features=2, bias=True)
+    """
+    backbone = get(name)
+    body = backbone.body(weights, dropout)
+    return Network(body, backbone.features, classes, dropout, backbone.mean, backbone.std)
 
 
 def _plain(name):

@@ -176,7 +176,7 @@ class ImageClassifier:
         self.outliers: outliers.Outliers | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = Network(self.backbone, len(self.labels), weights, dropout)
+            network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
         self.networks = [network.to(hardware.default_device()).eval()]
         self.metadata: dict[str, Any] = {
             "format": FORMAT,

@@ -5,16 +5,10 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import nn
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .backbones import Backbone
 
 
 class SharedDropout(nn.Module):
@@ -54,17 +48,39 @@ def set_rows(network: nn.Module, rows: slice | None = None, total: int | None = 
 
 
 class Network(nn.Module):
-    """A backbone with the input normalization in front and a new last layer: bytes in, logits out.
+    """Input normalization, a pretrained body and a new last layer: bytes in, logits out.
 
-    Because normalization is part of the network, whoever holds the network cannot normalize differently.
+    Because normalization is part of the network, nobody who uses the network can normalize differently.
+    `backbones.build` makes one by name.
+
+    Parameters
+    ----------
+    body
+        Maps float32 (n, 3, height, width), normalized, to float32 (n, `features`).
+    features
+        Length of the feature vector in front of the last layer.
+    classes
+        Number of outputs.
+    dropout
+        Probability of dropout in front of the last layer, 0 to below 1.
+    mean, std
+        Input is (pixel - mean) / std per channel, in units of 0 to 255.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, weights: str | Path | None, dropout: float):
+    def __init__(
+        self,
+        body: nn.Module,
+        features: int,
+        classes: int,
+        dropout: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
         super().__init__()
-        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
-        self.body = backbone.build(weights, dropout)
-        self.head = nn.Sequential(SharedDropout(dropout), nn.Linear(backbone.features, classes))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.body = body
+        self.head = nn.Sequential(SharedDropout(dropout), nn.Linear(features, classes))
         self.label_of = [*range(classes)]
         self.to(memory_format=torch.channels_last)
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from isicvision.model import backbones
-from isicvision.model.network import Network, SharedDropout, set_rows, stages, summary
+from isicvision.model.network import SharedDropout, set_rows, stages, summary
 
 NAMES = ["alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0"]
 EVERYTHING = torchvision.models.list_models(module=torchvision.models)
@@ -23,7 +23,7 @@ EVERYTHING = torchvision.models.list_models(module=torchvision.models)
 def skeleton(name, classes=1000, dropout=0.5):
     """The network on the meta device: shapes without memory."""
     with init_empty_weights():
-        return Network(backbones.get(name), classes, None, dropout).to("meta")
+        return backbones.build(name, classes, None, dropout).to("meta")
 
 
 def test_the_registry_holds_the_six_networks_of_2018_and_lite0():
@@ -33,7 +33,7 @@ def test_the_registry_holds_the_six_networks_of_2018_and_lite0():
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "efficientnet_lite0"])  # all: see the next test
 def test_each_network_maps_bytes_to_features_and_logits(name):
     backbone = backbones.get(name)
-    network = Network(backbone, 3, None, 0.1).eval()
+    network = backbones.build(name, 3, None, 0.1).eval()
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert network.features(images).shape == (2, backbone.features)
@@ -92,7 +92,7 @@ def test_lite0_takes_images_as_its_authors_did_but_for_the_interpolation():
     lite0 = backbones.get("efficientnet_lite0")
     assert lite0.mean == (127, 127, 127) and lite0.std == (128, 128, 128) and lite0.image_size == 224
     assert lite0.interpolation == "bilinear" and lite0.license == "Apache-2.0"
-    body = lite0.build(None, 0).eval()
+    body = lite0.body(None, 0).eval()
     assert body(torch.zeros(1, 3, lite0.min_size, lite0.min_size)).shape == (1, 1280)
 
 
@@ -112,7 +112,7 @@ def test_auxiliary_heads_are_loaded_and_then_cut_off(tmp_path):
     """torchvision's checkpoints hold them; in training they would answer beside the last layer."""
     whole = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
     torch.save(whole.state_dict(), tmp_path / "googlenet.pth")
-    network = Network(backbones.get("googlenet"), 3, tmp_path / "googlenet.pth", 0.5).train()
+    network = backbones.build("googlenet", 3, tmp_path / "googlenet.pth", 0.5).train()
     assert torch.equal(network.body.conv1.conv.weight, whole.conv1.conv.weight)
     assert not [name for name in network.state_dict() if "aux" in name.lower()]
     logits = network.to("meta")(torch.empty(2, 224, 224, 3, dtype=torch.uint8, device="meta"))
@@ -129,7 +129,7 @@ def test_networks_that_want_another_normalization_make_it_themselves(name):
 
 
 def test_lite0_weights_are_those_of_its_package():
-    network = backbones.get("efficientnet_lite0").build("imagenet", 0)
+    network = backbones.get("efficientnet_lite0").body("imagenet", 0)
     state = backbones._read(next(f for f in _package_files()).locate())
     assert torch.equal(network.conv_stem.weight, next(iter(state.values())))
     assert len(state) == 296
@@ -181,7 +181,7 @@ def test_weights_that_cannot_be_had_say_what_to_do(monkeypatch, cache):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(backbones.WeightsError) as error:
-        backbones.get("resnet18").build("imagenet", 0)
+        backbones.get("resnet18").body("imagenet", 0)
     for part in (
         "resnet18",
         "Name or service not known",
@@ -195,14 +195,14 @@ def test_weights_that_cannot_be_had_say_what_to_do(monkeypatch, cache):
 
 
 def test_a_torchvision_checkpoint_in_the_cache_is_used_without_a_network(cache, resnet18):
-    network = published("resnet18", put(resnet18, cache)).build("imagenet", 0)
+    network = published("resnet18", put(resnet18, cache)).body("imagenet", 0)
     assert torch.equal(network.conv1.weight, resnet18["conv1.weight"])
 
 
 def test_the_cached_file_is_hashed_once(cache, resnet18, monkeypatch):
     calls, digest = [], hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda *args: calls.append(args) or digest(*args))
-    published("resnet18", put(resnet18, cache)).build("imagenet", 0)
+    published("resnet18", put(resnet18, cache)).body("imagenet", 0)
     assert len(calls) == 1
 
 
@@ -212,14 +212,14 @@ def test_a_damaged_file_in_the_cache_is_refused(cache, resnet18):
     content[-200_000] ^= 1
     file.write_bytes(content)
     with pytest.raises(backbones.WeightsError, match=rf"{file.name} is damaged .* delete it and run again"):
-        published("resnet18", file).build("imagenet", 0)
+        published("resnet18", file).body("imagenet", 0)
     assert file.exists()
 
 
 def test_another_networks_checkpoint_in_the_cache_is_refused_by_name_and_shape(cache, resnet18):
     file = put(resnet18, cache)
     with pytest.raises(backbones.WeightsError) as error:
-        published("resnet50", file).build("imagenet", 0)
+        published("resnet50", file).body("imagenet", 0)
     for part in ("resnet50", "layer1.0.conv1.weight", "(64, 64, 3, 3)", "(64, 64, 1, 1)"):
         assert part in str(error.value)
 
@@ -227,19 +227,19 @@ def test_another_networks_checkpoint_in_the_cache_is_refused_by_name_and_shape(c
 def test_a_mirror_folder_is_read_in_place(tmp_path, cache, resnet18, monkeypatch):
     file = put(resnet18, tmp_path / "mirror")
     monkeypatch.setenv(backbones.MIRROR, str(file.parent))
-    network = published("resnet18", file).build("imagenet", 0)
+    network = published("resnet18", file).body("imagenet", 0)
     assert torch.equal(network.conv1.weight, resnet18["conv1.weight"])
     assert not list(cache.iterdir())
     wrong = put(resnet18, tmp_path / "mirror", "01234567")
     with pytest.raises(
         backbones.WeightsError, match=r"resnet-01234567\.pth is damaged .* copy it there again"
     ):
-        published("resnet18", wrong).build("imagenet", 0)
+        published("resnet18", wrong).body("imagenet", 0)
     wrong.unlink()
     with pytest.raises(
         backbones.WeightsError, match=r"mirror.resnet-01234567\.pth: .* the file is not in it"
     ):
-        published("resnet18", wrong).build("imagenet", 0)
+        published("resnet18", wrong).body("imagenet", 0)
 
 
 @pytest.fixture
@@ -259,20 +259,20 @@ def mirror_url(tmp_path, monkeypatch):
 
 def test_a_mirror_url_fills_the_cache(mirror_url, cache, resnet18):
     file = put(resnet18, mirror_url)
-    network = published("resnet18", file).build("imagenet", 0)
+    network = published("resnet18", file).body("imagenet", 0)
     assert torch.equal(network.conv1.weight, resnet18["conv1.weight"])
     file.unlink()
-    published("resnet18", file).build("imagenet", 0)  # from the cache
+    published("resnet18", file).body("imagenet", 0)  # from the cache
     assert [each.name for each in cache.iterdir()] == [file.name]
 
 
 def test_a_wrong_file_on_a_mirror_url_is_refused_and_leaves_nothing(mirror_url, cache, resnet18):
     wrong = put(resnet18, mirror_url, "01234567")
     with pytest.raises(backbones.WeightsError, match=r'served/resnet-01234567\.pth: .*hash.*"01234567"'):
-        published("resnet18", wrong).build("imagenet", 0)
+        published("resnet18", wrong).body("imagenet", 0)
     wrong.unlink()
     with pytest.raises(backbones.WeightsError, match=r"served/resnet-01234567\.pth: .*404"):
-        published("resnet18", wrong).build("imagenet", 0)
+        published("resnet18", wrong).body("imagenet", 0)
     assert not list(cache.iterdir())
 
 
@@ -280,7 +280,7 @@ def test_weights_come_from_a_file_of_either_kind(tmp_path, resnet18):
     torch.save(resnet18, tmp_path / "w.pth")
     save_file(resnet18, tmp_path / "w.safetensors")
     for name in ("w.pth", "w.safetensors"):
-        network = backbones.get("resnet18").build(tmp_path / name, 0)
+        network = backbones.get("resnet18").body(tmp_path / name, 0)
         assert torch.equal(network.conv1.weight, resnet18["conv1.weight"])
 
 
@@ -310,15 +310,15 @@ def test_checkpoints_with_older_names_or_without_versions_are_understood(make, r
 def test_wrong_absent_and_damaged_files_are_refused_by_name(tmp_path, resnet18):
     torch.save(resnet18, tmp_path / "resnet18.pth")
     with pytest.raises(backbones.WeightsError, match=r"resnet18\.pth does not fit resnet34.*layer1\.2"):
-        backbones.get("resnet34").build(tmp_path / "resnet18.pth", 0)
+        backbones.get("resnet34").body(tmp_path / "resnet18.pth", 0)
     with pytest.raises(backbones.WeightsError, match=r"no file .*absent\.pth"):
-        backbones.get("resnet34").build(tmp_path / "absent.pth", 0)
+        backbones.get("resnet34").body(tmp_path / "absent.pth", 0)
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(backbones.WeightsError, match=r"text\.pth cannot be read as weights \(.*state_dict"):
-        backbones.get("resnet34").build(tmp_path / "text.pth", 0)
+        backbones.get("resnet34").body(tmp_path / "text.pth", 0)
     torch.save({"epoch": 3, "state_dict": resnet18}, tmp_path / "checkpoint.pth")
     with pytest.raises(backbones.WeightsError, match=r"checkpoint\.pth holds no state_dict"):
-        backbones.get("resnet18").build(tmp_path / "checkpoint.pth", 0)
+        backbones.get("resnet18").body(tmp_path / "checkpoint.pth", 0)
 
 
 class Payload:
@@ -329,7 +329,7 @@ class Payload:
 def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     torch.save({"conv1.weight": Payload()}, tmp_path / "evil.pth")
     with pytest.raises(backbones.WeightsError):
-        backbones.get("resnet18").build(tmp_path / "evil.pth", 0)
+        backbones.get("resnet18").body(tmp_path / "evil.pth", 0)
     assert "code ran" not in capsys.readouterr().out
 
 
@@ -462,7 +462,7 @@ def test_the_summary_adds_up_the_outputs_of_all_layers():
 
 
 def test_a_summary_leaves_the_network_as_it_was():
-    network = Network(backbones.get("resnet18"), 2, None, 0.5).train()
+    network = backbones.build("resnet18", 2, None, 0.5).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     summary(network, 64)
     assert network.training and all(m._forward_hooks == {} for m in network.modules())

@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from isicvision import ImageClassifier
 from isicvision.data import cache
 from isicvision.model import backbones, outliers
-from isicvision.model.network import Network
 
 LABELS = ["benign", "malignant"]
 
@@ -119,7 +118,7 @@ def test_another_training_forgets(dataset):
 
 @pytest.mark.parametrize(("name", "width"), [("vit_b_32", 768), ("swin_t", 2 * (96 + 192 + 384) + 768)])
 def test_transformers_know_theirs_too(name, width):
-    network = Network(backbones.get(name), 2, None, 0.0).eval()
+    network = backbones.build(name, 2, None, 0.0).eval()
     images = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
     if name.startswith("vit"):
         images = torch.zeros((1, 224, 224, 3), dtype=torch.uint8)
