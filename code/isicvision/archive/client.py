@@ -111,7 +111,7 @@ class IsicArchive:
         ----------
         query
             In the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``; all
-            images if not given. The fields are those of `isicvision.archive.sample.FIELDS`; values are case-sensitive.
+            images if not given. The fields are those of `isicvision.fields.SEARCHABLE`; values are case-sensitive.
         collections
             Only images in any of these, see `collections`.
 
@@ -381,7 +381,7 @@ class IsicArchive:
                 if fault.status in (400, 422) and first:
                     raise ValueError(
                         f"{self.url} does not understand the query {query!r}: {fault.reason}. A query is like "
-                        "'diagnosis_1:Malignant AND sex:female'; isicvision.archive.sample.FIELDS lists the fields."
+                        "'diagnosis_1:Malignant AND sex:female'; isicvision.fields.SEARCHABLE lists the fields."
                     ) from None
                 attempt += 1
                 if not fault.again or attempt == transfer.ATTEMPTS:

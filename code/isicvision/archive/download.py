@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .. import images as pixels
+from ..fields import SEARCHABLE
 from ..files import folder_name
 from ..text import counted
 from .journal import FLUSH_SECONDS, Journal
-from .sample import FIELDS
 from .transfer import ATTEMPTS, Part, TransferError, fetch, pause
 
 if TYPE_CHECKING:
@@ -476,7 +476,7 @@ def labeler(label: str | Mapping[str, str] | Callable[[dict], str | None]) -> Ca
         return mapped
     if callable(label):
         return lambda record: folder_name(label(record))
-    if label in FIELDS:
+    if label in SEARCHABLE:
         return lambda record: folder_name(flatten(record).get(label), lower=True)
     if not isinstance(label, str) or folder_name(label) != label:
         raise ValueError(

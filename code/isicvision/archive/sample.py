@@ -23,24 +23,11 @@ import requests
 from PIL import Image
 from urllib3 import HTTPResponse
 
-from .. import images as pixels
-
-TEXT_FIELDS = (
-    "isic_id copyright_license sex image_type dermoscopic_type image_manipulation color_tint tbp_tile_type "
-    "diagnosis_1 diagnosis_2 diagnosis_3 diagnosis_4 diagnosis_5 diagnosis_confirm_type mel_mitotic_index "
-    "anatom_site_1 anatom_site_2 anatom_site_3 anatom_site_4 anatom_site_5 anatom_site_special "
-    "fitzpatrick_skin_type patient_id lesion_id rcm_case_id"
-).split()
-NUMBER_FIELDS = ["age_approx", "clin_size_long_diam_mm", "mel_thick_mm"]
-BOOLEAN_FIELDS = (
-    "public melanocytic mel_ulcer concomitant_biopsy personal_hx_mm family_hx_mm blurry hairy marker_pen"
-).split()
-FIELDS = TEXT_FIELDS + NUMBER_FIELDS + BOOLEAN_FIELDS
-"""The fields that a query may name (ISIC Archive API v2)."""
+from ..fields import FIELDS, SEARCHABLE
+from ..images import decode
 
 PAGE = 100
 ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_manipulation", "color_tint")
-INTEGERS = ("pixels_x", "pixels_y", "age_approx", "acquisition_day")  # decimals stay strings in API v2
 TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff"}
 
 _BOUNDS = r"(?P<open>[\[{])\s*(?P<low>[\d.*-]+)\s+TO\s+(?P<high>[\d.*-]+)\s*(?P<close>[\]}])"
@@ -122,7 +109,7 @@ class SampleArchive:
         if path.endswith("size/"):
             return _json(200, {"size": sum(self._size(row["isic_id"]) for row in rows)})
         if path.endswith("facets/"):
-            return _json(200, {name: _facet(rows, name) for name in FIELDS if name != "isic_id"})
+            return _json(200, {name: _facet(rows, name) for name in SEARCHABLE if name != "isic_id"})
         return _page(rows, params, root, path, self._record)
 
     def _find(self, query, numbers):
@@ -230,11 +217,11 @@ def _test(match):
 def _test_of_value(field, match):
     """Make the test of a known value of `field`, for one ``field:value``."""
     value = match["quoted"] if match["bare"] is None else match["bare"]
-    if field not in FIELDS:
+    if field not in SEARCHABLE:
         raise QueryError(f"there is no field {field!r}")
     if value == "*":
         return lambda known: True
-    if field in NUMBER_FIELDS:
+    if FIELDS[field].kind in ("number", "whole number"):
         if match["quoted"] is not None:
             raise QueryError(f"{field} takes a number, without quotes")
         low, high = (value, value) if value else (match["low"], match["high"])
@@ -246,7 +233,7 @@ def _test_of_value(field, match):
         return lambda known: low <= float(known) <= high and float(known) not in excluded
     if value is None:
         raise QueryError(f"{field} has no ranges")
-    if field in BOOLEAN_FIELDS:
+    if FIELDS[field].kind == "true/false":
         if value not in ("true", "false"):
             raise QueryError(f"{field} takes true or false")
         return lambda known: known is (value == "true")
@@ -259,14 +246,15 @@ def _test_of_value(field, match):
 
 def _typed(row):
     """Turn the texts of a CSV row into what the archive's JSON has; unknown fields are left out, as there."""
-    typed = {name: text for name, text in row.items() if text}
-    typed |= {name: int(float(typed[name])) for name in INTEGERS if name in typed}
-    return typed | {name: typed[name].lower() == "true" for name in BOOLEAN_FIELDS if name in typed}
+    read = {"whole number": lambda text: int(float(text)), "true/false": lambda text: text.lower() == "true"}
+    kinds = {name: FIELDS[name].kind if name in FIELDS else "text" for name in row}
+    # decimals stay strings in API v2
+    return {name: read.get(kinds[name], str)(text) for name, text in row.items() if text}
 
 
 def _thumbnail(file):
     buffer = io.BytesIO()
-    Image.fromarray(pixels.decode(file, 256)).save(buffer, "JPEG")
+    Image.fromarray(decode(file, 256)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 

@@ -14,18 +14,12 @@ import pandas as pd
 
 from .. import images as pixels
 from .. import tables
+from ..fields import GROUP_COLUMNS, IMAGE_COLUMNS
 from ..files import folder_name
 from ..text import as_label, counted, printable
 from . import folders
 from .measures import MEASURES
 
-IMAGE_COLUMNS = (
-    *("isic_id", "image_id", "image_name", "image", "filename", "file", "img_id", "file_name", "image_path"),
-    *("image_file", "img", "filepath", "file_path", "image", "photo", "path", "name"),
-)
-"""Columns of a table that may name the image, in any spelling; of several the one that fits most files is taken."""
-GROUP_COLUMNS = ("lesion_id", "patient_id")
-"""Columns that say which images belong together, in the order in which they are tried, in any spelling."""
 OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
 HASHES = ("sha256", "phash")
