@@ -106,6 +106,38 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that replaces `folder` as a whole on success. On error `folder` is untouched.
+
+    If the process is killed between the two renamings, `restore_folder` puts the earlier folder back.
+    """
+    new, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
+    restore_folder(folder)
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        restore_folder(folder)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Put back the earlier `folder` if `replacing_folder` was killed before the new one took its place."""
+    if not folder.exists() and _aside(folder).exists():
+        _aside(folder).rename(folder)
+
+
+def _aside(folder):
+    return folder.with_name(f".{folder.name}.old")
+
+
 _YAML = {  # YAML 1.2: in 1.1, which PyYAML reads, 1e-3 is text, `no` is false, 010 is 8 and 1:30 is 90
     "null": r"~|null|Null|NULL|None|",
     "bool": r"true|True|TRUE|false|False|FALSE",

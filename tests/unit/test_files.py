@@ -18,7 +18,7 @@ from isicvision import files as project
 from isicvision.archive import transfer
 from isicvision.data import cache
 from isicvision.data.annotation import Annotations
-from isicvision.files import read_parameters, replacing
+from isicvision.files import read_parameters, replacing, replacing_folder, restore_folder
 from isicvision.service import client
 from isicvision.tables import restored, stored
 from isicvision.text import apart, as_label, counted, redacted, secret
@@ -68,6 +68,25 @@ def test_a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all(tmp_path):
     with replacing(path) as part:
         part.write_text("new")
     assert path.read_text() == "new"
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "below" / "model"
+    with replacing_folder(folder) as new:
+        (new / "first").touch()
+        assert not folder.exists()
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder) as new:
+        (new / "second").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in folder.iterdir()] == ["first"]
+    with replacing_folder(folder) as new:
+        (new / "third").touch()
+    assert [path.name for path in folder.iterdir()] == ["third"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+    folder.rename(folder.with_name(".model.old"))  # as a process leaves it that was killed between the renamings
+    restore_folder(folder)
+    assert [path.name for path in folder.iterdir()] == ["third"]
 
 
 def test_a_parameter_file_with_blank_settings_has_none(tmp_path):
