@@ -20,8 +20,10 @@ from PIL import ExifTags, Image
 
 try:
     from .errors import IsicVisionError
-except ImportError:  # the copy in a bundle
-    IsicVisionError = Exception  # type: ignore[misc,assignment]
+except ImportError:  # the copy in a bundle stands alone
+
+    class IsicVisionError(Exception):  # type: ignore[no-redef]
+        """Base of `ImageError`."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".tif", ".tiff", ".bmp", ".webp")
