@@ -51,7 +51,7 @@ def train(table):
     model = ImageClassifier.from_preset("fast", dataset.labels)
     history = model.fit(dataset, epochs=1, precision="fp32", progress=False)
     if os.environ["RANK"] == "0":
-        print(f"{len(dataset)} images in {history['seconds'].sum():.1f} s")
+        print(f"{len(dataset)} images in {history.table['seconds'].sum():.1f} s")
 
 
 def measured(command, decoded):

@@ -27,7 +27,7 @@ def train(network, accumulate, count):
     shown = augment_dataset(images, [augmentation.dermoscopy()])
     settings = {"batch_size": 32, "accumulate": accumulate, "learning_rate": 0.001, "precision": "fp32"}
     history = model.fit(shown, epochs=1, progress=False, **settings)
-    print(f"an epoch of {len(images)} images: {history['seconds'].sum():.1f} s", flush=True)
+    print(f"an epoch of {len(images)} images: {history.table['seconds'].sum():.1f} s", flush=True)
 
 
 def main():

@@ -63,9 +63,9 @@ def run(images, preset, seed):
         "low": round(low, 4),
         "high": round(high, 4),
         "accuracy": round(evaluation.metric("accuracy"), 4),
-        "training_seconds": round(history["seconds"].sum()),
+        "training_seconds": round(history.table["seconds"].sum()),
         "scoring_seconds": round(scoring),
-        "precision": history.attrs["precision"],
+        "precision": history.precision,
         "each_network": " ".join(f"{roc_auc_score(malignant, alone[:, column]):.4f}" for alone in each),
     }
 
@@ -109,7 +109,7 @@ def main():
             history = model.fit(images, progress=False)
             folder = model.save(MODELS / f"{preset}-all")
             record.write(folder, model, {"train": images}, {"PRESET": preset})
-            print(f"{folder}: {len(images)} images, {history['seconds'].sum():.0f} s")
+            print(f"{folder}: {len(images)} images, {history.table['seconds'].sum():.0f} s")
         return
     rows = pd.read_csv(TARGET).to_dict("records") if TARGET.exists() else []
     done = {(row["preset"], row["seed"]) for row in rows}

@@ -119,8 +119,8 @@ def run(images, name, value):
         "roc_auc": round(evaluation.metric("roc_auc"), 4),
         "low": round(low, 4),
         "high": round(high, 4),
-        "train_loss": round(history["train_loss"].iloc[-1], 4),
-        "seconds": round(history["seconds"].sum(), 1),
+        "train_loss": round(history.table["train_loss"].iloc[-1], 4),
+        "seconds": round(history.table["seconds"].sum(), 1),
     }
 
 

@@ -100,7 +100,7 @@ def fit(dataset, precision):
     model = ImageClassifier("resnet18", dataset.labels, weights=None)
     dataset = augment_dataset(dataset, augmentation.original_2018())
     history = model.fit(dataset, epochs=1, batch_size=BATCH, precision=precision, progress=False)
-    return len(dataset) / history["seconds"].sum()
+    return len(dataset) / history.table["seconds"].sum()
 
 
 def compare(dataset, rounds):

@@ -22,20 +22,20 @@ from isicvision import ImageClassifier, ImageDataset, augment_dataset
 from imgaug import augmenters as iaa
 dataset, folder, kill_at = ImageDataset.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 train, validation = dataset.split(0.5, 0.5)
-step, count = training._Training._step, 0
+step, count = training.Training._step, 0
 def counted(self, *arguments):
     global count
     count += 1
     if count == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, *arguments)
-training._Training._step = counted
-validate = training._Training._validate
+training.Training._step = counted
+validate = training.Training._validate
 def killed(self, *arguments):
     if kill_at < 0 and self.at["epoch"] == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return validate(self, *arguments)
-training._Training._validate = killed
+training.Training._validate = killed
 training.CHECKPOINT_SECONDS = 0  # after every step
 model = ImageClassifier("shufflenet_v2_x0_5", ["benign", "malignant"], weights=None, image_size=64, dropout=0.3)
 history = model.fit(
@@ -43,7 +43,7 @@ history = model.fit(
     checkpoint=folder + "/checkpoint", epochs=3, batch_size=5, learning_rate=0.002, schedule="one_cycle",
     optimizer="adamw", ema=0.9, keep="best", precision="fp32", accumulate=2)
 model.save(folder + "/model")
-history.drop(columns="seconds").to_csv(folder + "/history.csv")
+history.table.drop(columns="seconds").to_csv(folder + "/history.csv")
 """
 
 
@@ -82,7 +82,7 @@ for name, rate in (("alexnet", 1e-3), ("resnet18", 1e-6), ("efficientnet_lite0",
     history = model.fit(
         augmented, validation, epochs=2, batch_size=6, accumulate=1, learning_rate=rate, class_weight="balanced",
         label_smoothing=0.1, precision="fp32", progress=False)
-    result[name] = {"loss": history.attrs["step_loss"], "auc": history["validation_roc_auc"].tolist()}
+    result[name] = {"loss": history.step_loss, "auc": history.table["validation_roc_auc"].tolist()}
 state = PartialState()
 if state.is_main_process:
     json.dump({"processes": state.num_processes, **result}, open(target, "w"))
@@ -122,7 +122,7 @@ MEMORY = """
 import resource
 from pathlib import Path
 import torch
-from isicvision import hardware
+from isicvision.model import devices as hardware
 
 def faults():  # pages that the system had to clear
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -39,7 +39,7 @@ from ..evaluation.evaluation import check_threshold
 from ..files import is_stray, sha256, user_path
 from ..report import record
 from ..text import as_label, counted, listed
-from . import backbones, outliers, training
+from . import backbones, outliers, rangetest, training
 from . import devices as hardware
 from .batches import forward
 from .network import Features, Network, Scores, load_values, set_training, summary
@@ -290,9 +290,9 @@ class ImageClassifier:
         tracker: str | None = None,
         workers: int | None = None,
         progress: bool = True,
-        on_epoch: Callable[[pd.DataFrame], object] | None = None,
+        on_epoch: Callable[[training.History], object] | None = None,
         **settings: Any,
-    ) -> pd.DataFrame | None:
+    ) -> training.History | None:
         """Fine-tune the network, or fit the scikit-learn classifier to the network's features.
 
         Images that cannot be read are set aside with a warning, before training begins.
@@ -318,9 +318,8 @@ class ImageClassifier:
 
         Returns
         -------
-        pandas.DataFrame or None
-            The history, a row an epoch (see `training.train`); None with a scikit-learn classifier. With several
-            ``members`` the rows of all, one after the other, with a column ``network`` (1, 2, …).
+        History or None
+            What each epoch did, see `training.History`; None with a scikit-learn classifier.
 
         Raises
         ------
@@ -371,13 +370,12 @@ class ImageClassifier:
             finally:
                 if not begun:  # refused, or stopped before it began: the model stays as it was
                     self.metadata["sublabels"], self.network.head[-1], self.network.label_of = before
-            rows = history.reset_index().astype(object)
             trained = dataclasses.asdict(chosen) | {
-                "precision": history.attrs["precision"],
+                "precision": history.precision,
                 "augmentation": self._augmentation(dataset)[1],
-                "history": rows.where(rows.notna(), None).to_dict("records"),  # JSON knows no NaN
+                "history": history.records(),
             }
-            self.step_loss = history.attrs["step_loss"]
+            self.step_loss = history.step_loss
         else:
             history, trained = None, {}
             self._fit_classifier(dataset, targets)
@@ -402,18 +400,18 @@ class ImageClassifier:
 
     def find_learning_rate(
         self, dataset: ImageDataset, progress: bool = True, **settings: Any
-    ) -> pd.DataFrame:
+    ) -> rangetest.RangeTest:
         """Train a copy for up to 80 steps with a rate that grows, to see which rates learn: a range test.
 
         The settings are as of `fit`; batch size, optimizer and augmentation matter most. The result is as of
-        `training.find_learning_rate`; `plots.learning_rates` draws it.
+        `rangetest.RangeTest`; `plots.learning_rates` draws it.
         """
         if self.classifier is not None:
             raise ValueError(f"features + {self.classifier} have no learning rate to be found")
         chosen = self._settings(settings)
         if len(dataset) < 2:
             raise ValueError("a range test needs two images or more")
-        count = min(len(dataset), training.RAMP_STEPS * chosen.batch_size)
+        count = min(len(dataset), rangetest.STEPS * chosen.batch_size)
         shown = dataclasses.replace(
             dataset, table=dataset.table.sample(count, random_state=self.seed % 2**32)
         )
@@ -422,7 +420,7 @@ class ImageClassifier:
         network = copy.deepcopy(self.network)
         self._fit_head(network, sublabels)
         augment, _ = self._augmentation(dataset)
-        return training.find_learning_rate(network, images, targets, chosen, augment, self.seed, progress)
+        return rangetest.find_learning_rate(network, images, targets, chosen, augment, self.seed, progress)
 
     def _settings(self, given):
         settings = Settings.of(self._defaults, given)
@@ -482,13 +480,17 @@ class ImageClassifier:
                     f"{left} is of another training: choose another folder for checkpoint=, or delete it and the others"
                 )
         start = copy.deepcopy(self.network) if settings.members > 1 else None
-        history = None
+        histories = []
+
+        def joined(own):
+            several = settings.members > 1
+            return training.History.joined([*histories, own]) if several else own
+
         for member in range(settings.members):
             network, folder = self.network, checkpoint
             if member:
                 network, options["on_start"] = copy.deepcopy(start), None
                 folder = checkpoint and Path(checkpoint, f"member{member + 1}")
-            joined = partial(_joined, history, member + 1 if settings.members > 1 else None)
             if settings.members > 1 and options["progress"]:
                 accelerate.PartialState().print(f"network {member + 1} of {settings.members}")
             own = training.train(
@@ -501,15 +503,15 @@ class ImageClassifier:
                 seed=self.seed + member,
                 folder=folder,
                 about=about,
-                on_epoch=on_epoch and (lambda own, joined=joined: on_epoch(joined(own))),
+                on_epoch=on_epoch and (lambda own: on_epoch(joined(own))),
                 **options,
             )
             if member:
                 self.networks.append(network)
                 self.metadata["members"] = len(self.networks)
-            history = joined(own)
-            settings = dataclasses.replace(settings, precision=own.attrs["precision"])
-        return history
+            histories.append(own)
+            settings = dataclasses.replace(settings, precision=own.precision)
+        return joined(histories.pop())
 
     def _fit_classifier(self, dataset, targets):
         classifier = sklearn.base.clone(self._unfitted)
@@ -939,18 +941,6 @@ class ImageClassifier:
         from . import onnx as export
 
         return export.write_onnx(self, path)
-
-
-def _joined(earlier, number, history):
-    """Append the history of network `number` to that of the earlier ones; its epochs are counted on."""
-    if number is None:
-        return history
-    history = history.assign(network=number)
-    if earlier is None:
-        return history
-    joined = pd.concat([earlier, history.set_index(history.index + len(earlier))])
-    joined.attrs = history.attrs | {"step_loss": earlier.attrs["step_loss"] + history.attrs["step_loss"]}
-    return joined
 
 
 def _files(members):

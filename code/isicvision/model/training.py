@@ -15,7 +15,7 @@ import math
 import time
 import warnings
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,8 +62,55 @@ TRACKED = (
     *(field.name for field in dataclasses.fields(Settings)),
 )
 """What a tracker is told of a training, beside its epochs."""
-LOWEST, HIGHEST, RAMP_STEPS = 1e-6, 1.0, 80
-"""Learning rates and steps of the range test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What a training did.
+
+    Attributes
+    ----------
+    table
+        A row an epoch, under ``epoch`` (from 1): learning_rate (of the last step), train_loss, train_accuracy, seconds
+        and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two labels the
+        mean of one against the rest; NaN where it is not defined). With several ``members`` the rows of all, one after
+        the other, with a column ``network`` (1, 2, …).
+    step_loss
+        The loss of each step.
+    precision
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``: what ``"auto"`` took.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"train_loss": [0.7, 0.5]}, index=pd.Index([1, 2], name="epoch"))
+    >>> history = History(table, step_loss=[0.8, 0.6, 0.5, 0.5], precision="fp32")
+    >>> len(history), len(History.joined([history, history]))
+    (2, 4)
+    """
+
+    table: pd.DataFrame
+    step_loss: list[float]
+    precision: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @classmethod
+    def joined(cls, histories: Sequence[History]) -> History:
+        """Join the histories of several networks; the epochs count on."""
+        tables, done = [], 0
+        for number, history in enumerate(histories, 1):
+            table = history.table.assign(network=number)
+            tables.append(table.set_index(table.index + done))
+            done += len(table)
+        losses = [loss for history in histories for loss in history.step_loss]
+        return cls(pd.concat(tables), losses, histories[-1].precision)
+
+    def records(self) -> list[dict]:
+        """Return the rows of `table`, fit for JSON, which has no NaN."""
+        rows = self.table.reset_index().astype(object)
+        return rows.where(rows.notna(), None).to_dict("records")
+
 
 _Part = namedtuple("_Part", "numbers keys rows total scale")
 
@@ -83,9 +130,9 @@ def train(
     tracker: str | None = None,
     workers: int | None = None,
     progress: bool = True,
-    on_epoch: Callable[[pd.DataFrame], object] | None = None,
+    on_epoch: Callable[[History], object] | None = None,
     on_start: Callable[[], object] | None = None,
-) -> pd.DataFrame:
+) -> History:
     """Fine-tune `network` in place and return its history.
 
     ``images[numbers]`` is an array of uint8, shape (n, height, width, 3). `targets` are numbers of the network's
@@ -94,11 +141,6 @@ def train(
     `workers` as of `batches.load`; `tracker`, `progress` and `on_epoch` are as of `ImageClassifier.fit`. `folder` keeps
     ``checkpoint.safetensors``: if there is one of the same training, by its settings and by `about` (fit for JSON), it
     goes on from there.
-
-    The history, a pandas.DataFrame, has a row an epoch: learning_rate (of its last step), train_loss, train_accuracy,
-    seconds, and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two
-    labels the mean of one against the rest; NaN where it is not defined). Its ``attrs`` hold ``step_loss``, a float a
-    step, and ``precision``.
 
     Raises FloatingPointError if the loss is no longer finite (the network then has the weights of the last good epoch),
     MemoryError if a batch does not fit (the message says what to try), ValueError if the checkpoint is damaged or of
@@ -113,7 +155,7 @@ def train(
     options = {"validation": validation, "workers": workers, "precision": precision}
     if file is not None:
         checkpoint.require_folder(file.parent)  # now, not after an epoch
-    training = _Training(network, images, targets, settings, augment, seed, progress, **options)
+    training = Training(network, images, targets, settings, augment, seed, progress, **options)
     training.open(file, about, found)
     # an augmentation that cannot work fails here, before anything changes
     training.parts[np.arange(1), np.arange(1)]
@@ -129,7 +171,7 @@ def train(
     return training.history()
 
 
-class _Training:
+class Training:
     """A training in progress; `at` is all of its state that is not tensors."""
 
     def __init__(
@@ -255,12 +297,10 @@ class _Training:
         return self.at["epoch"] == self.settings.epochs or (patience and self.at["waited"] >= patience)
 
     def history(self):
-        """Return the epochs so far as a pandas.DataFrame."""
-        history = pd.DataFrame(self.at["history"])
-        if len(history):
-            history = history.set_index("epoch")
-        history.attrs = {"step_loss": [*self.at["step_loss"]], "precision": self.precision}
-        return history
+        """Return the epochs so far."""
+        table = pd.DataFrame(self.at["history"])
+        table = table.set_index("epoch") if len(table) else table
+        return History(table, [*self.at["step_loss"]], self.precision)
 
     @contextlib.contextmanager
     def prepared(self, tracker):
@@ -465,46 +505,3 @@ def _roc_auc(targets, scores):
     if len(np.unique(targets)) < scores.shape[1] or not np.isfinite(scores).all():
         return math.nan
     return float(roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
-
-
-class _Ramp(Settings):
-    """Settings whose rate grows from `LOWEST` to `HIGHEST`, by the same factor from step to step."""
-
-    def rate(self, epoch, position):
-        return LOWEST * (HIGHEST / LOWEST) ** position
-
-
-def find_learning_rate(
-    network: Network,
-    images: Images | np.ndarray,
-    targets: np.ndarray,
-    settings: Settings,
-    augment: Augment | None = None,
-    seed: int = 0,
-    progress: bool = True,
-) -> pd.DataFrame:
-    """Train `network`, which this spoils, with a rate that grows from step to step, until the loss explodes.
-
-    Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3. The arguments are as of `train`;
-    rate, schedule and epochs of the settings do not matter. Returns a row a step: learning_rate, loss and smooth_loss
-    (an exponential mean). ``attrs["suggestion"]`` is a tenth of the rate where the smooth loss is lowest: near that it
-    still falls fast, and does not explode yet.
-    """
-    epochs = -(-RAMP_STEPS // len(steps(len(targets), settings.batch_size)))
-    given = dataclasses.asdict(settings)
-    given |= {"epochs": epochs, "learning_rate": 1.0, "schedule": "constant", "freeze_epochs": 0, "ema": None}
-    settings = _Ramp(**given | {"keep": "last", "patience": None})
-    training = _Training(network, images, targets, settings, augment, seed, progress)
-    with training.prepared(None), contextlib.suppress(FloatingPointError):
-        while not training.is_over():
-            training.epoch()
-    losses = np.array(training.at["step_loss"])
-    total = epochs * len(training.plan)
-    rates = [settings.rate(0, (number + 0.5) / total) for number in range(len(losses))]
-    table = pd.DataFrame({"learning_rate": rates, "loss": losses})
-    table["smooth_loss"] = table["loss"].ewm(alpha=0.1).mean()
-    lowest = table["smooth_loss"].iloc[min(5, len(table) - 1) :].idxmin()
-    exploded = table.index[(table.index > lowest) & (table["smooth_loss"] > 4 * table["smooth_loss"][lowest])]
-    table = table[: exploded[0] + 1] if len(exploded) else table
-    table.attrs["suggestion"] = float(f"{table['learning_rate'][lowest] / 10:.1g}")
-    return table

@@ -27,6 +27,8 @@ from ..text import counted, printable
 if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
     from ..evaluation.evaluation import Evaluation
+    from ..model.rangetest import RangeTest
+    from ..model.training import History
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of the labels in their sorted order: Okabe and Ito's palette, distinct for color-blind eyes."""
@@ -359,16 +361,17 @@ def augmented(
     return figure
 
 
-def history(history: pd.DataFrame) -> Figure:
-    """Draw loss, accuracy, ROC AUC and learning rate by epoch, from the table that `ImageClassifier.fit` returns.
+def history(history: History) -> Figure:
+    """Draw loss, accuracy, ROC AUC and learning rate by epoch, from what `ImageClassifier.fit` returns.
 
     Several networks (``members``) stand side by side.
     """
     figure, axes = plt.subplots(1, 4, figsize=(13, 2.8), layout="constrained")
-    networks = [rows for _, rows in history.groupby("network")] if "network" in history else [history]
+    table = history.table
+    networks = [rows for _, rows in table.groupby("network")] if "network" in table else [table]
     for ax, name in zip(axes, ("loss", "accuracy", "roc_auc"), strict=False):
         for part, style, color in (("train", "o--", COLORS[0]), ("validation", "o-", COLORS[1])):
-            if f"{part}_{name}" in history:
+            if f"{part}_{name}" in table:
                 for number, rows in enumerate(networks):
                     label = None if number else part
                     ax.plot(rows.index, rows[f"{part}_{name}"], style, color=color, label=label, markersize=4)
@@ -385,7 +388,7 @@ def history(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def live_history() -> Callable[[pd.DataFrame], None]:
+def live_history() -> Callable[[History], None]:
     """Return a function for ``fit(on_epoch=…)`` that draws the history so far in the notebook, anew each epoch."""
     from IPython.display import display  # notebooks have it; nothing else needs it
 
@@ -399,12 +402,12 @@ def live_history() -> Callable[[pd.DataFrame], None]:
     return draw
 
 
-def learning_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def learning_rates(found: RangeTest, ax: Axes | None = None) -> Axes:
     """Draw the range test of `ImageClassifier.find_learning_rate`: the loss against the rate, and the suggestion."""
     ax = ax or plt.subplots(figsize=(5.5, 3), layout="constrained")[1]
+    table, suggestion = found.table, found.suggestion
     ax.plot(table["learning_rate"], table["loss"], color="0.8", label="each step")
     ax.plot(table["learning_rate"], table["smooth_loss"], color=COLORS[0], label="smoothed")
-    suggestion = table.attrs["suggestion"]
     ax.axvline(suggestion, linestyle=":", color=COLORS[1], label=f"suggestion {suggestion:g}")
     low, high = table["smooth_loss"].min(), table["smooth_loss"].iloc[0]
     ax.set(xscale="log", ylim=(low - 0.5 * (high - low) - 0.02, high + 1.5 * (high - low) + 0.05))

@@ -56,12 +56,12 @@ def test_fine_tuning_learns_and_is_the_same_for_the_same_seed(dataset):
             precision="fp32",
             progress=False,
         )
-        runs.append((history.drop(columns="seconds"), model.predict_proba(test)))
+        runs.append((history.table.drop(columns="seconds"), model.predict_proba(test)))
     assert runs[0][0].equals(runs[1][0]) and np.array_equal(runs[0][1], runs[1][1])
-    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert history.table["train_loss"].iloc[-1] < history.table["train_loss"].iloc[0]
     # five seeds reached 0.92 to 1; fewer steps are not enough for the batch norms' running means
     assert evaluate(model, test).metric("roc_auc") > 0.9
-    assert list(history.columns[:2]) == ["learning_rate", "train_loss"] and len(history) == 20
+    assert list(history.table.columns[:2]) == ["learning_rate", "train_loss"] and len(history) == 20
 
 
 def test_another_seed_gives_other_weights():
@@ -76,7 +76,7 @@ def test_one_learning_rate_per_epoch_is_used_in_turn(dataset):
         learning_rate=[0.1, 0.01, 0.001],
         progress=False,
     )
-    assert history["learning_rate"].tolist() == [0.1, 0.01, 0.001]
+    assert history.table["learning_rate"].tolist() == [0.1, 0.01, 0.001]
 
 
 def test_one_image_may_be_given_by_its_path_alone(lite0, dataset):
@@ -441,7 +441,7 @@ def test_one_label_only_is_refused_by_name(dataset):
 
 def test_a_batch_larger_than_the_set_is_one_step(dataset):
     history = small().fit(dataset, epochs=2, batch_size=500, learning_rate=0.001, progress=False)
-    assert len(history.attrs["step_loss"]) == 2
+    assert len(history.step_loss) == 2
 
 
 def test_images_of_every_kind_train_together(dataset, tmp_path):
@@ -487,8 +487,8 @@ def test_two_epochs_of_each_network(dataset, name):
         learning_rate=0.001,
         progress=False,
     )
-    assert len(history) == 2 and np.isfinite(history["train_loss"]).all()
-    assert np.isfinite(history["validation_loss"]).all()
+    assert len(history) == 2 and np.isfinite(history.table["train_loss"]).all()
+    assert np.isfinite(history.table["validation_loss"]).all()
 
 
 def test_a_classifier_is_calibrated_anew_by_each_training(dataset, tmp_path):

@@ -69,9 +69,11 @@ def test_the_maps_of_all_networks_are_added_up(pair, parts):
 
 def test_the_history_counts_on_from_network_to_network(parts):
     seen = []
-    model, history = fit(parts[0], members=3, epochs=2, on_epoch=lambda so_far: seen.append([*so_far.index]))
-    assert [*history.index] == [1, 2, 3, 4, 5, 6] and history.index.name == "epoch"
-    assert history["network"].tolist() == [1, 1, 2, 2, 3, 3]
+    model, history = fit(
+        parts[0], members=3, epochs=2, on_epoch=lambda so_far: seen.append([*so_far.table.index])
+    )
+    assert [*history.table.index] == [1, 2, 3, 4, 5, 6] and history.table.index.name == "epoch"
+    assert history.table["network"].tolist() == [1, 1, 2, 2, 3, 3]
     assert seen == [[*range(1, n + 1)] for n in range(1, 7)]
     assert len(model.step_loss) == 6 * len(steps(len(parts[0]), QUICK["batch_size"]))
     assert model.metadata["training"]["members"] == 3 and len(model.metadata["training"]["history"]) == 6

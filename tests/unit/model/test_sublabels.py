@@ -11,7 +11,7 @@ import torch
 from isicvision import ImageClassifier, ImageDataset, evaluate, saliency
 from isicvision.data import cache
 from isicvision.model.settings import Settings
-from isicvision.model.training import _Training
+from isicvision.model.training import Training
 
 LABELS = ["benign", "malignant"]
 QUICK = {"epochs": 2, "batch_size": 8, "optimizer": "adamw", "learning_rate": 0.001, "sublabels": True}
@@ -46,7 +46,10 @@ def test_a_model_of_finer_labels_answers_with_its_labels_wherever_it_goes(finer,
     assert model.network.head[-1].out_features == 5
     scores = model.predict_proba(finer)
     assert scores.shape == (24, 2) and np.allclose(scores.sum(axis=1), 1, atol=1e-6)
-    assert 0 <= history["train_accuracy"].iloc[-1] <= 1 and history["validation_roc_auc"].notna().all()
+    assert (
+        0 <= history.table["train_accuracy"].iloc[-1] <= 1
+        and history.table["validation_roc_auc"].notna().all()
+    )
     again = ImageClassifier.load(model.save(tmp_path / "model"))
     assert np.array_equal(again.predict_proba(finer), scores)
     session = onnxruntime.InferenceSession(model.to_onnx(tmp_path / "model.onnx"))
@@ -72,10 +75,10 @@ def test_accuracy_in_training_is_that_of_the_labels(finer):
     same_kind = replace(finer, table=finer.table.assign(sublabel=finer.table["label"]))
     _, history = fit(same_kind)
     _, plain = fit(finer, sublabels=False)
-    pd.testing.assert_frame_equal(history.drop(columns="seconds"), plain.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(history.table.drop(columns="seconds"), plain.table.drop(columns="seconds"))
     kinds = replace(finer, table=finer.table.assign(sublabel=np.arange(24).astype(str)))
     _, history = fit(kinds, epochs=1, learning_rate=1e-9)
-    assert history["train_accuracy"].iloc[0] > 1 / 24 * 3  # right by label, which is easy, not by kind
+    assert history.table["train_accuracy"].iloc[0] > 1 / 24 * 3  # right by label, which is easy, not by kind
 
 
 def test_without_finer_labels_the_labels_are_trained(dataset):
@@ -91,7 +94,7 @@ def test_weights_and_sampling_go_by_labels(finer):
     model._fit_head(model.network, sublabels)
     images = cache.Images(few.paths, 64)
     settings = Settings(**QUICK, class_weight="balanced")
-    training = _Training(model.network, images, outputs, settings, None, 0, False)
+    training = Training(model.network, images, outputs, settings, None, 0, False)
     of_label = dict(zip([label for label, _ in sublabels], training.weights.tolist(), strict=True))
     assert of_label["malignant"] == pytest.approx(15 / 2 / 3) and of_label["benign"] == pytest.approx(
         15 / 2 / 12

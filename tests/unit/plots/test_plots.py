@@ -15,6 +15,7 @@ from imgaug import augmenters as iaa
 from matplotlib.figure import Figure
 
 from isicvision import Evaluation, ImageDataset, augment_dataset, comparison, datareport, decisions, plots
+from isicvision.model.training import History
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,8 @@ def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evalu
     plots.class_balance(dataset)
     plots.distribution(dataset, "sex")
     plots.augmented(augment_dataset(dataset, iaa.Fliplr(0.5)), images=2, views=2)
-    plots.history(pd.DataFrame({"train_loss": [1, 0.5], "learning_rate": [0.1, 0.01]}, index=[1, 2]))
+    table = pd.DataFrame({"train_loss": [1, 0.5], "learning_rate": [0.1, 0.01]}, index=[1, 2])
+    plots.history(History(table, [], "fp32"))
     for plot in (plots.roc, plots.precision_recall, plots.confusion, plots.scores):
         assert plot(evaluation).get_title()
     assert (np.random.get_state()[1] == state).all()
@@ -69,7 +71,7 @@ def test_each_plot_draws_and_leaves_the_global_random_state_alone(dataset, evalu
 
 def test_the_curves_of_several_networks_are_not_joined():
     rows = {"train_loss": [1, 0.5, 0.9, 0.4], "learning_rate": [0.1, 0.01] * 2, "network": [1, 1, 2, 2]}
-    loss = plots.history(pd.DataFrame(rows, index=[1, 2, 3, 4])).axes[0]
+    loss = plots.history(History(pd.DataFrame(rows, index=[1, 2, 3, 4]), [], "fp32")).axes[0]
     assert [[*line.get_xdata()] for line in loss.lines] == [[1, 2], [3, 4], [2.5, 2.5]]
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train"]
 
