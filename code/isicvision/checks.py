@@ -49,7 +49,7 @@ def require_dataset(value: object, what: str) -> None:
         raise TypeError(f"{what} takes an ImageDataset, not {reprlib.repr(value)}")
 
 
-def positive_label(labels: Sequence[str], positive: object = None) -> str:
+def positive_label(labels: Sequence[str], positive: object = None, warn: bool = True) -> str:
     """Return the positive label: the class that recall, thresholds, curves and audits are about.
 
     Parameters
@@ -58,6 +58,8 @@ def positive_label(labels: Sequence[str], positive: object = None) -> str:
         The classes, sorted.
     positive
         What the user chose. Default: of two labels the one in `WELL_KNOWN`, else the last.
+    warn
+        Whether to warn.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def positive_label(labels: Sequence[str], positive: object = None) -> str:
     known = [label for label in labels if label.casefold() in WELL_KNOWN]
     if len(labels) == 2 and len(known) == 1:
         return known[0]
-    if len(labels) == 2:
+    if len(labels) == 2 and warn:
         warnings.warn(
             f"neither {labels[0]!r} nor {labels[1]!r} is known as the positive label: {labels[1]!r} is taken; "
             f"choose with positive={labels[0]!r}, in the notebooks with POSITIVE",

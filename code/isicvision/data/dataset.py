@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from .. import images as pixels
 from .. import tables
-from ..checks import check_seed, is_number, is_whole
+from ..checks import check_seed, is_number, is_whole, positive_label
 from ..files import user_path
 from ..tables import restored, stored
 from ..text import as_label, counted, printable
@@ -48,12 +48,16 @@ class ImageDataset:
         imgaug pipelines applied while training, see `augment_dataset`.
     notes : tuple of str
         How many rows of each table fitted how many images.
+    positive : str or None
+        The positive label, which recall, thresholds and audits are about, if it was chosen or if there were two
+        labels when the dataset was read. Every method keeps it, `save` does not. See `checks.positive_label`.
     """
 
     table: pd.DataFrame
     set_aside: pd.DataFrame = field(default_factory=_reasons)
     augmenters: tuple = ()
     notes: tuple[str, ...] = ()
+    positive: str | None = None
 
     def __post_init__(self):
         if lacking := [name for name in ("path", "label", "group") if name not in self.table]:
@@ -69,7 +73,11 @@ class ImageDataset:
 
     @classmethod
     def from_folder(
-        cls, root: str | os.PathLike, group_column: str | None = None, sublabel_column: str | None = None
+        cls,
+        root: str | os.PathLike,
+        group_column: str | None = None,
+        sublabel_column: str | None = None,
+        positive: str | None = None,
     ) -> ImageDataset:
         """Index a folder that has one subfolder a label; a ``metadata.csv`` in it or in these is joined by file name.
 
@@ -86,6 +94,8 @@ class ImageDataset:
         sublabel_column
             Column of metadata.csv with finer labels, the archive's ``diagnosis_3`` say: it becomes ``sublabel``, see
             `settings.Settings`.
+        positive
+            The positive label, see `checks.positive_label`.
 
         Raises
         ------
@@ -128,7 +138,7 @@ class ImageDataset:
             column = tables.require_column(metadata, sublabel_column, f"the metadata of {root}")
             table["sublabel"] = metadata[column]
         table.insert(2, "group", reading.groups(metadata, group_column, root).reindex(table.index))
-        return cls._checked(table, reasons, root, notes)
+        return cls._checked(table, reasons, root, notes, positive)
 
     @classmethod
     def from_csv(
@@ -140,6 +150,7 @@ class ImageDataset:
         group_column: str | None = None,
         label_map: dict | None = None,
         metadata: str | os.PathLike | None = None,
+        positive: str | None = None,
     ) -> ImageDataset:
         """Read images and labels from a CSV file.
 
@@ -164,7 +175,6 @@ class ImageDataset:
             `settings.Settings`.
         metadata
             Second CSV file, whose columns are joined by the image's name. It also fills gaps in columns that both
-            files have; where they contradict each other, `csv` counts.
 
         Columns that are called as our own (`reading.OWN_COLUMNS`) become ``metadata_NAME``, unless they are named here.
 
@@ -217,10 +227,10 @@ class ImageDataset:
         if label_map is not None and labelcolumns.merges(label_map):
             table["sublabel"] = kept
         reading.warn_of_contradictions(csv, names, rows, found, group_column)
-        return cls._checked(table, reasons, csv, notes)
+        return cls._checked(table, reasons, csv, notes, positive)
 
     @classmethod
-    def _checked(cls, table, reasons, source, notes):
+    def _checked(cls, table, reasons, source, notes, positive):
         """Set aside the rows that have a reason, refuse what cannot be learnt from, and say what was set aside."""
         keep = reasons.isna()
         aside = _reasons(table["path"][~keep], reasons[~keep])
@@ -247,11 +257,17 @@ class ImageDataset:
                 f"needs two.{advice * Path(source).is_dir()}"
             )
         labelcolumns.warn_of_spellings(sorted(counts.index), counts, source)
-        return cls(kept.reset_index(drop=True), aside.reset_index(drop=True), notes=tuple(notes))
+        if positive is not None or len(counts) == 2:
+            positive = positive_label(sorted(counts.index), positive)
+        aside = aside.reset_index(drop=True)
+        return cls(kept.reset_index(drop=True), aside, notes=tuple(notes), positive=positive)
 
     @classmethod
-    def load(cls, csv: str | os.PathLike) -> ImageDataset:
-        """Read a dataset that `save` wrote. Raises FileNotFoundError if it is not there, ValueError if it is none."""
+    def load(cls, csv: str | os.PathLike, positive: str | None = None) -> ImageDataset:
+        """Read a dataset that `save` wrote; choose the positive label again, since the file does not hold it.
+
+        Raises FileNotFoundError if it is not there, ValueError if it is none.
+        """
         table = tables.load(csv, verbatim=("path", "label", "group", "sublabel"))
         if missing := sorted({"path", "label", "group"} - set(table)):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
@@ -259,7 +275,9 @@ class ImageDataset:
             if table[name].isna().any():
                 row = int(table[name].isna().argmax()) + 1
                 raise ValueError(f"{csv}, row {row}: no {name}. Complete the row or delete it.")
-        return cls(restored(table.assign(group=table["group"].fillna(table["path"]))))
+        if positive is not None:
+            positive = positive_label(sorted(table["label"].unique()), positive)
+        return cls(restored(table.assign(group=table["group"].fillna(table["path"]))), positive=positive)
 
     def save(self, csv: str | os.PathLike) -> Path:
         """Write the table as CSV (the images stay where they are) and return its path."""
@@ -276,6 +294,7 @@ class ImageDataset:
         lines = [
             f"ImageDataset: {counted(len(self), 'image')}",
             f"labels: {said or 'none'}" + f", and {len(counts) - 12} more" * (len(counts) > 12),
+            f"positive label: {printable(self._positive)}",
             f"groups (lesions or patients): {groups}",
             f"columns: {textwrap.shorten(', '.join(map(str, self.table)), 200, placeholder=' …')}",
         ]
@@ -289,12 +308,16 @@ class ImageDataset:
         return sorted(self.table["label"].unique())
 
     @property
+    def _positive(self):
+        return self.positive or (positive_label(self.labels, warn=False) if len(self) else None)
+
+    @property
     def paths(self) -> list[str]:
         """The images' paths in the table's order."""
         return self.table["path"].tolist()
 
     def summary(self) -> pd.DataFrame:
-        """Count images and groups per label: a row a label and one for all.
+        """Count images and groups per label: a row a label and one for all; the column ``positive`` marks one.
 
         The column ``groups`` says ``unknown`` where no column names lesions or patients.
         """
@@ -303,6 +326,7 @@ class ImageDataset:
         summary["share"] = summary["images"] / len(self)
         summary.loc["all"] = [len(self), self.table["group"].nunique(), 1.0]
         summary = summary.astype({"images": int, "groups": int}).round({"share": 3})
+        summary["positive"] = ["yes" * (label == self._positive) for label in [*summary.index[:-1], None]]
         known = splitting.group_count(self.table)["groups"] is not None
         return summary if known else summary.assign(groups="unknown")
 
@@ -343,7 +367,8 @@ class ImageDataset:
             table["sublabel"] = table["sublabel"].where(new.isna() | (new == table["label"]))
         table["label"] = new.where(new.notna(), table["label"])
         excluded = {path: "excluded by hand" for path, label in labels.items() if label is None}
-        return replace(self, table=table).without(excluded)
+        positive = self.positive if self.positive in {*table["label"]} else None
+        return replace(self, table=table, positive=positive).without(excluded)
 
     def check(self) -> ImageDataset:
         """Decode and measure every image; return the dataset of the sound ones, with `quality.MEASURES`.

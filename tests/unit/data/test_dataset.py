@@ -46,7 +46,7 @@ def test_without_lesions_each_image_is_its_own_group(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("metadata.csv"))
     dataset = ImageDataset.from_folder(copy)
     assert dataset.table["group"].nunique() == 24
-    assert dataset.summary().loc["all"].tolist() == [24, "unknown", 1]
+    assert dataset.summary().loc["all"].tolist() == [24, "unknown", 1, ""]
 
 
 def test_a_folder_without_images_says_what_is_expected(tmp_path):
@@ -62,6 +62,31 @@ def test_one_label_only_is_refused(folder):
         ImageDataset.from_folder(
             shutil.copytree(folder, folder.parent / "one", ignore=lambda *_: ["malignant"])
         )
+
+
+def test_the_positive_label_is_derived_or_chosen_kept_and_printed(csv, folder, dataset):
+    assert dataset.positive == "malignant" and "positive label: malignant" in repr(dataset)
+    read = {"csv": csv, "images": folder, "label_column": "dx"}
+    with pytest.warns(
+        UserWarning, match="neither 'mel' nor 'nv' is known as the positive label: 'nv' is taken"
+    ):
+        assert ImageDataset.from_csv(**read).positive == "nv"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chosen = ImageDataset.from_csv(**read, positive=" mel ")
+        nevi = chosen.where(chosen.table["label"] == "nv")
+        parts = chosen.sample(20).relabel({chosen.sample(20).paths[0]: "mel"}).split(0.5, 0.5)
+        assert {chosen.positive, nevi.positive, *(part.positive for part in parts)} == {"mel"}
+        assert chosen.summary()["positive"].to_dict() == {"mel": "yes", "nv": "", "all": ""}
+        assert ImageDataset.load(chosen.save(folder.parent / "saved.csv"), positive="mel").positive == "mel"
+        assert ImageDataset.from_folder(folder, positive="benign").positive == "benign"
+        assert chosen.relabel({path: "benign" for path in chosen.paths}).positive is None
+    for read in (
+        lambda: ImageDataset.from_folder(folder, positive="wart"),
+        lambda: ImageDataset.load(folder.parent / "saved.csv", positive="wart"),
+    ):
+        with pytest.raises(ValueError, match="the positive label 'wart' is not one of"):
+            read()
 
 
 def test_csv_labels_are_mapped_and_images_found_by_name(csv, folder):

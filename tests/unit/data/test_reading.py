@@ -345,7 +345,7 @@ def test_a_second_table_fills_gaps_and_the_first_wins_where_they_contradict(flat
     assert dataset.table["group"].tolist() == ["X", *(f"L{n // 2}" for n in range(1, 8))]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        dataset = from_csv(flat, first.replace("X", ""), metadata=flat / "second.csv")
+        dataset = from_csv(flat, first.replace("X", ""), metadata=flat / "second.csv", positive="b")
     assert dataset.table["group"].tolist() == [f"L{n // 2}" for n in range(8)]
 
 
