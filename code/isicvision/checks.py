@@ -16,6 +16,10 @@ WELL_KNOWN = ("malignant", "melanoma", "cancer", "positive", "abnormal", "diseas
 """Names of the positive class, of two, that need no `positive=`: compared in lower case."""
 
 
+CALL_NONE = 1.001
+"""The threshold above every score: no image is called positive."""
+
+
 def plain(value: Any) -> Any:
     """Turn a number of numpy's into one of Python's: the former are no JSON."""
     return value.item() if isinstance(value, np.generic) else value
@@ -35,6 +39,12 @@ def is_whole(value: Any, least: float) -> bool:
 def is_share(value: Any) -> bool:
     """Say whether it is a number above 0 and below 1."""
     return is_number(value, 0) and 0 < value < 1
+
+
+def check_threshold(threshold: Any) -> None:
+    """Raise ValueError unless `threshold` is a score from 0 to 1, or `CALL_NONE`."""
+    if not is_number(threshold, 0) or (threshold > 1 and threshold != CALL_NONE):
+        raise ValueError(f"threshold is a score from 0 to 1, not {threshold!r}")
 
 
 def check_seed(seed: Any) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .checks import CALL_NONE, is_number
+
 RESAMPLES, BAND_RESAMPLES = 2000, 500
 """Draws for an interval, and for the bands around a curve, where each place stands for its neighbors too."""
 SENSITIVITY = 0.8
@@ -207,3 +209,39 @@ FAMILIES = {
 }
 """Which function computes what: an interval of one metric needs the draws of its family only."""
 METRICS = tuple(name for names in FAMILIES.values() for name in names)
+
+
+def choose_threshold(
+    positive: np.ndarray, scores: np.ndarray, sensitivity: float | None = None, cost: float | None = None
+) -> float:
+    """Choose the score from which on an image counts as positive: see `Evaluation.choose_threshold`.
+
+    `positive` is a bool for each image, `scores` its score. Raises ValueError if both or none are positive.
+
+    >>> choose_threshold(np.array([False, True, False, True]), np.array([0.1, 0.4, 0.6, 0.8]), sensitivity=1)
+    0.25
+    """
+    if sensitivity is not None and cost is not None:
+        raise ValueError("give sensitivity or cost, not both")
+    if sensitivity is not None and not (is_number(sensitivity, 0) and 0 < sensitivity <= 1):
+        raise ValueError(f"sensitivity is a share above 0, at most 1, not {sensitivity!r}")
+    if cost is not None and not (is_number(cost, 0) and cost > 0):
+        raise ValueError(f"cost is a positive number, not {cost!r}")
+    levels, place = np.unique(scores, return_inverse=True)
+    recall, alarms = (
+        np.append(0, np.bincount(place[part], minlength=len(levels))[::-1].cumsum()) / part.sum()
+        for part in (positive, ~positive)
+    )
+    if sensitivity is not None:
+        best = int(np.argmax(recall >= sensitivity - 1e-12))
+    else:
+        share = positive.mean()
+        of_miss, of_alarm = (1, 1) if cost is None else (cost * share, 1 - share)
+        best = int(np.argmin(of_miss * (1 - recall) + of_alarm * alarms))
+    if not best and levels[-1] == 1:  # nothing is positive
+        return CALL_NONE
+    at = levels[-best] if best else 1.0
+    levels = np.union1d(levels, 0.0)
+    below = levels[max(np.searchsorted(levels, at) - 1, 0)]
+    middle = (at + below) / 2
+    return float(middle if middle > below else at)  # two neighboring floating-point numbers have no middle

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss
 
-from isicvision import PROJECT_ROOT, decisions
+from isicvision import PROJECT_ROOT, calibration
 
 KEPT = PROJECT_ROOT / "docs" / "measurements" / "presets"
 LESIONS = (None, 60, 40, 30, 20)
@@ -49,16 +49,16 @@ def main():
             for _ in range(arguments.halves):
                 known, held_out = halves(table, random, count)
                 labels, new = known["malignant"].to_numpy(), held_out["malignant"].to_numpy()
-                alone = decisions.temperature(labels, both(known)), None
-                chosen = decisions.temperature_and_offsets(labels, both(known), known["lesion"])
+                alone = calibration.fit_temperature(labels, both(known)), None
+                chosen = calibration.fit(labels, both(known), known["lesion"])
                 row = {"file": path.stem, "lesions": count or "all", "offsets kept": chosen[1] is not None}
                 for name, given in (
                     ("as it was", (1, None)),
                     ("temperature", alone),
                     ("as chosen", chosen),
-                    ("offsets always", decisions._with_offsets(labels, both(known))),
+                    ("offsets always", calibration._with_offsets(labels, both(known))),
                 ):
-                    scores = decisions.at_temperature(both(held_out), *given)[:, 1]
+                    scores = calibration.apply(both(held_out), *given)[:, 1]
                     row |= {f"O/E {name}": new.sum() / scores.sum(), f"loss {name}": log_loss(new, scores)}
                 rows.append(row)
     table = pd.DataFrame(rows)

@@ -176,7 +176,7 @@ def shortcuts(
     isicvision.images.ImageError
         If images cannot be read.
     """
-    decision, labels = getattr(model, "card", {}).get("decision") or {}, [*map(as_label, model.labels)]
+    decision, labels = getattr(model, "metadata", {}).get("decision") or {}, [*map(as_label, model.labels)]
     positive = as_label(positive) or decision.get("positive") or labels[-1]
     borders = dataset if borders is None else borders
     for each, name in ((dataset, "dataset"), (borders, "borders")):

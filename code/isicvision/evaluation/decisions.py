@@ -1,146 +1,14 @@
-"""From scores to decisions: calibrate them, move them to another prevalence, and count what a threshold leads to."""
+"""From scores to decisions: move them to another prevalence, and count what a threshold leads to."""
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
-from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import StratifiedGroupKFold
 
 from .. import metrics
 from ..checks import is_share
 from .evaluation import PREFIX, Evaluation
 from .intervals import interval
-
-LARGEST_TEMPERATURE = 10
-ENOUGH = 30
-"""Lesions of each label that offsets are fitted to. With fewer the scores get a temperature only."""
-FOLDS = 5
-
-
-class _Given(ClassifierMixin, BaseEstimator):
-    """A classifier whose predictions are its input, for scikit-learn's calibration."""
-
-    def fit(self, scores, labels):
-        """Learn which classes there are."""
-        self.classes_ = np.arange(scores.shape[1])
-        return self
-
-    def predict_proba(self, scores):
-        """Return `scores`."""
-        return scores
-
-    def predict(self, scores):
-        """Return the class with the highest score."""
-        return scores.argmax(axis=1)
-
-
-def temperature(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Fit the temperature that makes scores fit for probabilities, on validation images.
-
-    scikit-learn's `CalibratedClassifierCV(method="temperature")` (Guo et al., On Calibration of Modern Neural Networks,
-    2017). It changes no order of two classes, so neither ROC AUC.
-
-    Parameters
-    ----------
-    labels : array of int, shape (images,)
-        Number of the true class.
-    scores : array of float, shape (images, classes)
-        Probabilities.
-
-    Returns
-    -------
-    float
-        Above 1 if the scores are too sure of themselves. For `at_temperature`. From a tenth to 10: where the scores
-        of few images are all right, or all wrong, the likelihood alone would go to the ends of the line.
-
-    Raises
-    ------
-    ValueError
-        If a class has no image, or a score is not finite.
-    """
-    classes = np.arange(scores.shape[1])
-    if missing := [number for number in classes if number not in labels]:
-        raise ValueError(f"calibration needs images of every class; there is none of number {missing[0]}")
-    if not np.isfinite(scores).all():
-        raise ValueError("calibration needs scores that are numbers; some are not finite")
-    scores = np.clip(scores, 0, 1)  # above 1 by rounding, and scikit-learn takes them for logits
-    given = FrozenEstimator(_Given().fit(scores, labels))
-    everything = np.arange(len(labels))  # nothing is fitted in its folds, of which it would have five
-    fitted = CalibratedClassifierCV(given, method="temperature", cv=[(everything, everything)])
-    fitted.fit(scores, labels)
-    # it is what one pair of scores becomes; they lie close together, so that no temperature makes one of them 0
-    pair = np.array([0.5005, 0.4995])
-    high, low = fitted.predict_proba(np.append(pair, np.zeros(len(classes) - 2))[None])[0, :2]
-    value = np.log(pair[0] / pair[1]) / np.log(high / low)
-    return float(np.clip(value, 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE))
-
-
-def at_temperature(scores: np.ndarray, value: float, offsets: ArrayLike | None = None) -> np.ndarray:
-    """Calibrate probabilities: softmax(log(scores) / value + offsets), array of float, shape (images, classes).
-
-    `value` is a temperature, `offsets` has a number for each class, or is None for none.
-    """
-    logits = np.log(np.clip(scores, np.finfo(float).tiny, 1)) / value
-    return softmax(logits if offsets is None else logits + np.asarray(offsets), axis=1)
-
-
-def temperature_and_offsets(
-    labels: np.ndarray, scores: np.ndarray, groups: ArrayLike
-) -> tuple[float, list[float] | None]:
-    """Fit a temperature and, where it makes the scores better, an offset for each class: both for `at_temperature`.
-
-    A temperature cannot say that a class is more frequent than its scores; offsets can. With two classes this is Platt
-    scaling, with more of them bias-corrected temperature scaling (Alexandari, Kundaje and Shrikumar, Maximum Likelihood
-    with Bias-Corrected Calibration, 2020). Offsets are kept only if each class has `ENOUGH` groups and, over folds that
-    keep groups whole, the log loss of what was not fitted to is lower with them than without.
-
-    Parameters
-    ----------
-    labels, scores
-        As of `temperature`, which says what is raised.
-    groups : sequence of length images
-        Lesion of each image.
-
-    Returns
-    -------
-    temperature : float
-    offsets : list of float, length classes, or None
-        The first is 0.
-    """
-    alone, groups = temperature(labels, scores), np.asarray(groups)
-    if min(len(np.unique(groups[labels == number])) for number in range(scores.shape[1])) < ENOUGH:
-        return alone, None
-    gain = 0.0
-    for fitted, others in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(
-        scores, labels, groups
-    ):
-        given = labels[fitted], scores[fitted]
-        moved = at_temperature(scores[others], *_with_offsets(*given))
-        chances = at_temperature(scores[others], temperature(*given))
-        right = np.arange(len(others)), labels[others]
-        gain += np.log(np.maximum(moved[right], 1e-12) / np.maximum(chances[right], 1e-12)).sum()
-    return _with_offsets(labels, scores) if gain > 0 else (alone, None)
-
-
-def _with_offsets(labels, scores):
-    """Fit temperature and offsets by maximum likelihood: float, and list of float."""
-    logits = np.log(np.clip(scores, 0, 1).astype(float) + 1e-12)  # as scikit-learn does for the temperature
-    true = np.eye(scores.shape[1])[labels]
-
-    def loss(given):
-        chances = softmax(given[0] * logits + np.append(0, given[1:]), axis=1)
-        wrong = (chances - true) / len(labels)
-        value = -np.log(np.maximum(chances[true > 0], np.finfo(float).tiny)).mean()
-        return value, np.append((wrong * logits).sum(), wrong[:, 1:].sum(axis=0))
-
-    ends = [(1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE)] + [(None, None)] * (scores.shape[1] - 1)
-    slope, *offsets = minimize(loss, np.append(1, np.zeros(len(ends) - 1)), jac=True, bounds=ends).x.tolist()
-    return 1 / slope, [0.0, *offsets]
 
 
 def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -> np.ndarray:

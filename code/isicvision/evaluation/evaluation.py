@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from .. import metrics, tables
-from ..checks import is_number, is_share, require_dataset
+from ..checks import check_threshold, is_share, require_dataset
 from ..data.splitting import group_count, warn_of_seen
 from ..metrics import METRICS
 from ..tables import NAMELESS, restored, stored
@@ -35,8 +34,6 @@ RECORD = "isicvision"
 """The column of a saved prediction table that holds classes, positive label and threshold, as JSON."""
 ROUNDING = 1e-6
 """How far a score may lie below 0 or above 1 and is taken for one rounded in 32 bits."""
-CALL_NONE = 1.001
-"""The threshold above every score: no image is called positive."""
 SHARES = ("accuracy", "recall", "specificity", "precision", "npv")
 AREAS = ("roc_auc", "partial_roc_auc", "average_precision")
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
@@ -78,10 +75,10 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     if dataset.augmenters or "augmented_from" in dataset.table:
         raise ValueError("these images are augmented: evaluate on images as they were taken")
     warn_of_seen(dataset, getattr(model, "seen", None), "to evaluate on")
-    card = getattr(model, "card", {})
-    if card.get("training", ...) is None:
+    about = getattr(model, "metadata", {})
+    if about.get("training", ...) is None:
         warnings.warn("the model is not trained, so its figures mean nothing: call fit first", stacklevel=2)
-    decision = card.get("decision") or {}
+    decision = about.get("decision") or {}
     if positive is not None and as_label(positive) is None:
         raise ValueError(f"positive is one of {', '.join(model.labels)}, not {positive!r}")
     positive = as_label(positive) or decision.get("positive")
@@ -505,30 +502,8 @@ class Evaluation:
         """
         if len(self.classes) != 2:
             raise ValueError(f"a threshold decides between two classes, not {len(self.classes)}")
-        if sensitivity is not None and cost is not None:
-            raise ValueError("give sensitivity or cost, not both")
-        if sensitivity is not None and not (is_number(sensitivity, 0) and 0 < sensitivity <= 1):
-            raise ValueError(f"sensitivity is a share above 0, at most 1, not {sensitivity!r}")
-        if cost is not None and not (is_number(cost, 0) and cost > 0):
-            raise ValueError(f"cost is a positive number, not {cost!r}")
-        curve = self.roc()
-        recall, alarms = curve["recall"].to_numpy(), curve["false_positive_rate"].to_numpy()
-        if sensitivity is not None:
-            best = int(np.argmax(recall >= sensitivity - 1e-12))
-        else:
-            share = self._is_positive().mean()
-            of_miss, of_alarm = (1, 1) if cost is None else (cost * share, 1 - share)
-            best = int(np.argmin(of_miss * (1 - recall) + of_alarm * alarms))
-        scores = np.unique(np.append(self.table[PREFIX + self.positive], 0.0))
-        at = curve["threshold"][best]
-        if np.isinf(at):  # scikit-learn begins with it: nothing is positive
-            at = 1.0
-            if scores[-1] == at:
-                return CALL_NONE
-        lower = scores[scores < at]
-        middle = (at + lower[-1]) / 2 if len(lower) else at
-        # between neighbors among the floating-point numbers there is no middle
-        return float(middle if not len(lower) or middle > lower[-1] else at)
+        positive, scores = self._is_positive().to_numpy(), self.table[PREFIX + self.positive].to_numpy()
+        return metrics.choose_threshold(positive, scores, sensitivity, cost)
 
     def _is_positive(self):
         positive = self.table["label"] == self.positive
@@ -649,13 +624,6 @@ def _unrecorded(table):
     positive, threshold = as_label(first["positive"]), first["threshold"]
     threshold = None if positive is None or pd.isna(threshold) else float(threshold)
     return {"classes": classes, "positive": positive, "threshold": threshold}
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise ValueError if a threshold is neither a score from 0 to 1 nor `CALL_NONE`."""
-    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
-    if not (is_number and (0 <= threshold <= 1 or threshold == CALL_NONE)):
-        raise ValueError(f"threshold is a score from 0 to 1, not {threshold!r}")
 
 
 def _decide(scores, classes, positive, threshold):

@@ -1,4 +1,5 @@
 from . import backbones as backbones
+from . import calibration as calibration
 from . import labelissues as labelissues
 from . import presets as presets
 from . import saliency as saliency

@@ -32,14 +32,12 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.model_selection._search import BaseSearchCV
 
-from ..checks import is_number, is_whole, plain, require_dataset
+from ..checks import check_threshold, is_number, is_whole, plain, require_dataset
 from ..data import augmentation, cache, splitting
-from ..evaluation import decisions
-from ..evaluation.evaluation import check_threshold
 from ..files import is_stray, sha256, user_path
 from ..report import record
 from ..text import as_label, counted, listed
-from . import backbones, outliers, rangetest, training
+from . import backbones, calibration, outliers, rangetest, training
 from . import devices as hardware
 from .batches import forward
 from .network import Features, Network, Scores, load_values, set_training, summary
@@ -616,7 +614,7 @@ class ImageClassifier:
         """Make the scores fit for probabilities, on validation images: fit a temperature and, at best, offsets.
 
         With enough lesions of each label an offset for each label is fitted, too. It is kept if the scores of images
-        that it was not fitted to are then better, see `decisions.temperature_and_offsets`. A model with more than two
+        that it was not fitted to are then better, see `calibration.fit`. A model with more than two
         labels that was trained with balanced classes gets none: offsets would take the balance back.
 
         Both stay with the model when it is saved, and go with it into the service: ``metadata["temperature"]`` and
@@ -661,11 +659,11 @@ class ImageClassifier:
         trained = self.metadata["training"] or {}
         balanced = "balanced" in (trained.get("class_weight"), trained.get("sampling"))
         if balanced and len(self.labels) > 2:
-            temperature, offsets = decisions.temperature(targets, scores), None
+            temperature, offsets = calibration.fit_temperature(targets, scores), None
         else:
             groups = validation.table["group"]
-            temperature, offsets = decisions.temperature_and_offsets(targets, scores, groups)
-        calibrated = decisions.at_temperature(scores, temperature, offsets)
+            temperature, offsets = calibration.fit(targets, scores, groups)
+        calibrated = calibration.apply(scores, temperature, offsets)
         self.metadata |= {
             "temperature": temperature,
             "offsets": offsets,
@@ -821,7 +819,7 @@ class ImageClassifier:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"metadata[{name!r}] cannot be saved: JSON holds text, finite numbers, lists and dicts, not {value!r}"
+                    f"metadata[{name!r}] cannot be saved: it is not text, a finite number, list or dict: {value!r}"
                 ) from error
         given = user_path(folder)
         folder = given.resolve()  # the folder itself, not a link to it or "."

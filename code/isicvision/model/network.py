@@ -121,7 +121,7 @@ def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 class Scores(nn.Module):
     """Networks and the softmax behind them, averaged over networks and views of each image, and calibrated.
 
-    `temperature` and `offsets`, one for each class, are those of `decisions.at_temperature`.
+    `temperature` and `offsets`, one for each class, are those of `calibration.apply`.
     """
 
     def __init__(

@@ -461,7 +461,7 @@ class PrecisionRecallUI(_Widget):
     """
 
     def __init__(self, evaluation: Evaluation, per_page: int = 12) -> None:
-        from ..evaluation.evaluation import CALL_NONE
+        from ..checks import CALL_NONE
 
         note = ipywidgets.HTML()
         if len(evaluation.classes) > 2:

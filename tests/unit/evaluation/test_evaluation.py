@@ -11,7 +11,8 @@ from sklearn import metrics
 
 from isicvision import Evaluation, evaluate
 from isicvision import metrics as ours
-from isicvision.evaluation.evaluation import CALL_NONE, METRICS, interval
+from isicvision.checks import CALL_NONE
+from isicvision.evaluation.evaluation import METRICS, interval
 
 CLASSES = ["benign", "malignant"]
 

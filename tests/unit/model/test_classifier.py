@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from isicvision import ImageClassifier, augment_dataset, augmentation, decisions, evaluate
+from isicvision import ImageClassifier, augment_dataset, augmentation, calibration, evaluate
 from isicvision import images as pixels
+from isicvision.checks import CALL_NONE
 from isicvision.data import cache
-from isicvision.evaluation.evaluation import CALL_NONE
 from isicvision.model import backbones
 
 LABELS = ["benign", "malignant"]
@@ -230,7 +230,7 @@ def test_calibration_and_decision_stay_with_the_model_and_its_graph(dataset, tmp
     after = evaluate(model, dataset)
     assert temperature != 1 and after.metric("log_loss") < before.metric("log_loss")
     assert after.metric("roc_auc") == before.metric("roc_auc")
-    assert np.allclose(after.scores, decisions.at_temperature(before.scores, temperature), atol=1e-5)
+    assert np.allclose(after.scores, calibration.apply(before.scores, temperature), atol=1e-5)
     kept = model.metadata["scores"]["malignant"]  # for `drift`
     assert np.allclose(
         [kept[0], kept[50], kept[100]], np.quantile(after.scores[:, 1], [0, 0.5, 1]), rtol=1e-4
@@ -252,7 +252,7 @@ def test_calibration_and_decision_stay_with_the_model_and_its_graph(dataset, tmp
 )
 def test_offsets_stay_with_the_model_and_its_graph(dataset, tmp_path, monkeypatch, labels, weighted):
     moved = [0.0, 1.5, -0.5][: len(labels)]
-    monkeypatch.setattr(decisions, "temperature_and_offsets", lambda *_: (2.0, moved))
+    monkeypatch.setattr(calibration, "fit", lambda *_: (2.0, moved))
     table = dataset.table.assign(label=[labels[number % len(labels)] for number in range(len(dataset))])
     dataset = replace(dataset, table=table)
     model = ImageClassifier("resnet18", labels, weights=None, image_size=64, views=2)
@@ -264,7 +264,7 @@ def test_offsets_stay_with_the_model_and_its_graph(dataset, tmp_path, monkeypatc
         return
     assert temperature == model.metadata["temperature"] == 2 and model.metadata["offsets"] == moved
     after = model.predict_proba(dataset)
-    assert np.allclose(after, decisions.at_temperature(before, 2, moved), atol=1e-6)
+    assert np.allclose(after, calibration.apply(before, 2, moved), atol=1e-6)
     kept = model.metadata["scores"][labels[1]]
     assert np.allclose(kept, np.quantile(after[:, 1], np.linspace(0, 1, 101)), rtol=1e-4)
     loaded = ImageClassifier.load(model.save(tmp_path / "m"))
