@@ -25,6 +25,7 @@ except ImportError:  # the copy in a bundle stands alone
     class IsicVisionError(Exception):  # type: ignore[no-redef]
         """Base of `ImageError`."""
 
+
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAX_PIXELS = 120_000_000
