@@ -4,6 +4,10 @@ SOURCE ?=
 PARAMETERS ?=
 FROM ?=
 BIN = .venv/bin
+, = ,
+# by uv, and by pip where uv cannot: it reads no pip.conf
+install = { $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1) || \
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(1); }
 
 .DEFAULT_GOAL = help
 .PHONY: help doctor install browser run test lint notebooks bench docs archive clean
@@ -22,11 +26,11 @@ install: .venv/installed  ## make .venv and install everything into it, once
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); say PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks,serving,analysis,tracking,azure,docs,dev]"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt uv || echo "uv is not available: pip will take longer"
+	$(call install,-e ".[notebooks$(,)serving$(,)analysis$(,)tracking$(,)azure$(,)docs$(,)dev]")
 	@# imaug brings two builds of OpenCV; where the one for desktops cannot load (no libGL), the other takes its place
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
-		-c constraints.txt opencv-python-headless
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { $(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless && \
+		$(call install,--no-deps opencv-python-headless); }
 	@touch $@
 
 browser:  ## install Debian's Chromium for the browser tests, if there is none and we may (root), and axe-core, by npm
@@ -54,7 +58,7 @@ notebooks: install  ## run the notebooks on the bundled sample and save them wit
 	$(BIN)/python code/run.py --in-place
 
 bench: install  ## run the benchmarks in tests/bench (no tests: they print figures)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench,ray]"
+	$(call install,-e ".[bench$(,)ray]")
 	for file in tests/bench/bench_*.py; do $(BIN)/python -W ignore $$file || exit 1; done
 
 docs: install  ## build the documents as a site in outputs/site, from the very same files
