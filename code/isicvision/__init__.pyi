@@ -22,6 +22,7 @@ from .model import saliency as saliency
 from .model.classifier import ImageClassifier as ImageClassifier
 from .report import cards as cards
 from .report import record as record
+from .report.evaluation import write_evaluation as write_evaluation
 from .service import azure as azure
 from .service.bundle import build_bundle as build_bundle
 from .service.client import ServiceClient as ServiceClient

@@ -4,15 +4,34 @@ import doctest
 import importlib
 import pkgutil
 
+import numpy as np
 import pytest
 
 import isicvision
+from isicvision import PROJECT_ROOT, Evaluation, ImageDataset
 
 MODULES = [each.name for each in pkgutil.walk_packages(isicvision.__path__, "isicvision.")]
 
 
+@pytest.fixture(scope="module")
+def ready():
+    """Return what an example on plots need not make: the bundled sample, and an evaluation of 100 images."""
+    sample = PROJECT_ROOT / "sample_data"
+    dataset = ImageDataset.from_csv(
+        sample / "metadata.csv",
+        images=sample / "images",
+        label_column="diagnosis_1",
+        group_column="lesion_id",
+        label_map={"Benign": "benign", "Malignant": "malignant"},
+    )
+    evaluation = Evaluation.from_scores(["benign", "malignant"] * 50, np.arange(100) * 7 % 100 / 100)
+    return {"dataset": dataset, "evaluation": evaluation}
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_give_what_they_say(name, monkeypatch, tmp_path):
+def test_examples_give_what_they_say(name, ready, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    given = ready if name.startswith("isicvision.plots.") else {}
+    module = importlib.import_module(name)
+    found = doctest.testmod(module, extraglobs=given, optionflags=doctest.ELLIPSIS)
     assert found.failed == 0

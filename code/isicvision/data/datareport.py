@@ -449,7 +449,7 @@ def write(
     list of pathlib.Path
         ``data_summary.md``, ``data_dictionary_raw.md``, ``data_dictionary_processed.md``.
     """
-    from ..plots import plots
+    from .. import plots
 
     folder, table = user_path(folder), dataset.table
     kept = dataset if kept is None else kept
@@ -464,10 +464,10 @@ def write(
     frequent = pd.concat(tally, names=["column", "value"]).reset_index(name="images") if texts else table[:0]
     credits = [column for column in ("attribution", "copyright_license") if column in table]
     images = {
-        "label": plots.class_balance(dataset).get_figure(root=True),
+        "label": plots.class_balance(dataset),
         "missing": plots.missing(missing(dataset)) if raw else None,
         "measures": plots.measures(dataset),
-        "associations": plots.associations(told).get_figure(root=True),
+        "associations": plots.associations(told),
     }
     for name, figure in images.items():
         if figure:

@@ -153,7 +153,6 @@ def slices(
         p_values = p_values.iloc[len(names) :]
         table["verdict"] = np.where(table["p_value"] < RATE, "differs", "no difference seen")
         table.loc[table["p_value"].isna(), "verdict"] = "too few to say"
-        table.attrs["positive"] = evaluation.positive  # for `plots.slices`
     return tables[0] if isinstance(column, str) else tables
 
 

@@ -172,29 +172,21 @@ def net_benefit(
     Returns
     -------
     pandas.DataFrame
-        ``threshold``, and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0). If
-        the evaluation has a threshold, ``attrs`` holds it as ``score``, and the ``risk`` it is at that prevalence.
+        ``threshold``, and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0).
     """
     given = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=object)
     if wrong := [value for value in np.ravel(given).tolist() if not is_share(value)]:
         raise ValueError(f"thresholds are above 0 and below 1, not {wrong[0]!r}")
     thresholds = np.ravel(given).astype(float)
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
-    share = positive.mean()
-    if not 0 < share < 1:
-        raise ValueError(f"a decision curve needs images with and without the label {evaluation.positive!r}")
-    prevalence = float(share) if prevalence is None else prevalence
-    _check_two(evaluation, prevalence)
-    column = evaluation.classes.index(evaluation.positive)
-    shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
-    moved = at_prevalence(evaluation.scores, *shares)[:, column]
+    moved, prevalence = _at_prevalence(evaluation, evaluation.scores, prevalence)
     from_here = thresholds * (1 - 1e-9)  # a score that equals the threshold but for rounding reaches it
     recall, rate = (
         1 - np.searchsorted(np.sort(part), from_here) / len(part)
         for part in (moved[positive], moved[~positive])
     )
     odds = thresholds / (1 - thresholds)
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "threshold": thresholds,
             "model": prevalence * recall - (1 - prevalence) * rate * odds,
@@ -202,11 +194,31 @@ def net_benefit(
             "none": 0.0,
         }
     )
-    if (score := evaluation.threshold) is not None:
-        most = min(score, 1)  # of one that calls none
-        own = np.array([[1 - most, most] if column == 1 else [most, 1 - most]])
-        table.attrs = {"score": score, "risk": float(at_prevalence(own, *shares)[0, column])}
-    return table
+
+
+def risk(evaluation: Evaluation, prevalence: float | None = None) -> float:
+    """Return the probability that the threshold of an evaluation, a score, stands for at a prevalence.
+
+    `prevalence` as in `net_benefit`, on whose axis of risks it is the model's own place. ValueError if the evaluation
+    has no threshold.
+    """
+    if evaluation.threshold is None:
+        raise ValueError("this evaluation has no threshold: see Evaluation.at")
+    score = min(evaluation.threshold, 1)  # of one that calls none
+    scores = [1 - score, score] if evaluation.positive == evaluation.classes[1] else [score, 1 - score]
+    return float(_at_prevalence(evaluation, np.array([scores]), prevalence)[0][0])
+
+
+def _at_prevalence(evaluation, scores, prevalence):
+    """Return the scores of the positive label at a prevalence, by default the images' own, and that prevalence."""
+    share = float((evaluation.table["label"] == evaluation.positive).mean())
+    if not 0 < share < 1:
+        raise ValueError(f"a decision curve needs images with and without the label {evaluation.positive!r}")
+    prevalence = share if prevalence is None else prevalence
+    _check_two(evaluation, prevalence)
+    column = evaluation.classes.index(evaluation.positive)
+    shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
+    return at_prevalence(scores, *shares)[:, column], prevalence
 
 
 def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:

@@ -1,4 +1,8 @@
-"""Plots of images, data, trainings and evaluations, by matplotlib."""
+"""Plots of images, data, trainings and evaluations, by matplotlib.
+
+A plot of one axes takes `ax` and returns it; `grid`, `examples`, `pairs`, `augmented`, `changed`, `measures`, `history`
+and `audit` return the figure. A plot takes the dataset or the evaluation, and where that takes long, its result.
+"""
 
 import lazy_loader
 

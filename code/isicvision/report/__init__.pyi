@@ -1,2 +1,3 @@
 from . import cards as cards
 from . import record as record
+from .evaluation import write_evaluation as write_evaluation

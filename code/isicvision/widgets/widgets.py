@@ -30,11 +30,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .. import images as pixels
+from .. import plots
 from ..data.annotation import EXCLUDE, Annotations
 from ..data.dataset import ImageDataset
 from ..model.presets import PRESETS
 from ..model.settings import OPTIMIZERS, SCHEDULES, Settings
-from ..plots import plots
 from ..text import apart, as_label, counted
 from .imagegrid import ImageGrid, Names
 

@@ -67,11 +67,10 @@ def test_net_benefit_by_hand():
     table = decisions.net_benefit(evaluation, thresholds=[0.2])
     assert table["model"][0] == pytest.approx(8 / 100 - 9 / 100 * 0.25)
     assert table["all"][0] == pytest.approx(10 / 100 - 90 / 100 * 0.25) and table["none"][0] == 0
-    assert table.attrs == {}
-    moved = decisions.net_benefit(
-        evaluation.at(0.5), prevalence=0.01
-    )  # from odds of 1 to 9 to those of 1 to 99
-    assert moved.attrs == {"score": 0.5, "risk": pytest.approx(1 / 12)}
+    with pytest.raises(ValueError, match="no threshold"):
+        decisions.risk(evaluation)
+    # from odds of 1 to 9 to those of 1 to 99
+    assert decisions.risk(evaluation.at(0.5), prevalence=0.01) == pytest.approx(1 / 12)
 
 
 def test_a_score_that_equals_the_threshold_counts_at_it_whatever_the_rounding():
@@ -87,7 +86,7 @@ def test_a_score_that_equals_the_threshold_counts_at_it_whatever_the_rounding():
 def test_a_threshold_that_calls_none_has_a_net_benefit_and_a_risk():
     evaluation = Evaluation.from_scores(["malignant", "benign"] * 5, [0.2, 1.0] * 5)
     none = evaluation.at(evaluation.choose_threshold(cost=0.1))
-    assert none.metric("recall") == 0 and decisions.net_benefit(none, 0.05).attrs["risk"] == 1
+    assert none.metric("recall") == 0 and decisions.risk(none, 0.05) == 1
 
 
 def test_reliability_of_calibrated_scores_lies_on_the_diagonal():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 from matplotlib.figure import Figure
 
-from isicvision import Evaluation, ImageDataset, augment_dataset, comparison, datareport, decisions, plots
+from isicvision import Evaluation, ImageDataset, augment_dataset, comparison, datareport, plots
 from isicvision.model.training import History
 
 
@@ -167,9 +167,9 @@ def test_of_a_measure_that_few_images_have_the_share_of_them_is_shown_of_others_
 
 def test_missing_shares_stand_beside_their_column_a_place_a_label(dataset):
     shares = datareport.missing(dataset)
-    ax = plots.missing(shares).axes[0]
+    ax = plots.missing(shares)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["sex"]
-    assert ax.get_title().endswith(f"{len(shares) - 1} of {len(shares)} columns lack nothing")
+    assert ax.get_title().endswith(f"{len(shares) - 1} of {len(shares)} columns are complete")
     assert ax.patches[0].get_width() == pytest.approx(dataset.table["sex"].isna().mean())
     places = [line.get_ydata()[0] for line in ax.lines]
     assert len({*places}) == len(dataset.labels) and np.mean(places) == pytest.approx(0)
@@ -220,27 +220,20 @@ def test_a_saved_figure_is_closed(dataset, tmp_path):
     assert not plt.get_fignums()
 
 
-def test_the_report_is_one_page_that_holds_everything(evaluation, tmp_path):
-    page = plots.report(evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]).read_text()
-    assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
-    assert "A &lt;b&gt;note" in page and "http" not in page
-    assert page.count("too few lesions") == 2  # both ends of the interval of partial_roc_auc
-
-
-def test_slices_stand_on_an_axis_that_makes_no_difference_look_larger_and_say_of_what_the_lesions_are(
+def test_slices_stand_on_an_axis_that_makes_no_difference_look_larger_and_count_the_positive_lesions(
     evaluation,
 ):
     table = evaluation.table.assign(site=["arm", "back"] * 12)
     found = comparison.slices(replace(evaluation, table=table), "site")
     ax = plots.slices(found.assign(value=[0.86, 0.9]))
     assert ax.get_xlim() == (0.5, 1)
-    assert ax.get_yticklabels()[0].get_text().endswith("lesions malignant")
+    assert ax.get_yticklabels()[0].get_text().endswith(" positive")
     assert plots.slices(found.assign(value=[0.3, 0.9])).get_xlim() == (0, 1)
 
 
 def test_the_models_threshold_stands_on_the_axis_of_risks_as_a_risk(evaluation):
-    assert len(plots.net_benefit(decisions.net_benefit(evaluation, 0.05)).lines) == 3
-    ax = plots.net_benefit(decisions.net_benefit(evaluation.at(0.5), 0.05))
+    assert len(plots.net_benefit(evaluation, 0.05).lines) == 3
+    ax = plots.net_benefit(evaluation.at(0.5), 0.05)
     assert ax.lines[3].get_xdata()[0] == pytest.approx(0.05)  # of as many benign as malignant ones
     assert ax.get_legend().get_texts()[3].get_text() == "model's threshold: score 0.500, risk 0.050"
 

@@ -1,0 +1,58 @@
+"""The report of an evaluation: one HTML page with its metrics and plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from jinja2 import Environment, FileSystemLoader
+
+from .. import plots
+from ..data.splitting import group_count, group_words
+from ..evaluation.evaluation import Evaluation
+from ..files import replacing, user_path
+from ..text import counted
+
+
+def write_evaluation(
+    evaluation: Evaluation, where: str | os.PathLike, title: str, notes: Sequence[str] = ()
+) -> Path:
+    """Write one HTML page with the metrics, their intervals and the plots, and return its path.
+
+    Parameters
+    ----------
+    where
+        The file, which needs no others beside it.
+    notes
+        Paragraphs below the title: which model, which images, what not to use it for.
+
+    Examples
+    --------
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 2, [0.1, 0.9, 0.6, 0.4])
+    >>> write_evaluation(made, "report.html", "Evaluation").name
+    'report.html'
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
+    draw = (plots.roc, plots.precision_recall, plots.confusion, plots.scores)
+    for plot, ax in zip(draw, axes.flat, strict=True):
+        plot(evaluation, ax)
+    figures = evaluation.metrics()
+    table = figures.map("{:.3f}".format).replace("nan", "undefined")
+    table[figures.isna() & figures["value"].notna().to_numpy()[:, None]] = "too few lesions"
+    templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    page = templates.get_template("evaluation.html.j2").render(
+        title=title,
+        notes=notes,
+        images=counted(len(evaluation.table), "test image"),
+        over="lesions" if group_count(evaluation.table)["groups"] else f"images ({group_words(None)})",
+        positive=evaluation.positive,
+        table=table.to_html(border=0),
+        plots=plots.encode(figure),
+    )
+    path = user_path(where)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")
+    return path
