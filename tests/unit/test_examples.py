@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pkgutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -34,4 +35,5 @@ def test_examples_give_what_they_say(name, ready, monkeypatch, tmp_path):
     given = ready if name.startswith("isicvision.plots.") else {}
     module = importlib.import_module(name)
     found = doctest.testmod(module, extraglobs=given, optionflags=doctest.ELLIPSIS)
+    plt.close("all")
     assert found.failed == 0
