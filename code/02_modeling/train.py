@@ -133,7 +133,7 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
         print("written:", record.write(folder, model, parts, kept))
         print(splitting.shared_words(**splitting.shared_count(parts)))
         record.add_metrics(folder, evaluate(model, parts["test"]))
-        print("written:", cards.model_card(folder))
+        print("written:", cards.write_model_card(folder))
     return model, parts["test"]
 
 

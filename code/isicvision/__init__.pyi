@@ -2,8 +2,9 @@ from . import parameters as parameters
 from . import plots as plots
 from . import widgets as widgets
 from .archive.client import IsicArchive as IsicArchive
+from .data import associations as associations
 from .data import augmentation as augmentation
-from .data import datareport as datareport
+from .data import findings as findings
 from .data import skintone as skintone
 from .data import splitting as splitting
 from .data.augmentation import augment_dataset as augment_dataset
@@ -22,6 +23,7 @@ from .model import saliency as saliency
 from .model.classifier import ImageClassifier as ImageClassifier
 from .report import cards as cards
 from .report import record as record
+from .report import summary as summary
 from .report.evaluation import write_evaluation as write_evaluation
 from .service import azure as azure
 from .service.bundle import build_bundle as build_bundle

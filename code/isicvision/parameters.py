@@ -22,7 +22,7 @@ EXCLUDED = (
     *("unreadable", "tiny", "oversized", "grayscale", "wrong extension", "exact duplicate", "label conflict"),
     "near-duplicate with another label",
 )
-"""The findings that EXCLUDE may name: the keys of `datareport.WHY`, which takes seconds to import."""
+"""The findings that EXCLUDE may name: the keys of `findings.WHY`, which takes seconds to import."""
 PATHS = ("OUTPUTS", "WEIGHTS", "MEASUREMENTS", "SOURCE")
 TRAINING = ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2")
 """Fields of `Settings` that a notebook has as parameters of their own; SETTINGS takes the others."""

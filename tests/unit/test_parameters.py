@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isicvision import datareport, parameters
+from isicvision import findings, parameters
 from isicvision.files import located
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +134,7 @@ def test_a_positive_label_that_no_image_has_is_named_with_those_there_are():
 
 
 def test_the_findings_to_exclude_are_those_of_the_data_report():
-    assert set(parameters.EXCLUDED) == set(datareport.WHY)
+    assert set(parameters.EXCLUDED) == set(findings.WHY)
 
 
 def test_relative_paths_start_at_the_repository_in_its_notebooks_and_at_the_folder_elsewhere(

@@ -1,7 +1,8 @@
 from . import annotation as annotation
+from . import associations as associations
 from . import augmentation as augmentation
-from . import datareport as datareport
 from . import duplicates as duplicates
+from . import findings as findings
 from . import measures as measures
 from . import skintone as skintone
 from . import splitting as splitting

@@ -132,7 +132,7 @@ def _spread(ax, column, values):
 
 
 def missing(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the share of missing values per label, of the columns that lack some, from `datareport.missing`.
+    """Draw the share of missing values per label, of the columns that lack some, from `associations.missing`.
 
     >>> missing(pd.DataFrame({"all": [0.5, 0], "benign": [0.5, 0]}, index=["sex", "age"])).get_title()
     '1 of 2 columns are complete'
@@ -153,7 +153,7 @@ def missing(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def associations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how well each column tells the label, with intervals, from `datareport.associations`.
+    """Draw how well each column tells the label, with intervals, from `associations.rank`.
 
     >>> row = {"column": "age", "role": "patient", "of": "malignant", "auc": 0.7, "low": 0.6, "high": 0.8}
     >>> associations(pd.DataFrame([row])).get_title()

@@ -1,4 +1,4 @@
-"""What a run leaves for people: its record, its cards."""
+"""What a run leaves for people: its record, its cards, the data summary."""
 
 import lazy_loader
 

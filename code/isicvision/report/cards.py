@@ -1,8 +1,8 @@
-"""The cards: a page on a model and a page on a data set, written from the run record and from the table of images.
+"""Write the cards, a page about a model and a page about a dataset, from the run record and the table of images.
 
-`model_card` has the sections of Mitchell et al., *Model Cards for Model Reporting*, 2019, under a head that the Hugging
-Face Hub reads; `data_card` those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them. The words
-stand in model_card.md.j2 and data_card.md.j2; every figure comes from what is described.
+The model card has the sections of Mitchell et al., *Model Cards for Model Reporting*, 2019, and a head for the Hugging
+Face Hub; the data card those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them. The words are in
+model_card.md.j2 and data_card.md.j2; every figure comes from the model or the dataset.
 """
 
 import dataclasses
@@ -10,20 +10,17 @@ import json
 import os
 from pathlib import Path
 
-import pandas as pd
-from jinja2 import ChainableUndefined, Environment, FileSystemLoader
-from markupsafe import Markup
-
-from ..data import datareport
+from ..data import associations, findings
 from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, group_words, shared_words
-from ..files import replacing, user_path
+from ..files import user_path
 from ..model.settings import Settings
-from ..text import counted, file_size
-from . import record
+from ..text import file_size
+from . import record, summary
+from .templates import write_page
 
 
-def model_card(folder: str | os.PathLike) -> Path:
+def write_model_card(folder: str | os.PathLike) -> Path:
     """Write README.md, the model card, into the folder of a saved model.
 
     Parameters
@@ -53,7 +50,7 @@ def model_card(folder: str | os.PathLike) -> Path:
         raise ValueError(f"{of_run} is of another model than {path.name}: write it anew with record.write")
     names = [field.name for field in dataclasses.fields(Settings)]
     counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
-    return _write(
+    return write_page(
         folder / "README.md",
         "model_card.md.j2",
         model=model,
@@ -68,7 +65,7 @@ def model_card(folder: str | os.PathLike) -> Path:
     )
 
 
-def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
+def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
     """Write the data card of a data set.
 
     Parameters
@@ -78,13 +75,13 @@ def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
     path
         Of the Markdown file.
     """
-    table, missing = dataset.table, datareport.missing(dataset)
+    table, missing = dataset.table, associations.missing(dataset)
     columns = {
-        role: datareport.dictionary(dataset, [c for c in table if datareport.role(c, table) == role])
+        role: findings.dictionary(dataset, [c for c in table if associations.role(c, table) == role])
         for role in ("patient", "diagnosis", "source")
     }
-    found = datareport.proposals(dataset, datareport.findings(dataset))
-    return _write(
+    found = findings.count(dataset, findings.find(dataset))
+    return write_page(
         user_path(path),
         "data_card.md.j2",
         dataset=dataset,
@@ -95,38 +92,6 @@ def data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         sources=record.sources(dataset),
         missing=missing[missing["all"] > 0].map("{:.1%}".format).reset_index(),
         findings=found.drop(columns="excluded").reset_index(),
-        leaks=datareport.leak_words(datareport.leaks(dataset)),
-        shortcuts=datareport.shortcut_words(dataset),
+        leaks=summary.leak_words(findings.leaks(dataset)),
+        shortcuts=summary.shortcut_words(dataset),
     )
-
-
-def _write(path, template, **values):
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=ChainableUndefined,  # what a record lacks, whatever is asked of it
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    pages.filters |= {"table": _table, "groups": _groups, "counted": counted}
-    text = pages.get_template(template).render(values)
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
-    return path
-
-
-def _groups(part):
-    """Say how many lesions a part of a record has: str, None where it says nothing."""
-    return group_words(part["groups"], part.get("groups_known", 1)) if "groups" in part else None
-
-
-def _table(rows):
-    return Markup(datareport.markdown(pd.DataFrame(rows).astype(object).fillna("not recorded")))
-
-
-def _shown(value):
-    """Say what is missing, and keep a value within its cell of a table."""
-    if value is None or isinstance(value, ChainableUndefined):
-        return "not recorded"
-    return value if isinstance(value, Markup) else str(value).replace("|", "\\|").replace("\n", " ")

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from .. import __version__
-from ..data import cache, datareport, splitting
+from ..data import associations, cache, splitting
 from ..data.dataset import ImageDataset
 from ..files import PROJECT_ROOT, portable, read_json, replacing, require, user_path
 from ..text import counted
@@ -320,7 +320,7 @@ def _count(part, labels):
 def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
     """Add metrics with their 95 % intervals to run.json, and return its path.
 
-    Where only some diagnoses were confirmed in a way that occurs with every label (`datareport.confirmed_alike`), the
+    Where only some diagnoses were confirmed in a way that occurs with every label (`associations.confirmed_alike`), the
     ROC AUC of those images stands beside that of all, and their number.
     """
     path = user_path(folder) / FILE
@@ -335,7 +335,7 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
         "threshold": evaluation.threshold,
         **table.to_dict("index"),
     }
-    alike = evaluation.where(datareport.confirmed_alike(evaluation.table))
+    alike = evaluation.where(associations.confirmed_alike(evaluation.table))
     if 0 < len(alike.table) < len(evaluation.table):
         found = (alike.metric("roc_auc"), *alike.interval("roc_auc"))
         figures = [None if np.isnan(figure) else figure for figure in found]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import draw
 
-from isicvision import Evaluation, ImageDataset, datareport, plots, record
+from isicvision import Evaluation, ImageDataset, plots, record, summary
 from isicvision.data.annotation import Annotations
 
 NAMES = [f"ISIC_{n:07d}" for n in range(8)]
@@ -320,7 +320,7 @@ def test_names_of_files_that_are_not_utf8_survive_every_writer(tmp_path):
     shown = dataset.validate().query("problem == 'unreadable'")
     for text in (repr(dataset), dataset.set_aside.to_html(), dataset.set_aside.to_json(), shown.to_html()):
         text.encode()
-    datareport.write(dataset, tmp_path / "report")
+    summary.write(dataset, tmp_path / "report")
     plots.grid(dataset.sample(2), titles=dataset.sample(2).paths).savefig(tmp_path / "grid.png")
     scores = np.linspace(0, 1, 24)
     evaluation = Evaluation.from_scores(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 from matplotlib.figure import Figure
 
-from isicvision import Evaluation, ImageDataset, augment_dataset, comparison, datareport, plots
+from isicvision import Evaluation, ImageDataset, associations, augment_dataset, comparison, plots
 from isicvision.model.training import History
 
 
@@ -166,7 +166,7 @@ def test_of_a_measure_that_few_images_have_the_share_of_them_is_shown_of_others_
 
 
 def test_missing_shares_stand_beside_their_column_a_place_a_label(dataset):
-    shares = datareport.missing(dataset)
+    shares = associations.missing(dataset)
     ax = plots.missing(shares)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["sex"]
     assert ax.get_title().endswith(f"{len(shares) - 1} of {len(shares)} columns are complete")
@@ -277,7 +277,7 @@ def test_every_plot_draws_labels_and_values_as_they_stand(odd, folder, tmp_path)
     labels = dataset.table["label"]
     scores = np.random.default_rng(0).uniform(size=24)
     evaluation = Evaluation.from_scores(labels, np.stack([1 - scores, scores], 1), classes=dataset.labels)
-    told = datareport.associations(dataset)
+    told = associations.rank(dataset)
     pairs = pd.DataFrame(
         {"path_a": dataset.paths[:1], "path_b": dataset.paths[1:2], "label_a": odd, "label_b": odd}
     )

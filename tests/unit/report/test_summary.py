@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from isicvision import Evaluation, ImageDataset, cards, datareport, plots
+from isicvision import Evaluation, ImageDataset, associations, cards, findings, plots, summary
 from isicvision.data.measures import MEASURES
 
 
@@ -42,27 +42,27 @@ def test_the_area_of_a_number_is_scikit_learns_with_its_direction_and_a_sound_in
         up=lambda code, random: code + random.normal(size=len(code)),
         down=lambda code, random: (-code + random.normal(size=len(code))).round(1),
     )
-    found = datareport.associations(dataset)
+    found = associations.rank(dataset)
     for column, test in (("up", np.greater), ("down", np.less)):
         row = area_of(found, column)
         assert row["auc"] == pytest.approx(
             roc_auc_score(dataset.table["label"] == "malignant", dataset.table[column])
         )
         assert row["low"] < row["auc"] < row["high"] and test(row["low"], 0.5) and test(row["high"], 0.5)
-    assert found.equals(datareport.associations(dataset))  # the seed decides
+    assert found.equals(associations.rank(dataset))  # the seed decides
 
 
 def test_images_of_one_group_count_once_in_the_interval():
     alone = tabled(200, value=lambda code, random: code + random.normal(size=len(code)))
     copies = replace(alone, table=pd.concat([alone.table] * 4, ignore_index=True))
-    few, many = (area_of(datareport.associations(each), "value") for each in (alone, copies))
+    few, many = (area_of(associations.rank(each), "value") for each in (alone, copies))
     assert many["high"] - many["low"] == pytest.approx(few["high"] - few["low"])
 
 
 def test_the_order_of_the_images_moves_no_interval():
     first = tabled(200, value=lambda code, random: code + random.normal(size=len(code)))
     shuffled = replace(first, table=first.table.sample(frac=1, random_state=0, ignore_index=True))
-    one, other = (area_of(datareport.associations(each), "value") for each in (first, shuffled))
+    one, other = (area_of(associations.rank(each), "value") for each in (first, shuffled))
     assert (one["low"], one["high"]) == (other["low"], other["high"])
 
 
@@ -72,7 +72,7 @@ def test_text_of_chance_tells_nothing_and_text_that_is_the_label_tells_all():
         told=lambda code, random: np.where(code == 1, "yes", "no"),
         missing_in_one=lambda code, random: pd.Series(np.where(code == 1, None, "known"), dtype=object),
     )
-    found = datareport.associations(dataset)
+    found = associations.rank(dataset)
     assert found["column"].tolist()[2] == "chance"
     chance = area_of(found, "chance")
     assert chance["low"] < 0.5 < chance["high"]  # in its own sample, 40 values would seem to tell a lot
@@ -83,7 +83,7 @@ def test_of_three_labels_the_one_told_best_is_named():
     dataset = tabled(
         labels=("a", "b", "c"), value=lambda code, random: (code == 1) * 3 + random.normal(size=len(code))
     )
-    found = area_of(datareport.associations(dataset), "value")
+    found = area_of(associations.rank(dataset), "value")
     assert found["of"] == "b" and found["auc"] > 0.95
 
 
@@ -92,7 +92,7 @@ def test_of_three_labels_one_without_any_value_does_not_hide_the_others():
         labels=("a", "b", "c"),
         value=lambda code, random: np.where(code == 0, np.nan, code + random.normal(0, 0.1, len(code))),
     )
-    found = area_of(datareport.associations(dataset), "value")
+    found = area_of(associations.rank(dataset), "value")
     assert found["of"] in ("b", "c") and abs(found["auc"] - 0.5) == pytest.approx(0.5)
 
 
@@ -102,13 +102,13 @@ def test_what_is_undefined_stays_so():
         empty=lambda code, random: np.full(len(code), np.nan),
         one_label_only=lambda code, random: np.where(code == 1, 1.0, np.nan),
     )
-    assert datareport.associations(dataset)[["auc", "low", "high"]].isna().all(axis=None)
-    assert np.isnan(datareport.shortcut(dataset, ["constant"])["auc"])
+    assert associations.rank(dataset)[["auc", "low", "high"]].isna().all(axis=None)
+    assert np.isnan(associations.label_from_metadata(dataset, ["constant"])["auc"])
     small = tabled(40, value=lambda code, random: code)
-    assert np.isnan(datareport.shortcut(small, ["value"])["auc"])  # not 0.500 [0.500, 0.500]
+    assert np.isnan(associations.label_from_metadata(small, ["value"])["auc"])  # not 0.500 [0.500, 0.500]
     few = tabled(2, value=lambda code, random: random.normal(size=len(code)))
     few = replace(few, table=few.table.assign(label=["benign", "malignant"]))
-    assert np.isnan(datareport.shortcut(few, ["value"])["auc"])
+    assert np.isnan(associations.label_from_metadata(few, ["value"])["auc"])
 
 
 @pytest.mark.parametrize("labels", [("benign", "malignant"), ("a", "b", "c")])
@@ -120,7 +120,10 @@ def test_the_shortcut_model_finds_a_source_that_tells_the_label_and_is_at_chance
         width=lambda code, random: random.integers(100, 900, len(code)),
         age=lambda code, random: code,
     )
-    told, chance = datareport.shortcut(dataset), datareport.shortcut(dataset, ["width"])
+    told, chance = (
+        associations.label_from_metadata(dataset),
+        associations.label_from_metadata(dataset, ["width"]),
+    )
     assert told["columns"] == ["attribution", "width"] and told["low"] > 0.7
     assert chance["low"] < 0.55 and chance["high"] > 0.45
 
@@ -129,30 +132,30 @@ def test_what_only_tells_how_a_lesion_was_confirmed_is_no_shortcut_among_those_c
     def watched(code):
         return (np.arange(len(code)) % 6 < 4) & (code == 0)  # most of the benign ones, and they have a border
 
-    measures = dict.fromkeys(datareport.FRAME, lambda code, random: np.zeros(len(code)))
+    measures = dict.fromkeys(associations.FRAME, lambda code, random: np.zeros(len(code)))
     measures["border"] = lambda code, random: watched(code) + random.normal(0, 0.1, len(code))
     dataset = tabled(
         1200, **measures, dx_type=lambda code, random: np.where(watched(code), "follow_up", "histo")
     )
-    whole, alike = datareport.shortcut_words(dataset).split("**Confirmed alike.**")
+    whole, alike = summary.shortcut_words(dataset).split("**Confirmed alike.**")
     areas = [float(re.search(r"ROC AUC of \*\*([\d.]+)", words)[1]) for words in (whole, alike)]
     assert areas[0] > 0.75 and 0.4 < areas[1] < 0.6
     for silent in (dataset.table.drop(columns="dx_type"), dataset.table.assign(dx_type="histo")):
-        words = datareport.shortcut_words(replace(dataset, table=silent))
+        words = summary.shortcut_words(replace(dataset, table=silent))
         assert "Confirmed alike" not in words and "undefined" not in words
     constant = replace(dataset, table=dataset.table.assign(border=0.0))
-    assert "an undefined area (nothing varies" in datareport.shortcut_words(constant)
+    assert "no defined ROC AUC (nothing varies" in summary.shortcut_words(constant)
 
 
 def test_leaks_of_a_random_split_are_counted_and_said():
     dataset = tabled(100)
     hashes = [f"{number:016x}" for number in np.random.default_rng(1).integers(0, 2**63, 100)]
     measures = dict.fromkeys(MEASURES, 0) | {"sha256": hashes, "phash": hashes}
-    counts = datareport.leaks(replace(dataset, table=dataset.table.assign(**measures)))
+    counts = findings.leaks(replace(dataset, table=dataset.table.assign(**measures)))
     with pytest.warns(UserWarning, match=f"^{counts['random']} groups"):
         dataset.split(0.6, 0.2, 0.2, group=None)
     assert counts["several"] == counts["groups"] == 50 and counts["by_group"] == 0 < counts["random"]
-    words = datareport.leak_words(counts)
+    words = summary.leak_words(counts)
     assert (
         f"**{counts['random']} lesions on more than one side**" in words and "by lesion puts **0**" in words
     )
@@ -162,9 +165,9 @@ def test_leaks_of_too_few_lesions_to_split_are_counted_without_a_split():
     few = tabled(8)
     hashes = [f"{number:016x}" for number in range(8)]
     measures = dict.fromkeys(MEASURES, 0) | {"sha256": hashes, "phash": hashes}
-    counts = datareport.leaks(replace(few, table=few.table.assign(**measures)))
+    counts = findings.leaks(replace(few, table=few.table.assign(**measures)))
     assert counts["groups"] == 4 and "random" not in counts
-    assert "too few lesions to split" in datareport.leak_words(counts)
+    assert "too few lesions to split" in summary.leak_words(counts)
 
 
 def test_both_sides_of_a_label_conflict_are_found_and_left_out(checked):
@@ -172,21 +175,21 @@ def test_both_sides_of_a_label_conflict_are_found_and_left_out(checked):
     benign, malignant = (table.index[table["label"] == label][0] for label in checked.labels)
     table.loc[malignant, ["sha256", "phash"]] = table.loc[benign, ["sha256", "phash"]]
     dataset = replace(checked, table=table)
-    found = datareport.findings(dataset)
+    found = findings.find(dataset)
     paths = set(table.loc[[benign, malignant], "path"])
     assert set(found.loc[found["problem"] == "label conflict", "path"]) == paths
-    rest = datareport.exclude(dataset, found, ["label conflict"])
+    rest = findings.exclude(dataset, found, ["label conflict"])
     assert len(rest) == 22 and set(rest.set_aside["path"]) == paths
     assert rest.set_aside["reason"].str.startswith("label conflict: ").all()
-    table = datareport.proposals(dataset, found, ["label conflict"])
+    table = findings.count(dataset, found, ["label conflict"])
     assert table.loc["label conflict", ["images", "excluded", "of benign"]].tolist() == [2, "yes", 1]
-    with pytest.raises(ValueError, match="no problem typo; there are: unreadable, tiny"):
-        datareport.proposals(dataset, found, ["typo"])
+    with pytest.raises(ValueError, match="unknown problem 'typo'; there are: unreadable, tiny"):
+        findings.count(dataset, found, ["typo"])
 
 
 def test_unknown_is_missing_too(checked):
     sex = checked.table["sex"].where(checked.table["label"] == "benign", "unknown")
-    shares = datareport.missing(replace(checked, table=checked.table.assign(sex=sex)))
+    shares = associations.missing(replace(checked, table=checked.table.assign(sex=sex)))
     assert shares.index[0] == "sex" and shares.loc["sex", "malignant"] == 1
     assert shares.loc["sex", "benign"] == pytest.approx(
         checked.table.query("label == 'benign'")["sex"].isna().mean()
@@ -194,7 +197,7 @@ def test_unknown_is_missing_too(checked):
 
 
 def test_the_dictionary_describes_every_column(checked):
-    found = datareport.dictionary(checked, checked.table.columns).set_index("column")
+    found = findings.dictionary(checked, checked.table.columns).set_index("column")
     assert found.index.tolist() == checked.table.columns.tolist()
     assert found.loc["width", ["type", "unit", "values", "example"]].tolist() == [
         "whole number",
@@ -205,7 +208,7 @@ def test_the_dictionary_describes_every_column(checked):
     assert found.loc["sex", "values"] == "male (16)" and found.loc["sex", "missing"] == "33.3%"
     assert found.loc["label", "values"] == "benign (12), malignant (12)"
     empty = replace(checked, table=checked.table.assign(empty=np.nan))
-    assert datareport.dictionary(empty, ["empty"])[["values", "missing"]].to_numpy().tolist() == [
+    assert findings.dictionary(empty, ["empty"])[["values", "missing"]].to_numpy().tolist() == [
         ["none", "100.0%"]
     ]
 
@@ -218,7 +221,7 @@ def test_relations_are_strong_where_columns_agree_and_near_zero_by_chance():
         same=lambda code, random: np.where(np.arange(len(code)) % 3, "v", "w"),
         other=lambda code, random: random.choice(list("pqrst"), len(code)),
     )
-    found = datareport.relations(dataset)
+    found = associations.relations(dataset)
     value = {frozenset((row.one, row.other)): row.value for row in found.itertuples()}
     assert value[frozenset("ab")] == pytest.approx(-1)
     assert value[frozenset(("one", "same"))] == pytest.approx(1) and value[frozenset(("one", "other"))] < 0.1
@@ -229,34 +232,34 @@ def test_the_report_is_written_from_the_data_with_all_its_images(checked, tmp_pa
         note="a | b\nc", dx=checked.table["label"].map({"benign": "nv", "malignant": "mel"})
     )
     kept = replace(checked, table=table.iloc[2:].assign(label=["malignant", *table["label"].iloc[3:]]))
-    paths = datareport.write(replace(checked, table=table), tmp_path / "new", kept, ["label conflict"])
-    summary, raw, processed = (path.read_text() for path in paths)
+    paths = summary.write(replace(checked, table=table), tmp_path / "new", kept, ["label conflict"])
+    text, raw, processed = (path.read_text() for path in paths)
     assert (
-        "24 sound images of 12 lesions" in summary
-        and "Then left out: 2 images; corrected: 1 label. What goes on: 22 images" in summary
+        "24 sound images (lesions or groups: 12)" in text
+        and "Then left out: 2 images; corrected: 1 label. Later steps read 22 images" in text
     )
     for plot in ("label", "missing", "measures", "associations"):
-        assert f"({plot}.png)" in summary and (tmp_path / "new" / f"{plot}.png").stat().st_size > 1000
-    assert "Synthetic test image" in summary and "| mel | 0 | 12 |" in summary
+        assert f"({plot}.png)" in text and (tmp_path / "new" / f"{plot}.png").stat().st_size > 1000
+    assert "Synthetic test image" in text and "| mel | 0 | 12 |" in text
     assert "| sha256 |" in processed and "| sha256 |" not in raw and "| lesion_id |" in raw
     assert "a \\| b c" in raw  # a cell stays a cell
-    for page in (summary, raw, processed):
+    for page in (text, raw, processed):
         rows = [line for line in page.splitlines() if line.startswith("|")]
         assert rows and all(row.endswith("|") for row in rows)
 
 
 def test_images_without_metadata_have_a_report_too(checked, tmp_path):
     bare = replace(checked, table=checked.table[["path", "label", "group", *MEASURES]])
-    summary = datareport.write(bare, tmp_path)[0].read_text()
-    assert "The source has no further columns." in summary and "neither license nor attribution" in summary
+    text = summary.write(bare, tmp_path)[0].read_text()
+    assert "The source has no further columns." in text and "neither license nor attribution" in text
 
 
 def test_only_images_confirmed_in_a_way_that_every_label_knows_are_alike():
     table = pd.DataFrame({"label": ["benign"] * 3 + ["malignant"] * 2})
-    assert datareport.confirmed_alike(table).all()
+    assert associations.confirmed_alike(table).all()
     ways = ["follow_up", "histo", None, "histo", None]
     for column in ("dx_type", "diagnosis_confirm_type"):
-        alike = datareport.confirmed_alike(table.assign(**{column: ways}))
+        alike = associations.confirmed_alike(table.assign(**{column: ways}))
         assert alike.tolist() == [False, True, False, True, False]
     evaluation = Evaluation.from_scores(table["label"], [0.1, 0.2, 0.3, 0.8, 0.9], groups=[*"abcde"])
     part = evaluation.where(alike)
@@ -266,13 +269,13 @@ def test_only_images_confirmed_in_a_way_that_every_label_knows_are_alike():
 def test_without_a_column_that_names_lesions_nothing_is_said_to_be_safe(checked, tmp_path):
     table = checked.table.drop(columns="lesion_id")
     bare = replace(checked, table=table.assign(group=table["path"]))
-    counts = datareport.leaks(bare)
+    counts = findings.leaks(bare)
     assert counts["groups"] is None and "random" not in counts and "by_group" not in counts
-    summary = datareport.write(bare, tmp_path)[0].read_text()
-    card = cards.data_card(bare, tmp_path / "card.md").read_text()
-    assert "24 sound images (lesions: unknown: no column names lesions or patients)" in summary
+    text = summary.write(bare, tmp_path)[0].read_text()
+    card = cards.write_data_card(bare, tmp_path / "card.md").read_text()
+    assert "24 sound images (lesions or groups: unknown: no column names lesions or patients)" in text
     assert "| lesions (or groups) | unknown: no column names lesions or patients |" in card
-    for page in (summary, card):
+    for page in (text, card):
         assert "Lesions with several images: **unknown: no column names" in page
         assert "`split(…, near_duplicates=2)` keeps these in one part" in page
         assert "by lesion puts" not in page and "24 lesions" not in page
@@ -282,5 +285,5 @@ def test_without_a_column_that_names_lesions_nothing_is_said_to_be_safe(checked,
 
 def test_of_lesions_that_are_named_for_some_images_the_share_is_said(checked):
     half = checked.table["group"].where(np.arange(24) < 18, checked.table["path"])
-    words = datareport.leak_words(datareport.leaks(replace(checked, table=checked.table.assign(group=half))))
-    assert "A lesion is named for 75% of the images; of the others nobody can know." in words
+    words = summary.leak_words(findings.leaks(replace(checked, table=checked.table.assign(group=half))))
+    assert "A lesion is named for 75% of the images; the lesions of the others are unknown." in words

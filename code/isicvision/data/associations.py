@@ -1,0 +1,312 @@
+"""Measure what goes with the label: values of the metadata, missing values, and shortcuts that are not the lesion."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+
+from .. import metrics
+from ..fields import CONFIRMED, FIELDS
+from .dataset import ImageDataset
+from .measures import MEASURES
+
+OWN_COLUMNS = {
+    "path": ("file of the image", "ImageDataset"),
+    "label": ("class to be learned", "the folder or the label column, label_map and corrections"),
+    "group": ("images that a split keeps together", "lesion_id, else patient_id, else path"),
+    "split": ("part of the source's own split", "the folders train, validation and test"),
+}
+"""Columns that `ImageDataset` adds to those of the source: meaning, and what makes them."""
+FRAME = ("width", "height", "format", "gray", "dark_corners", "border", "ruler")
+"""Measures of the image's frame, which say nothing about the lesion."""
+CAMERA = ("bytes", "sharpness", "edge_red", "edge_green", "edge_blue")
+"""Measures that reveal the camera and its light; they depend a little on skin and lesion too."""
+
+
+def role(column: str, table: pd.DataFrame) -> str:
+    """Say what kind of column it is.
+
+    Returns
+    -------
+    str
+        ``patient``, ``source``, ``diagnosis`` or ``identifier`` by `FIELDS`; ``frame`` or ``appearance`` for measures;
+        ``other`` for unknown columns, but ``identifier`` for unknown text that hardly ever repeats.
+
+    >>> table = pd.DataFrame({"sex": ["female", "male"], "comment": ["first visit", "second visit"]})
+    >>> role("sex", table), role("width", table), role("comment", table)
+    ('patient', 'frame', 'identifier')
+    """
+    if column in (*OWN_COLUMNS, "sha256", "phash"):
+        return "identifier"
+    if column in MEASURES:
+        return "frame" if column in FRAME + CAMERA else "appearance"
+    if column in FIELDS:
+        return FIELDS[column].role
+    many = table[column].nunique() > 0.5 * max(table[column].count(), 1)
+    return "identifier" if many and not pd.api.types.is_numeric_dtype(table[column]) else "other"
+
+
+def rank(
+    dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Rank columns by how well each one alone predicts the label, measured as ROC AUC.
+
+    A number is itself the score: an AUC below 0.5 means that lower values go with the label, and images without the
+    number are left out. For text and true/false, the score is the share of the label among images with the same value
+    in four of five folds by group, and scores are compared within the fifth. A missing value counts as a value.
+
+    Parameters
+    ----------
+    columns
+        Default: all except identifiers.
+    draws
+        Bootstrap resamples of the groups.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per column, the strongest first: ``column, role, of, auc, low, high, images``. ``of`` is the label that
+        is told from all others: with two labels the last one, with more the one whose AUC is farthest from 0.5.
+        ``low`` and ``high`` bound the 95 % interval. NaN where the AUC is undefined, as for a constant column.
+
+    >>> table = pd.DataFrame({"path": [*"abcdefgh"], "label": ["nevus"] * 4 + ["wart"] * 4, "age": range(8)})
+    >>> rank(ImageDataset(table.assign(group=table["path"])), ["age"])[["column", "of", "auc"]].values.tolist()
+    [['age', 'wart', 1.0]]
+    """
+    table, fold = dataset.table, _folds(dataset)
+    if columns is None:
+        columns = [column for column in table if role(column, table) != "identifier"]
+    rows = []
+    for column in columns:
+        values, found = table[column], []
+        for label in dataset.labels[1 if len(dataset.labels) == 2 else 0 :]:
+            positive = table["label"] == label
+            scores = values if is_numeric(values) else _rates(values, positive, fold)
+            known = scores.notna()
+            areas = np.full(1, np.nan)
+            if known.any() and values.nunique(dropna=False) > 1:
+                within = None if is_numeric(values) else fold
+                areas = _areas(scores[known], positive[known], table["group"][known], within, draws, seed)
+            found.append((label, *_interval(areas), known.sum()))
+        best = max(found, key=lambda one: np.nan_to_num(abs(one[1] - 0.5), nan=-1))
+        rows.append((column, role(column, table), *best))
+    ranked = pd.DataFrame(rows, columns=["column", "role", "of", "auc", "low", "high", "images"])
+    # an AUC below 0.5 says something only of a number: the scores of text come from other folds
+    strength = [
+        abs(row.auc - 0.5) if is_numeric(table[row.column]) else max(row.auc - 0.5, 0)
+        for row in ranked.itertuples()
+    ]
+    order = pd.Series(strength, dtype=float).sort_values(ascending=False, kind="stable").index
+    return ranked.iloc[order].reset_index(drop=True)
+
+
+def label_from_metadata(
+    dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
+) -> dict:
+    """Predict the label from columns that do not show the lesion: the image's frame, camera and source.
+
+    Gradient boosting by scikit-learn, in five folds by group. Near 0.5 these columns say nothing about the label; well
+    above it a network can score without looking at the lesion.
+
+    Parameters
+    ----------
+    columns
+        Default: the columns whose `role` is ``frame`` or ``source``.
+    draws, seed
+        Same as in `rank`.
+
+    Returns
+    -------
+    dict
+        The ROC AUC ``auc`` with its 95 % interval ``low`` and ``high``, and the ``columns`` used. With more than two
+        labels it is the mean over the labels. NaN with too few groups or fewer than 50 images.
+
+    >>> table = pd.DataFrame({"path": [*map(str, range(60))], "label": ["a", "b"] * 30, "width": [600, 800] * 30})
+    >>> label_from_metadata(ImageDataset(table.assign(group=table["path"])))["auc"]
+    1.0
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
+
+    table, fold = dataset.table, _folds(dataset)
+    if columns is None:
+        columns = [column for column in table if role(column, table) in ("frame", "source")]
+    columns = [column for column in columns if table[column].nunique(dropna=False) > 1]
+    if fold is None or not columns or len(table) < 50:  # a leaf holds 20 images: fewer grow no tree
+        return {"auc": np.nan, "low": np.nan, "high": np.nan, "columns": columns}
+    features = table[columns].apply(
+        # the trees take at most 255 categories
+        lambda values: values if is_numeric(values) else frequent(values, 200).astype("category")
+    )
+    scores = np.zeros((len(table), len(dataset.labels)))
+    for part in np.unique(fold):
+        model = HistGradientBoostingClassifier(
+            max_leaf_nodes=8, categorical_features="from_dtype", random_state=seed
+        )
+        with threadpool_limits(1, "openmp"):  # on a busy machine, threads that wait for each other cost more
+            model.fit(features[fold != part], table["label"][fold != part])
+            scores[fold == part] = model.predict_proba(features[fold == part])
+    areas = [
+        _areas(scores[:, n], table["label"] == label, table["group"], fold, draws, seed)
+        for n, label in enumerate(dataset.labels)
+    ]
+    auc, low, high = _interval(np.mean(areas[1:] if len(areas) == 2 else areas, axis=0))
+    return {"auc": auc, "low": low, "high": high, "columns": columns}
+
+
+def missing(dataset: ImageDataset) -> pd.DataFrame:
+    """Compute the share of images without a value, or with "unknown", in each column of the source.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``column``, the emptiest first; columns ``all`` and one per label, from 0 to 1.
+
+    >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"xxyy"], "group": [*"abcd"], "sex": ["f", None] * 2})
+    >>> missing(ImageDataset(table)).loc["sex"].to_dict()
+    {'all': 0.5, 'x': 0.5, 'y': 0.5}
+    """
+    table = dataset.table[[column for column in dataset.table if column not in (*OWN_COLUMNS, *MEASURES)]]
+    empty = table.apply(lambda values: values.isna() | values.astype(str).str.lower().isin(["", "unknown"]))
+    shares = empty.groupby(dataset.table["label"]).mean().T
+    shares.insert(0, "all", empty.mean())
+    return shares.sort_values("all", ascending=False, kind="stable").rename_axis("column")
+
+
+def relations(dataset: ImageDataset, most: int = 10) -> pd.DataFrame:
+    """List the strongest relations between columns: Spearman's rank correlation of numbers, Cramér's V of text.
+
+    V is corrected for bias (Bergsma, *A bias-correction for Cramér's V and Tschuprow's T*, J. Korean Stat. Soc. 2013),
+    so that columns with many values do not look related by chance.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``one, other, measure, value``, at most `most` rows of each measure, the strongest first.
+
+    >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"xxyy"], "age": [20, 30, 40, 50], "size": [9, 7, 5, 3]})
+    >>> relations(ImageDataset(table.assign(group=table["path"]))).query("value < 0").values.tolist()
+    [['size', 'age', 'Spearman', -1.0]]
+    """
+    table = dataset.table
+    used = [c for c in table if role(c, table) != "identifier" and table[c].nunique() > 1]
+    numbers = [column for column in used if is_numeric(table[column])]
+    texts = [column for column in used if not is_numeric(table[column])]
+    ranks = table[numbers].rank().corr()
+    rows = [
+        [(a, b, "Spearman", ranks.loc[a, b]) for n, a in enumerate(numbers) for b in numbers[:n]],
+        [(a, b, "Cramér's V", _cramer(table[a], table[b])) for n, a in enumerate(texts) for b in texts[:n]],
+    ]
+    kept = [sorted(part, key=lambda row: -abs(np.nan_to_num(row[3])))[:most] for part in rows]
+    return pd.DataFrame([row for part in kept for row in part], columns=["one", "other", "measure", "value"])
+
+
+def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
+    """Mark the images whose diagnosis was confirmed in a way that occurs with every label.
+
+    Excised lesions looked suspicious; lesions that were only followed up did not, and often had another camera. Where
+    most malignant lesions were excised and most benign ones followed up, a network can tell kinds of images apart
+    instead of lesions. Compare its score on all images with its score on these.
+
+    Parameters
+    ----------
+    table
+        Of an `ImageDataset` or `Evaluation`: ``label`` and, if known, one of the columns `CONFIRMED`.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (images,)
+        All true if no column says how diagnoses were confirmed.
+
+    >>> table = pd.DataFrame({"label": ["nevus", "nevus", "melanoma"], "dx_type": ["follow_up", "histo", "histo"]})
+    >>> confirmed_alike(table).tolist()
+    [False, True, True]
+    """
+    column = next((name for name in CONFIRMED if name in table), None)
+    if column is None:
+        return np.ones(len(table), bool)
+    labels = table.groupby(column)["label"].transform("nunique")  # NaN where it is not known
+    return (labels == table["label"].nunique()).to_numpy()
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Return whether a column holds numbers; true/false is not a number.
+
+    >>> is_numeric(pd.Series([1.5])), is_numeric(pd.Series([True]))
+    (True, False)
+    """
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def frequent(values: pd.Series, most: int) -> pd.Series:
+    """Turn a column into text: the `most` frequent values, ``(rare)`` for others, ``(missing)`` for none.
+
+    >>> frequent(pd.Series(["a", "a", "b", None, None]), 2).tolist()
+    ['a', 'a', '(rare)', '(missing)', '(missing)']
+    """
+    text = values.astype("string").fillna("(missing)")
+    return text.where(text.isin(text.value_counts().index[:most]), "(rare)")
+
+
+def _cramer(one, other):
+    """Return the bias-corrected Cramér's V of two columns; NaN where one has a single value."""
+    from scipy.stats import chi2_contingency
+
+    counts = pd.crosstab(frequent(one, 50), frequent(other, 50))
+    n, (rows, columns) = counts.to_numpy().sum(), counts.shape
+    if min(rows, columns) < 2 or n < 2:
+        return np.nan
+    phi2 = chi2_contingency(counts, correction=False).statistic / n
+    phi2 = max(0.0, phi2 - (rows - 1) * (columns - 1) / (n - 1))
+    rows, columns = (side - (side - 1) ** 2 / (n - 1) for side in (rows, columns))
+    return float(np.sqrt(phi2 / (min(rows, columns) - 1)))
+
+
+def _folds(dataset):
+    """Return the fold by group of each image, of five or as many as the rarest label allows; else None."""
+    for k in (5, 4, 3, 2):
+        try:
+            folds = dataset.folds(k)
+        except ValueError:
+            continue
+        of_path = {path: number for number, (_, part) in enumerate(folds) for path in part.paths}
+        return dataset.table["path"].map(of_path).to_numpy()
+    return None
+
+
+def _rates(values, positive, fold):
+    """Return the share of `positive` among images of other folds with the same value, drawn towards the mean."""
+    if fold is None:
+        return pd.Series(np.nan, values.index)
+    value = frequent(values, 1000)
+    in_all, in_fold = positive.groupby(value), positive.groupby([value, fold])
+    others = in_all.transform("size") - in_fold.transform("size")
+    return (in_all.transform("sum") - in_fold.transform("sum") + positive.mean()) / (others + 1)
+
+
+def _areas(scores, positive, groups, fold, draws, seed):
+    """Return the ROC AUC within folds of all images, then of each bootstrap draw of the groups."""
+    scores, positive = np.asarray(scores, float), np.asarray(positive)
+    fold = np.zeros(len(scores)) if fold is None else fold
+    group = pd.factorize(groups, sort=True)[0]
+    areas = []
+    for weights in chain([np.ones((1, len(group)))], metrics.draws(group, draws, seed)):
+        ordered, pairs = np.zeros((2, len(weights)))
+        for number in np.unique(fold):
+            here = fold == number
+            hits = weights[:, here] @ positive[here]
+            of_fold = hits * (weights[:, here].sum(axis=1) - hits)
+            columns = positive[here, None], positive[here, None], scores[here, None]
+            area = metrics.roc_auc(*columns, weights[:, here])["roc_auc"][:, 0]
+            ordered, pairs = ordered + of_fold * np.nan_to_num(area), pairs + of_fold
+        with np.errstate(invalid="ignore"):  # 0/0 is NaN: not defined
+            areas.append(ordered / pairs)
+    return np.concatenate(areas)
+
+
+def _interval(areas):
+    """Return the AUC of all images and its 95 % interval, NaN where no draw defines it."""
+    known = areas[1:][~np.isnan(areas[1:])]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    return float(areas[0]), float(low), float(high)

@@ -1,0 +1,216 @@
+"""List what is wrong or odd: problems of single images, images that a split would leak, and what each column holds."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from ..fields import FIELDS, Field
+from . import duplicates
+from .associations import OWN_COLUMNS, is_numeric, missing
+from .dataset import ImageDataset
+from .measures import MEANINGS
+from .splitting import group_count
+
+WHY = {
+    "unreadable": "no network can read it; check() sets it aside",
+    "tiny": "too small to show structures",
+    "oversized": "larger than any camera's image: a panorama, or a damaged header",
+    "grayscale": "color is part of what is learned",
+    "wrong extension": "harmless here: the content decides",
+    "exact duplicate": "the same image would count twice, and may be on both sides of a split",
+    "label conflict": "one image with two labels: one of them is wrong, and nobody knows which",
+    "near-duplicate with another label": "two images look alike but have different labels: look, then decide",
+}
+"""Each problem, and why its images should or need not be left out."""
+
+
+def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
+    """List the problems of single images: those of `ImageDataset.validate` and near-duplicates with another label.
+
+    Parameters
+    ----------
+    dataset
+        Is measured (`ImageDataset.check`) unless it has been.
+    threshold
+        Bits in which near-duplicates may differ, see `ImageDataset.near_duplicates`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``path, problem, detail``; both images of a pair are listed.
+
+    >>> from isicvision import PROJECT_ROOT
+    >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
+    >>> find(sample.sample(4))["problem"].tolist()
+    []
+    """
+    dataset = dataset if "sha256" in dataset.table else dataset.check()
+    pairs = dataset.near_duplicates(threshold).query("crosses_label")
+    hashes = dataset.table.set_index("path")["sha256"]
+    pairs = pairs[pairs["path_a"].map(hashes) != pairs["path_b"].map(hashes)]
+    sides = []
+    for one, other in (("a", "b"), ("b", "a")):
+        bits = pairs["distance"].astype(str) + " bits from "
+        detail = bits + pairs[f"path_{other}"] + ", " + pairs[f"label_{other}"]
+        side = pd.DataFrame({"path": pairs[f"path_{one}"], "detail": detail})
+        sides.append(side.assign(problem="near-duplicate with another label"))
+    return pd.concat([dataset.validate(), *sides], ignore_index=True)
+
+
+def count(dataset: ImageDataset, found: pd.DataFrame, excluded: Sequence[str] = ()) -> pd.DataFrame:
+    """Count the images of each problem, with the reason for or against leaving them out.
+
+    Parameters
+    ----------
+    found
+        Result of `find`.
+    excluded
+        Problems whose images are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``problem``; columns ``images``, ``excluded``, one for each label, ``why``.
+
+    Raises
+    ------
+    ValueError
+        If `excluded` names an unknown problem.
+
+    >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"]})
+    >>> found = pd.DataFrame({"path": ["a"], "problem": ["tiny"], "detail": ["9x9 pixels"]})
+    >>> count(ImageDataset(table), found, ["tiny"]).loc["tiny", ["images", "excluded", "why"]].map(str).tolist()
+    ['1', 'yes', 'too small to show structures']
+    """
+    _check_problems(excluded)
+    label = dataset.table.set_index("path")["label"]
+    rows = found.drop_duplicates(["path", "problem"]).assign(label=found["path"].map(label))
+    table = pd.DataFrame({"images": rows["problem"].value_counts().reindex(list(WHY), fill_value=0)})
+    table["excluded"] = ["yes" if name in excluded or name == "unreadable" else "no" for name in WHY]
+    counts = pd.crosstab(rows["problem"], rows["label"])
+    counts = counts.reindex(index=list(WHY), columns=dataset.labels, fill_value=0)
+    return table.join(counts.add_prefix("of ")).assign(why=WHY.values()).rename_axis("problem")
+
+
+def exclude(dataset: ImageDataset, found: pd.DataFrame, problems: Sequence[str]) -> ImageDataset:
+    """Set aside the images that have one of `problems`, with the reason.
+
+    Raises ValueError if `problems` names an unknown problem; `WHY` has them all.
+
+    >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"]})
+    >>> found = pd.DataFrame({"path": ["a"], "problem": ["tiny"], "detail": ["9x9 pixels"]})
+    >>> exclude(ImageDataset(table), found, ["tiny"]).set_aside["reason"].tolist()
+    ['tiny: 9x9 pixels']
+    """
+    _check_problems(problems)
+    chosen = found[found["problem"].isin(problems) & found["path"].isin(dataset.paths)]
+    chosen = chosen.drop_duplicates("path").set_index("path")
+    return dataset.without((chosen["problem"] + ": " + chosen["detail"]).to_dict())
+
+
+def _check_problems(names):
+    if unknown := sorted({*names} - {*WHY}):
+        raise ValueError(f"unknown problem {', '.join(map(repr, unknown))}; there are: {', '.join(WHY)}")
+
+
+def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict:
+    """Count what a split by image would leak and a split by group does not.
+
+    Returns
+    -------
+    dict of str to int
+        ``groups`` and ``groups_known``, see `splitting.group_count`; ``several``: groups with more than one image;
+        ``exact``: files equal to an earlier one; ``near``: pairs of near-duplicates; ``near_groups``: such pairs of
+        different groups. Of a 60/20/20 split by image (``random``) and by group (``by_group``): the groups in more
+        than one part. Of the random split: ``test`` images, and ``tested``, those whose group was trained on. The last
+        four are absent if no lesion is named or a label has too few groups for three parts.
+
+    >>> from isicvision import PROJECT_ROOT
+    >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
+    >>> leaks(sample.sample(4))["exact"]
+    0
+    """
+    dataset = dataset if "sha256" in dataset.table else dataset.check()
+    near = dataset.near_duplicates(threshold)
+    counts = {
+        **group_count(dataset.table),
+        "several": int((dataset.table["group"].value_counts() > 1).sum()),
+        "exact": int(dataset.table["sha256"].duplicated().sum()),
+        "near": len(near),
+        "near_groups": int(near["crosses_group"].sum()),
+    }
+    if counts["groups"] is None:
+        return counts
+    try:
+        whole = dataset.split(0.6, 0.2, 0.2, seed=seed)
+    except ValueError:  # a label has fewer groups than parts
+        return counts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the leak is what is counted here
+        random = dataset.split(0.6, 0.2, 0.2, group=None, seed=seed)
+    for name, split in (("random", random), ("by_group", whole)):
+        parts = pd.concat([part.table["group"].drop_duplicates() for part in split])
+        counts[name] = parts[parts.duplicated()].nunique()
+    train, _, test = (part.table["group"] for part in random)
+    return counts | {"tested": int(test.isin(set(train)).sum()), "test": len(test)}
+
+
+def dictionary(dataset: ImageDataset, columns: Iterable[str]) -> pd.DataFrame:
+    """Describe columns of a dataset: the data dictionary.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per column: ``column, type, unit, meaning, made by, values, missing, example``.
+
+    >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"], "sex": ["female", None]})
+    >>> dictionary(ImageDataset(table), ["sex"])[["meaning", "values", "missing"]].values.tolist()
+    [['sex of the patient', 'female (1)', '50.0%']]
+    """
+    rows, empty = [], missing(dataset)["all"]
+    kinds = {"b": "true/false", "i": "whole number", "u": "whole number", "f": "number"}
+    for column in columns:
+        values = dataset.table[column].dropna()
+        rows.append(
+            {
+                "column": column,
+                "type": kinds.get(values.dtype.kind, "text"),
+                **_meaning(column),
+                "values": _shown(values),
+                "missing": f"{empty.get(column, dataset.table[column].isna().mean()):.1%}",
+                "example": values.iloc[0] if len(values) else "",
+            }
+        )
+    names = ["column", "type", "unit", "meaning", "made by", "values", "missing", "example"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _meaning(column):
+    if column in OWN_COLUMNS:
+        unit, (meaning, origin) = "", OWN_COLUMNS[column]
+    elif column in MEANINGS:
+        (unit, meaning), origin = MEANINGS[column], "ImageDataset.check"
+    else:
+        _, unit, meaning, _ = FIELDS.get(column, Field("", "", "not known here", ""))
+        origin = "the source, as found"
+    return {"unit": unit, "meaning": meaning, "made by": origin}
+
+
+def _shown(values):
+    if not len(values):
+        return "none"
+    if is_numeric(values):
+        return f"{short(values.min())} to {short(values.max())}"
+    if values.nunique() <= 10:
+        return ", ".join(f"{value} ({n:,})" for value, n in values.value_counts().items())
+    return f"{values.nunique():,} different"
+
+
+def short(number: float) -> str:
+    """Write a number with four digits, without an exponent.
+
+    >>> short(1234.56), short(0.123456)
+    ('1,235', '0.1235')
+    """
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
