@@ -1,4 +1,4 @@
-"""The service's log of its requests: a line of JSON for each, and now and then one that sums them up.
+"""The service's log: one line of JSON per request, and one per minute that sums them up.
 
     {"event": "request", "time": "2026-11-25T09:30:00.123+00:00", "request_id": "5f0c…", "client_request_id": "",
      "method": "POST", "status": 200, "ms": 12.3, "bytes": 45120, "images": 1, "refused": 0,
@@ -6,10 +6,10 @@
     {"event": "metrics", "time": …, "seconds": 60.2, "requests": 812, "statuses": {"200": 809, "422": 3},
      "images": 812, "refused": 3, "ms": {"p50": 11.9, "p95": 18.2, "p99": 31.0}, "process": 4711}
 
-They go to standard output, where gunicorn, a container and Azure collect them. Nothing of an image is in them, and
-no header but the two ids. The numbers that the service says of an image are: the scores of each that was scored, and
-for each image, refused or not, others such as a distance (null where there is none). `isicvision.drift` compares a
-day of them with the validation images.
+The lines go to standard output, where gunicorn, a container and Azure collect them. They contain nothing of an image
+and no header but the two ids. They hold the scores of each image that was scored, and other numbers of the answer, such
+as the distance, for every image (null where there is none). `isicvision.drift` compares a day of them with the
+validation images.
 """
 
 import atexit
@@ -25,11 +25,11 @@ from datetime import UTC, datetime
 import flask
 import numpy as np
 
-INTERVAL = 60  # seconds between two lines of metrics; the second is written at a request or at the end
+INTERVAL = 60  # least seconds between two lines of metrics, which are written after a request or at the end
 
 
 class _Metrics:
-    """Count requests until the next line of metrics; of one process."""
+    """Counts of this process's requests since the last line of metrics."""
 
     def __init__(self):
         self.started = time.monotonic()
@@ -58,12 +58,12 @@ class _Metrics:
         }
 
 
-_lock = threading.Lock()  # of the metrics, and of standard output: one line at a time
+_lock = threading.Lock()  # of the metrics and of standard output, so that lines stay whole
 _metrics = _Metrics()
 
 
 def logged(run):
-    """Decorate the `run` of an entry script: a line of JSON for each request."""
+    """Decorate the `run` of an entry script, so that it logs each request."""
 
     @functools.wraps(run)  # the server looks at the names of its parameters
     def run_and_log(request):
@@ -71,7 +71,7 @@ def logged(run):
         try:
             response = run(request)
             return response
-        finally:  # what raises is the server's 500
+        finally:  # the server answers 500 if `run` raises
             _record(request, response, 1000 * (time.perf_counter() - started))
 
     return run_and_log
@@ -99,14 +99,14 @@ def _record(request, response, ms):
 
 
 def _id(request, name):
-    """Return the id that Azure's server gave the request (or its client did); without a server that of the client."""
+    """Return the id that Azure's server has for the request; without that server, the one that the client sent."""
     if flask.has_app_context() and name in flask.g:
         return flask.g.get(name)
     return request.headers.get({"request_id": "x-request-id"}.get(name, "x-ms-client-request-id"), "")
 
 
 def _result(response):
-    """Return what the answer says of the images, without any sentence or image in it."""
+    """Return the numbers of the answer, without messages or images."""
     answer = response.get_json(silent=True) if response and response.is_json else None
     if not isinstance(answer, dict) or "predictions" not in answer:
         return {}
@@ -125,7 +125,7 @@ def _result(response):
 
 
 def _rounded(value):
-    """Keep six digits, however small the value is."""
+    """Round to six significant digits."""
     return None if value is None else float(f"{value:.6g}")
 
 
@@ -134,7 +134,7 @@ def _now():
 
 
 def _write(line):
-    sys.stdout.write(json.dumps(line) + "\n")  # print would put the server's words before it
+    sys.stdout.write(json.dumps(line) + "\n")  # print would add the server's prefix
     sys.stdout.flush()
 
 

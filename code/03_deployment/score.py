@@ -1,15 +1,15 @@
 """Entry script of the web service: images come in over HTTP, scores go out.
 
-Azure ML calls `init` once in every worker process and `run` for every request. The script lies in the
-service's bundle, beside a copy of isicvision's pixels.py (the preprocessing of the training); both need only
-numpy, Pillow, ONNX Runtime and Azure's inference server. Four kinds of body are answered:
+Azure ML calls `init` once in every worker process and `run` for every request. The script is part of the service's
+bundle, beside images.py, the preprocessing of the training. It needs only numpy, Pillow, ONNX Runtime and Azure's
+inference server. It takes four kinds of body:
 
     curl SCORING_URI -H "Content-Type: image/jpeg" --data-binary @lesion.jpg
     curl SCORING_URI -F file=@lesion.jpg -F file=@another.jpg
     curl SCORING_URI -H "Content-Type: application/json" -d '[{"image_in_base64": "..."}]'
     curl SCORING_URI -H "Content-Type: application/json" -d '{"images": ["...", "..."]}'
 
-With SCORING_URI?saliency=1, a single image comes back with what in it moved its score.
+SCORING_URI?saliency=1 also returns the image with the regions marked that speak for its label.
 """
 
 import base64
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at the import: else it reports to its maker over the network
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by the import; otherwise ONNX Runtime reports to its maker
 import onnxruntime
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
@@ -33,32 +33,33 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # the server looks for modules in its working folder only
-import pixels  # noqa: E402
+sys.path.insert(0, str(HERE))  # the server looks for modules only in its working folder
+import images as preprocessing  # noqa: E402
 import requestlog  # noqa: E402
 
 MAX_IMAGES = 64
-LIMIT = 1.0001  # of the distance: 1, which one of the held-out images has, and what rounding adds here
-MAX_BYTES = 20 * 2**20  # of one request
+LIMIT = 1.0001  # largest distance: 1, that of one of the held-out images, and room for rounding
+MAX_BYTES = 20 * 2**20  # per request
 MAX_DRAIN = 5 * MAX_BYTES
-CHUNK = 8  # images decoded and scored at a time: bounds the memory of a large request
+CHUNK = 8  # images decoded and scored at a time: limits the memory that a large request takes
 MIN_SIDE = 24  # pixels
-pixels.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
-warnings.filterwarnings("ignore", module="PIL")  # each would be printed, and remembered for good
-BLANK, BLURRED = 4.0, 1.1  # gray levels, see _look
+preprocessing.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
+warnings.filterwarnings("ignore", module="PIL")  # Python would keep each of them in memory for good
+BLANK, BLURRED = 4.0, 1.1  # gray levels, see _problem
 GRID = 8  # patches along a side, for the saliency
 USAGE = (
     'POST JSON, [{"image_in_base64": "..."}, ...] or {"images": ["...", ...]}, '
     "one image as it is with -H 'Content-Type: image/jpeg', or a form with files."
 )
 
-card = None  # model.json, and
-session = None  # the network, and
-outputs = None  # what it gives, "scores" and perhaps "distance": all set by init
+# set by init
+metadata = None  # the content of model.json
+session = None  # the network
+outputs = None  # the names of its outputs: "scores" and perhaps "distance"
 
 
 class RefusedError(Exception):
-    """A request that cannot be answered: the HTTP status and a sentence for the client."""
+    """Raised for a request that cannot be answered, with the HTTP status and a sentence for the client."""
 
     def __init__(self, status, message):
         super().__init__(message)
@@ -67,60 +68,62 @@ class RefusedError(Exception):
 
 def init():
     """Load the model, or stop the service at once with the reason in its log."""
-    global card, session, outputs
+    global metadata, session, outputs
     _return_memory()
     folder = _find_model()
-    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    for name, expected in card["sha256"].items():
-        path = Path(pixels.__file__) if name == "pixels.py" else folder / name
+    metadata = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    for name, expected in metadata["sha256"].items():
+        path = Path(preprocessing.__file__) if name == "images.py" else folder / name
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise RuntimeError(
-                f"{name} is not the file that the bundle was built with; build the bundle again"
+                f"{name} is not the file that the bundle was built with: build the bundle again"
             )
 
     options = onnxruntime.SessionOptions()  # the workers share the cores
     options.intra_op_num_threads = max(1, os.cpu_count() // int(os.environ.get("WORKER_COUNT", 1)))
-    # idle threads leave their core to others
+    # so that idle threads leave their core to others
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
     given = {output.name for output in session.get_outputs()}
     outputs = [name for name in ("scores", "distance") if name in given]
-    black = np.zeros((1, card["image_size"], card["image_size"], 3), np.uint8)
+    black = np.zeros((1, metadata["image_size"], metadata["image_size"], 3), np.uint8)
     shape = session.run(outputs, {"images": black})[0].shape  # also the warm-up
-    if shape != (1, len(card["labels"])):
-        raise RuntimeError(f"model.onnx answers {shape} for one image and {len(card['labels'])} labels")
+    if shape != (1, len(metadata["labels"])):
+        raise RuntimeError(f"model.onnx answers {shape} for one image and {len(metadata['labels'])} labels")
 
 
 def _return_memory():
-    """Have glibc give blocks of 4 MiB and more back once they are free: else every thread keeps its largest request."""
+    """Make glibc return free blocks of 4 MiB and more: otherwise every thread keeps its largest request."""
     try:
         libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 2**22)  # M_MMAP_THRESHOLD, which grows to 32 MiB unless it is set
-        libc.mallopt(-1, 2**24)  # M_TRIM_THRESHOLD, or each request asks for its memory anew
+        libc.mallopt(-3, 2**22)  # M_MMAP_THRESHOLD, which otherwise grows to 32 MiB
+        libc.mallopt(-1, 2**24)  # M_TRIM_THRESHOLD; otherwise each request allocates its memory anew
     except (AttributeError, OSError, TypeError):
         pass  # another C library
 
 
 def _find_model():
-    """Return the folder of model.onnx: in AZUREML_MODEL_DIR (Azure's registered model) where it is set, else here."""
+    """Return the folder of model.onnx: in AZUREML_MODEL_DIR (Azure's registered model) if that is set, else here."""
     mounted = os.environ.get("AZUREML_MODEL_DIR")
     if not mounted:
         return HERE
     found, seen = [], set()
     for folder, below, files in os.walk(mounted, followlinks=True):
         below[:] = sorted(name for name in below if not name.startswith("."))
-        if (real := os.path.realpath(folder)) in seen:  # a link to where we have been
+        if (real := os.path.realpath(folder)) in seen:  # a link to a folder already searched
             below.clear()
         elif "model.onnx" in files:
             found.append(Path(folder))
         seen.add(real)
     if len(found) > 1:
-        raise RuntimeError(f"which model? AZUREML_MODEL_DIR holds one in {', '.join(map(str, found))}")
+        raise RuntimeError(
+            f"AZUREML_MODEL_DIR holds several models, in {', '.join(map(str, found))}: keep one"
+        )
     if not found:
-        there = "which holds no model.onnx" if os.path.isdir(mounted) else "which is no folder"
+        there = "which holds no model.onnx" if os.path.isdir(mounted) else "which is not a folder"
         raise RuntimeError(
             f"AZUREML_MODEL_DIR is {mounted}, {there}: register the bundle's folder as the model, or unset the "
-            "variable to serve the model that lies beside score.py"
+            "variable to serve the model beside score.py"
         )
     return found[0]
 
@@ -128,8 +131,8 @@ def _find_model():
 @rawhttp
 @requestlog.logged
 def run(request):
-    """Answer one request; only a fault of the service itself is a 500."""
-    if request.method == "OPTIONS":  # a browser asks before it posts from another site
+    """Answer one request; status 500 means a fault of the service itself."""
+    if request.method == "OPTIONS":  # a browser's question before it posts from another site
         return AMLResponse("", 200)
     if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
         return _page()
@@ -139,7 +142,7 @@ def run(request):
         images = _read_images(request)
         explain = request.args.get("saliency") == "1"
         if explain and len(images) > 1:
-            raise RefusedError(400, f"Saliency is of one image at a time, not of {len(images)}.")
+            raise RefusedError(400, f"Saliency takes one image at a time, not {len(images)}.")
     except RefusedError as refusal:
         return AMLResponse({"message": str(refusal)}, refusal.status, json_str=True)
 
@@ -148,8 +151,8 @@ def run(request):
         predictions += predict(images[start : start + CHUNK], explain)
     answer = {
         "predictions": predictions,
-        "model": {"id": card["id"], "version": card["version"]},
-        "caveat": card["caveat"],
+        "model": {"id": metadata["id"], "version": metadata["version"]},
+        "caveat": metadata["caveat"],
     }
     if all("error" in prediction for prediction in predictions):
         message = f"No image could be scored: {predictions[0]['error'].removeprefix('the image: ')}"
@@ -158,7 +161,7 @@ def run(request):
 
 
 def _page():
-    """Answer a person's browser with page.html: no script but its own runs there, and it asks this service only."""
+    """Answer a browser with page.html, in which only its own script may run and talk only to this service."""
     html = (HERE / "page.html").read_text(encoding="utf-8")
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     policy += "; connect-src 'self'; img-src blob: data:"
@@ -193,7 +196,7 @@ def _read_images(request):
 
 
 def _read_body(request):
-    """Keep at most MAX_BYTES. The rest is drained: many clients read no answer while they send."""
+    """Keep at most MAX_BYTES and drain the rest: many clients read no answer while they send."""
     body, seen = bytearray(), 0
     too_large = (request.content_length or 0) > MAX_BYTES
     try:
@@ -202,7 +205,7 @@ def _read_body(request):
             too_large = too_large or seen > MAX_BYTES
             if not too_large:
                 body += block
-    except Exception as error:  # the client hung up or garbled its chunks: each server has its own exceptions
+    except Exception as error:  # the client hung up or sent broken chunks: each server has its own exceptions
         raise RefusedError(400, "The body ended too early.") from error
     if too_large:
         raise RefusedError(
@@ -213,58 +216,59 @@ def _read_body(request):
 
 def _read_form(body, options):
     parser = FormDataParser(
-        lambda *_, **__: io.BytesIO(),  # else large files are written to the disk
+        lambda *_, **__: io.BytesIO(),  # otherwise large files are written to the disk
         max_form_memory_size=MAX_BYTES,
         max_form_parts=10 * MAX_IMAGES,
         silent=False,
     )
     try:
         _, _, files = parser.parse(io.BytesIO(body), "multipart/form-data", len(body), options)
-    except (ValueError, HTTPException) as error:  # no boundary, no end; too many parts
+    except (ValueError, HTTPException) as error:  # without boundary or end, or with too many parts
         raise RefusedError(400, f"The form cannot be read. {USAGE}") from error
     if not files:
-        raise RefusedError(400, f"The form holds no file. {USAGE}")
+        raise RefusedError(400, f"The form has no file. {USAGE}")
     return [file.read() for _, file in files.items(multi=True)]
 
 
 def _read_json(body):
     try:
         document = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON; nested a thousand deep
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested a thousand deep
         raise RefusedError(400, f"The body is not valid JSON. {USAGE}") from error
     items = document.get("images") if isinstance(document, dict) else document
     if not isinstance(items, list) or not items:
-        raise RefusedError(400, f"The JSON holds no list of images. {USAGE}")
+        raise RefusedError(400, f"The JSON has no list of images. {USAGE}")
     texts = [item.get("image_in_base64") if isinstance(item, dict) else item for item in items]
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise RefusedError(400, f"Item {index} of the list holds no image as base64 text. {USAGE}")
+            raise RefusedError(400, f"Item {index} of the list is not an image as base64 text. {USAGE}")
     return texts
 
 
 def _refuse_constant(name):
-    raise ValueError(f"{name} is Python's, not JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def predict(images, explain=False):
-    """Score a few images; one that is refused gets {"error": ...} in its place."""
-    decoded = pixels.map_threads(_decode, images)
+    """Score a few images; a refused one gets {"error": reason} in its place."""
+    decoded = preprocessing.map_threads(_decode, images)
     readable = [array for array in decoded if isinstance(array, np.ndarray)]
     results = session.run(outputs, {"images": np.stack(readable)}) if readable else ()
     results = zip(*results, strict=True)
     predictions = [
-        {"error": each} if isinstance(each, str) else _prediction(*next(results)) for each in decoded
+        {"error": f"the image: {each}"} if isinstance(each, str) else _prediction(*next(results))
+        for each in decoded
     ]
     if explain and "label" in predictions[0]:
-        predictions[0]["saliency"] = _saliency(decoded[0], card["labels"].index(predictions[0]["label"]))
+        predictions[0]["saliency"] = _saliency(decoded[0], metadata["labels"].index(predictions[0]["label"]))
     return predictions
 
 
 def _saliency(array, label):
-    """Return the image, red where hiding a part of it speaks most against the label: a JPEG as a data: address.
+    """Return the image, red where hiding a part lowers the score of the label most: a JPEG in a data: address.
 
-    Occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014): a patch of the image's
-    mean color, two cells of the grid wide, at every place. It is coarse, needs no gradients, and suits any model.
+    Occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014) with a patch of the
+    image's mean color, two cells of the grid wide, at every place. It is coarse but needs no gradients.
     """
     size = len(array)
     edges = np.linspace(0, size, GRID + 1).round().astype(int)
@@ -278,7 +282,7 @@ def _saliency(array, label):
         for start in range(0, len(variants), CHUNK)
     ]
     scores = np.clip(np.concatenate(scores).astype(float), 1e-6, 1 - 1e-6)
-    evidence = np.log(scores / (1 - scores))  # a score near 1 hardly moves, its logarithm does
+    evidence = np.log(scores / (1 - scores))  # unlike a score near 1, its logarithm moves
     drops, counts = np.zeros((GRID, GRID), np.float32), np.zeros((GRID, GRID), np.float32)
     for (row, column), after in zip(places, evidence[1:], strict=True):
         drops[row : row + 2, column : column + 2] += evidence[0] - after
@@ -294,45 +298,44 @@ def _saliency(array, label):
 def _prediction(scores, distance=None):
     known = {} if distance is None else {"distance": float(distance)}
     if distance is not None and distance > LIMIT:
-        reason = (
-            f"unlike the images that the model was trained on ({distance:.1f} times as far as is allowed)"
-        )
+        reason = f"it is too unlike the training images (distance {distance:.2f}, limit 1.00)"
         return {"error": f"the image: {reason}", **known}
-    by_label = dict(zip(card["labels"], map(float, scores), strict=True))
-    decision = card.get("decision")
+    by_label = dict(zip(metadata["labels"], map(float, scores), strict=True))
+    decision = metadata.get("decision")
     if decision is None:
         return {"label": max(by_label, key=by_label.get), "scores": by_label, **known}
     positive, threshold = decision["positive"], decision["threshold"]
     other = next(label for label in by_label if label != positive)
     label = positive if by_label[positive] >= threshold else other
-    return {"label": label, "scores": by_label, "threshold": threshold, **known}
+    return {"label": label, "scores": by_label, "threshold": threshold, "positive": positive, **known}
 
 
 def _decode(image):
-    """Return the pixels of one image, or the sentence that says why there are none."""
+    """Return one image as an array, or the reason why it is refused."""
     try:
         if isinstance(image, str):
             encoded = image.partition(",")[2] if image.startswith("data:") else image
             image = base64.b64decode("".join(encoded.split()), validate=True)
-        array = pixels.decode(image, card["image_size"], card.get("interpolation", "bilinear"), MIN_SIDE)
-        return _look(array) or array
-    except pixels.ImageError as error:
-        return str(error)
+        interpolation = metadata.get("interpolation", "bilinear")
+        array = preprocessing.decode(image, metadata["image_size"], interpolation, MIN_SIDE)
+        return _problem(array) or array
+    except preprocessing.ImageError as error:
+        return str(error).removeprefix("the image: ")
     except ValueError:
-        return "the image: not valid base64"
+        return "it is not valid base64"
 
 
-def _look(array):
-    """Return what is wrong with an image that shows nothing, else None.
+def _problem(array):
+    """Say what is wrong with an image that shows nothing; None if it shows something.
 
-    Of 7,006 dermoscopic images of HAM10000, at 160 and 224 pixels, none has less contrast or sharpness.
+    None of 7,006 dermoscopic images of HAM10000, at 160 and 224 pixels, has less contrast or sharpness.
     """
-    # array.mean(axis=2) is the same, in ten times the time
+    # ten times as fast as array.mean(axis=2)
     gray = sum(array[..., channel].astype(np.float32) for channel in range(3)) / 3
     if gray.std() < BLANK:
-        return "the image: blank: no object stands out from the background"
+        return "it is blank: nothing stands out from the background"
     # the variance of the Laplacian (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, 2000)
     around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
     if (around - 4 * gray[1:-1, 1:-1]).std() < BLURRED:
-        return "the image: blurred, it has no detail"
+        return "it is blurred: it shows no detail"
     return None

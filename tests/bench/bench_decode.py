@@ -1,4 +1,4 @@
-"""Images decoded to 224 px per second: pixels.decode against Pillow's full decoding and resizing.
+"""Images decoded to 224 px per second: decode against Pillow's full decoding and resizing.
 
 Both in one thread, in turn, on the bundled sample (600x450), on the same images enlarged to 4000x3000, and, where
 they are there, on the ten real images of 1022x767, as they are and enlarged.
@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from isicvision import PROJECT_ROOT
-from isicvision import images as pixels
+from isicvision.images import decode
 
 REAL = Path(PROJECT_ROOT).parent / "shared" / "data" / "isic_sample"
 SIZE, ROUNDS = 224, 5
 
 
 def full(data):
-    """Decode in full, cut the center, resize: what pixels.decode saves."""
+    """Decode in full, cut the center, resize: what decode saves."""
     with Image.open(io.BytesIO(data)) as image:
         rgb = image.convert("RGB")
     width, height = rgb.size
@@ -58,7 +58,7 @@ def main():
 
 
 def pixels_decode(data):
-    return pixels.decode(data, SIZE)
+    return decode(data, SIZE)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
-from isicvision import PROJECT_ROOT, build_bundle, deploy_local
-from isicvision import images as pixels
+from isicvision import PROJECT_ROOT, build_bundle, deploy_local, images
+from isicvision.images import decode
 
 IMAGES = [path.read_bytes() for path in sorted(Path(PROJECT_ROOT, "sample_data/images").iterdir())[:40]]
 CORES = os.cpu_count()
@@ -32,7 +32,8 @@ NETWORKS = {"efficientnet_lite0": ("imagenet", 2), "resnet18": (None, 1.3)}  # w
 PEER = """
 import base64, json, os, sys
 sys.path.insert(0, {folder!r})
-import numpy as np, pixels, torch
+import numpy as np, torch
+from images import decode
 
 def init():
     global network
@@ -44,7 +45,7 @@ def init():
 
 def run(body):
     image = base64.b64decode(json.loads(body)[0]["image_in_base64"])
-    array = torch.from_numpy(pixels.decode(image, 224)[None].copy()).permute(0, 3, 1, 2)
+    array = torch.from_numpy(decode(image, 224)[None].copy()).permute(0, 3, 1, 2)
     with torch.inference_mode():
         scores = network((array.float() - 127) / 128).softmax(1)
     return {{"predictions": [{{"scores": scores[0].tolist()}}]}}
@@ -59,7 +60,7 @@ def peer_bundle(name, folder):
     """Write a folder that deploy_local takes for a bundle, with a script in PyTorch."""
     folder.mkdir()
     (folder / "model.json").write_text("{}")
-    (folder / "pixels.py").write_bytes(Path(pixels.__file__).read_bytes())
+    (folder / "images.py").write_bytes(Path(images.__file__).read_bytes())
     (folder / "score.py").write_text(PEER.format(folder=str(folder), build=BUILD[name]))
     return folder
 
@@ -99,7 +100,7 @@ def alone(bundle, threads):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(bundle / "model.onnx", options, ["CPUExecutionProvider"])
-    return lambda data: session.run(["scores"], {"images": pixels.decode(data, 224)[None]})
+    return lambda data: session.run(["scores"], {"images": decode(data, 224)[None]})
 
 
 def milliseconds(function, count):

@@ -74,8 +74,8 @@ def test_a_dropped_image_is_scored(page, service):
         "bars => bars.map(bar => bar.firstChild.getBoundingClientRect().width / bar.clientWidth)"
     )
     assert widths == pytest.approx(list(answer["scores"].values()), abs=0.01)
-    assert page.get_by_text("threshold of 0.35").is_visible()
-    assert "no diagnostic device" in page.locator("#caveat").inner_text()
+    assert page.get_by_text("malignant from a score of 0.350; this image: 0.").is_visible()
+    assert "not a diagnostic device" in page.locator("#caveat").inner_text()
     assert page.locator("#name").inner_text() == MARKUP + ".jpg"
     page.wait_for_function("document.getElementById('saliency').naturalWidth > 0")
     widths = page.locator("main img:visible").evaluate_all("all => all.map(each => each.naturalWidth)")
@@ -202,9 +202,11 @@ def test_the_status_says_label_and_score_or_why_there_are_none(page):
     answer_with(page, scores={"benign": 0.287, "malignant": 0.713})
     drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_role("status").get_by_text("Scored. malignant: score 0.713").wait_for()
-    answer_with(page, error="the image: blurred, it has no detail")
+    answer_with(page, error="the image: it is blurred: it shows no detail")
     drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
-    page.get_by_role("status").get_by_text("lesion.jpg was not scored: blurred, it has no detail").wait_for()
+    page.get_by_role("status").get_by_text(
+        "lesion.jpg was not scored: it is blurred: it shows no detail"
+    ).wait_for()
     assert page.locator("#result").is_hidden()
 
 
@@ -227,7 +229,7 @@ def test_long_labels_fit_and_axe_finds_no_barrier(page, axe, scheme, width):
     )
     assert lines == [1] * 7  # no score is broken
     assert axe(page) == []
-    answer_with(page, error="the image: blank: no object stands out from the background")
+    answer_with(page, error="the image: it is blank: nothing stands out from the background")
     drop(page, "blank.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_text("was not scored").wait_for()
     assert axe(page) == []

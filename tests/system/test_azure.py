@@ -406,7 +406,7 @@ FAULTS = [
         "WORKER_COUNT is 3, not max_concurrent",
     ),
     ("deployment-green.yml", "timeout_ms: 30000", "timeout_ms: 300000", "at most 180000"),
-    ("deployment-green.yml", "script: score.py", "script: pixels.py", "has no init"),
+    ("deployment-green.yml", "script: score.py", "script: images.py", "has no init"),
     ("deployment-green.yml", "script: score.py", "script: absent.py", "absent.py"),
     ("autoscale.yml", "metricName", "metric", "understands only"),
 ]

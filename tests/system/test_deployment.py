@@ -31,8 +31,8 @@ from PIL import Image
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from isicvision import ServiceClient, build_bundle, deploy_local
-from isicvision import images as pixels
+from isicvision import ServiceClient, build_bundle, deploy_local, images
+from isicvision.images import decode
 from isicvision.service.client import ServiceError
 
 SIZE = 32
@@ -46,7 +46,7 @@ class StandIn:
     metadata = {
         "backbone": "stand_in",
         "training": {"epochs": 1},
-        "caveat": "Teaching sample, no diagnostic device.",
+        "caveat": "A teaching sample, not a diagnostic device.",
     }
 
     def __init__(self, seed=0, size=SIZE):
@@ -102,16 +102,16 @@ def service(bundle):
 
 @pytest.fixture(scope="module")
 def expected(bundle):
-    """Scores by ONNX Runtime alone, on what pixels.decode makes of a file's bytes."""
+    """Scores by ONNX Runtime alone, on what decode makes of a file's bytes."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(bundle / "model.onnx")
-    return lambda data: session.run(None, {"images": pixels.decode(data, SIZE)[None]})[0][0]
+    return lambda data: session.run(None, {"images": decode(data, SIZE)[None]})[0][0]
 
 
 def load_score(bundle):
     """Import the entry script of a bundle as the server does, and leave no trace of it."""
-    path, modules = list(sys.path), sys.modules.pop("pixels", None)
+    path, modules = list(sys.path), sys.modules.pop("images", None)
     try:
         spec = importlib.util.spec_from_file_location("entry_module", bundle / "score.py")
         module = importlib.util.module_from_spec(spec)
@@ -119,9 +119,9 @@ def load_score(bundle):
         return module
     finally:
         sys.path[:] = path
-        sys.modules.pop("pixels", None)
+        sys.modules.pop("images", None)
         if modules:
-            sys.modules["pixels"] = modules
+            sys.modules["images"] = modules
 
 
 @pytest.fixture(scope="module")
@@ -151,15 +151,15 @@ def run_json(score, document):
 
 def test_bundle_holds_all_a_service_needs(bundle):
     assert {path.name for path in bundle.iterdir()} == {
-        *("model.onnx", "model.json", "score.py", "pixels.py", "requirements.txt", "conda.yml", "Dockerfile"),
+        *("model.onnx", "model.json", "score.py", "images.py", "requirements.txt", "conda.yml", "Dockerfile"),
         *("page.html", "requestlog.py"),
     }
     card = json.loads((bundle / "model.json").read_text())
     assert card["labels"] == ["benign", "malignant"] and card["image_size"] == SIZE
     assert card["training"] == {"epochs": 1} and card["version"] == card["sha256"]["model.onnx"][:12]
     assert card["packages"]["onnxruntime"] == metadata.version("onnxruntime")
-    assert "no diagnostic device" in card["caveat"]
-    assert (bundle / "pixels.py").read_bytes() == Path(pixels.__file__).read_bytes()
+    assert "not a diagnostic device" in card["caveat"]
+    assert (bundle / "images.py").read_bytes() == Path(images.__file__).read_bytes()
     pins = (bundle / "requirements.txt").read_text().split()
     assert f"onnxruntime=={metadata.version('onnxruntime')}" in pins
     conda = (bundle / "conda.yml").read_text()
@@ -178,7 +178,7 @@ def test_bundle_refuses_a_folder_of_other_things(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match=r"thesis\.txt"):
         build_bundle(StandIn(), tmp_path)
-    with pytest.raises(ValueError, match="no bundle"):
+    with pytest.raises(ValueError, match="is not a bundle: it is a file"):
         build_bundle(StandIn(), tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -206,8 +206,8 @@ def test_run_scores_the_2018_form(score, expected):
         dict(zip(StandIn.labels, expected(GOOD), strict=True)), abs=1e-6
     )
     assert prediction["label"] == max(prediction["scores"], key=prediction["scores"].get)
-    assert answer["model"] == {"id": "isicvision-stand-in", "version": score.card["version"]}
-    assert answer["caveat"] == "Teaching sample, no diagnostic device."
+    assert answer["model"] == {"id": "isicvision-stand-in", "version": score.metadata["version"]}
+    assert answer["caveat"] == "A teaching sample, not a diagnostic device."
 
 
 @pytest.mark.parametrize(
@@ -235,6 +235,7 @@ def test_run_decides_at_the_threshold_of_the_model(expected, tmp_path):
         module.init()
         [prediction] = run_json(module, {"images": [b64(GOOD)]})[1]["predictions"]
         assert prediction["label"] == label and prediction["threshold"] == threshold
+        assert prediction["positive"] == "benign"
 
 
 def test_run_keeps_the_order_of_a_long_mixed_batch(score, expected):
@@ -274,13 +275,13 @@ def test_run_unreadable_image_is_422(score, data, content_type):
         (b'{"a":' * 100_000, 400, "not valid JSON"),
         (b'{"images": [NaN]}', 400, "not valid JSON"),
         (b'{"images": [' + b"9" * 5000 + b"]}", 400, "not valid JSON"),
-        (b"[]", 400, "no list of images"),
-        (b"3", 400, "no list of images"),
-        (b"null", 400, "no list of images"),
-        (b'"image"', 400, "no list of images"),
-        (b'{"images": {}}', 400, "no list of images"),
-        (b'{"images": []}', 400, "no list of images"),
-        (b'{"image_in_base64": "AAAA"}', 400, "no list of images"),
+        (b"[]", 400, "has no list of images"),
+        (b"3", 400, "has no list of images"),
+        (b"null", 400, "has no list of images"),
+        (b'"image"', 400, "has no list of images"),
+        (b'{"images": {}}', 400, "has no list of images"),
+        (b'{"images": []}', 400, "has no list of images"),
+        (b'{"image_in_base64": "AAAA"}', 400, "has no list of images"),
         (b"[1]", 400, "Item 0"),
         (b'["AAAA", {"image": "AAAA"}]', 400, "Item 1"),
         (b'[{"image_in_base64": null}]', 400, "Item 0"),
@@ -348,10 +349,10 @@ def test_init_takes_the_registered_model(bundle, tmp_path, monkeypatch):
     module = load_score(bundle)
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path / "models"))
     module.init()
-    assert module.card == json.loads((registered / "model.json").read_text())
+    assert module.metadata == json.loads((registered / "model.json").read_text())
 
     shutil.copytree(registered, tmp_path / "models" / "isicvision" / "2" / "bundle")
-    with pytest.raises(RuntimeError, match="which model"):
+    with pytest.raises(RuntimeError, match="holds several models"):
         module.init()
 
     link = tmp_path / "mount" / "1"
@@ -360,7 +361,7 @@ def test_init_takes_the_registered_model(bundle, tmp_path, monkeypatch):
     (link.parent / "again").symlink_to(link.parent, target_is_directory=True)  # round in a circle
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(link.parent))
     module.init()
-    assert module.card == json.loads((registered / "model.json").read_text())
+    assert module.metadata == json.loads((registered / "model.json").read_text())
 
 
 @pytest.mark.parametrize("there", ["missing", "empty", "file", "strays"])
@@ -380,14 +381,14 @@ def test_a_registered_model_that_is_not_there_is_never_replaced_by_the_packed_on
     monkeypatch.setenv("AZUREML_MODEL_DIR", "")
     module = load_score(bundle)
     module.init()
-    assert module.card == json.loads((bundle / "model.json").read_text())
+    assert module.metadata == json.loads((bundle / "model.json").read_text())
 
 
 def test_init_refuses_another_preprocessing_or_other_labels(tmp_path):
     folder = build_bundle(StandIn(), tmp_path / "bundle")
-    with open(folder / "pixels.py", "a") as file:
+    with open(folder / "images.py", "a") as file:
         file.write("# changed\n")
-    with pytest.raises(RuntimeError, match=r"pixels\.py"):
+    with pytest.raises(RuntimeError, match=r"images\.py"):
         load_score(folder).init()
 
     three = StandIn()
@@ -417,7 +418,7 @@ def test_service_scores_as_onnxruntime_does(service, expected, tmp_path):
     path.write_bytes(files[4])
     assert service.score(path) == service.score(str(path)) == service.score(files[4])
     opened = Image.open(io.BytesIO(files[4]))  # sent as PNG, the right way up
-    assert service.score(opened) == service.score(pixels.decode(files[4]))
+    assert service.score(opened) == service.score(decode(files[4]))
     assert list(service.score(opened.convert("CMYK"))["scores"]) == list(StandIn.labels)
     with pytest.raises(ValueError, match="uint8"):
         service.score(np.zeros((4, 4, 3)))
@@ -429,13 +430,9 @@ def test_service_scores_many_in_order(service, tmp_path):
     files = [image(seed) for seed in range(8)]
     answers = service.score_many([*files, path, tmp_path / "absent.jpg"], connections=3)
     assert answers[:8] == [service.score(file) for file in files]
-    assert f"{path}: not an image" in answers[8]["error"]
-    assert "absent.jpg" in answers[9]["error"]
-    with pytest.raises(ServiceError, match=r"note\.jpg") as caught:
-        service.score(path)
-    assert caught.value.status == 422
-    with pytest.raises(FileNotFoundError):
-        service.score(tmp_path / "absent.jpg")
+    assert answers[8]["error"].startswith(f"{path}: it is not an image (JPEG")
+    assert answers[9] == service.score(tmp_path / "absent.jpg") and "absent.jpg" in answers[9]["error"]
+    assert answers[8] == service.score(path) and set(answers[8]) == {"error"}
 
 
 def test_service_answers_over_http(service):

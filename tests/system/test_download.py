@@ -391,7 +391,7 @@ def test_what_cannot_be_had_is_listed_with_its_reason_and_tried_again_by_the_nex
         "404 Not Found",
         "500 Internal",
         "(text/html",
-        "is no sound image: not an image",
+        "is no sound image: it is not an image",
         "packed",
         "wait 3600 s",
     ]

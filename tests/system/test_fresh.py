@@ -14,7 +14,7 @@ from conftest import environment_with
 from test_deployment import image
 
 from isicvision import ImageClassifier, build_bundle, deploy_local
-from isicvision import images as pixels
+from isicvision.images import decode
 
 SIZE, MEGABYTES = 96, 400
 
@@ -66,8 +66,8 @@ def test_the_bundle_needs_only_its_requirements(model, bundle, own_python, tmp_p
     print(f"{size:.0f} MB installed, {seconds:.1f} s from the start to the first answer")
 
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
-    by_onnx = session.run(
-        ["scores"], {"images": pixels.decode(data, SIZE, model.metadata["interpolation"])[None]}
-    )[0][0]
+    by_onnx = session.run(["scores"], {"images": decode(data, SIZE, model.metadata["interpolation"])[None]})[
+        0
+    ][0]
     np.testing.assert_allclose(scores, by_onnx, atol=1e-4)
     np.testing.assert_allclose(scores, model.predict_proba([path])[0], atol=1e-4)

@@ -12,7 +12,7 @@ from PIL import Image
 from test_deployment import load_score, run
 
 from isicvision import ImageClassifier, build_bundle, deploy_local
-from isicvision import images as pixels
+from isicvision.images import ORIENTATION, ImageError, decode
 
 SIZE = 96
 
@@ -37,7 +37,7 @@ def encoded(image, kind, **options):
 def turned(random, turn):
     image = drawn(random)
     exif = image.getexif()
-    exif[pixels.ORIENTATION] = turn
+    exif[ORIENTATION] = turn
     return encoded(image, ("JPEG", "PNG", "WEBP", "TIFF")[random.integers(4)], exif=exif)
 
 
@@ -103,13 +103,13 @@ def ways(model, tmp_path_factory):
     def by_pytorch(path):
         try:
             return model.predict_proba([path])[0]
-        except pixels.ImageError as error:
+        except ImageError as error:
             return str(error)
 
     def by_onnx(path):
         try:
-            return session.run(["scores"], {"images": pixels.decode(path, SIZE, interpolation)[None]})[0][0]
-        except pixels.ImageError as error:
+            return session.run(["scores"], {"images": decode(path, SIZE, interpolation)[None]})[0][0]
+        except ImageError as error:
             return str(error)
 
     def by_run(path):

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from test_deployment import GOOD, SIZE, TEXT, StandIn, b64, bundle, image, load_score, run, run_json, score
 
 from isicvision import build_bundle
-from isicvision import images as pixels
+from isicvision.images import ImageError, decode
 
 __all__ = ["bundle", "score"]  # fixtures
 
@@ -70,10 +70,10 @@ def test_a_form_with_files_is_scored_in_order(score):
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "word"),
     [
-        ({"note": "no file"}, "multipart/form-data", 400, "no file"),
+        ({"note": "no file"}, "multipart/form-data", 400, "has no file"),
         (b"--x\r\nnonsense", "multipart/form-data", 400, "cannot be read"),
         (b"--x\r\nnonsense", "multipart/form-data; boundary=x", 400, "cannot be read"),
-        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "no file"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "has no file"),
         (form(*[b"."] * 65), "multipart/form-data", 413, "at most 64"),
         (form(*[b"."] * 700), "multipart/form-data", 400, "cannot be read"),
     ],
@@ -112,7 +112,7 @@ def test_real_images_are_not_called_blank_or_blurred(real_data):
     paths = sorted(real_data.rglob("*.jpg"))[::50]
     for size in (128, 224):
         for path in paths:
-            gray = pixels.decode(path, size).mean(axis=2)
+            gray = decode(path, size).mean(axis=2)
             assert gray.std() > 5, path
             assert np.diff(np.diff(gray, axis=0), axis=0).std() > 0.6, path
 
@@ -127,7 +127,7 @@ def test_unlike_images_are_refused(tmp_path):
     assert status == 200
     scored, refused = answer["predictions"]
     assert set(scored) == {"label", "scores", "distance"} and 0 < scored["distance"] < 1
-    assert "unlike the images that the model was trained on" in refused["error"]
+    assert "the image: it is too unlike the training images (distance 1." in refused["error"]
     assert refused["distance"] > 1 and "scores" not in refused
     status, answer = run(module, bright, "image/png")
     assert status == 422 and "unlike" in answer["message"]
@@ -135,9 +135,9 @@ def test_unlike_images_are_refused(tmp_path):
 
 
 def test_decode_refuses_too_small_images():
-    assert pixels.decode(image(size=(40, 30)), SIZE, min_side=30).shape == (SIZE, SIZE, 3)
-    with pytest.raises(pixels.ImageError, match="40x30 pixels are too few, each side needs 31 or more"):
-        pixels.decode(image(size=(40, 30)), min_side=31)
+    assert decode(image(size=(40, 30)), SIZE, min_side=30).shape == (SIZE, SIZE, 3)
+    with pytest.raises(ImageError, match="it has 40x30 pixels, each side needs 31 or more"):
+        decode(image(size=(40, 30)), min_side=31)
 
 
 def test_saliency_shows_the_part_of_the_image_that_speaks_for_the_label(tmp_path):

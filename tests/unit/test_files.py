@@ -84,9 +84,8 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["third"]
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
-    folder.rename(
-        folder.with_name(".model.old")
-    )  # as a process leaves it that was killed between the renamings
+    # as a process leaves it that was killed between the two renamings
+    folder.rename(folder.with_name(".model.old"))
     restore_folder(folder)
     assert [path.name for path in folder.iterdir()] == ["third"]
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from isicvision import images as pixels
+from isicvision import images
+from isicvision.images import ORIENTATION, ImageError, decode, frame
 from isicvision.service import client
 
 
@@ -27,15 +28,15 @@ def gradient(width=64, height=48):
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([16, 64, 100]))
 @settings(max_examples=30, deadline=None)
 def test_any_shape_becomes_a_square_of_bytes(width, height, size):
-    image = pixels.decode(encode(gradient(width, height), "JPEG"), size)
+    image = decode(encode(gradient(width, height), "JPEG"), size)
     assert image.shape == (size, size, 3) and image.dtype == np.uint8
 
 
 @given(st.binary(max_size=2000))
 @settings(max_examples=60, deadline=None)
 def test_any_other_bytes_are_refused_by_one_kind_of_error(content):
-    with pytest.raises(pixels.ImageError):
-        pixels.decode(content)
+    with pytest.raises(ImageError):
+        decode(content)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "WEBP"])
@@ -43,19 +44,19 @@ def test_half_a_file_is_refused_by_name(tmp_path, kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8))
     path = tmp_path / "half.jpg"
     path.write_bytes(encode(noise, kind)[:3000])
-    with pytest.raises(pixels.ImageError, match=r"half\.jpg"):
-        pixels.decode(path, 64)
+    with pytest.raises(ImageError, match=r"half\.jpg"):
+        decode(path, 64)
 
 
 def test_the_center_is_cut_out_and_the_shape_kept():
     wide = Image.new("RGB", (300, 100), "black")
     wide.paste("white", (100, 0, 200, 100))
-    assert pixels.decode(encode(wide), 50).min() > 200
+    assert decode(encode(wide), 50).min() > 200
 
 
 def test_reduced_decoding_stays_close_to_full_decoding():
     big = gradient(64, 48).resize((2048, 1536), Image.BICUBIC)
-    reduced = pixels.decode(encode(big, "JPEG", quality=95), 128).astype(int)
+    reduced = decode(encode(big, "JPEG", quality=95), 128).astype(int)
     full = big.resize((128, 128), Image.BILINEAR, box=(256, 0, 1792, 1536))
     assert np.abs(reduced - np.asarray(full)).mean() < 1
 
@@ -65,11 +66,11 @@ def test_images_are_resized_bilinearly_or_bicubically_and_in_no_other_way():
     box = (15, 0, 75, 60)
     for interpolation, method in (("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC)):
         expected = np.asarray(image.resize((32, 32), method, box=box))
-        assert np.array_equal(pixels.decode(encode(image), 32, interpolation), expected)
-    assert np.array_equal(pixels.decode(encode(image), 32), pixels.decode(encode(image), 32, "bilinear"))
-    assert not np.array_equal(pixels.decode(encode(image), 32), expected)
+        assert np.array_equal(decode(encode(image), 32, interpolation), expected)
+    assert np.array_equal(decode(encode(image), 32), decode(encode(image), 32, "bilinear"))
+    assert not np.array_equal(decode(encode(image), 32), expected)
     with pytest.raises(ValueError, match="'bilinear' or 'bicubic', not 'nearest'"):
-        pixels.decode(encode(image), 32, "nearest")
+        decode(encode(image), 32, "nearest")
 
 
 def test_exif_orientation_is_undone():
@@ -77,35 +78,32 @@ def test_exif_orientation_is_undone():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
     turned = encode(upright.transpose(Image.ROTATE_90), "PNG", exif=exif)
-    assert np.array_equal(pixels.decode(turned), np.asarray(upright))
+    assert np.array_equal(decode(turned), np.asarray(upright))
 
 
 def test_gray_palette_alpha_cmyk_and_16_bit_become_rgb():
     gray = gradient().convert("L")
     as_rgb = np.asarray(gray.convert("RGB"))
-    assert np.array_equal(pixels.decode(encode(gray)), as_rgb)
+    assert np.array_equal(decode(encode(gray)), as_rgb)
     sixteen = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
-    assert np.array_equal(pixels.decode(encode(sixteen)), as_rgb)
-    assert (
-        np.abs(pixels.decode(encode(gradient().convert("P"))).astype(int) - np.asarray(gradient())).mean()
-        < 40
-    )
+    assert np.array_equal(decode(encode(sixteen)), as_rgb)
+    assert np.abs(decode(encode(gradient().convert("P"))).astype(int) - np.asarray(gradient())).mean() < 40
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert (pixels.decode(encode(clear)) == 255).all()
-    assert pixels.decode(encode(gradient().convert("CMYK"), "JPEG")).shape == (48, 64, 3)
+    assert (decode(encode(clear)) == 255).all()
+    assert decode(encode(gradient().convert("CMYK"), "JPEG")).shape == (48, 64, 3)
 
 
 def test_animations_and_gigantic_images_are_refused(monkeypatch):
     frames = [gradient(), gradient().rotate(90)]
-    with pytest.raises(pixels.ImageError, match="2 images"):
-        pixels.decode(encode(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
-    monkeypatch.setattr(pixels, "MAX_PIXELS", 1000)
-    with pytest.raises(pixels.ImageError, match="64x48 is more than 1,000"):
-        pixels.decode(encode(gradient()))
+    with pytest.raises(ImageError, match="2 images"):
+        decode(encode(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    with pytest.raises(ImageError, match="64x48 pixels, more than 1,000"):
+        decode(encode(gradient()))
 
 
 def test_the_service_can_use_the_module_with_numpy_and_pillow_alone():
-    source = open(pixels.__file__, encoding="utf-8").read()
+    source = open(images.__file__, encoding="utf-8").read()
     top_level = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
     modules = {line.split()[1].split(".")[0] for line in top_level}
     assert modules <= {*sys.stdlib_module_names, "numpy", "PIL"}
@@ -114,18 +112,18 @@ def test_the_service_can_use_the_module_with_numpy_and_pillow_alone():
 @pytest.mark.real
 def test_real_images_decode(real_data):
     paths = sorted((real_data / "isic_sample").rglob("*.jpg"))
-    assert min(pixels.decode(path, 224).std() for path in paths) > 5
+    assert min(decode(path, 224).std() for path in paths) > 5
 
 
 def test_a_frame_is_the_whole_image_reduced_upright_with_its_own_size_beside_it():
     wide = gradient(640, 480)
     turned = io.BytesIO()
     exif = Image.Exif()
-    exif[pixels.ORIENTATION] = 6
+    exif[ORIENTATION] = 6
     wide.save(turned, "JPEG", exif=exif)
-    image, size, kind = pixels.frame(turned.getvalue(), 64)
+    image, size, kind = frame(turned.getvalue(), 64)
     assert (image.size, size, kind) == ((48, 64), (480, 640), "JPEG")
-    small, size, kind = pixels.frame(encode(wide), 1000)
+    small, size, kind = frame(encode(wide), 1000)
     assert (small.size, size, kind) == ((640, 480), (640, 480), "PNG")
 
 
@@ -133,21 +131,21 @@ def test_a_frame_is_the_whole_image_reduced_upright_with_its_own_size_beside_it(
 def test_a_reduced_frame_still_needs_every_byte_of_the_file(filler):
     whole = encode(gradient(640, 480), "JPEG", quality=95)
     half = whole[: len(whole) // 2]
-    with pytest.raises(pixels.ImageError, match="cut short"):
-        pixels.frame(half + filler * (len(whole) - len(half)), 16)
+    with pytest.raises(ImageError, match="cut short"):
+        frame(half + filler * (len(whole) - len(half)), 16)
 
 
 def test_a_stack_cut_short_anywhere_is_refused_by_one_kind_of_error():
     stack = io.BytesIO()
     Image.new("RGB", (8, 8)).save(stack, "TIFF", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     for length in range(len(stack.getvalue()) + 1):
-        with pytest.raises(pixels.ImageError):
-            pixels.decode(stack.getvalue()[:length])
+        with pytest.raises(ImageError):
+            decode(stack.getvalue()[:length])
 
 
 def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
-    with pytest.raises(pixels.ImageError, match=r"cannot be read \(Is a directory\)"):
-        pixels.decode(tmp_path)
+    with pytest.raises(ImageError, match=r"cannot be read \(Is a directory\)"):
+        decode(tmp_path)
     whole = io.BytesIO()
     Image.new("RGB", (8, 8)).save(whole, "PNG")
 
@@ -156,7 +154,7 @@ def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "convert", no_memory)
     with pytest.raises(MemoryError):  # the image is sound
-        pixels.decode(whole.getvalue())
+        decode(whole.getvalue())
 
 
 def noise():
@@ -224,10 +222,10 @@ TURNED = {
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("content", [*STRAIGHT.values(), *TURNED.values()], ids=[*STRAIGHT, *TURNED])
 def test_a_damaged_note_spoils_no_image_and_measuring_agrees_with_decoding(content):
-    expected = pixels.decode(JPEG) if content.startswith(b"\xff\xd8") else np.asarray(noise())
-    decoded = pixels.decode(content)
+    expected = decode(JPEG) if content.startswith(b"\xff\xd8") else np.asarray(noise())
+    decoded = decode(content)
     assert np.array_equal(decoded, np.rot90(expected, -1) if content in TURNED.values() else expected)
-    assert pixels.frame(content, 16)[1] == (decoded.shape[1], decoded.shape[0])
+    assert frame(content, 16)[1] == (decoded.shape[1], decoded.shape[0])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore:Palette images")
@@ -273,13 +271,13 @@ def test_no_note_of_random_bytes_changes_more_than_which_side_is_up(data):
         )
         before = data.draw(st.sampled_from([b"IDAT", b"IEND"]))
         changed = with_chunk(whole, chunk, note, data.draw(st.booleans()), before)
-    expected, decoded = pixels.decode(whole), pixels.decode(changed)
+    expected, decoded = decode(whole), decode(changed)
     turned = [np.rot90(each, quarters) for each in (expected, expected[:, ::-1]) for quarters in range(4)]
     assert any(np.array_equal(decoded, each) for each in turned)
-    assert pixels.frame(changed, 16)[1] == (decoded.shape[1], decoded.shape[0])
+    assert frame(changed, 16)[1] == (decoded.shape[1], decoded.shape[0])
 
 
 def test_an_image_with_a_damaged_note_is_sent_to_a_service_as_it_is_seen():
     for content in (STRAIGHT["orientation as text"], TURNED["XMP in the EXIF"]):
         sent = client._to_bytes(Image.open(io.BytesIO(content)))
-        assert np.array_equal(pixels.decode(sent), pixels.decode(content))
+        assert np.array_equal(decode(sent), decode(content))

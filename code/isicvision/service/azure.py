@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..files import sweep, user_path
 from ..text import secret
-from .bundle import read_card
+from .bundle import read_metadata
 from .client import ServiceClient
 from .rehearsal import Rehearsal
 
@@ -98,7 +98,7 @@ def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
     from azureml.core.model import InferenceConfig
     from azureml.core.webservice import AciWebservice, AksWebservice
 
-    read_card(bundle)
+    read_metadata(bundle)
     sweep(bundle)
     environment = Environment.from_conda_specification("isicvision-service", str(Path(bundle, "conda.yml")))
     # asked for by Azure's own hosts
@@ -114,7 +114,7 @@ def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
 def register_bundle(bundle: str | Path, workspace: Workspace | None, dry_run: bool = False) -> Model:
     """Register the bundle's model and environment in a workspace; return the `azureml.core.Model`."""
     environment, _, _ = azure_plan(bundle)
-    card = read_card(bundle)
+    card = read_metadata(bundle)
     (Rehearsal(f"Environment({environment.name!r})") if dry_run else environment).register(workspace)
     return _azureml(dry_run).Model.register(
         workspace,
@@ -222,7 +222,7 @@ def build_image(
     Returns the `azureml.core.model.ModelPackage`; its `location` is the image's address in the workspace's registry.
     """
     _, inference, _ = azure_plan(bundle)
-    card = read_card(bundle)
+    card = read_metadata(bundle)
     model = register_bundle(bundle, workspace, dry_run)
     package = _azureml(dry_run).Model.package(
         workspace,

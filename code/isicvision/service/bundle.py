@@ -1,28 +1,26 @@
-"""The bundle: a folder with all that a web service needs and no training code.
+"""The bundle: a folder with everything that a web service needs, without training code.
 
-The network as ONNX, the entry script, the preprocessing, pinned requirements, a Dockerfile. It runs on this machine
-(`deployment.deploy_local`), in a container, or in Azure (`azure`).
+It runs on this machine (`deploy_local`), in a container, or in Azure (`isicvision.azure`).
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import images as pixels
-from ..files import PROJECT_ROOT, is_stray, read_json, sha256, user_path
+from .. import images
+from ..files import PROJECT_ROOT, is_stray, read_json, replacing_folder, sha256, user_path
 
 if TYPE_CHECKING:
     from ..model.classifier import ImageClassifier
 
-# config.json, logging.json and swagger.json are missing here for a reason: Azure's server takes them for its own
-_FILES = "model.onnx model.onnx.data model.json pixels.py requirements.txt conda.yml Dockerfile"
-_SCRIPTS = "score.py requestlog.py page.html"  # as they are in code/03_deployment
-_COPIED = f"model.onnx* model.json pixels.py {_SCRIPTS}"  # into the image, and no stray file
+# config.json, logging.json and swagger.json must not be among them: Azure's server takes these for its own
+_SCRIPTS = ("score.py", "requestlog.py", "page.html")  # as they are in code/03_deployment
+_OTHERS = "model.onnx model.onnx.data model.json images.py requirements.txt conda.yml Dockerfile".split()
+_EARLIER = "pixels.py"  # the name of images.py in bundles built before version 2
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
 _CONDA = """\
@@ -34,15 +32,15 @@ dependencies:
 - pip:
 """
 
-_DOCKERFILE = """\
+_DOCKERFILE = f"""\
 # docker build --tag isicvision . && docker run --rm --publish 127.0.0.1:5001:5001 isicvision
 FROM python:3.11-slim
 WORKDIR /service
 COPY requirements.txt .
 RUN pip install --no-cache-dir --requirement requirements.txt && useradd --create-home service
-COPY {files} ./
+COPY model.onnx* model.json images.py {" ".join(_SCRIPTS)} ./
 USER service
-# one process answers several requests at a time, so that it is found healthy while it scores
+# several threads, so that the process answers health checks while it scores
 ENV GUNICORN_CMD_ARGS="--threads 8"
 EXPOSE 5001
 CMD ["azmlinfsrv", "--entry_script", "score.py"]
@@ -50,72 +48,73 @@ CMD ["azmlinfsrv", "--entry_script", "score.py"]
 
 
 def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
-    """Write everything that a service of `model` needs into one folder.
+    """Write everything that a web service of `model` needs into one folder.
 
-    It is complete or absent: an interrupted build leaves what was there before.
+    The folder is written whole or not at all: an interrupted build leaves an earlier bundle untouched.
 
     Parameters
     ----------
     folder
-        New, empty, or an earlier bundle, which is replaced, with what a file manager or JupyterLab left in it. Anything
-        else raises ValueError.
+        New, empty, or an earlier bundle, which is replaced.
 
     Returns
     -------
     pathlib.Path
-        `folder`, with model.onnx (uint8 images in, probabilities out), model.json, score.py with page.html and
-        requestlog.py, pixels.py, requirements.txt, conda.yml and Dockerfile. model.json is the model's card (labels,
-        temperature, offsets, threshold and how it was chosen, the training images' number, groups, hash and sources),
-        an id, a version (of model.onnx), the packages' versions, and checksums of what makes the scores, without which
-        the service does not start.
+        `folder`, with model.onnx (uint8 images in, probabilities out), model.json (the model's metadata, and an id, a
+        version, the packages' versions and checksums, which the service verifies when it starts), score.py with
+        page.html and requestlog.py, images.py, requirements.txt, conda.yml and Dockerfile.
+
+    Raises
+    ------
+    ValueError
+        If `folder` is a file or holds something else than a bundle.
+
+    Examples
+    --------
+    >>> build_bundle(model, "outputs/bundle")  # doctest: +SKIP
+    PosixPath('outputs/bundle')
     """
-    script = PROJECT_ROOT / "code" / "03_deployment" / "score.py"
-    if not script.exists():
+    scripts = PROJECT_ROOT / "code" / "03_deployment"
+    if not scripts.is_dir():
         raise FileNotFoundError(
-            f"{script} is missing: install isicvision from its repository, pip install -e ."
+            f"{scripts} is missing: install isicvision from its repository by `pip install -e .`"
         )
     folder = user_path(folder)
     target = folder.resolve()
     strange = {path.name for path in target.glob("*") if not is_stray(path.name)}
-    strange -= {*_FILES.split(), *_SCRIPTS.split()}
+    strange -= {*_SCRIPTS, *_OTHERS, _EARLIER}
     if strange or target.is_file():
-        raise ValueError(f"{folder} holds {min(strange, default='a file')}, no bundle: choose another folder")
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
+        raise ValueError(
+            f"{folder} is not a bundle: it {f'holds {min(strange)}' if strange else 'is a file'}. Choose another folder"
+        )
+    with replacing_folder(target) as new:
         model.to_onnx(new / "model.onnx")
-        shutil.copyfile(pixels.__file__, new / "pixels.py")
-        # of what makes the scores; the other files are the user's to change
+        shutil.copyfile(images.__file__, new / "images.py")
+        # checksums of what computes the scores; users may change the other files
         checksums = {path.name: sha256(path) for path in sorted(new.iterdir())}
-        pins = {name: metadata.version(name) for name in _REQUIREMENTS}
-        card = {
-            **model.metadata,
-            "id": f"isicvision-{model.metadata.get('backbone', 'model')}".replace("_", "-"),
+        pins = {name: version(name) for name in _REQUIREMENTS}
+        metadata = model.metadata | {
+            "id": f"isicvision-{model.metadata['backbone']}".replace("_", "-"),
             "version": checksums["model.onnx"][:12],
             "labels": list(model.labels),
             "packages": pins,
             "image_size": model.image_size,
             "sha256": checksums,
         }
-        (new / "model.json").write_text(json.dumps(card, indent=2) + "\n")
-        for name in _SCRIPTS.split():
-            shutil.copyfile(script.with_name(name), new / name)
-        requirements = [f"{name}=={version}" for name, version in pins.items()]
-        (new / "requirements.txt").write_text("\n".join(requirements) + "\n")
-        (new / "conda.yml").write_text(_CONDA + "".join(f"  - {each}\n" for each in requirements))
-        (new / "Dockerfile").write_text(_DOCKERFILE.format(files=_COPIED))
-        if target.exists():
-            target.rename(Path(temporary) / "old")
-        new.rename(target)
+        (new / "model.json").write_text(json.dumps(metadata, indent=2) + "\n")
+        for name in _SCRIPTS:
+            shutil.copyfile(scripts / name, new / name)
+        requirements = [f"{name}=={release}\n" for name, release in pins.items()]
+        (new / "requirements.txt").write_text("".join(requirements))
+        (new / "conda.yml").write_text(_CONDA + "".join(f"  - {each}" for each in requirements))
+        (new / "Dockerfile").write_text(_DOCKERFILE)
     return folder
 
 
-def read_card(bundle: str | Path) -> dict:
-    """Return the content of the bundle's model.json: dict; raise FileNotFoundError if it is no bundle."""
+def read_metadata(bundle: str | Path) -> dict:
+    """Read a bundle's model.json: dict. FileNotFoundError says what to do if `bundle` is not a bundle."""
     try:
         return read_json(user_path(bundle) / "model.json")
     except (FileNotFoundError, NotADirectoryError):
         hint = "give its folder" if user_path(bundle).is_file() else "build_bundle(model, folder) makes one"
-        raise FileNotFoundError(f"{bundle} is no bundle: {hint}") from None
+        raise FileNotFoundError(f"{bundle} is not a bundle: {hint}") from None

@@ -20,7 +20,7 @@ from scipy import stats
 from ..checks import is_number, is_whole
 from ..files import user_path
 from ..text import as_label
-from .bundle import read_card
+from .bundle import read_metadata
 
 ENOUGH = 50  # images: fewer say nothing of a distribution
 SURE = 0.01  # p-values up to it count
@@ -67,7 +67,7 @@ def drift(
         If nothing in the log is of this model, there is nothing to compare with, or `reference` has other keys, or
         values that are not finite.
     """
-    card = read_card(bundle)
+    card = read_metadata(bundle)
     if reference is not None and not isinstance(reference, dict):
         raise ValueError(f"reference is a dict from label to scores, not {type(reference).__name__}")
     day = day.isoformat()[:10] if isinstance(day, date) else day

@@ -16,7 +16,7 @@ import requests
 
 from ..checks import is_number, is_whole
 from ..files import user_path
-from .bundle import read_card
+from .bundle import read_metadata
 from .client import ServiceClient
 
 # gunicorn's own configuration, in Python. The process that called deploy_local holds the other end of the
@@ -167,5 +167,5 @@ def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout
         raise ValueError(f"a service has 1 or more workers and threads, not {workers!r} and {threads!r}")
     if not is_number(timeout, 0.001):
         raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
-    read_card(bundle)
+    read_metadata(bundle)
     return LocalService(bundle, workers, threads, timeout)

@@ -329,7 +329,7 @@ def test_a_damaged_file_of_a_model_is_named(outputs, text):
     for call in (
         lambda: record.load_parts(outputs / "split", outputs / "model"),
         lambda: record.require_current(outputs / "model", outputs),
-        lambda: bundle.read_card(outputs / "model"),
+        lambda: bundle.read_metadata(outputs / "model"),
     ):
         with pytest.raises(ValueError, match="model.json is damaged"):
             call()

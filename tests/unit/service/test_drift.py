@@ -12,7 +12,7 @@ from scipy import stats
 
 from isicvision import drift
 from isicvision.model.classifier import _quantiles
-from isicvision.service import drift as monitoring
+from isicvision.service.drift import _kolmogorov_smirnov
 
 DAY = "2026-11-25"
 
@@ -22,8 +22,8 @@ def bundle(tmp_path):
     """model.json, all that drift reads of a bundle, with what the function is called with in it."""
 
     def write(**more):
-        card = {"labels": ["benign", "malignant"], "version": "abc", **more}
-        (tmp_path / "model.json").write_text(json.dumps(card))
+        metadata = {"labels": ["benign", "malignant"], "version": "abc", **more}
+        (tmp_path / "model.json").write_text(json.dumps(metadata))
         return tmp_path
 
     return write
@@ -118,7 +118,7 @@ def test_says_what_is_missing(bundle, tmp_path):
     ):
         drift(log([0.5]), bundle())
     (tmp_path / "model.json").unlink()
-    with pytest.raises(FileNotFoundError, match="no bundle"):
+    with pytest.raises(FileNotFoundError, match="is not a bundle"):
         drift(log([0.5]), tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_refused_images_are_compared_count_with_count(bundle):
 def test_with_all_values_known_the_test_is_that_of_scipy(count, digits, seed):
     random = np.random.default_rng(seed)
     before, now = random.random(count).round(digits), random.beta(1.2, 1, 300).round(digits)  # with ties
-    found = monitoring._kolmogorov_smirnov(np.sort(now), np.sort(before), count)
+    found = _kolmogorov_smirnov(np.sort(now), np.sort(before), count)
     assert found == pytest.approx(stats.ks_2samp(now, before, method="asymp").pvalue, abs=1e-9)
 
 
@@ -277,8 +277,10 @@ def test_nothing_to_compare_is_said(bundle):
         drift(log([0.5]), bundle(scores={"malignant": []}, outliers={"distance_quantiles": []}))
     empty = json.dumps(json.loads(log([0.5])[3]) | {"images": 0, "scores": []})
     held_out = {"images": 50, "refused": 1}
-    card = bundle(scores={"malignant": [0, 1]}, outliers={"distance_quantiles": [0, 1], "held_out": held_out})
-    assert set(drift([empty], card)["verdict"]) == {"too few images"}
+    folder = bundle(
+        scores={"malignant": [0, 1]}, outliers={"distance_quantiles": [0, 1], "held_out": held_out}
+    )
+    assert set(drift([empty], folder)["verdict"]) == {"too few images"}
     for wrong in ([0.5], {"malignant": ["x"]}):
         with pytest.raises(ValueError, match="reference"):
-            drift(log([0.5]), card, reference=wrong)
+            drift(log([0.5]), folder, reference=wrong)

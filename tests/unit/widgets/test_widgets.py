@@ -305,7 +305,7 @@ def test_a_broken_image_is_gray_and_hinders_nothing(dataset, tmp_path):
     assert len(ui.dataset) == 23
     ui.grid.selected = 0
     press(ui, "z")
-    assert "broken.jpg: not an image" in ui.grid.large["text"]
+    assert "broken.jpg: it is not an image" in ui.grid.large["text"]
     assert ui._repr_mimebundle_()["image/jpeg"]
 
 
