@@ -92,7 +92,7 @@ def test_every_text_can_be_read_in_both_themes(lab, theme):
     found = lab.page.evaluate(CONTRAST, OUTPUT)
     texts = {text for _, text in found}
     assert len(found) > 300
-    assert {"right [Enter]", "j [0]", "suspicious [b]", "16 (20%)", "learning_rate", "wrong"} <= texts
+    assert {"confirm [Enter]", "j [0]", "suspicious [b]", "16 (20%)", "learning_rate", "wrong"} <= texts
     assert [(round(contrast, 2), text) for contrast, text in found if contrast < 4.5] == []
 
 
@@ -159,7 +159,7 @@ def test_a_screen_reader_is_told_what_is_shown_selected_and_decided(lab):
         ", undecided, "
     )
     page.keyboard.press("u")
-    page.get_by_role("status").get_by_text("Taken back. ").wait_for()
+    page.get_by_role("status").get_by_text("Undone. ").wait_for()
     listbox.get_by_role("option", name=f"{names[10]} (was").first.wait_for()
     assert (
         listbox.get_by_role("option", name="(exclude) (was").get_attribute("aria-label").count(", decided, ")

@@ -77,8 +77,9 @@ def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(notebook):
 def test_a_widget_shows_rather_than_its_image_and_outlives_page_and_kernel(notebook):
     lab = notebook(
         [
-            "import ipywidgets\nfrom IPython.display import display\nfrom isicvision import plots, widgets",
-            "slider = ipywidgets.IntSlider(3)\nimage = plots.encode(plots.plt.figure(), 'jpeg')\n"
+            "import ipywidgets\nfrom IPython.display import display\nfrom matplotlib.figure import Figure\n"
+            "from isicvision import plots",
+            "slider = ipywidgets.IntSlider(3)\nimage = plots.encode(Figure(), 'jpeg')\n"
             "display(slider._repr_mimebundle_() | {'image/jpeg': image}, raw=True)",
         ]
     )

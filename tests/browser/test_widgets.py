@@ -122,7 +122,7 @@ def test_results_are_filtered_and_show_saliency(show):
         "ui = widgets.ResultsUI(evaluation, model, per_page=6)",
         scored=True,
     )
-    cells(lab).first.get_by_text(", seen as ").wait_for()
+    cells(lab).first.get_by_text(", predicted ").wait_for()
     assert cells(lab).first.locator(".isic-bar").count() == 2
     before = cells(lab).first.locator("img").get_attribute("src")
     lab.page.get_by_role("button", name="saliency").click()
@@ -157,15 +157,15 @@ def test_image_of_the_results(notebook):
 def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(show):
     lab = show("ui = widgets.PrecisionRecallUI(evaluation, per_page=6)", scored=True)
     canvas = lab.page.locator(".jupyter-matplotlib-canvas-div").first
-    lab.page.get_by_text("0 of 159 images change sides").wait_for()
+    lab.page.get_by_text("those at 0.500: 0 of 159 images").wait_for()
     x, y = lab.value("[*map(float, ui._axes[0].transData.transform((0.5, 0.95)))]")
     height = lab.value("float(ui._canvases[0].figure.bbox.height)")
     canvas.click(position={"x": x, "y": height - y})
-    lab.page.get_by_text("0 of 159 images change sides").wait_for(state="detached")
+    lab.page.get_by_text("those at 0.500: 0 of 159 images").wait_for(state="detached")
     assert lab.value("0.4 < 1 - ui.evaluation.metric('specificity') < 0.6")
     assert lab.value("ui.threshold.value < 0.5")
     changed = lab.value("int((evaluation.table['prediction'] != ui.evaluation.table['prediction']).sum())")
-    lab.page.get_by_text(f"{changed} of 159 images change sides").wait_for()
+    lab.page.get_by_text(f"those at 0.500: {changed} of 159 images").wait_for()
     lab.page.get_by_text(f"1 to 6 of {changed}").wait_for()
     shoot(lab, "threshold")
 

@@ -1,4 +1,4 @@
-"""Widgets for notebooks: pages of images, a threshold, the tuning of a training."""
+"""Interactive widgets for notebooks: pages of images, a threshold, augmentation and training parameters."""
 
 import lazy_loader
 

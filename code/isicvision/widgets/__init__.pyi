@@ -1,6 +1,6 @@
-from .widgets import AnnotationUI as AnnotationUI
-from .widgets import AugmentationUI as AugmentationUI
-from .widgets import ConfusionMatrixUI as ConfusionMatrixUI
-from .widgets import ParamsUI as ParamsUI
-from .widgets import PrecisionRecallUI as PrecisionRecallUI
-from .widgets import ResultsUI as ResultsUI
+from .pages import AnnotationUI as AnnotationUI
+from .pages import ConfusionMatrixUI as ConfusionMatrixUI
+from .pages import ResultsUI as ResultsUI
+from .threshold import PrecisionRecallUI as PrecisionRecallUI
+from .tuning import AugmentationUI as AugmentationUI
+from .tuning import ParamsUI as ParamsUI

@@ -1,65 +1,68 @@
-// A grid of images that can be clicked and worked by keys: the view of imagegrid.ImageGrid (anywidget).
+// The view of imagegrid.ImageGrid: images that are clicked, or selected and decided about by keys.
 
-const make = (kind, parent, className) => {
+const make = (kind, parent, className, text = "") => {
   const element = document.createElement(kind);
   element.className = className;
+  element.textContent = text;
   parent.append(element);
   return element;
 };
 
-function fill(cell, image, caption) {
-  cell.querySelector("img").src = image;
-  cell.querySelector("img").alt = caption.title;
-  const text = cell.querySelector(".isic-caption");
+function fill(cell, image, { title, color, spoken = title, note, dim, bars = [] }) {
+  const [shown, text] = cell.children;
+  shown.src = image;
+  shown.alt = title;
+  cell.title = spoken;
+  cell.setAttribute("aria-label", spoken);
+  cell.classList.toggle("isic-dim", Boolean(dim));
   text.replaceChildren();
-  const title = make("div", text, "isic-title");
-  title.textContent = caption.title;
-  title.style.borderLeftColor = caption.color || "transparent";
-  for (const bar of caption.bars || []) {
+  make("div", text, "isic-title", title).style.borderLeftColor = color || "transparent";
+  for (const bar of bars) {
     const row = make("div", text, "isic-bar");
-    const name = make("span", row, "");
-    name.textContent = name.title = bar.name;
-    const track = make("span", row, "isic-track");
-    const value = make("span", track, "isic-value");
+    make("span", row, "", bar.name).title = bar.name;
+    const value = make("span", make("span", row, "isic-track"), "isic-value");
     value.style.width = `${100 * bar.value}%`;
     value.style.background = bar.color;
-    make("span", row, "").textContent = bar.value.toFixed(2);
+    make("span", row, "", bar.value.toFixed(2));
   }
-  if (caption.note) make("div", text, "isic-note").textContent = caption.note;
-  cell.classList.toggle("isic-dim", Boolean(caption.dim));
-  cell.title = caption.hint || "";
-  cell.setAttribute("aria-label", caption.spoken || caption.title);
+  if (note) make("div", text, "isic-note", note);
 }
 
 function render({ model, el }) {
   const root = make("div", el, "isic-images");
   const status = make("div", root, "isic-status");
-  status.setAttribute("role", "status"); // a screen reader says what is written there
+  status.setAttribute("role", "status"); // screen readers read it out
   const grid = make("div", root, "isic-grid");
   grid.tabIndex = 0;
   grid.setAttribute("role", "listbox");
-  grid.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes x for "cut the cell"
-  const prefix = `isic-${Math.random().toString(36).slice(2)}-`; // ids are unique in a page, also of two views
+  grid.dataset.lmSuppressShortcuts = "true"; // else JupyterLab cuts the cell on x
+  const prefix = `isic-${Math.random().toString(36).slice(2)}-`; // a page may show two views of one model
   const large = make("div", root, "isic-large");
-  make("img", large, "");
-  make("div", large, "isic-note");
-
+  const largeImage = make("img", large, "");
+  const largeText = make("div", large, "isic-note");
+  const zoom = () => model.send({ key: "z" });
+  const focus = () => grid.focus({ preventScroll: true });
+  const select = (number) => {
+    model.set("selected", Math.max(0, Math.min(number, grid.children.length - 1)));
+    model.save_changes();
+    focus();
+  };
+  const add = (number) => {
+    const cell = make("div", grid, "isic-cell");
+    cell.id = prefix + number;
+    cell.setAttribute("role", "option");
+    cell.onclick = () => select(number);
+    cell.ondblclick = zoom;
+    make("img", cell, "");
+    make("div", cell, "");
+  };
   const draw = () => {
     const images = model.get("images");
-    const captions = model.get("captions");
     while (grid.children.length > images.length) grid.lastChild.remove();
-    while (grid.children.length < images.length) {
-      const cell = make("div", grid, "isic-cell");
-      const number = grid.children.length - 1;
-      cell.id = prefix + number;
-      cell.setAttribute("role", "option");
-      cell.onclick = () => select(number);
-      cell.ondblclick = () => model.send({ key: "z" });
-      make("img", cell, "");
-      make("div", cell, "isic-caption");
-    }
+    while (grid.children.length < images.length) add(grid.children.length);
+    const captions = model.get("captions").slice(0, images.length); // the two may change one after the other
+    captions.forEach((caption, n) => fill(grid.children[n], images[n], caption));
     grid.style.setProperty("--isic-side", `${model.get("side")}px`);
-    captions.slice(0, images.length).forEach((caption, n) => fill(grid.children[n], images[n], caption));
     mark();
   };
   const mark = () => {
@@ -68,20 +71,13 @@ function render({ model, el }) {
     grid.setAttribute("aria-activedescendant", grid.children[selected]?.id || "");
     if (document.activeElement === grid) grid.children[selected]?.scrollIntoView({ block: "nearest" });
   };
-  const zoom = () => {
-    const { image, text } = model.get("large");
+  const say = () => {
+    const { image, text = "" } = model.get("large");
     large.hidden = !image;
-    large.querySelector("img").src = image || "data:,";
-    large.querySelector("img").alt = large.querySelector("div").textContent = text || "";
-  };
-  const name = () => {
+    largeImage.src = image || "data:,";
+    largeImage.alt = largeText.textContent = text;
     grid.setAttribute("aria-label", model.get("name"));
     status.textContent = model.get("status");
-  };
-  const select = (number) => {
-    model.set("selected", Math.max(0, Math.min(number, grid.children.length - 1)));
-    model.save_changes();
-    grid.focus({ preventScroll: true });
   };
 
   grid.onkeydown = (event) => {
@@ -89,21 +85,19 @@ function render({ model, el }) {
     const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
     if (step) select(model.get("selected") + step);
-    else if (event.key === "Escape" && !large.hidden) model.send({ key: "z" });
+    else if (event.key === "Escape" && !large.hidden) zoom();
     else if (model.get("hotkeys").includes(event.key)) model.send({ key: event.key });
     else return;
     event.preventDefault();
     event.stopPropagation();
   };
-  large.onclick = () => model.send({ key: "z" });
-  model.on("msg:custom", () => grid.focus({ preventScroll: true }));
-  for (const trait of ["images", "captions", "side"]) model.on(`change:${trait}`, draw);
-  for (const trait of ["name", "status"]) model.on(`change:${trait}`, name);
+  large.onclick = zoom;
+  model.on("msg:custom", focus);
   model.on("change:selected", mark);
-  model.on("change:large", zoom);
-  name();
+  for (const trait of ["images", "captions", "side"]) model.on(`change:${trait}`, draw);
+  for (const trait of ["name", "status", "large"]) model.on(`change:${trait}`, say);
   draw();
-  zoom();
+  say();
 }
 
 export default { render };

@@ -1,7 +1,4 @@
-"""A grid of images in a notebook that can be clicked and worked by keys; what they mean is the caller's matter.
-
-Also `Names`, which makes the controls beside it known to screen readers.
-"""
+"""Two anywidgets: a grid of images operated by mouse or keys, and names for sliders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,51 +10,33 @@ HERE = Path(__file__).parent
 
 
 class ImageGrid(anywidget.AnyWidget):
-    """Images with captions, one of them selected (by click or arrow keys), and one shown large over the others.
+    """Show images with captions; one is selected by a click or the arrow keys, and one can be shown large.
 
-    Written by hand, as thumbnails made of ipywidgets' own parts know no keys, and take a message each.
-
-    Attributes
-    ----------
-    images : list of str
-        Data URLs.
-    captions : list of dict
-        One an image: ``title`` (str) and, if wanted, ``color`` of its mark, ``note``, ``hint`` (shown under the
-        mouse), ``spoken`` (what a screen reader says instead of the title), ``dim`` (bool), ``bars`` (a list of
-        dicts with ``name``, ``value`` from 0 to 1, and ``color``).
-    name, status : str
-        What a screen reader calls the images, and a line above them whose changes it reads out.
-    selected : int
-        Number of the selected image, from 0.
-    side : int
-        Of a thumbnail, in pixels.
-    large : dict
-        ``image`` (data URL) and ``text``, or empty.
-    hotkeys : list of str
-        Names of keys (those of JavaScript, such as ``Enter``) that are passed on to `on_key`.
+    A caption has a ``title`` (str) and optionally ``color``, ``note``, ``spoken`` (for screen readers, and under the
+    mouse), ``dim`` (bool) and ``bars`` (a list of dicts with ``name``, ``value`` from 0 to 1 and ``color``).
     """
 
     _esm = HERE / "imagegrid.js"
     _css = HERE / "imagegrid.css"
-    images = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    images = traitlets.List(traitlets.Unicode()).tag(sync=True)  # data URLs
     captions = traitlets.List(traitlets.Dict()).tag(sync=True)
-    name = traitlets.Unicode("images").tag(sync=True)
-    status = traitlets.Unicode().tag(sync=True)
-    selected = traitlets.Int(0).tag(sync=True)
-    side = traitlets.Int(150).tag(sync=True)
-    large = traitlets.Dict().tag(sync=True)
-    hotkeys = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    name = traitlets.Unicode("images").tag(sync=True)  # of the grid, for screen readers
+    status = traitlets.Unicode().tag(sync=True)  # a line above the images, read out when it changes
+    selected = traitlets.Int(0).tag(sync=True)  # number of the image, from 0
+    side = traitlets.Int(150).tag(sync=True)  # of a thumbnail, in pixels
+    large = traitlets.Dict().tag(sync=True)  # "image" (data URL) and "text", or empty
+    hotkeys = traitlets.List(traitlets.Unicode()).tag(sync=True)  # JavaScript's names, such as "Enter"
 
     def on_key(self, function: Callable[[str], object]) -> None:
-        """Have ``function(key)`` called for each of `hotkeys` that is pressed; a double click counts as ``z``."""
+        """Call ``function(key)`` whenever one of `hotkeys` is pressed; a double click counts as ``z``."""
         self.on_msg(lambda _, message, __: function(message["key"]))
 
     def focus(self) -> None:
-        """Have the next key come here: a button that keeps it would leave ``x`` to JupyterLab, which cuts the cell."""
+        """Move the keyboard focus to the grid: JupyterLab would cut the cell on an ``x`` pressed elsewhere."""
         self.send({"focus": True})
 
 
 class Names(anywidget.AnyWidget):
-    """Give the sliders of the box that this invisible widget lies in the names that a screen reader says."""
+    """Name the sliders in the surrounding box for screen readers; itself invisible."""
 
     _esm = HERE / "names.js"

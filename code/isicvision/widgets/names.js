@@ -1,4 +1,4 @@
-// Names for screen readers: ipywidgets gives the handles of its sliders none. The view of imagegrid.Names (anywidget).
+// The view of imagegrid.Names: ipywidgets gives the handles of its sliders no names for screen readers.
 
 function render({ el }) {
   el.hidden = true;
@@ -6,9 +6,10 @@ function render({ el }) {
     const root = el.closest(".widget-vbox") || document.body;
     const name = () => {
       for (const handle of root.querySelectorAll(".noUi-handle:not([aria-label])")) {
-        const label = handle.closest(".widget-slider")?.querySelector(".widget-label");
-        const end = handle.parentElement.parentElement.querySelectorAll(".noUi-handle").length > 1;
-        const side = !end ? "" : handle.classList.contains("noUi-handle-lower") ? "from " : "to ";
+        const slider = handle.closest(".widget-slider");
+        const label = slider.querySelector(".widget-label");
+        const isOne = slider.querySelectorAll(".noUi-handle").length === 1;
+        const side = isOne ? "" : handle.classList.contains("noUi-handle-lower") ? "from " : "to ";
         handle.setAttribute("aria-label", side + (label?.title || label?.textContent || "value"));
       }
     };

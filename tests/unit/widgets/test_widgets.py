@@ -3,6 +3,7 @@ import sys
 import time
 from dataclasses import replace
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from isicvision import (
     plots,
     widgets,
 )
+from isicvision.data.annotation import EXCLUDE
 from isicvision.data.augmentation import Pipeline, dermoscopy
 from isicvision.model.settings import Settings
+from isicvision.widgets import pages
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +59,11 @@ def titles(pages):
     return [caption["title"] for caption in pages.grid.captions]
 
 
+def bar(ui):
+    """The buttons of labels and keys, the progress and the counts."""
+    return ui.view.children[0].children[-1].children
+
+
 def press(pages, key):
     """Press a key as the browser reports it."""
     pages.grid._handle_custom_msg({"key": key}, [])
@@ -85,7 +93,7 @@ def test_a_decision_that_cannot_be_written_is_said_so_and_nothing_goes_on(datase
     ui = widgets.AnnotationUI(dataset, tmp_path / "d.csv")
     (tmp_path / "d.csv").mkdir()  # no file can be written there
     press(ui, "2")
-    assert ui.grid.status.startswith("Not written: ") and "d.csv" in ui.grid.status
+    assert ui.grid.status.startswith("Not saved: ") and "d.csv" in ui.grid.status
     assert ui.grid.selected == 0 and titles(ui)[0] == "benign"
     (tmp_path / "d.csv").rmdir()
     press(ui, "2")
@@ -103,7 +111,7 @@ def labeled(dataset, labels):
 def test_every_label_has_a_button_and_the_first_ones_a_key_each(dataset, tmp_path):
     names = [f"label {n:02d}" for n in range(40)]
     ui = widgets.AnnotationUI(labeled(dataset, names), tmp_path / "d.csv", per_page=40)
-    buttons = {button.tooltip: button for button in ui.view.children[1].children[:40]}
+    buttons = {button.tooltip: button for button in bar(ui)[:40]}
     assert [*buttons] == names and buttons["label 09"].description == "label 09 [0]"
     keyed = [name for name in names if "[" in buttons[name].description]
     keys = [buttons[name].description[-2] for name in keyed]
@@ -121,7 +129,7 @@ def test_a_decision_on_the_last_image_of_a_page_goes_on_to_the_next_page(dataset
     press(ui, "2")
     assert (ui.page, ui.grid.selected) == (1, 0) and ui.grid.status == "p22: malignant. Page 2."
     press(ui, "u")
-    assert (ui.page, ui.grid.selected) == (0, 11) and ui.grid.status == "Taken back. p22: benign."
+    assert (ui.page, ui.grid.selected) == (0, 11) and ui.grid.status == "Undone. p22: benign."
     ui.turn(1)
     ui.grid.selected = 11
     press(ui, "x")
@@ -135,11 +143,11 @@ def test_undo_says_when_there_is_nothing_to_take_back_and_what_it_took_back_out_
     press(ui, "2")
     again = widgets.AnnotationUI(dataset, tmp_path / "decisions.csv")
     press(again, "u")
-    assert again.grid.status.startswith("Nothing to take back")
+    assert again.grid.status.startswith("Nothing to undo")
     assert again.annotations.label(dataset.paths[0]) == "malignant"
     ui.filter.value = "undecided"
     press(ui, "u")
-    assert ui.grid.status == "Taken back. p00: benign. It is not among the images shown."
+    assert ui.grid.status == "Undone. p00: benign. The filter hides this image."
 
 
 @pytest.mark.parametrize("name", ["suspicious", "decided", "undecided", "relabeled", "all"])
@@ -203,16 +211,16 @@ def test_odd_labels_are_text_that_fits_in_every_widget(dataset, tmp_path):
     ]
     for each in shown:
         parts = [*everything(each.view)]
-        html = [part.value for part in parts if isinstance(part, widgets.ipywidgets.HTML)]
+        html = [part.value for part in parts if isinstance(part, ipywidgets.HTML)]
         assert not any("<b>bold</b>" in text for text in html)
         # these two are set as mathematics by JupyterLab
-        assert not any(isinstance(part, widgets.ipywidgets.Label) for part in parts)
+        assert not any(isinstance(part, ipywidgets.Label) for part in parts)
         assert not any("$" in part.description for part in parts if hasattr(part, "description_allow_html"))
-    for pages in shown[:2]:
-        captions = pages.grid.captions
+    for each in shown[:2]:
+        captions = each.grid.captions
         assert max(len(caption["title"]) for caption in captions) < 120
         assert any("Ä" * 300 in caption["spoken"] for caption in captions)
-    assert max(len(button.description) for button in shown[0].view.children[1].children[:5]) < 50
+    assert max(len(button.description) for button in bar(shown[0])[:5]) < 50
 
 
 def everything(widget):
@@ -227,13 +235,13 @@ def test_what_a_screen_reader_says_of_an_image(dataset, tmp_path, evaluation):
     spoken = [caption["spoken"] for caption in ui.grid.captions[:2]]
     assert spoken == ["malignant (was benign), decided, p00", "benign, undecided, p02"]
     wrong = widgets.ResultsUI(evaluation).grid.captions[0]["spoken"]
-    assert wrong == "malignant, seen as benign, score 0.80, p17"
+    assert wrong == "malignant, predicted benign, score 0.80, p17"
 
 
 def test_buttons_do_what_keys_do(ui):
-    buttons = ui.view.children[1].children
+    buttons = bar(ui)
     names = [button.description for button in buttons[:-2]]
-    assert names == ["benign [1]", "malignant [2]", "right [Enter]", "exclude [x]", "undo [u]", "large [z]"]
+    assert names == ["benign [1]", "malignant [2]", "confirm [Enter]", "exclude [x]", "undo [u]", "zoom [z]"]
     buttons[1].click()
     assert titles(ui)[0].startswith("malignant")
     buttons[4].click()
@@ -241,7 +249,7 @@ def test_buttons_do_what_keys_do(ui):
 
 
 def test_a_decision_survives_a_new_start(dataset, ui, tmp_path):
-    ui.decide(dataset.paths[1], widgets.EXCLUDE)
+    ui.decide(dataset.paths[1], EXCLUDE)
     again = widgets.AnnotationUI(dataset, tmp_path / "decisions.csv")
     assert again.grid.captions[1]["dim"] and len(again.dataset) == 23
     with pytest.raises(ValueError, match="unknown label 'wart'"):
@@ -254,7 +262,7 @@ def test_an_image_stays_where_it_is_until_the_filter_is_applied_anew(ui):
     assert len(ui.rows) == 24 and titles(ui)[0].endswith("✓")
     ui.filter.value = "malignant"
     assert len(ui.rows) == 13
-    for name, count in {"decided": 1, "undecided": 23, "relabeled": 1, widgets.EXCLUDE: 0}.items():
+    for name, count in {"decided": 1, "undecided": 23, "relabeled": 1, EXCLUDE: 0}.items():
         ui.filter.value = name
         assert len(ui.rows) == count == len(ui.grid.captions) or name == "undecided"
     press(ui, "2")  # no image, no decision
@@ -316,10 +324,8 @@ def test_seven_thousand_images_open_at_once_and_are_read_page_by_page(folder, tm
         os.link(source, path)
     table = pd.DataFrame({"path": paths, "label": ["a", "b"] * 3500, "group": paths})
     read = []
-    decode = widgets.pixels.decode
-    monkeypatch.setattr(
-        widgets.pixels, "decode", lambda path, *rest: (read.append(path), decode(path, *rest))[1]
-    )
+    decode = pages.decode
+    monkeypatch.setattr(pages, "decode", lambda path, *rest: (read.append(path), decode(path, *rest))[1])
     ui = widgets.AnnotationUI(ImageDataset(table), tmp_path / "d.csv", per_page=24)
     ui.turn(1)
     deadline = time.monotonic() + 20
@@ -330,7 +336,7 @@ def test_seven_thousand_images_open_at_once_and_are_read_page_by_page(folder, tm
 
 def test_results_show_the_wrong_ones_first_the_most_confident_before_the_others(evaluation):
     ui = widgets.ResultsUI(evaluation)
-    assert titles(ui)[0] == "malignant, seen as benign" and len(ui.rows) == len(evaluation.errors())
+    assert titles(ui)[0] == "malignant, predicted benign" and len(ui.rows) == len(evaluation.errors())
     assert ui.rows["confidence"].is_monotonic_decreasing
     bars = ui.grid.captions[0]["bars"]
     assert [bar["name"] for bar in bars] == ["benign", "malignant"]
@@ -384,7 +390,7 @@ def test_a_click_on_a_curve_takes_the_threshold_of_the_nearest_point(evaluation,
 
 def test_the_images_that_change_sides_are_shown(evaluation):
     ui = widgets.PrecisionRecallUI(evaluation.at(0.5))
-    assert len(ui.changed.rows) == 0 and "0 of 24 images change sides" in ui._figures.value
+    assert len(ui.changed.rows) == 0 and "those at 0.500: 0 of 24 images" in ui._figures.value
     ui.threshold.value = 0.8
     scores = evaluation.table["score_malignant"]
     expected = evaluation.table["path"][scores.between(0.5, 0.8)]
@@ -429,7 +435,7 @@ def test_counts_of_one_are_in_the_singular(dataset):
     assert "<b>1 image: benign, predicted malignant</b>" in widgets.ConfusionMatrixUI(evaluation)._title.value
     ui = widgets.PrecisionRecallUI(evaluation)
     ui.threshold.value = 0.85
-    assert "1 of 24 images changes sides on the way" in ui._figures.value
+    assert "those at 0.500: 1 of 24 images" in ui._figures.value
 
 
 def test_a_cell_of_the_confusion_matrix_shows_its_images(evaluation):
@@ -468,7 +474,9 @@ def test_an_augmentation_of_ones_own_gets_sliders_too(dataset):
 
     ui = widgets.AugmentationUI(dataset, mirrored, images=1, views=2)
     assert [*ui.sliders] == ["share", "turn"]
-    with pytest.raises(TypeError, match="parameter 'name' has the default 'x'"):
+    with pytest.raises(
+        TypeError, match="parameter 'name' needs a number or a pair of numbers as its default, not 'x'"
+    ):
         widgets.AugmentationUI(dataset, lambda name="x": None)
 
 
@@ -547,7 +555,7 @@ def test_the_image_of_the_curves_has_its_whole_legend_with_the_chosen_threshold(
         boxes = [text.get_window_extent() for text in (ax.title, *texts)]
         assert min(box.y0 for box in boxes) >= 0 and max(box.y1 for box in boxes) <= figure.bbox.height
         assert max(box.x1 for box in boxes) <= figure.bbox.width
-    plots.plt.close(figure)
+    plt.close(figure)
 
 
 def test_labels_are_shown_as_text_not_as_html(tmp_path):

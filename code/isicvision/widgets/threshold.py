@@ -1,0 +1,154 @@
+"""Choose a threshold on the curves of an evaluation."""
+
+from __future__ import annotations
+
+from html import escape
+
+import ipywidgets
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .. import plots
+from ..checks import CALL_NONE
+from ..evaluation.evaluation import Evaluation
+from ..text import counted
+from .pages import ResultsUI
+from .parts import Widget, row, stack
+
+SHOWN = ("recall", "specificity", "precision", "npv", "accuracy")
+STYLE = """<style>
+.isic-figures { display: flex; flex-wrap: wrap; gap: 1em 4em }
+.isic-figures :is(td, th) { padding: 0 1em 0 0; text-align: right }
+.isic-figures td { white-space: nowrap }
+</style>"""
+
+
+class PrecisionRecallUI(Widget):
+    """Choose a threshold by a click on the ROC or precision-recall curve, or by a slider.
+
+    Below the curves are the metrics and the confusion matrix at this threshold, and the images whose prediction
+    differs from that at the evaluation's own threshold.
+
+    Parameters
+    ----------
+    evaluation
+        Of validation images, if the threshold is to be used. With more than two classes the curves show the
+        ``positive`` one against all others, only to explore: such a model uses no threshold.
+
+    Attributes
+    ----------
+    threshold : ipywidgets.FloatSlider
+        Its ``value`` is an argument for `ImageClassifier.decide_at`.
+    changed : ResultsUI
+        The images whose prediction changes.
+
+    >>> from isicvision import Evaluation, widgets
+    >>> ui = widgets.PrecisionRecallUI(Evaluation.from_scores(["benign", "malignant"] * 5, [0.2, 0.4] * 5))
+    >>> ui.click("roc", 0, 1)
+    >>> ui.threshold.value
+    0.4
+    """
+
+    def __init__(self, evaluation: Evaluation, per_page: int = 12) -> None:
+        note = ipywidgets.HTML()
+        if len(evaluation.classes) > 2:
+            note.value = (
+                f"The curves show <b>{escape(evaluation.positive)}</b> against all other labels. A model with "
+                f"{len(evaluation.classes)} labels predicts the label with the highest score and uses no threshold: "
+                "the slider only explores these curves."
+            )
+            evaluation = evaluation.against(evaluation.positive)
+        self._start = evaluation.at(0.5) if evaluation.threshold is None else evaluation
+        self.threshold = ipywidgets.FloatSlider(
+            self._start.threshold, max=CALL_NONE, step=0.001, readout_format=".3f", continuous_update=False
+        )
+        self.threshold.description = "threshold"
+        self.threshold.layout = {"width": "480px", "max_width": "100%"}
+        self._canvases = [_clickable(Figure(figsize=(4, 4.6), layout="constrained")) for _ in range(2)]
+        self._axes = [canvas.figure.subplots() for canvas in self._canvases]
+        # the ends of the curves, where no image is predicted positive, have no finite threshold to choose
+        curves = {"roc": self._start.roc(), "precision_recall": self._start.precision_recall()}
+        self._curves = {name: curve[np.isfinite(curve["threshold"])] for name, curve in curves.items()}
+        self._marks = self._plot(self._axes)
+        for canvas in self._canvases:
+            canvas.mpl_connect("button_press_event", self._clicked)
+        self._figures = ipywidgets.HTML()
+        self.changed = ResultsUI(self._start, per_page=per_page)
+        self.threshold.observe(lambda _: self._draw(), "value")
+        self.view = stack(note, self.threshold, row(*self._canvases), self._figures, self.changed.view)
+        self._draw()
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The evaluation at the chosen threshold."""
+        return self._start.at(self.threshold.value)
+
+    def click(self, curve: str, x: float, y: float) -> None:
+        """Choose the threshold of the point nearest to (x, y), 0 to 1, of ``"roc"`` or ``"precision_recall"``."""
+        table = self._curves[curve]
+        nearest = ((table.to_numpy()[:, :2] - (x, y)) ** 2).sum(axis=1).argmin()
+        self.threshold.value = float(table["threshold"].iloc[nearest])
+
+    def _clicked(self, event):
+        for curve, ax in zip(self._curves, self._axes, strict=True):
+            if event.inaxes is ax:
+                self.click(curve, event.xdata, event.ydata)
+
+    def _plot(self, axes):
+        """Draw the curves; return the marks of the chosen threshold."""
+        plots.roc(self._start, axes[0])
+        plots.precision_recall(self._start, axes[1])
+        hollow = {
+            "markersize": 10,
+            "color": "none",
+            "mec": "tab:blue",
+            "mew": 2,
+        }  # around the evaluation's dot
+        marks = [ax.plot([], [], "D", **hollow, label="at the slider's threshold")[0] for ax in axes]
+        for ax in axes:
+            plots.legend_below(ax)
+            ax.set_aspect("auto")  # an equal aspect leaves too little room for the legend
+        return marks
+
+    def _move(self, marks):
+        now = self.evaluation
+        recall = now.metric("recall")
+        marks[0].set_data([1 - now.metric("specificity")], [recall])
+        marks[1].set_data([recall], [now.metric("precision")])
+
+    def _draw(self):
+        now = self.evaluation
+        self._move(self._marks)
+        for canvas in self._canvases:
+            canvas.draw_idle()
+        metrics = (
+            pd.Series({name: now.text(name) for name in SHOWN}).to_frame().to_html(header=False, border=0)
+        )
+        counts = now.confusion_matrix().rename_axis(index=None, columns=None).add_prefix("predicted ")
+        changed = now.where(now.table["prediction"] != self._start.table["prediction"])
+        self._figures.value = (
+            f"{STYLE}<div class='isic-figures'>{metrics}{counts.to_html(border=0)}</div>Predictions that differ from "
+            f"those at {self._start.threshold:.3f}: {len(changed.table):,} of {counted(len(now.table), 'image')}"
+        )
+        self.changed.show(changed)
+
+    def _figure(self):
+        figure, axes = plt.subplots(1, 2, figsize=(8, 4.6), layout="constrained")
+        self._move(self._plot(axes))
+        return figure
+
+
+def _clickable(figure):
+    """Return a canvas of ipympl, whose import would make all further plots of the notebook such canvases."""
+    backend = matplotlib.get_backend()
+    from ipympl.backend_nbagg import Canvas, FigureManager  # its toolbar imports a good part of Jupyter
+
+    if matplotlib.get_backend() != backend:
+        matplotlib.use(backend)
+    canvas = Canvas(figure)
+    canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
+    FigureManager(canvas, 0)
+    return canvas
