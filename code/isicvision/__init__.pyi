@@ -5,7 +5,7 @@ from .archive.client import IsicArchive as IsicArchive
 from .data import associations as associations
 from .data import augmentation as augmentation
 from .data import findings as findings
-from .data import skintone as skintone
+from .data import skin as skin
 from .data import splitting as splitting
 from .data.augmentation import augment_dataset as augment_dataset
 from .data.dataset import ImageDataset as ImageDataset

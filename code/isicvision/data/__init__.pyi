@@ -4,7 +4,7 @@ from . import augmentation as augmentation
 from . import duplicates as duplicates
 from . import findings as findings
 from . import measures as measures
-from . import skintone as skintone
+from . import skin as skin
 from . import splitting as splitting
 from .annotation import Annotations as Annotations
 from .augmentation import augment_dataset as augment_dataset

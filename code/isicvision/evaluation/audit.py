@@ -20,7 +20,7 @@ from PIL import Image
 
 from .. import images as pixels
 from .. import metrics
-from ..data import regions
+from ..data.skin import lesion_mask, skin_mask
 from ..text import as_label, counted
 from .comparison import FEWEST
 from .evaluation import OTHERS, Evaluation, Model
@@ -99,7 +99,7 @@ def _with_marks(ink):
 
 
 CHANGES = {
-    "lesion masked": lambda image: _blend(image, _skin_color(image), regions.lesion(image)),
+    "lesion masked": lambda image: _blend(image, _skin_color(image), lesion_mask(image)),
     "border only": lambda image: _blend(image, _skin_color(image), _inside(len(image))),
     "border masked": lambda image: _blend(image, _skin_color(image), ~_inside(len(image))),
     "ruler added": _with_ruler,
@@ -118,7 +118,7 @@ def _inside(side, radius=INSIDE):
 
 def _skin_color(image):
     """Return the median of the skin, or where there is none of the border: float32, shape (3,)."""
-    skin = regions.skin(image)
+    skin = skin_mask(image)
     return np.median(image[skin if skin.any() else ~_inside(len(image))], axis=0).astype(np.float32)
 
 

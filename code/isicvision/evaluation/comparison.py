@@ -119,7 +119,7 @@ def slices(
     ----------
     column
         Of its table, such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into
-        `BANDS` bands. Bands and ordered categories (`skintone.estimate`) keep their order, other values are sorted.
+        `BANDS` bands. Bands and ordered categories (`skin.estimate_tone`) keep their order, other values are sorted.
         Give all columns that you look at as one list, since each of them is one more chance of a false alarm.
 
     Returns

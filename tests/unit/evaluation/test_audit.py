@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from isicvision import ImageClassifier, ImageDataset, audit, plots
 from isicvision import images as pixels
-from isicvision.data import regions
+from isicvision.data.skin import lesion_mask, skin_mask
 
 SIDE = 64
 
@@ -233,10 +233,10 @@ def test_bad_input_is_refused(clean, tested):
 
 def test_the_changes_change_what_they_say(tested):
     image = pixels.decode(tested.paths[0], SIDE)
-    lesion, corner = regions.lesion(image), (0, 0)
+    lesion, corner = lesion_mask(image), (0, 0)
     shown = {name: audit.changed(image[None], name)[0] for name in audit.CHANGES}
     assert all(each.shape == image.shape and each.dtype == np.uint8 for each in shown.values())
-    skin = np.median(image[regions.skin(image)], axis=0)
+    skin = np.median(image[skin_mask(image)], axis=0)
     assert np.abs(shown["lesion masked"][lesion].astype(float) - skin).mean() < 15
     assert (shown["lesion masked"][corner] == image[corner]).all()
     assert np.abs(shown["border only"][SIDE // 2, SIDE // 2] - skin).max() < 3

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isicvision import Evaluation, ImageDataset, comparison, skintone
-from isicvision import images as pixels
-from isicvision.data import regions
+from isicvision import Evaluation, ImageDataset, comparison
+from isicvision.data.skin import LEAST, estimate_tone, ita, lesion_mask, skin_mask, tone
+from isicvision.images import decode
 
 ANGLES = {"very light": 65, "light": 48, "intermediate": 35, "tan": 20, "brown": -10, "dark": -50}
 SIZE = (150, 200)
@@ -34,50 +34,50 @@ def with_lesion(image, axes=(40, 30)):
 
 @pytest.mark.parametrize("angle", ANGLES.values())
 def test_the_angle_of_plain_skin_is_right(angle):
-    assert skintone.ita(skin(angle)) == pytest.approx(angle, abs=1.5)
+    assert ita(skin(angle)) == pytest.approx(angle, abs=1.5)
 
 
 @pytest.mark.parametrize("angle", [48, 20, -10])
 def test_lesion_hair_ruler_and_dark_corners_hardly_move_it(angle):
     image = with_lesion(skin(angle))
-    assert skintone.ita(image) == pytest.approx(angle, abs=2)
+    assert ita(image) == pytest.approx(angle, abs=2)
     for start in range(0, 200, 12):  # hair
         cv2.line(image, (start, 0), (start + 40, 149), (30, 25, 25), 1)
     for start in range(10, 190, 6):  # ruler
         cv2.line(image, (start, 140), (start, 149), (20, 20, 20), 1)
-    assert skintone.ita(image) == pytest.approx(angle, abs=3)
+    assert ita(image) == pytest.approx(angle, abs=3)
     rows, columns = np.mgrid[-75:75, -100:100]
     image[np.hypot(rows, columns) > 95] = 8
-    assert skintone.ita(image) == pytest.approx(angle, abs=3)
+    assert ita(image) == pytest.approx(angle, abs=3)
 
 
 def test_the_lesion_is_found_and_the_skin_is_not_in_it():
     image = with_lesion(skin(48))
     drawn = cv2.ellipse(np.zeros(SIZE, np.uint8), (100, 75), (40, 30), 20, 0, 360, 1, -1) > 0
-    found = regions.lesion(image)
+    found = lesion_mask(image)
     assert found[drawn].all() and found.mean() < 2 * drawn.mean()
-    assert not (regions.skin(image) & found).any() and regions.skin(image).mean() > 0.5
+    assert not (skin_mask(image) & found).any() and skin_mask(image).mean() > 0.5
 
 
 def test_an_ellipse_stands_for_a_lesion_that_is_not_found():
-    found = regions.lesion(np.full((*SIZE, 3), skin(48)[0, 0]))
+    found = lesion_mask(np.full((*SIZE, 3), skin(48)[0, 0]))
     assert found[75, 100] and not found[0, 0] and 0.3 < found.mean() < 0.6
 
 
 @pytest.mark.parametrize("image", [np.zeros((90, 120, 3)), np.full((90, 120, 3), 255), np.full((1, 1, 3), 7)])
 def test_where_there_is_no_skin_nothing_is_measured(image):
-    assert np.isnan(skintone.ita(image.astype(np.uint8)))
+    assert np.isnan(ita(image.astype(np.uint8)))
 
 
 def test_bluish_light_has_no_angle():
-    assert np.isnan(skintone.ita(np.full((90, 120, 3), lab(70, 5, -4))))
+    assert np.isnan(ita(np.full((90, 120, 3), lab(70, 5, -4))))
 
 
 def test_the_bands_and_their_edges():
-    assert [*skintone.tone([*ANGLES.values()])] == [*ANGLES]
-    assert [*skintone.tone([55, 41, 28, 10, -30])] == ["light", "intermediate", "tan", "brown", "dark"]
-    assert skintone.tone([np.nan, 90, -90]).isna().tolist() == [True, False, False]
-    assert skintone.tone([0.0]).ordered
+    assert [*tone([*ANGLES.values()])] == [*ANGLES]
+    assert [*tone([55, 41, 28, 10, -30])] == ["light", "intermediate", "tan", "brown", "dark"]
+    assert tone([np.nan, 90, -90]).isna().tolist() == [True, False, False]
+    assert tone([0.0]).ordered
 
 
 def test_slices_by_skin_tone_are_in_order(tmp_path):
@@ -89,22 +89,22 @@ def test_slices_by_skin_tone_are_in_order(tmp_path):
     labels = np.tile(["benign", "malignant"], 12)
     rows = [f"{path},{label}" for path, label in zip(paths, labels, strict=True)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
-    dataset = skintone.estimate(ImageDataset.from_csv(tmp_path / "labels.csv"))
+    dataset = estimate_tone(ImageDataset.from_csv(tmp_path / "labels.csv"))
     assert dataset.table["ita"].isna().tolist() == [False] * 23 + [True]
     evaluation = Evaluation.from_scores(labels, np.linspace(0, 1, 24), metadata=dataset.table)
     found = comparison.slices(evaluation, "skin_tone")
     assert [*found.index] == [*ANGLES, "missing"] and found["images"].tolist() == [4, 4, 4, 4, 4, 3, 1]
     read = ImageDataset.load(dataset.save(tmp_path / "saved.csv")).table["skin_tone"]
     assert read.dropna().tolist() == dataset.table["skin_tone"].dropna().tolist()
-    again = skintone.estimate(dataclasses.replace(dataset, table=dataset.table.iloc[::-1]))
+    again = estimate_tone(dataclasses.replace(dataset, table=dataset.table.iloc[::-1]))
     assert again.table["ita"].dropna().tolist() == dataset.table["ita"].dropna().tolist()[::-1]
 
 
 @pytest.mark.real
 def test_of_real_images_those_in_bluish_light_are_left_out(real_data):
-    bluish = skintone.estimate(ImageDataset.from_folder(real_data / "isic_sample")).table
+    bluish = estimate_tone(ImageDataset.from_folder(real_data / "isic_sample")).table
     assert bluish["ita"].isna().all()  # all ten are: see for yourself
-    assert all(regions.skin(pixels.decode(path)).mean() > skintone.LEAST for path in bluish["path"])
+    assert all(skin_mask(decode(path)).mean() > LEAST for path in bluish["path"])
     paths = sorted((real_data / "ham10000_200x150" / "images").glob("*.jpg"))[:300]
-    angles = np.array([skintone.ita(pixels.decode(path)) for path in paths])
+    angles = np.array([ita(decode(path)) for path in paths])
     assert 0.4 < np.isfinite(angles).mean() < 0.8 and np.nanmedian(angles) > 41
