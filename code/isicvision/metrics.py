@@ -201,14 +201,16 @@ def probabilities(
 
 
 FAMILIES = {
-    counts: ("accuracy", "balanced_accuracy", "recall", "specificity", "precision", "npv", "f1"),
-    roc_auc: ("roc_auc",),
-    partial_roc_auc: ("partial_roc_auc",),
-    average_precision: ("average_precision",),
-    probabilities: ("brier", "log_loss", "ece"),
+    **dict.fromkeys(
+        ("accuracy", "balanced_accuracy", "recall", "specificity", "precision", "npv", "f1"), counts
+    ),
+    "roc_auc": roc_auc,
+    "partial_roc_auc": partial_roc_auc,
+    "average_precision": average_precision,
+    **dict.fromkeys(("brier", "log_loss", "ece"), probabilities),
 }
-"""Which function computes what: an interval of one metric needs the draws of its family only."""
-METRICS = tuple(name for names in FAMILIES.values() for name in names)
+"""The function that computes each metric, and with it those of its family."""
+METRICS = tuple(FAMILIES)
 
 
 def choose_threshold(

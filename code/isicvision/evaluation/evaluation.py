@@ -1,14 +1,13 @@
-"""`evaluate` a model, or `Evaluation.from_scores` of any: metrics with intervals from one prediction table."""
+"""`evaluate` a model, or `Evaluation.from_scores` of any source: metrics with intervals from a table."""
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,24 +15,17 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from .. import metrics, tables
-from ..checks import check_threshold, is_share, require_dataset
+from ..checks import is_share, positive_label, require_dataset
+from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, warn_of_seen
 from ..metrics import METRICS
-from ..tables import NAMELESS, restored, stored
+from ..tables import NAMELESS
 from ..text import apart, as_label, counted
-from . import intervals
-from .intervals import interval
+from . import intervals, predictions
+from .predictions import PREFIX
 
-if TYPE_CHECKING:
-    from ..data.dataset import ImageDataset
-
-PREFIX = "score_"
-"""Of the columns that hold the scores in a prediction table."""
 OTHERS = "(all others)"
-RECORD = "isicvision"
-"""The column of a saved prediction table that holds classes, positive label and threshold, as JSON."""
-ROUNDING = 1e-6
-"""How far a score may lie below 0 or above 1 and is taken for one rounded in 32 bits."""
+"""The class that stands for all but one, see `Evaluation.against`."""
 SHARES = ("accuracy", "recall", "specificity", "precision", "npv")
 AREAS = ("roc_auc", "partial_roc_auc", "average_precision")
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
@@ -54,12 +46,12 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     Parameters
     ----------
     model
-        Or anything with ``labels`` and ``predict_proba(dataset)``. Its decision (`ImageClassifier.decide_at`) is taken.
+        An `ImageClassifier`, whose threshold (`ImageClassifier.decide_at`) is used, or any other `Model`.
     dataset
         Images that the model was not trained on.
     positive
-        The label to be found, for precision, recall and curves; a number means the label that is written so. Default:
-        that of the model's decision, or the last of ``model.labels``.
+        The positive label. Default: that of the model's threshold, of the model, of the dataset, or what
+        `checks.positive_label` finds.
 
     Raises
     ------
@@ -70,6 +62,16 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     -----
     UserWarning
         If the model was trained on some of these images, or on images of their lesions.
+
+    Examples
+    --------
+    >>> class Coin:
+    ...     labels = ["benign", "malignant"]
+    ...     def predict_proba(self, dataset):
+    ...         return np.full((len(dataset), 2), 0.5)
+    >>> table = pd.DataFrame({"path": ["a", "b"], "label": Coin.labels, "group": ["a", "b"]})
+    >>> evaluate(Coin(), ImageDataset(table)).metric("roc_auc")
+    0.5
     """
     require_dataset(dataset, "evaluate")
     if dataset.augmenters or "augmented_from" in dataset.table:
@@ -79,35 +81,44 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     if about.get("training", ...) is None:
         warnings.warn("the model is not trained, so its figures mean nothing: call fit first", stacklevel=2)
     decision = about.get("decision") or {}
-    if positive is not None and as_label(positive) is None:
-        raise ValueError(f"positive is one of {', '.join(model.labels)}, not {positive!r}")
-    positive = as_label(positive) or decision.get("positive")
+    if positive is None:
+        known = decision.get("positive"), getattr(model, "positive", None), dataset.positive
+        positive = next((label for label in known if label is not None), None)
     return Evaluation.from_scores(
         dataset.table["label"],
         model.predict_proba(dataset),
         classes=model.labels,
         positive=positive,
         metadata=dataset.table,
-        threshold=decision.get("threshold") if positive == decision.get("positive") else None,
+        threshold=decision["threshold"] if decision and as_label(positive) == decision["positive"] else None,
     )
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Predictions, and what follows from them.
+    """Predictions and the metrics that follow from them.
 
     Attributes
     ----------
     table
-        One row an image: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
-        ``score_<label>`` for each label, then the metadata of the dataset. A column of the metadata that has one of
-        these names is called ``metadata_<name>``.
+        A row an image: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column ``score_<label>`` for
+        each label, then the metadata. Its columns with one of these names are renamed to ``metadata_<name>``.
+    classes
+        The labels that the model tells apart.
     positive
-        The label to be found. With more than two classes, precision, recall, F1 and the areas are means
-        over the classes (`per_class` has each), and `roc` and `precision_recall` take `positive` against all others.
+        The positive label. With more than two classes, precision, recall, F1 and the areas are means over the classes
+        (`per_class` has each), and `roc` and `precision_recall` take `positive` against all others.
     threshold
-        Of two classes the positive one is predicted from this score on; None: the class with the highest score;
-        `CALL_NONE`: never.
+        With two classes, predict the positive one from this score on. None: predict the class with the highest score.
+        `CALL_NONE`: never predict the positive one.
+
+    Examples
+    --------
+    >>> evaluation = Evaluation.from_scores(["benign", "malignant"] * 10, [0.2, 0.9, 0.1, 0.4] * 5)
+    >>> evaluation.metric("recall"), evaluation.text("accuracy")
+    (0.5, '0.750 [0.483, 0.925]')
+    >>> evaluation.at(0.3).metric("recall")
+    1.0
     """
 
     table: pd.DataFrame
@@ -116,7 +127,7 @@ class Evaluation:
     threshold: float | None = None
 
     def __repr__(self) -> str:
-        """Say what is evaluated, and the first figures, without intervals."""
+        """Describe the images and the first metrics, without intervals."""
         shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
         counts = self.table["label"].value_counts()
         labels = [f"{name} ({counts.get(name, 0)})" for name in self.classes]
@@ -134,7 +145,7 @@ class Evaluation:
     @classmethod
     def from_scores(
         cls,
-        labels: ArrayLike,
+        true_labels: ArrayLike,
         scores: ArrayLike,
         groups: Iterable | None = None,
         classes: Sequence = ("benign", "malignant"),
@@ -142,22 +153,21 @@ class Evaluation:
         metadata: pd.DataFrame | None = None,
         threshold: float | None = None,
     ) -> Evaluation:
-        """Evaluate scores that may come from anywhere.
+        """Evaluate scores of any source.
 
         Parameters
         ----------
-        labels : sequence, shape (images,)
-            The true labels: text, or numbers and truth values, which `project.as_label` writes as text.
+        true_labels : sequence, shape (images,)
+            Text, or numbers and truth values, which `text.as_label` writes as text.
         scores : array of float, shape (images, classes) or (images,)
-            Probabilities, 0 to 1 (what lies outside by rounding is clipped), that sum to 1; with two classes the
-            positive one's alone will do. The columns of a DataFrame are the classes, in any order.
+            Probabilities that sum to 1; of two classes the positive one's are enough. The columns of a DataFrame are
+            the classes, in any order.
         groups
-            Which images belong together (one lesion): intervals resample groups. Default, and where a group is
-            missing (NaN or None): each alone.
+            The lesion of each image, since intervals resample lesions. Without one, an image is its own group.
         classes
             In the order of the columns of `scores`.
         positive
-            Default: the last class.
+            The positive label. Default: what `checks.positive_label` finds.
         metadata
             More columns for `table`, a row an image: ``path``, ``group`` (unless `groups` is given), any others.
         threshold
@@ -166,66 +176,26 @@ class Evaluation:
         Raises
         ------
         ValueError
-            If shapes do not fit, a label is not in `classes`, or a score is NaN or outside 0 to 1.
+            If shapes do not fit, a label is not in `classes`, or scores are not probabilities.
         """
-        names, true = _as_labels(classes, "class"), _as_labels(labels, "label")
+        names, true = predictions.as_labels(classes, "class"), predictions.as_labels(true_labels, "label")
         if len(set(names)) < len(names):
             raise ValueError(f"each class needs a name of its own: {', '.join(names)}")
-        sought = names[-1] if positive is None else as_label(positive)
-        if sought is None or sought not in names:
-            raise ValueError(f"positive label {sought!r} is not one of {', '.join(names)}")
-        try:
-            scores = _in_order(scores, names)
-            if np.iscomplexobj(scores) or np.ma.isMaskedArray(scores):
-                raise TypeError("complex numbers or masked ones")
-            scores = np.asarray(scores, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"scores must be numbers, as many in each row: {error}") from None
-        if scores.ndim == 1 and len(names) == 2:
-            scores = np.column_stack([1 - scores, scores] if sought == names[1] else [scores, 1 - scores])
-        if not len(true) or scores.shape != (len(true), len(names)):
-            raise ValueError(
-                f"{len(true)} labels of {len(names)} classes do not fit scores of shape {scores.shape}"
-            )
-        unknown = sorted(set(true) - set(names))
-        if unknown:
+        sought = positive_label(names, positive)
+        found = predictions.as_scores(scores, names, sought, len(true))
+        if unknown := sorted(set(true) - set(names)):
             raise ValueError(
                 f"labels {', '.join(map(repr, unknown))} are not among the classes {', '.join(names)}"
             )
-        fit = ((scores >= -ROUNDING) & (scores <= 1 + ROUNDING)).all(axis=1)
-        if not fit.all():
-            row = int(np.argmin(fit))
-            raise ValueError(f"scores must lie from 0 to 1; row {row} has {scores[row]}")
-        rounded = 0.005 * (len(names) + 1)  # each to two digits
-        if (off := np.abs(scores.sum(axis=1) - 1) > rounded).any():
-            row = int(np.argmax(off))
-            raise ValueError(f"the scores of an image must sum to 1; row {row} has {scores[row]}")
-        scores = np.clip(scores, 0, 1)
-        more = pd.DataFrame(index=range(len(true))) if metadata is None else metadata.reset_index(drop=True)
-        row = pd.Series(np.arange(len(true)).astype(str))
-        alone = more.get("path", NAMELESS + row + ")")
-        together = more.get("group", alone) if groups is None else pd.Series([*groups])
-        for what, given in (("groups", together), ("rows of metadata", more)):
-            if len(given) != len(true):
-                raise ValueError(f"{len(given)} {what} do not fit {len(true)} labels")
-        table = pd.DataFrame(
-            {
-                "path": more.get("path", row),
-                "group": together.where(together.notna() & (together.astype(str).str.strip() != ""), alone),
-                "label": true,
-                "prediction": _decide(scores, names, sought, threshold),
-            }
-        )
-        for number, name in enumerate(names):
-            table[PREFIX + name] = scores[:, number]
-        more = more.drop(columns=["path", "group", "label"], errors="ignore")
-        return cls(table.join(_renamed(more, {*table, RECORD})), names, sought, threshold)
+        predicted = predictions.decide(found, names, sought, threshold)
+        columns = pd.DataFrame(found, columns=[PREFIX + name for name in names])
+        return cls(predictions.joined(true, predicted, columns, groups, metadata), names, sought, threshold)
 
     def at(self, threshold: float | None) -> Evaluation:
-        """Return the evaluation of the same scores with the decisions at another threshold, 0 to 1; or None."""
-        prediction = _decide(self.scores, self.classes, self.positive, threshold)
+        """Return the evaluation of the same scores at another threshold, 0 to 1, or without one (None)."""
+        prediction = predictions.decide(self.scores, self.classes, self.positive, threshold)
         other = replace(self, table=self.table.assign(prediction=prediction), threshold=threshold)
-        if len(self.classes) == 2:  # what the scores alone decide need not be drawn anew
+        if len(self.classes) == 2:  # what depends on the scores alone is not drawn again
             kept = {key: drawn for key, drawn in self._drawn.items() if key[1] is not metrics.counts}
             other.__dict__["_drawn"] = kept
             if "_bands" in self.__dict__:
@@ -233,8 +203,21 @@ class Evaluation:
         return other
 
     def where(self, rows: ArrayLike) -> Evaluation:
-        """Evaluate the images for which `rows`, a bool for each row of the table, is true."""
+        """Return the evaluation of the images for which `rows`, a bool for each row of the table, is true."""
         return replace(self, table=self.table[tables.mask(rows, self.table)].reset_index(drop=True))
+
+    def against(self, label: object) -> Evaluation:
+        """Return the evaluation of one label against all others, as two classes, with the same predictions."""
+        name = as_label(label)
+        if name is None or name not in self.classes:
+            raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
+        others = apart(OTHERS, [name])
+        one = {
+            each: self.table[each].where(self.table[each] == name, others) for each in ("label", "prediction")
+        }
+        score = self.table[PREFIX + name]
+        table = self.table.assign(**one, **{PREFIX + others: 1 - score, PREFIX + name: score})
+        return replace(self, table=table, classes=[others, name], positive=name)
 
     @property
     def scores(self) -> np.ndarray:
@@ -243,10 +226,10 @@ class Evaluation:
 
     @cached_property
     def rows_by_group(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of `table` ordered by their group's name, and the number of each one's group, from 0.
+        """The rows of `table` in the order of their groups' names, and the number of each one's group, from 0.
 
-        Images are drawn in this order, so that it does not matter to an interval in which order they came. Those of
-        which nobody gave a name are ordered by label and scores.
+        The bootstrap draws images in this order, so that an interval does not depend on the order of the table. Images
+        without a name are ordered by label and scores.
         """
         columns = ["label", *(PREFIX + name for name in self.classes)]
         names = self.table.reset_index(drop=True).sort_values(columns)["group"].astype(str)
@@ -258,7 +241,7 @@ class Evaluation:
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Truth and prediction (of 0 and 1) and scores, as `metrics` takes them, in the order of `rows_by_group`."""
+        """Truth and prediction (0 or 1) and scores, as `metrics` takes them, in the order of `rows_by_group`."""
         codes = {name: number for number, name in enumerate(self.classes)}
         rows = self.rows_by_group[0]
         true, predicted = (
@@ -267,83 +250,94 @@ class Evaluation:
         return true, predicted, self.scores[rows]
 
     def metric(self, name: str) -> float:
-        """Return one metric as a float, NaN where it is not defined (one class only, say).
+        """Return one metric, NaN where it is not defined, for instance with one class only.
 
         Parameters
         ----------
         name
-            One of `METRICS`; all but ``brier``, ``log_loss`` and ``ece`` are better when larger. ``recall`` is the
-            sensitivity, ``precision`` and ``npv`` are the positive and negative predictive value at this set's share of
-            positives. Definitions: `metrics`.
+            One of `METRICS`, defined in `metrics`; ``brier``, ``log_loss`` and ``ece`` are better when smaller.
+            ``recall`` is the sensitivity; ``precision`` and ``npv`` hold for this share of positive images.
         """
         return float(self.weighted(name, np.ones((1, len(self.table))))[0])
 
     def weighted(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return one metric for each row of weights: how much each image counts, in the order of `rows_by_group`."""
-        return self._mean(name, self._compute(_family(name), weights)[name])
+        return self._compute(_family(name), weights)[name]
+
+    def draws(self, name: str) -> np.ndarray:
+        """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
+
+        Evaluations of the same images share their draws if the images have groups or paths, so that the difference of
+        two such arrays is paired.
+        """
+        return self._resampled(name, metrics.draws)
+
+    def jackknife(self, name: str) -> np.ndarray:
+        """Return one metric without each lesion, or part of the lesions, in turn: see `metrics.left_out`."""
+        return self._resampled(name, metrics.left_out)
+
+    def _resampled(self, name: str, way: Callable) -> np.ndarray:
+        family = _family(name)
+        if (way, family) not in self._drawn:
+            parts = [self._compute(family, weights) for weights in way(self.rows_by_group[1])]
+            self._drawn[way, family] = {
+                each: np.concatenate([part[each] for part in parts]) for each in parts[0]
+            }
+        return self._drawn[way, family][name]
+
+    @cached_property
+    def _drawn(self):
+        return {}
+
+    def _compute(self, family, weights):
+        """Return each metric of a family for each row of weights: of the positive one of two classes, else the mean."""
+        arrays, two, column = self.arrays, len(self.classes) == 2, self.classes.index(self.positive)
+        if two and family not in (metrics.counts, metrics.probabilities):  # areas: of one class
+            arrays, column = [array[:, [column]] for array in arrays], 0
+        return {
+            name: values[:, column] if two and values.shape[1] == 2 else values.mean(axis=1)
+            for name, values in family(*arrays, weights).items()
+        }
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Return (low, high), the interval of one metric over groups, or NaN twice if undefined.
+        """Return (low, high), the interval of one metric, NaN twice where it is undefined.
 
-        Lesions, not images, are drawn with replacement, `metrics.RESAMPLES` times with a fixed seed, because images
-        of one lesion resemble each other; for the method see `intervals.interval`. Where every draw agrees (all lesions
-        are right, say) it is `intervals.of_agreement`, and of shares with few lesions on one side `intervals.of_share`.
-        Fewer than `metrics.FEWEST` positive lesions are too few for one of ``partial_roc_auc``. ValueError if `level`
-        is not above 0 and below 1.
+        A bootstrap draws lesions, not images, because images of one lesion resemble each other: `metrics.RESAMPLES`
+        times, with a fixed seed, see `intervals.interval`. Where all draws agree, for instance because all lesions are
+        right, it is `intervals.of_agreement`; for shares with few lesions on one side `intervals.of_share`.
+        ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions. ValueError if `level` is not above 0 and below 1.
         """
         if not is_share(level):
-            raise ValueError(f"level is a share above 0 and below 1, such as 0.95, not {level!r}")
-        value = self.metric(name)
+            raise ValueError(f"level must be above 0 and below 1, such as 0.95, not {level!r}")
+        value, two = self.metric(name), len(self.classes) == 2
         if np.isnan(value) or (name == "partial_roc_auc" and self.lesions("recall") < metrics.FEWEST):
             return float("nan"), float("nan")
         drawn, lesions = self.draws(name), self.lesions(name)
         if intervals.same(drawn):
-            if (
-                name in AREAS and (self.scores == self.scores[0]).all()
-            ):  # then it says so, whatever the lesions
+            if name in AREAS and (self.scores == self.scores[0]).all():  # 0.5 whatever the lesions
                 return value, value
             worst = -np.log(np.finfo(float).eps) if name == "log_loss" else 1.0
             return intervals.of_agreement(value, lesions, level, worst)
         without = self.jackknife(name)
-        if name in SHARES and (len(self.classes) == 2 or name == "accuracy"):
+        if name in SHARES and (two or name == "accuracy"):
             return intervals.of_share(value, drawn, lesions, level, without)
-        if (
-            name == "f1" and len(self.classes) == 2
-        ):  # of those that are positive or called so, the share that is both
+        if name == "f1" and two:  # a share too: of the images positive or predicted so, those that are both
             shares = drawn / (2 - drawn), lesions, level, without / (2 - without)
             low, high = intervals.of_share(value / (2 - value), *shares)
             return 2 * low / (1 + low), 2 * high / (1 + high)
-        low, high = interval(value, drawn, level, without, name == "ece")
-        if name == "balanced_accuracy" and len(self.classes) == 2:  # at least as wide as either half makes it
+        low, high = intervals.interval(value, drawn, level, without, name == "ece")
+        if name == "balanced_accuracy" and two:  # at least as wide as either half makes it
             for half in ("recall", "specificity"):
                 ends = np.subtract(self.interval(half, level), self.metric(half)) / 2
                 low, high = np.fmin(low, value + ends[0]), np.fmax(high, value + ends[1])
         return float(np.maximum(low, 0)), float(np.maximum(high, 0))  # no metric is negative
 
-    def text(self, name: str) -> str:
-        """Return one metric with its 95 % interval in words.
-
-        Such as ``0.871 [0.840, 0.902]``, ``1.000 [≥ 0.692]`` of an area that is 1, or why there is none.
-        """
-        value, (low, high) = self.metric(name), self.interval(name)
-        if np.isnan(value):
-            return "undefined"
-        if np.isnan(low):
-            few = (
-                f"too few lesions for an interval: {self.lesions('recall')} positive, {metrics.FEWEST} needed"
-            )
-            return f"{value:.3f} ({few})"
-        if name in AREAS and value == 1:
-            return f"{value:.3f} [≥ {low:.3f}]"
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
     def lesions(self, name: str) -> int:
-        """Count the lesions that a metric rests on, of several kinds (labels, say) those of the rarest."""
+        """Count the lesions that a metric rests on; if it rests on several kinds, such as both labels, the rarer."""
         true, predicted, _ = self.arrays
         column = slice(None) if len(self.classes) > 2 else [self.classes.index(self.positive)]
         actual, called = true[:, column] > 0, predicted[:, column] > 0
-        both_labels = [actual, ~actual]
-        kinds = dict.fromkeys(("balanced_accuracy", *AREAS), both_labels) | {
+        kinds = {each: [actual, ~actual] for each in ("balanced_accuracy", *AREAS)} | {
             "recall": [actual],
             "specificity": [~actual],
             "precision": [called],
@@ -353,111 +347,71 @@ class Evaluation:
         chosen = np.concatenate(kinds.get(name, [np.ones_like(actual)]), axis=1)
         return min(len(np.unique(self.rows_by_group[1][rows])) for rows in chosen.T)
 
-    def draws(self, name: str) -> np.ndarray:
-        """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
+    def text(self, name: str) -> str:
+        """Return one metric with its 95 % interval in words, or why it has none.
 
-        Evaluations of the same images share their draws, if the images have groups or paths: the difference of two
-        such arrays is that of pairs.
+        Such as ``0.871 [0.840, 0.902]``, or ``1.000 [≥ 0.692]`` for an area of 1.
         """
-        return self._weighted(name, metrics.draws)
-
-    def jackknife(self, name: str) -> np.ndarray:
-        """Return one metric without each lesion, or part of the lesions, in turn: array of float, NaN where undefined.
-
-        See `metrics.left_out`. Evaluations of the same images share the parts.
-        """
-        return self._weighted(name, metrics.left_out)
-
-    def _weighted(self, name, way):
-        family = _family(name)
-        if (way, family) not in self._drawn:
-            parts = [self._compute(family, weights) for weights in way(self.rows_by_group[1])]
-            self._drawn[way, family] = {
-                each: np.concatenate([part[each] for part in parts]) for each in metrics.FAMILIES[family]
-            }
-        return self._mean(name, self._drawn[way, family][name])
-
-    @cached_property
-    def _drawn(self):
-        return {}
-
-    def _compute(self, family, weights):
-        true, predicted, scores = self.arrays
-        if len(self.classes) == 2 and family in (
-            metrics.roc_auc,
-            metrics.partial_roc_auc,
-            metrics.average_precision,
-        ):  # the other side is not asked for
-            column = [self.classes.index(self.positive)]
-            true, predicted, scores = true[:, column], predicted[:, column], scores[:, column]
-        return family(true, predicted, scores, weights)
-
-    def _mean(self, name, values):
-        """Return the positive one of two classes, the mean of more."""
-        if values.shape[1] == 2 and len(self.classes) == 2:
-            return values[:, self.classes.index(self.positive)]
-        return values.mean(axis=1)
+        value, (low, high) = self.metric(name), self.interval(name)
+        if np.isnan(value):
+            return "undefined"
+        if np.isnan(low):
+            few = f"{self.lesions('recall')} positive, {metrics.FEWEST} needed"
+            return f"{value:.3f} (too few lesions for an interval: {few})"
+        if name in AREAS and value == 1:
+            return f"{value:.3f} [≥ {low:.3f}]"
+        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
     def metrics(self, names: Sequence[str] = METRICS) -> pd.DataFrame:
-        """Return metrics, by default all, with their 95 % intervals: pandas.DataFrame with value, low and high."""
+        """Return metrics, by default all, as rows with value, low and high of the 95 % interval."""
         rows = {name: (self.metric(name), *self.interval(name)) for name in names}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
     def per_class(self) -> pd.DataFrame:
-        """Return what each class reaches against the others.
+        """Return the metrics of each class against the others: rows by label and metric.
 
-        Returns
-        -------
-        pandas.DataFrame
-            Rows by label and metric; value, low and high (95 %), and the number of images with that label.
+        The columns are value, low and high of the 95 % interval, and the number of images with that label.
         """
         each = {label: self.against(label).metrics(PER_CLASS) for label in self.classes}
         counts = {label: int((self.table["label"] == label).sum()) for label in self.classes}
         table = pd.concat(each, names=["label", "metric"])
         return table.assign(images=table.index.get_level_values("label").map(counts))
 
-    def against(self, label: object) -> Evaluation:
-        """Return the evaluation of one label against all others, as two classes; the decisions stay as they are."""
-        name = as_label(label)
-        if name is None or name not in self.classes:
-            raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
-        others = apart(OTHERS, [name])
-        one = {
-            column: self.table[column].where(self.table[column] == name, others)
-            for column in ("label", "prediction")
-        }
-        score = self.table[PREFIX + name]
-        table = self.table.assign(**one, **{PREFIX + others: 1 - score, PREFIX + name: score})
-        return replace(self, table=table, classes=[others, name], positive=name)
-
     def confusion_matrix(self) -> pd.DataFrame:
-        """Count images by true label (rows) and predicted label (columns): pandas.DataFrame."""
+        """Count images by true label (rows) and predicted label (columns)."""
         counts = confusion_matrix(self.table["label"], self.table["prediction"], labels=self.classes)
-        return pd.DataFrame(
-            counts, pd.Index(self.classes, name="label"), pd.Index(self.classes, name="prediction")
-        )
+        axes = (pd.Index(self.classes, name=name) for name in ("label", "prediction"))
+        return pd.DataFrame(counts, *axes)
+
+    def errors(self) -> pd.DataFrame:
+        """Return the wrongly predicted rows of the table, the most confident mistake first."""
+        wrong = self.table[self.table["label"] != self.table["prediction"]]
+        columns = [self.classes.index(label) for label in wrong["prediction"]]
+        wrong = wrong.assign(confidence=self.scores[wrong.index, columns])
+        return wrong.sort_values("confidence", ascending=False, kind="stable")
+
+    def _of_positive(self):
+        """Return whether each image is positive, and its score; ValueError if all or none are."""
+        positive = (self.table["label"] == self.positive).to_numpy()
+        if positive.all() or not positive.any():
+            raise ValueError(f"a curve needs images with and without the label {self.positive!r}")
+        return positive, self.table[PREFIX + self.positive].to_numpy()
 
     def roc(self) -> pd.DataFrame:
-        """Return the ROC curve of the positive label: DataFrame with false_positive_rate, recall, threshold."""
-        rate, recall, threshold = roc_curve(
-            self._is_positive(), self.table[PREFIX + self.positive], drop_intermediate=False
-        )
+        """Return the ROC curve of the positive label: columns false_positive_rate, recall, threshold."""
+        rate, recall, threshold = roc_curve(*self._of_positive(), drop_intermediate=False)
         return pd.DataFrame({"false_positive_rate": rate, "recall": recall, "threshold": threshold})
 
     def precision_recall(self) -> pd.DataFrame:
-        """Return the precision-recall curve of the positive label: DataFrame with recall, precision, threshold."""
-        precision, recall, threshold = precision_recall_curve(
-            self._is_positive(), self.table[PREFIX + self.positive]
-        )
-        return pd.DataFrame(
-            {"recall": recall, "precision": precision, "threshold": np.append(threshold, np.inf)}
-        )
+        """Return the precision-recall curve of the positive label: columns recall, precision, threshold."""
+        precision, recall, threshold = precision_recall_curve(*self._of_positive())
+        table = {"recall": recall, "precision": precision, "threshold": np.append(threshold, np.inf)}
+        return pd.DataFrame(table)
 
     @cached_property
     def _bands(self):
         rows, numbers = self.rows_by_group
-        positive = self._is_positive().to_numpy()[rows]
-        scores = self.table[PREFIX + self.positive].to_numpy()[rows]
+        positive, scores = (array[rows] for array in self._of_positive())
         grid, weights = np.linspace(0, 1, 101), metrics.draws(numbers, metrics.BAND_RESAMPLES)
         drawn = [metrics.on_grid(positive, scores, each, grid) for each in weights]
         table = {"place": grid}
@@ -467,179 +421,66 @@ class Evaluation:
         return pd.DataFrame(table)
 
     def bands(self) -> pd.DataFrame:
-        """Return the 95 % bands of both curves of the positive label, point by point over the bootstrap draws.
+        """Return pointwise 95 % bootstrap bands of both curves of the positive label.
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``place``, from 0 to 1; ``recall_low`` and ``recall_high`` at this false positive rate, ``precision_low``
-            and ``precision_high`` at this recall.
+        Columns: ``place``, from 0 to 1; ``recall_low`` and ``recall_high`` at this false positive rate,
+        ``precision_low`` and ``precision_high`` at this recall.
         """
         return self._bands.copy()
 
     def choose_threshold(self, sensitivity: float | None = None, cost: float | None = None) -> float:
-        """Choose the score from which on an image counts as positive. Do so on validation, never on test images.
+        """Choose the threshold for `at` and `ImageClassifier.decide_at`, on validation images, never on test images.
 
         Parameters
         ----------
         sensitivity
-            0 to 1: the highest threshold at which at least this share of the positive images is found.
+            0 to 1: choose the highest threshold at which at least this share of the positive images is found.
         cost
-            Of a missed positive image, where a false alarm costs 1: the threshold at which these images cost
-            least. Without either: the largest sum of sensitivity and specificity (Youden, Index for rating diagnostic
-            tests, 1950).
+            Of a missed positive image, where a false alarm costs 1: choose the threshold with the least cost on these
+            images. Without either: with the largest sum of sensitivity and specificity (Youden, Index for rating
+            diagnostic tests, 1950).
 
         Returns
         -------
         float
-            Midway between two scores, so that rounding moves no image to the other side; `CALL_NONE` where it is
-            best to call nothing positive and a score is 1. For `at`, and for `ImageClassifier.decide_at`.
+            Midway between two scores, so that rounding moves no image to the other side. `CALL_NONE` if it is best to
+            call nothing positive and a score is 1.
 
         Raises
         ------
         ValueError
-            If both are given, one is out of range, there are more than two classes, or one class only.
+            If both are given, one is out of range, or there are not two classes with images of each.
         """
         if len(self.classes) != 2:
-            raise ValueError(f"a threshold decides between two classes, not {len(self.classes)}")
-        positive, scores = self._is_positive().to_numpy(), self.table[PREFIX + self.positive].to_numpy()
+            raise ValueError(f"a threshold needs two classes; there are {len(self.classes)}")
+        positive, scores = self._of_positive()
         return metrics.choose_threshold(positive, scores, sensitivity, cost)
 
-    def _is_positive(self):
-        positive = self.table["label"] == self.positive
-        if positive.all() or not positive.any():
-            raise ValueError(f"a curve needs images with and without the label {self.positive!r}")
-        return positive
-
-    def errors(self) -> pd.DataFrame:
-        """Return the wrongly predicted rows of the table, the most confident mistake first."""
-        wrong = self.table[self.table["label"] != self.table["prediction"]]
-        columns = [self.classes.index(label) for label in wrong["prediction"]]
-        return wrong.assign(confidence=self.scores[wrong.index, columns]).sort_values(
-            "confidence", ascending=False, kind="stable"
-        )
-
     def save(self, csv: str | Path) -> Path:
-        """Write the prediction table as CSV and return its path.
-
-        A column of its own, `RECORD`, says in each row which classes there are and how the predictions came about.
-        """
+        """Write the table as CSV, with a column that holds classes, positive label and threshold; return the path."""
         own = {"classes": self.classes, "positive": self.positive, "threshold": self.threshold}
-        return tables.save(stored(self.table).assign(**{RECORD: json.dumps(own)}), csv)
+        return predictions.save(self.table, own, csv)
 
     @classmethod
     def load(cls, csv: str | Path, positive: object = None) -> Evaluation:
-        """Read a prediction table that `save` wrote.
+        """Read what `save` wrote; ValueError if the file is not a table of predictions.
 
-        Parameters
-        ----------
-        positive
-            Another label to be found than when it was saved; a threshold is then left out.
-
-        Raises
-        ------
-        ValueError
-            If it lacks the columns of one.
+        Another `positive` label than the saved one leaves out the threshold.
         """
-        text = ("path", "group", "label", "prediction", RECORD)
-        table = tables.load(csv, verbatim=text)
-        if RECORD in table and len(table):
-            own = _own(table[RECORD].iloc[0], csv)
-        else:
-            table = tables.load(csv, verbatim=(*text, "positive"))
-            own = _unrecorded(table)
+        table, own = predictions.load(csv)
         columns = [PREFIX + name for name in own["classes"]]
-        if len(columns) < 2 or not {"path", "group", "label", *columns} <= set(table):
-            raise ValueError(f"{csv} is no prediction table: it has the columns {', '.join(table.columns)}")
-        table = restored(table)
         chosen = own["positive"] if positive is None else as_label(positive)
-        ours = [*columns, "prediction", RECORD] + ([] if RECORD in table else ["positive", "threshold"])
         return cls.from_scores(
             table["label"],
             table[columns].to_numpy(),
             classes=own["classes"],
             positive=chosen,
-            metadata=table.drop(columns=ours, errors="ignore"),
+            metadata=table.drop(columns=columns),
             threshold=own["threshold"] if chosen == own["positive"] else None,
         )
 
 
-def _as_labels(values, what):
-    """Return labels or classes as text, see `project.as_label`: list."""
-    if np.ndim(values) != 1:
-        raise ValueError(f"there must be one {what} for each place, not an array of shape {np.shape(values)}")
-    names = [as_label(value) for value in values]
-    if None in names:
-        raise ValueError(f"{what} {names.index(None)} is missing or empty")
-    return names
-
-
-def _in_order(scores, names):
-    """Put the columns of a DataFrame into the order of the classes; unnamed ones, 0 to n - 1, stay as they are."""
-    if (
-        not isinstance(scores, pd.DataFrame)
-        or [*scores.columns] == [*range(len(names))]
-        or scores.shape[1] == 1
-    ):
-        return scores
-    columns = [as_label(name) for name in scores.columns]
-    if sorted(columns, key=str) != sorted(names):
-        raise ValueError(
-            f"its columns are {', '.join(map(str, scores.columns))}; the classes {', '.join(names)}"
-        )
-    return scores.iloc[:, [columns.index(name) for name in names]]
-
-
-def _renamed(more, taken):
-    """Rename columns of metadata whose names are taken: DataFrame."""
-    names = {}
-    for name in more:
-        new = str(name)
-        while new in taken or (new != name and new in more):
-            new = f"metadata_{new}"
-        names[name] = new
-    return more.rename(columns=names)
-
-
-def _own(text, csv):
-    """Read what `save` wrote into the column `RECORD`: dict."""
-    try:
-        own = json.loads(text)
-        return {name: own[name] for name in ("classes", "positive", "threshold")}
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(
-            f"{csv} is damaged: its column {RECORD} holds {text!r}, not what `save` writes"
-        ) from None
-
-
-def _unrecorded(table):
-    """Tell what `save` once wrote into two columns; the classes are the first score columns that sum to 1: dict."""
-    scores = table[[name for name in table if str(name).startswith(PREFIX)]]
-    sums = scores.apply(pd.to_numeric, errors="coerce").cumsum(axis=1)
-    whole = [
-        count for count in range(2, scores.shape[1]) if np.allclose(sums.iloc[:, count - 1], 1, atol=1e-3)
-    ]
-    classes = [name.removeprefix(PREFIX) for name in scores.columns[: whole[0] if whole else None]]
-    first = table.reindex(index=[0], columns=["positive", "threshold"]).iloc[0]
-    positive, threshold = as_label(first["positive"]), first["threshold"]
-    threshold = None if positive is None or pd.isna(threshold) else float(threshold)
-    return {"classes": classes, "positive": positive, "threshold": threshold}
-
-
-def _decide(scores, classes, positive, threshold):
-    """Return the predicted label of each row of scores: array of object."""
-    names = np.asarray(classes, dtype=object)
-    if threshold is None:
-        return names[scores.argmax(axis=1)]
-    if len(classes) != 2:
-        raise ValueError(f"a threshold decides between two classes, not {len(classes)}")
-    check_threshold(threshold)
-    column = classes.index(positive)
-    return np.where(scores[:, column] >= threshold, positive, names[1 - column])
-
-
 def _family(name):
-    for family, names in metrics.FAMILIES.items():
-        if name in names:
-            return family
-    raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
+    if name not in metrics.FAMILIES:
+        raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
+    return metrics.FAMILIES[name]

@@ -12,7 +12,8 @@ from sklearn import metrics
 from isicvision import Evaluation, evaluate
 from isicvision import metrics as ours
 from isicvision.checks import CALL_NONE
-from isicvision.evaluation.evaluation import METRICS, interval
+from isicvision.evaluation.intervals import interval
+from isicvision.metrics import METRICS
 
 CLASSES = ["benign", "malignant"]
 
@@ -309,7 +310,7 @@ def test_a_prediction_table_survives_saving(tmp_path):
     loaded = Evaluation.load(evaluation.save(tmp_path / "p.csv"))
     assert loaded.metrics().equals(evaluation.metrics())
     (tmp_path / "other.csv").write_text("a\n1\n")
-    with pytest.raises(ValueError, match="no prediction table"):
+    with pytest.raises(ValueError, match="other.csv is not a table of predictions: its columns are a"):
         Evaluation.load(tmp_path / "other.csv")
 
 
@@ -335,18 +336,6 @@ def test_a_column_of_the_metadata_stays_one_whatever_its_name(column, tmp_path):
         assert evaluation.table["label"].tolist() == list(labels)
     assert after.table.columns.equals(before.table.columns)
     assert after.metrics(["recall", "roc_auc"]).equals(before.metrics(["recall", "roc_auc"]))
-
-
-def test_a_table_that_was_saved_without_a_record_is_read_with_its_classes_alone(tmp_path):
-    labels, scores, groups = example(20)
-    evaluation = Evaluation.from_scores(
-        labels, scores, groups, metadata=pd.DataFrame({"score_7pt": range(20)})
-    )
-    table = evaluation.table.assign(positive="malignant", threshold=0.3)
-    table.to_csv(tmp_path / "p.csv", index=False)
-    loaded = Evaluation.load(tmp_path / "p.csv")
-    assert (loaded.classes, loaded.positive, loaded.threshold) == (CLASSES, "malignant", 0.3)
-    assert loaded.table["score_7pt"].tolist() == [*range(20)] and "threshold" not in loaded.table
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (False, True), (0.0, 1.0), (np.int64(0), np.int64(1))])
@@ -572,7 +561,7 @@ def test_columns_of_a_frame_of_scores_go_by_their_names():
     scores = pd.DataFrame({"malignant": [0.9, 0.2], "benign": [0.1, 0.8]})
     found = Evaluation.from_scores(["malignant", "benign"], scores)
     assert found.metric("accuracy") == 1 and found.scores[0].tolist() == [0.1, 0.9]
-    with pytest.raises(ValueError, match="its columns are x, benign; the classes benign, malignant"):
+    with pytest.raises(ValueError, match="the columns are x, benign, the classes benign, malignant"):
         Evaluation.from_scores(["malignant", "benign"], scores.rename(columns={"malignant": "x"}))
 
 
@@ -591,7 +580,7 @@ def test_scores_that_are_no_probabilities_are_refused(scores, said):
 
 @pytest.mark.parametrize("level", [0, 1, -0.5, 95, "0.95", math.nan, True])
 def test_a_level_is_a_share(level):
-    with pytest.raises(ValueError, match="level is a share above 0 and below 1"):
+    with pytest.raises(ValueError, match="level must be above 0 and below 1"):
         Evaluation.from_scores(*example()).interval("recall", level)
 
 
@@ -602,6 +591,28 @@ def test_what_a_threshold_is_chosen_by_is_a_number(value):
             Evaluation.from_scores(*example()).choose_threshold(**{name: value})
 
 
+def test_the_positive_label_is_the_models_the_datasets_or_a_well_known_one(dataset):
+    class Model:
+        labels = CLASSES
+
+        def predict_proba(self, dataset):
+            return np.full((len(dataset), 2), 0.5)
+
+    model = Model()
+    assert evaluate(model, dataset).positive == "malignant"
+    chosen = replace(dataset, positive="benign")
+    assert evaluate(model, chosen).positive == "benign"
+    model.positive = "malignant"
+    assert evaluate(model, chosen).positive == "malignant"
+    model.metadata = {"decision": {"positive": "benign", "threshold": 0.6}}
+    assert evaluate(model, dataset).threshold == 0.6 and evaluate(model, dataset).positive == "benign"
+    assert evaluate(model, dataset, positive="malignant").threshold is None
+    known = Evaluation.from_scores(["nevus", "melanoma"], [0.1, 0.9], classes=["melanoma", "nevus"])
+    assert known.positive == "melanoma" and "positive: melanoma" in repr(known)
+    with pytest.warns(UserWarning, match="neither 'a' nor 'b' is known as the positive label: 'b' is taken"):
+        Evaluation.from_scores(["a", "b"], [0.1, 0.9], classes=["a", "b"])
+
+
 def test_an_empty_positive_label_is_no_default(dataset):
     class Model:
         labels = CLASSES
@@ -609,7 +620,7 @@ def test_an_empty_positive_label_is_no_default(dataset):
         def predict_proba(self, dataset):
             return np.full((len(dataset), 2), 0.5)
 
-    with pytest.raises(ValueError, match="positive is one of benign, malignant, not ''"):
+    with pytest.raises(ValueError, match="the positive label '' is not one of benign, malignant"):
         evaluate(Model(), dataset, positive="")
 
 

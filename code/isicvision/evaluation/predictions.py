@@ -1,0 +1,154 @@
+"""The table of predictions behind an `Evaluation`: made from scores of any source, checked, written and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from .. import tables
+from ..checks import check_threshold
+from ..tables import NAMELESS, restored, stored
+from ..text import as_label
+
+PREFIX = "score_"
+"""Begins the names of the columns with scores."""
+RECORD = "isicvision"
+"""The column of a saved table that holds classes, positive label and threshold, as JSON."""
+ROUNDING = 1e-6
+"""A score this far below 0 or above 1 is taken for one rounded in 32 bits."""
+
+
+def as_labels(values: ArrayLike, what: str) -> list[str]:
+    """Return labels or classes as text, see `text.as_label`; ValueError if one is missing.
+
+    >>> as_labels([1, "nv"], "label")
+    ['1', 'nv']
+    """
+    if np.ndim(values) != 1:
+        raise ValueError(f"there must be one {what} for each place, not an array of shape {np.shape(values)}")
+    names = [as_label(value) for value in np.asarray(values, dtype=object)]
+    if None in names:
+        raise ValueError(f"{what} {names.index(None)} is missing or empty")
+    return [*map(str, names)]
+
+
+def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: int) -> np.ndarray:
+    """Return probabilities as an array of float, shape (images, classes); ValueError if they are not.
+
+    >>> as_scores([0.25], ["benign", "malignant"], "malignant", 1)
+    array([[0.75, 0.25]])
+    """
+    try:
+        found = _in_order(scores, classes)
+        if np.iscomplexobj(found) or np.ma.isMaskedArray(found):
+            raise TypeError("complex or masked numbers")
+        found = np.asarray(found, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"scores must be numbers, as many in each row: {error}") from None
+    if found.ndim == 1 and len(classes) == 2:
+        found = np.column_stack([1 - found, found] if positive == classes[1] else [found, 1 - found])
+    if not images or found.shape != (images, len(classes)):
+        raise ValueError(
+            f"{images} labels of {len(classes)} classes do not fit scores of shape {found.shape}"
+        )
+    outside = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
+    off = np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
+    for wrong, rule in (
+        (outside, "scores must lie from 0 to 1"),
+        (off, "the scores of an image must sum to 1"),
+    ):
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"{rule}; row {row} has {found[row]}")
+    return np.clip(found, 0, 1)
+
+
+def _in_order(scores, classes):
+    """Put the columns of a DataFrame into the order of the classes; unnamed ones, 0 to n - 1, stay as they are."""
+    if not isinstance(scores, pd.DataFrame) or scores.shape[1] == 1:
+        return scores
+    if [*scores.columns] == [*range(len(classes))]:
+        return scores
+    columns = [as_label(name) for name in scores.columns]
+    if sorted(columns, key=str) != sorted(classes):
+        raise ValueError(
+            f"the columns are {', '.join(map(str, scores.columns))}, the classes {', '.join(classes)}"
+        )
+    return scores.iloc[:, [columns.index(name) for name in classes]]
+
+
+def decide(scores: np.ndarray, classes: Sequence[str], positive: str, threshold: float | None) -> np.ndarray:
+    """Return the predicted label of each row of scores: array of str.
+
+    >>> decide(np.array([[0.6, 0.4]]), ["benign", "malignant"], "malignant", 0.3)
+    array(['malignant'], dtype='<U9')
+    """
+    names = np.asarray(classes, dtype=object)
+    if threshold is None:
+        return names[scores.argmax(axis=1)]
+    if len(classes) != 2:
+        raise ValueError(f"a threshold needs two classes; there are {len(classes)}")
+    check_threshold(threshold)
+    column = [*classes].index(positive)
+    return np.where(scores[:, column] >= threshold, positive, names[1 - column])
+
+
+def joined(
+    true: list[str],
+    predicted: ArrayLike,
+    scores: pd.DataFrame,
+    groups: Iterable | None,
+    metadata: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """Return one table of paths, groups, labels, predictions, scores and metadata: see `Evaluation.table`.
+
+    >>> [*joined(["a"], ["b"], pd.DataFrame({"score_a": [0.4]}), None, None)]
+    ['path', 'group', 'label', 'prediction', 'score_a']
+    """
+    more = pd.DataFrame(index=range(len(true))) if metadata is None else metadata.reset_index(drop=True)
+    row = pd.Series(np.arange(len(true)).astype(str))
+    alone = more.get("path", NAMELESS + row + ")")
+    together = more.get("group", alone) if groups is None else pd.Series([*groups])
+    for what, given in (("groups", together), ("rows of metadata", more)):
+        if len(given) != len(true):
+            raise ValueError(f"{len(given)} {what} do not fit {len(true)} labels")
+    together = together.where(together.notna() & (together.astype(str).str.strip() != ""), alone)
+    own = {"path": more.get("path", row), "group": together, "label": true, "prediction": predicted}
+    table = pd.DataFrame(own).join(scores)
+    more = more.drop(columns=["path", "group", "label"], errors="ignore")
+    names, taken = {}, {*table, RECORD}
+    for name in more:
+        new = str(name)
+        while new in taken or (new != name and new in more):
+            new = f"metadata_{new}"
+        names[name] = new
+    return table.join(more.rename(columns=names))
+
+
+def save(table: pd.DataFrame, own: dict, csv: str | Path) -> Path:
+    """Write a table of predictions, and what `own` says of it in each row of the column `RECORD`."""
+    return tables.save(stored(table).assign(**{RECORD: json.dumps(own)}), csv)
+
+
+def load(csv: str | Path) -> tuple[pd.DataFrame, dict]:
+    """Read a table that `save` wrote, without its predictions, and what was said of it."""
+    table = tables.load(csv, verbatim=("path", "group", "label", "prediction", RECORD))
+    own, written = {}, table[RECORD].iloc[0] if RECORD in table and len(table) else None
+    try:
+        own = (
+            {name: json.loads(written)[name] for name in ("classes", "positive", "threshold")}
+            if written
+            else {}
+        )
+    except (ValueError, TypeError, KeyError):
+        problem = f"is damaged: its column {RECORD} holds {written!r}, not what `save` writes"
+        raise ValueError(f"{csv} {problem}") from None
+    needed = {"path", "group", "label", *(PREFIX + name for name in own.get("classes", ()))}
+    if not own or not needed <= set(table):
+        raise ValueError(f"{csv} is not a table of predictions: its columns are {', '.join(table.columns)}")
+    return restored(table).drop(columns=["prediction", RECORD]), own
