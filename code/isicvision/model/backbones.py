@@ -19,7 +19,7 @@ from torch import nn
 from ..checks import is_whole
 from ..files import sha256, user_path
 from ..text import redacted
-from .network import Network, SharedDropout, stages
+from .network import Network, stages
 
 BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
 """The networks that this project is tried with; `get` knows all classification networks of torchvision."""
@@ -233,7 +233,7 @@ def _make(name, scratch=False):
 
 
 def _cut(network, last_layer, dropout):
-    """Take the last layer, the dropout in front of it and auxiliary heads away; share what else drops values."""
+    """Take the last layer, the dropout in front of it and auxiliary heads away; set the others' probability."""
     names = [name for name, _ in network.named_modules()]
     before = names[names.index(last_layer) - 1]
     network.set_submodule(last_layer, nn.Identity())
@@ -243,11 +243,9 @@ def _cut(network, last_layer, dropout):
         network.aux_logits = False
         for name in {"aux1", "aux2", "AuxLogits"} & dict(network.named_children()).keys():
             setattr(network, name, None)
-    for name, module in list(network.named_modules()):
+    for module in network.modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
-            network.set_submodule(name, SharedDropout(dropout))
-        elif isinstance(module, torchvision.ops.StochasticDepth) and module.p > 0:  # "row" in all networks
-            network.set_submodule(name, SharedDropout(module.p, whole=True))
+            module.p = dropout
 
 
 def _digits(file_name):

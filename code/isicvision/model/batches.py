@@ -33,14 +33,17 @@ def order_of(targets: np.ndarray, settings: Settings, seed: int, epoch: int) -> 
     return random.choice(len(targets), len(targets), p=weights / weights.sum())
 
 
-def steps(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut an epoch into steps: list of (first, last); a last step of one image is left out.
+def steps(count: int, batch_size: int, least: int = 2) -> list[tuple[int, int]]:
+    """Cut an epoch into steps: list of (first, last), without a last step of fewer than `least` images.
 
-    Batch norm cannot learn from a single image, and another epoch leaves out another one.
+    Batch norm cannot learn from a single image. Another epoch leaves out other images.
+
+    >>> steps(9, 4), steps(10, 4)
+    ([(0, 4), (4, 8)], [(0, 4), (4, 8), (8, 10)])
     """
     cuts = [*range(0, count, batch_size), count]
     found = [*pairwise(cuts)]
-    return found[:-1] if len(found) > 1 and count - cuts[-2] == 1 else found
+    return found[:-1] if len(found) > 1 and count - cuts[-2] < least else found
 
 
 class Parts(Dataset):

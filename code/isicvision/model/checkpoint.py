@@ -18,7 +18,9 @@ def require_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"checkpoint={folder} is no folder that can be written to: {error.strerror}") from error
+        raise OSError(
+            f"checkpoint={folder} is not a folder that can be written to: {error.strerror}"
+        ) from error
 
 
 def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -51,7 +53,7 @@ def load(path: str | Path) -> tuple[dict, dict, dict] | None:
             state = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # no dict: has no items()
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no whole checkpoint ({error}): delete it to begin anew") from error
+        raise ValueError(f"{path} is not a whole checkpoint ({error}): delete it to start again") from error
     parts, optimizer_state = {}, {}
     for name, value in {**tensors, **state.pop("optimizer")}.items():
         part, _, rest = name.partition("/")

@@ -303,8 +303,8 @@ class ImageClassifier:
             Scored after each epoch, for the learning curves, ``keep="best"`` and ``patience``.
         checkpoint
             Folder from which a training that was killed goes on, by the same call.
-        tracker : "tensorboard" or "mlflow", optional
-            Log each epoch there, see `tracking.start`.
+        tracker : "tensorboard", "mlflow", "wandb", "comet_ml", …, optional
+            Log settings and epochs there; any tracker of Accelerate whose package is installed.
         workers
             Processes that augment; default: none for the CPU, a process a core for a GPU.
         progress
@@ -317,7 +317,7 @@ class ImageClassifier:
         Returns
         -------
         History or None
-            What each epoch did, see `training.History`; None with a scikit-learn classifier.
+            What each epoch did, see `history.History`; None with a scikit-learn classifier.
 
         Raises
         ------
@@ -327,7 +327,7 @@ class ImageClassifier:
         TypeError
             If there is no such setting.
         FloatingPointError, MemoryError
-            See `training.train`.
+            See `training.Training.run`.
         """
         require_dataset(dataset, "fit")
         if validation is not None:

@@ -11,42 +11,6 @@ import torch
 from torch import nn
 
 
-class SharedDropout(nn.Module):
-    """Dropout whose mask belongs to the whole batch, of which this process may hold only some rows.
-
-    Every process draws the same mask, on the CPU from PyTorch's default generator, and keeps its own rows of it:
-    several processes with the same seed then compute what one process computes. Without `rows` (a slice of the batch's
-    `total`, see `set_rows`) it is ordinary dropout (Srivastava et al. 2014,
-    https://jmlr.org/papers/v15/srivastava14a.html). `p` is the probability of a zero, 0 to below 1; other values are
-    scaled by 1 / (1 - p). `whole` drops all values of a row together: as the last part of a residual block this is
-    stochastic depth (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
-    """
-
-    def __init__(self, p: float, whole: bool = False):
-        super().__init__()
-        self.p, self.whole = p, whole
-        self.rows: slice | None = None
-        self.total: int | None = None
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Drop values of a float tensor (n, ...) in training; raise ValueError if `set_rows` announced another n."""
-        if not self.training or self.p == 0:
-            return values
-        total, rows = (len(values), slice(None)) if self.rows is None else (self.total, self.rows)
-        shape = [1] * (values.ndim - 1) if self.whole else values.shape[1:]
-        mask = nn.functional.dropout(torch.ones(total, *shape, device="cpu"), self.p)[rows]
-        if len(mask) != len(values):
-            raise ValueError(f"dropout was told of {len(mask)} rows and got {len(values)}: see set_rows")
-        return values * mask.to(values)
-
-
-def set_rows(network: nn.Module, rows: slice | None = None, total: int | None = None) -> None:
-    """Tell each `SharedDropout` in `network` which `rows` of `total` this process holds; None: ordinary dropout."""
-    for module in network.modules():
-        if isinstance(module, SharedDropout):
-            module.rows, module.total = rows, total
-
-
 class Network(nn.Module):
     """Input normalization, a pretrained body and a new last layer: bytes in, logits out.
 
@@ -80,7 +44,7 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self.body = body
-        self.head = nn.Sequential(SharedDropout(dropout), nn.Linear(features, classes))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
         self.label_of = [*range(classes)]
         self.to(memory_format=torch.channels_last)
 

@@ -67,8 +67,8 @@ def find_learning_rate(
     given = dataclasses.asdict(settings)
     given |= {"epochs": epochs, "learning_rate": 1.0, "schedule": "constant", "freeze_epochs": 0, "ema": None}
     settings = _Ramp(**given | {"keep": "last", "patience": None})
-    training = Training(network, images, targets, settings, augment, seed, progress)
-    with training.prepared(None), contextlib.suppress(FloatingPointError):
+    training = Training(network, images, targets, settings, augment=augment, seed=seed, progress=progress)
+    with training.prepared(), contextlib.suppress(FloatingPointError):
         while not training.is_over():
             training.epoch()
     losses = np.array(training.at["step_loss"])

@@ -1,8 +1,8 @@
-"""The training loop: batches, precision, steps, and how it stops and goes on.
+"""The training loop: batches, precision, steps, and how a training stops and resumes.
 
-Nothing random depends on what came before: the order of an epoch follows from (seed, epoch), the augmentation of an
-image from (seed, its place in the epochs), dropout from (seed, step). So the same seed gives the same weights on
-a CPU, however many workers augment, and a run that was killed goes on as if it had not been.
+Nothing random depends on what happened before: the order of an epoch follows from (seed, epoch), the augmentation of an
+image from (seed, its place in the epochs), dropout from (seed, step). So on a CPU the same seed gives the same weights,
+however many workers augment, and a killed training resumes to the same weights.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import time
 import warnings
-from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import accelerate
 import numpy as np
 import pandas as pd
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import ProjectConfiguration, broadcast, gather_object
 from safetensors import SafetensorError
 from sklearn.metrics import roc_auc_score
-from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from . import checkpoint, distributed, tracking
+from . import checkpoint
 from . import devices as hardware
 from .batches import Augment, Parts, forward, load, order_of, steps
-from .network import Network, load_values, set_rows, set_training
+from .history import History
+from .network import Network, load_values, set_training
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -46,179 +47,103 @@ TORCH_OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=1, momentum=0.9, nesterov=True, fused=True),
     "adamw": partial(torch.optim.AdamW, lr=1, fused=True),
 }
-"""Fused: one pass over all weights, where a loop over some hundred tensors takes a quarter of a step's time."""
+"""Fused: one pass over all weights; a loop over some hundred tensors takes a quarter of a step's time."""
 TRIAL_STEPS = 50
-"""Trainings of fewer steps are not worth the trial: ``"auto"`` is fp32."""
+"""Shorter trainings are not worth timing the precisions: ``"auto"`` is fp32."""
 PROBE = 2
 """Training images scored at the end of each epoch, to see whether the network still gives finite scores."""
 CHECKPOINT_SECONDS = 600
-"""So often within a long epoch, and at the end of each, the checkpoint is written."""
-TRACKED = (
-    "backbone",
-    "weights",
-    "image_size",
-    "dropout",
-    "seed",
-    *(field.name for field in dataclasses.fields(Settings)),
-)
-"""What a tracker is told of a training, beside its epochs."""
+"""The checkpoint is written this often within an epoch, and at the end of each epoch."""
+TRACKING = "outputs/tracking"
+"""Folder of the logs that TensorBoard and MLflow keep on this machine."""
+TRACKED = ("backbone", "weights", "image_size", "dropout", "seed", *Settings.__dataclass_fields__)
+"""What a tracker is told about a training besides its epochs."""
 
 
-@dataclasses.dataclass(frozen=True)
-class History:
-    """What a training did.
-
-    Attributes
-    ----------
-    table
-        A row an epoch, under ``epoch`` (from 1): learning_rate (of the last step), train_loss, train_accuracy, seconds
-        and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two labels the
-        mean of one against the rest; NaN where it is not defined). With several ``members`` the rows of all, one after
-        the other, with a column ``network`` (1, 2, …).
-    step_loss
-        The loss of each step.
-    precision
-        ``"fp32"``, ``"bf16"`` or ``"fp16"``: what ``"auto"`` took.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"train_loss": [0.7, 0.5]}, index=pd.Index([1, 2], name="epoch"))
-    >>> history = History(table, step_loss=[0.8, 0.6, 0.5, 0.5], precision="fp32")
-    >>> len(history), len(History.joined([history, history]))
-    (2, 4)
-    """
-
-    table: pd.DataFrame
-    step_loss: list[float]
-    precision: str
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @classmethod
-    def joined(cls, histories: Sequence[History]) -> History:
-        """Join the histories of several networks; the epochs count on."""
-        tables, done = [], 0
-        for number, history in enumerate(histories, 1):
-            table = history.table.assign(network=number)
-            tables.append(table.set_index(table.index + done))
-            done += len(table)
-        losses = [loss for history in histories for loss in history.step_loss]
-        return cls(pd.concat(tables), losses, histories[-1].precision)
-
-    def records(self) -> list[dict]:
-        """Return the rows of `table`, fit for JSON, which has no NaN."""
-        rows = self.table.reset_index().astype(object)
-        return rows.where(rows.notna(), None).to_dict("records")
-
-
-_Part = namedtuple("_Part", "numbers keys rows total scale")
-
-
-@hardware.memory_kept()
 def train(
     network: Network,
     images: Images | np.ndarray,
     targets: np.ndarray,
     settings: Settings,
     *,
-    validation: tuple[Images | np.ndarray, np.ndarray] | None = None,
-    augment: Augment | None = None,
-    seed: int = 0,
-    folder: str | Path | None = None,
-    about: dict | None = None,
-    tracker: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
     on_epoch: Callable[[History], object] | None = None,
     on_start: Callable[[], object] | None = None,
+    **options: Any,
 ) -> History:
-    """Fine-tune `network` in place and return its history.
-
-    ``images[numbers]`` is an array of uint8, shape (n, height, width, 3). `targets` are numbers of the network's
-    outputs (see `network.Network.set_outputs`); those of `validation`, which is scored after each epoch in the
-    precision of the training, are numbers of labels. ``augment(images, keys)`` is like `augmentation.Pipeline`,
-    `workers` as of `batches.load`; `tracker`, `progress` and `on_epoch` are as of `ImageClassifier.fit`. `folder` keeps
-    ``checkpoint.safetensors``: if there is one of the same training, by its settings and by `about` (fit for JSON), it
-    goes on from there.
-
-    Raises FloatingPointError if the loss is no longer finite (the network then has the weights of the last good epoch),
-    MemoryError if a batch does not fit (the message says what to try), ValueError if the checkpoint is damaged or of
-    another training.
-    """
-    if validation is None and (settings.keep == "best" or settings.patience):
-        raise ValueError("keep='best' and patience go by the validation images: give validation=")
-    file = None if folder is None else Path(folder) / "checkpoint.safetensors"
-    found = None if file is None else checkpoint.load(file)
-    # not timed anew: another choice would give other digits
-    precision = found[2]["precision"] if found else None
-    options = {"validation": validation, "workers": workers, "precision": precision}
-    if file is not None:
-        checkpoint.require_folder(file.parent)  # now, not after an epoch
-    training = Training(network, images, targets, settings, augment, seed, progress, **options)
-    training.open(file, about, found)
-    # an augmentation that cannot work fails here, before anything changes
-    training.parts[np.arange(1), np.arange(1)]
-    with training.prepared(tracker) as log:
-        if on_start:
-            on_start()  # from here on the network changes
-        while not training.is_over():
-            training.epoch()
-            log(training.at["history"][-1])
-            if on_epoch:
-                on_epoch(training.history())
-    training.finish()
-    return training.history()
+    """Fine-tune `network` in place and return its history: `Training.run`, with the `options` of `Training`."""
+    return Training(network, images, targets, settings, **options).run(on_epoch, on_start)
 
 
+@dataclasses.dataclass(eq=False)
 class Training:
-    """A training in progress; `at` is all of its state that is not tensors."""
+    """A training of a network, which may resume from a checkpoint; `run` does it.
 
-    def __init__(
-        self,
-        network,
-        images,
-        targets,
-        settings,
-        augment,
-        seed,
-        progress,
-        validation=None,
-        workers=None,
-        precision=None,
-    ):
-        self.settings, self.validation, self.seed, self.workers = settings, validation, seed, workers
-        device = hardware.default_device()
-        if (precision or settings.precision) == "fp16" and device.type == "cpu":  # Accelerate would take fp32
+    Parameters
+    ----------
+    network
+        Fine-tuned in place.
+    images, targets
+        ``images[numbers]`` is an array of uint8, shape (n, height, width, 3); `targets` are numbers of the network's
+        outputs, see `network.Network.set_outputs`.
+    validation
+        Images, and numbers of their labels: scored after each epoch, in the precision of the training.
+    augment
+        ``augment(images, keys)``, such as an `augmentation.Pipeline`.
+    folder, about
+        Keep ``checkpoint.safetensors`` in this folder, and resume from one of the same training: one with the same
+        settings and the same `about` (fit for JSON).
+    tracker, workers, progress
+        See `ImageClassifier.fit`.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is damaged or of another training.
+    """
+
+    network: Network
+    images: Images | np.ndarray
+    targets: np.ndarray
+    settings: Settings
+    validation: tuple[Images | np.ndarray, np.ndarray] | None = None
+    augment: Augment | None = None
+    seed: int = 0
+    folder: str | Path | None = None
+    about: dict = dataclasses.field(default_factory=dict)
+    tracker: str | None = None
+    workers: int | None = None
+    progress: bool = True
+
+    def __post_init__(self):
+        settings, network, device = self.settings, self.network, hardware.default_device()
+        if self.validation is None and (settings.keep == "best" or settings.patience):
+            raise ValueError("keep='best' and patience need validation images: give validation=")
+        if settings.precision == "fp16" and device.type == "cpu":  # Accelerate would take fp32
             raise ValueError("precision 'fp16' needs a GPU; on a CPU there are 'fp32', 'bf16' and 'auto'")
-        self.network = network.to(device).train()
-        self.parts, self.targets = Parts(images, augment), torch.as_tensor(np.asarray(targets))
-        self.plan = steps(len(self.targets), settings.batch_size)
+        self.file = None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
+        found = self.file and checkpoint.load(self.file)
+        if self.file:
+            checkpoint.require_folder(self.file.parent)  # now, not after an epoch
+        network.to(device).train()
         set_training(network, settings.frozen_stages)
-        precision, seconds = (precision, {}) if precision else self._precision()
-        AcceleratorState._reset_state()  # else this process's first training would set the precision for good
-        self.accelerator = accelerate.Accelerator(
-            cpu=hardware.on_cpu(), mixed_precision=precision.replace("fp32", "no")
+        self.parts, self.targets = Parts(self.images, self.augment), torch.as_tensor(np.asarray(self.targets))
+        least = 2 * accelerate.PartialState().num_processes  # batch norms need two images in each process
+        self.plan = steps(len(self.targets), settings.batch_size, least)
+        # another precision would give other digits
+        self.precision = found[2]["precision"] if found else self._choose_precision()
+        self.accelerator = _accelerator(self.precision, self.tracker)
+        self.device, self.progress = (
+            self.accelerator.device,
+            self.progress and self.accelerator.is_main_process,
         )
-        self.progress = progress and self.accelerator.is_main_process
-        if self.progress and seconds:
-            times = ", ".join(f"{name} takes {value:.2f} s" for name, value in seconds.items())
-            print(f"precision {precision}: a step in {times}")
-        self.device, self.precision = self.accelerator.device, precision
-        groups = [{"params": [*network.head.parameters()], "factor": 1.0}]
-        if body := [weight for weight in network.body.parameters() if weight.requires_grad]:
-            groups.insert(0, {"params": body, "factor": settings.body_rate})
-        optimizer = TORCH_OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.optimizer = self.accelerator.prepare_optimizer(_optimizer(network, settings))
         label_of = torch.tensor(network.label_of)
-        self.labels, self.weights = label_of[self.targets], torch.ones(len(label_of))
-        if settings.class_weight == "balanced":
-            seen, labels = np.unique(self.labels), self.labels.numpy()
-            weights = np.ones(int(label_of.max()) + 1, np.float32)
-            weights[seen] = compute_class_weight("balanced", classes=seen, y=labels)
-            self.weights = torch.from_numpy(weights)[label_of]
+        self.labels = label_of[self.targets]
+        count = int(label_of.max()) + 1
+        self.weights = _class_weights(self.labels.numpy(), count, settings.class_weight)[label_of]
         self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
         self.best, self.good, self.good_from = None, copy.deepcopy(network.state_dict()), "from the beginning"
+        # all of the state that is not tensors
         self.at = {
             "epoch": 0,
             "step": 0,
@@ -228,51 +153,79 @@ class Training:
             "history": [],
             "step_loss": [],
         }
-        self.file, self.about, self.saved = None, {}, time.monotonic()
+        self.about = {**self.about, **dataclasses.asdict(settings), "seed": self.seed}
+        self.saved = time.monotonic()
+        if found:
+            self._resume(*found)
 
-    def _precision(self):
-        """Find the precision, the same for all processes; return it, and the seconds of each that was timed."""
+    @hardware.memory_kept()
+    def run(
+        self,
+        on_epoch: Callable[[History], object] | None = None,
+        on_start: Callable[[], object] | None = None,
+    ) -> History:
+        """Train, and return the history.
+
+        `on_epoch` is given the history so far after each epoch; `on_start` is called when everything is checked, just
+        before the network changes.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is no longer finite; the network then has the weights of the last good epoch.
+        MemoryError
+            If a batch does not fit; the message says what to try.
+        """
+        self.parts[
+            np.arange(1), np.arange(1)
+        ]  # an augmentation that cannot work fails before anything changes
+        with self.prepared():
+            if on_start:
+                on_start()
+            while not self.is_over():
+                row = self.epoch()
+                self.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=row["epoch"])
+                if on_epoch:
+                    on_epoch(self.history())
+        if self.settings.keep == "best":
+            load_values(self.network, self.best)
+        elif self.average is not None:
+            load_values(self.network, self.average)
+        return self.history()
+
+    def _choose_precision(self):
         settings = self.settings
         if settings.precision != "auto":
-            return settings.precision, {}
+            return settings.precision
         if len(self.plan) * settings.epochs < TRIAL_STEPS:
-            return "fp32", {}
-        device = hardware.default_device()
+            return "fp32"
         numbers = np.arange(max(2, min(len(self.targets), settings.batch_size // settings.accumulate)))
-        batch = torch.from_numpy(np.asarray(self.parts.images[numbers])).to(device)
+        batch = torch.from_numpy(np.asarray(self.images[numbers])).to(hardware.default_device())
         with hardware.memory_explained(settings):
-            seconds = hardware.time_precisions(self.network, batch, self.targets[numbers].to(device))
-        fp32, *others = seconds
-        worth = [name for name in others if seconds[fp32] / seconds[name] >= hardware.WORTH]
-        return broadcast_object_list([worth[0] if worth else fp32])[0], seconds
+            return hardware.fastest_precision(
+                self.network, batch, self.targets[numbers].to(batch.device), self.progress
+            )
 
-    def open(self, file, about, found):
-        """Go on from what was `found` in the checkpoint `file`, if anything, and keep it up to date from now on."""
-        settings = {**dataclasses.asdict(self.settings), "seed": self.seed}
-        self.file, self.about = file, {**(about or {}), **settings}
-        if found is None:
-            return
-        parts, optimizer_state, state = found
-        about = json.loads(json.dumps(self.about))
-        before = state["about"]
+    def _resume(self, parts, optimizer_state, state):
+        about, before = json.loads(json.dumps(self.about)), state["about"]
         if differs := [name for name in about | before if about.get(name) != before.get(name)]:
             raise ValueError(
-                f"{file} is of another training, with other {', '.join(sorted(differs))}: choose another folder for "
-                "checkpoint=, or delete it"
+                f"{self.file} is of another training, with other {', '.join(sorted(differs))}: choose another folder "
+                "for checkpoint=, or delete it"
             )
         self.at = state["at"]
         load_values(self.network, parts["network"])
         for name in ("average", "best"):
             if name in parts:
                 setattr(self, name, {key: value.to(self.device) for key, value in parts[name].items()})
-        self.good, self.good_from = copy.deepcopy(self.network.state_dict()), f"of the checkpoint {file}"
+        self.good, self.good_from = copy.deepcopy(self.network.state_dict()), f"of the checkpoint {self.file}"
         checkpoint.restore(self.optimizer, optimizer_state)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.progress and self.is_over():
-            print(f"finished already: weights and history are those of {file}")
+            print(f"already finished: weights and history are those of {self.file}")
         elif self.progress:
-            print(f"going on from {file}, epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
+            print(f"resuming from {self.file} at epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
 
     def save(self):
         """Write the checkpoint, if one is kept."""
@@ -286,8 +239,8 @@ class Training:
             checkpoint.save(self.file, parts, self.optimizer, state)
         except (OSError, SafetensorError) as error:  # a full disk: the next one may fit again
             warnings.warn(
-                f"{self.file} could not be written ({error}): the training goes on, but if it is killed, begins again "
-                f"{'from the one before' if self.file.exists() else 'anew'}",
+                f"{self.file} could not be written ({error}): the training continues, but if it is killed it resumes "
+                f"from {'the previous checkpoint' if self.file.exists() else 'the beginning'}",
                 stacklevel=2,
             )
 
@@ -303,101 +256,93 @@ class Training:
         return History(table, [*self.at["step_loss"]], self.precision)
 
     @contextlib.contextmanager
-    def prepared(self, tracker):
-        """Share batch norms between processes, leave the caller's random numbers alone, and open the log."""
-        with (
-            distributed.shared_batch_norm(self.network, self.accelerator),
-            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-        ):
-            tracker = tracker if self.accelerator.is_main_process else None
-            shown = {name: self.about[name] for name in TRACKED if name in self.about}
-            shown["precision"] = self.precision  # which "auto" took
+    def prepared(self):
+        """Start the trackers, and leave the caller's random numbers alone."""
+        shown = {name: self.about[name] for name in TRACKED if name in self.about}
+        shown |= {"precision": self.precision}  # which "auto" took
+        shown = {name: value if np.isscalar(value) else str(value) for name, value in shown.items()}
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             try:
-                with tracking.start(tracker, shown) as log:
-                    yield log
+                self.accelerator.init_trackers("isicvision", shown, {"mlflow": {"nested_run": True}})
+                yield
             finally:
-                set_rows(self.network)
+                for tracker in self.accelerator.trackers:  # end_training would end the processes' group, too
+                    tracker.finish()
                 set_training(self.network)
                 self.network.eval()
 
     def epoch(self):
-        """Train for one epoch, or the rest of it, then score and save."""
+        """Train for one epoch, or the rest of it; score, save, and return its row of the history."""
         at, settings = self.at, self.settings
         started, before = time.perf_counter(), at["seconds"]
         self.network.train()
         set_training(self.network, settings.frozen_stages, at["epoch"] < settings.freeze_epochs)
         run, order = self._runner(), order_of(self.labels.numpy(), settings, self.seed, at["epoch"])
         todo = [self._parts_of(order, *step) for step in self.plan[at["step"] :]]
-        wanted = [(part.numbers, part.keys) for step in todo for part in step]
+        wanted = [part for _, parts in todo for part in parts]
         batches = load(self.parts, wanted, self.device, self.workers)
         options = {"desc": f"epoch {at['epoch'] + 1}/{settings.epochs}", "disable": not self.progress}
-        bar = tqdm(total=len(self.plan), initial=at["step"], leave=False, delay=2, **options)
-        pending = []  # (loss, right) of steps that a GPU may still be at: to ask for them would make it wait
-        with bar, contextlib.closing(batches):
-            for number, step in enumerate(todo):
+        bar = tqdm(todo, total=len(self.plan), initial=at["step"], leave=False, delay=2, **options)
+        pending = []  # (loss, right) of steps that a GPU may still be computing: reading them would wait for it
+        with contextlib.closing(batches):
+            for number, step in enumerate(bar, 1):
                 with hardware.memory_explained(settings):
-                    pending.append(self._step(run, step, batches))
+                    pending.append(self._step(run, *step, batches))
                 at["step"] += 1
-                if self.device.type == "cpu" or len(pending) == 20 or number == len(todo) - 1:
+                if self.device.type == "cpu" or len(pending) == 20 or number == len(todo):
                     self._note(pending)
                     pending = []
                     bar.set_postfix_str(f"loss {at['step_loss'][-1]:.3f}", refresh=False)
                     if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                         at["seconds"] = before + time.perf_counter() - started
                         self.save()
-                bar.update()
-        self._close_epoch(before, started)
+        return self._close_epoch(before, started)
+
+    def _own(self, numbers):
+        """Return the part of an array that this process computes; together the processes compute all."""
+        return np.array_split(numbers, self.accelerator.num_processes)[self.accelerator.process_index]
 
     def _parts_of(self, order, first, last):
-        """List the parts of a step, each with the rows that this process computes."""
-        places, parts = np.arange(first, last), []
+        """Return the factor of a step's summed losses, and (numbers, keys) of its parts in this process."""
+        places = np.arange(first, last)
         scale = 1 / self.weights[self.targets[order[places]]].sum().item()
-        for part in np.array_split(places, min(self.settings.accumulate, len(places))):
-            rows = distributed.rows(len(part), self.accelerator)
-            keys = self.at["epoch"] * len(order) + part[rows]
-            parts.append(_Part(order[part[rows]], keys, rows, len(part), scale))
-        return parts
+        count = max(1, min(self.settings.accumulate, len(places) // self.accelerator.num_processes))
+        own = [self._own(part) for part in np.array_split(places, count)]
+        return scale, [(order[part], self.at["epoch"] * len(order) + part) for part in own]
 
     def _runner(self):
         """Return what computes logits: the network, compiled if wished, its gradients shared between processes."""
         run = torch.compile(self.network) if self.settings.compile else self.network
         if self.accelerator.num_processes == 1:
             return run
-        devices = None if self.device.type == "cpu" else [self.device.index]
-        return DistributedDataParallel(run, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(run, None if self.device.type == "cpu" else [self.device.index])
 
     def _rate(self, number):
         """Return the learning rate of the last layer in a step, counted from the beginning."""
         total = len(self.plan) * self.settings.epochs
         return self.settings.rate(number // len(self.plan), (number + 0.5) / total)
 
-    def _step(self, run, step, batches):
+    def _step(self, run, scale, parts, batches):
         """Move the weights once; return the loss over the step, and how many of its images were right."""
-        at, settings, world = self.at, self.settings, self.accelerator.num_processes
-        number = at["epoch"] * len(self.plan) + at["step"]
-        rate = self._rate(number)
+        settings, world = self.settings, self.accelerator.num_processes
+        number = self.at["epoch"] * len(self.plan) + self.at["step"]
+        rate, weights = self._rate(number), self.weights.to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         result = torch.zeros(2, device=self.device)
-        for n, part in enumerate(step):
-            batch, targets = next(batches), self.targets[part.numbers].to(self.device)
-            labels = self.labels[part.numbers].to(self.device)
-            set_rows(self.network, part.rows, part.total)
-            torch.manual_seed(_seed(self.seed, number, n))  # dropout
-            wait = run.no_sync() if world > 1 and n < len(step) - 1 else contextlib.nullcontext()
-            with wait:
+        for n, (numbers, _) in enumerate(parts):
+            batch, targets = next(batches), self.targets[numbers].to(self.device)
+            torch.manual_seed(_seed(self.seed, number, n * world + self.accelerator.process_index))  # dropout
+            is_last = n == len(parts) - 1
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(run):
                 with self.accelerator.autocast():
                     logits = run(batch, merged=False).float()
-                loss = part.scale * functional.cross_entropy(
-                    logits,
-                    targets,
-                    self.weights.to(self.device),
-                    reduction="sum",
-                    label_smoothing=settings.label_smoothing,
-                )
+                options = {"reduction": "sum", "label_smoothing": settings.label_smoothing}
+                loss = scale * functional.cross_entropy(logits, targets, weights, **options)
                 self.accelerator.backward(loss * world)  # gradients are averaged over the processes
-            right = self.network.merge(logits.detach()).argmax(1) == labels
-            result += torch.stack([loss.detach(), right.sum()])
+            labels = self.network.merge(logits.detach()).argmax(1)
+            right = (labels == self.labels[numbers].to(self.device)).sum()
+            result += torch.stack([loss.detach(), right])
         if self.device.type == "cpu":
             self._require_finite(result[0].item())  # before it spoils the weights
         self.optimizer.step()
@@ -431,6 +376,7 @@ class Training:
             "train_loss": float(np.dot(at["step_loss"][-len(plan) :], lengths) / lengths.sum()),
             "train_accuracy": at["right"] / int(lengths.sum()),
         }
+        broadcast([*self.network.buffers()])  # each process has its own statistics of batch norms
         with self._averaged():
             # the last step, or the statistics of batch norms, may have exploded after the last loss
             probe = forward(self.network, self.parts.images, range(min(PROBE, len(self.targets))))
@@ -438,14 +384,7 @@ class Training:
             if self.validation is not None:
                 row |= self._validate(*self.validation)
                 self._require_finite(row["validation_loss"])
-                figure = row["validation_roc_auc"]
-                figure = -row["validation_loss"] if math.isnan(figure) else figure
-                if figure > at.get("best", -math.inf):
-                    at["best"], at["waited"] = figure, 0
-                    if self.settings.keep == "best":
-                        self.best = copy.deepcopy(self.network.state_dict())
-                else:
-                    at["waited"] += 1
+                self._compare(row)
         row["seconds"] = before + time.perf_counter() - started
         at["history"].append(row)
         at |= {"epoch": at["epoch"] + 1, "step": 0, "right": 0, "seconds": 0.0}
@@ -454,10 +393,11 @@ class Training:
         if self.progress:
             figures = (f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             print(f"epoch {row['epoch']}/{self.settings.epochs}", *figures, sep="  ")
+        return row
 
     @contextlib.contextmanager
     def _averaged(self):
-        """Lend the network the moving average of its weights, if there is one."""
+        """Give the network the moving average of its weights within the context, if there is one."""
         if self.average is None:
             yield
             return
@@ -467,23 +407,62 @@ class Training:
         self.network.load_state_dict(own)
 
     def _validate(self, images, targets):
-        rows = distributed.rows(len(images), self.accelerator)
         with self.accelerator.autocast():
-            logits = forward(self.network, images, numbers=range(len(images))[rows])
-        logits = distributed.gather(torch.from_numpy(logits), self.accelerator)
+            logits = forward(self.network, images, self._own(np.arange(len(images))))
+        logits = torch.from_numpy(np.concatenate(gather_object([logits])))
         return {
             "validation_loss": functional.cross_entropy(logits, torch.as_tensor(targets)).item(),
             "validation_accuracy": float((logits.argmax(1).numpy() == targets).mean()),
             "validation_roc_auc": _roc_auc(targets, torch.softmax(logits, 1).numpy()),
         }
 
-    def finish(self):
-        """Give the network the weights that were to be kept."""
-        if self.settings.keep == "best":
-            load_values(self.network, self.best)
-        elif self.average is not None:
-            load_values(self.network, self.average)
-        self.network.eval()
+    def _compare(self, row):
+        """Keep the weights if they are the best so far; count the epochs without a better one."""
+        figure = row["validation_roc_auc"]
+        figure = -row["validation_loss"] if math.isnan(figure) else figure
+        if figure > self.at.get("best", -math.inf):
+            self.at |= {"best": figure, "waited": 0}
+            if self.settings.keep == "best":
+                self.best = copy.deepcopy(self.network.state_dict())
+        else:
+            self.at["waited"] += 1
+
+
+def _accelerator(precision, tracker):
+    """Return an Accelerator with a tracker, whose files lie under `TRACKING`."""
+    folder = Path(TRACKING).absolute()
+    if tracker == "mlflow":
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    AcceleratorState._reset_state()  # else this process's first training would set the precision for good
+    accelerator = accelerate.Accelerator(
+        cpu=hardware.on_cpu(),
+        mixed_precision=precision.replace("fp32", "no"),
+        log_with=tracker,
+        project_config=ProjectConfiguration(
+            logging_dir=f"{folder}/{tracker}/{datetime.now():%Y-%m-%d_%H.%M.%S.%f}"
+        ),
+    )
+    if tracker and not accelerator.log_with:
+        raise ModuleNotFoundError(
+            f"the package of the tracker {tracker} is not installed: pip install {tracker}"
+        )
+    return accelerator
+
+
+def _optimizer(network, settings):
+    """Return the optimizer of what is trained of a network: the head, and the body at a rate of its own."""
+    groups = [{"params": [*network.head.parameters()], "factor": 1.0}]
+    if body := [weight for weight in network.body.parameters() if weight.requires_grad]:
+        groups.insert(0, {"params": body, "factor": settings.body_rate})
+    return TORCH_OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
+
+
+def _class_weights(labels, count, how):
+    """Return the weight of each of `count` labels in the loss: 1, or the inverse of its frequency."""
+    counts = np.bincount(labels, minlength=count) if how == "balanced" else np.zeros(count)
+    balanced = len(labels) / (max(1, np.count_nonzero(counts)) * np.maximum(counts, 1))
+    return torch.from_numpy(np.where(counts, balanced, 1)).float()
 
 
 def _seed(*numbers):
@@ -501,7 +480,7 @@ def _move_average(average, network, decay):
 
 
 def _roc_auc(targets, scores):
-    """Return the area under the ROC curve; of more than two labels the mean of one against the rest; or NaN."""
+    """Return the area under the ROC curve; with more than two labels the mean of one against the rest; or NaN."""
     if len(np.unique(targets)) < scores.shape[1] or not np.isfinite(scores).all():
         return math.nan
     return float(roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from .style import COLORS, axes_or_new, legend, wrapped
 
 if TYPE_CHECKING:
+    from ..model.history import History
     from ..model.rangetest import RangeTest
-    from ..model.training import History
 
 
 def history(history: History) -> Figure:
@@ -22,7 +22,7 @@ def history(history: History) -> Figure:
 
     Several networks (``members``) stand side by side.
 
-    >>> from isicvision.model.training import History
+    >>> from isicvision.model.history import History
     >>> table = pd.DataFrame({"train_loss": [1, 0.5], "learning_rate": [0.1, 0.01]}, index=[1, 2])
     >>> [ax.get_title() for ax in history(History(table, [1, 0.5], "fp32")).axes]
     ['loss', 'accuracy', 'ROC AUC', 'learning rate']

@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import hashlib
 import threading
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from isicvision.model import backbones
-from isicvision.model.network import SharedDropout, set_rows, stages, summary
+from isicvision.model.network import stages, summary
 
 NAMES = ["alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0"]
 EVERYTHING = torchvision.models.list_models(module=torchvision.models)
@@ -47,7 +46,7 @@ def test_each_network_of_torchvision_gives_features_and_stages_that_hold_all_its
     images = torch.empty(2, side, side, 3, dtype=torch.uint8, device="meta")
     features = network.features(images)  # in training mode
     assert features.shape == (2, backbone.features) and network.head(features).shape == (2, 1000)
-    assert not any(isinstance(m, nn.Dropout) and m.p for m in network.modules())
+    assert set(drops(network).values()) <= {0, 0.5}
     parts = stages(network.body)
     staged = [p for _, modules in parts for module in modules for p in module.parameters()]
     assert len(parts) >= 4 and len({name for name, _ in parts}) == len(parts)
@@ -333,78 +332,21 @@ def test_a_pickle_with_code_is_not_run(tmp_path, capsys):
     assert "code ran" not in capsys.readouterr().out
 
 
-def drop(values, rows=(None, None), p=0.4, whole=False):
-    torch.manual_seed(3)
-    dropout = SharedDropout(p, whole)
-    set_rows(dropout, *rows)
-    dropout(values)  # the layer before: it must leave every process with the same generator
-    return dropout(values)
+def drops(network):
+    return {name: module.p for name, module in network.named_modules() if isinstance(module, nn.Dropout)}
 
 
-def test_two_processes_drop_what_one_process_drops():
-    values = torch.randn(7, 4, 5)
-    whole = drop(values)
-    assert torch.equal(whole, drop(values, (slice(0, 7), 7)))
-    assert torch.equal(
-        whole, torch.cat([drop(values[:4], (slice(0, 4), 7)), drop(values[4:], (slice(4, 7), 7))])
+def test_dropout_has_the_given_probability_and_the_head_has_the_only_one_in_front_of_the_last_layer():
+    assert drops(skeleton("efficientnet_b0", dropout=0.2)) == {"head.0": 0.2}
+    assert drops(skeleton("vgg11", dropout=0.2)) == {"body.classifier.2": 0.2, "head.0": 0.2}
+    assert drops(skeleton("alexnet", dropout=0.3)) == dict.fromkeys(
+        ["body.classifier.0", "body.classifier.3", "head.0"], 0.3
     )
-    torch.manual_seed(3)
-    nn.functional.dropout(values, 0.4)
-    assert torch.equal(whole, nn.functional.dropout(values, 0.4))  # what one process always computed
-    with pytest.raises(ValueError, match="told of 3 rows and got 7"):
-        drop(values, (slice(4, 7), 7))
-
-
-def test_stochastic_depth_drops_whole_rows_the_same_in_two_processes():
-    values = torch.ones(7, 4, 5)
-    whole = drop(values, whole=True)
-    assert set(whole.flatten(1).std(1).tolist()) == {0.0} and 0 < (whole == 0).sum() < whole.numel()
-    assert torch.equal(whole[4:], drop(values[4:], (slice(4, 7), 7), whole=True))
-    shared = [m for m in skeleton("efficientnet_b0").modules() if isinstance(m, SharedDropout) and m.whole]
-    assert len(shared) == 15 and not any(
-        isinstance(m, torchvision.ops.StochasticDepth) and m.p for m in skeleton("convnext_tiny").modules()
-    )
-
-
-def test_dropout_keeps_the_mean_the_kind_of_number_and_the_gradient():
-    ones = torch.ones(100, 1000, dtype=torch.bfloat16, requires_grad=True)
-    dropped = drop(ones, p=0.25)
-    assert dropped.dtype == torch.bfloat16 and abs(dropped.float().mean() - 1) < 0.02
-    assert abs((dropped == 0).float().mean() - 0.25) < 0.01
-    dropped.sum().backward()
-    assert torch.equal(ones.grad, dropped.detach())
-
-
-def test_no_dropout_in_evaluation_or_with_p_zero_and_no_random_number_drawn():
-    values, network = torch.randn(7, 4), nn.Sequential(SharedDropout(0.4))
-    set_rows(network, slice(0, 3), 9)
-    state = torch.get_rng_state()
-    assert network.eval()(values) is values and SharedDropout(0).train()(values) is values
-    assert torch.equal(torch.get_rng_state(), state)
-    program = torch.export.export(copy.deepcopy(network), (values,))
-    assert not [node for node in program.graph.nodes if node.op == "call_function"]
-
-
-def test_rows_reach_each_dropout_of_a_network_and_can_be_taken_back():
-    network = skeleton("alexnet", 2, dropout=0.3)
-    shared = [m for m in network.modules() if isinstance(m, SharedDropout)]
-    assert [m.p for m in shared] == [0.3] * 3  # two inside, one in the head
-    set_rows(network, slice(2, 5), 8)
-    assert all(m.rows == slice(2, 5) and m.total == 8 for m in shared)
-    set_rows(network)
-    assert all(m.rows is None and m.total is None for m in shared)
-
-
-def test_the_head_has_the_only_dropout_in_front_of_the_last_layer():
-    shared = [n for n, m in skeleton("efficientnet_b0").named_modules() if hasattr(m, "rows") and not m.whole]
-    assert shared == ["head.0"]
-    shared = [n for n, m in skeleton("vgg11").named_modules() if hasattr(m, "rows")]
-    assert shared == ["body.classifier.2", "head.0"]
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_names_of_tensors_are_torchvisions(name):
-    """Models saved before SharedDropout load."""
+    """So saved models load."""
     expected = {f"body.{key}" for key in torchvision.models.get_model(name).state_dict()}
     last = backbones.get(name).last_layer
     expected -= {f"body.{last}.weight", f"body.{last}.bias"}

@@ -94,7 +94,7 @@ def test_weights_and_sampling_go_by_labels(finer):
     model._fit_head(model.network, sublabels)
     images = cache.Images(few.paths, 64)
     settings = Settings(**QUICK, class_weight="balanced")
-    training = Training(model.network, images, outputs, settings, None, 0, False)
+    training = Training(model.network, images, outputs, settings, progress=False)
     of_label = dict(zip([label for label, _ in sublabels], training.weights.tolist(), strict=True))
     assert of_label["malignant"] == pytest.approx(15 / 2 / 3) and of_label["benign"] == pytest.approx(
         15 / 2 / 12

@@ -1,10 +1,10 @@
 import copy
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
 import torch
+from accelerate import tracking
 from hypothesis import given
 from hypothesis import strategies as st
 from imgaug import augmenters as iaa
@@ -107,6 +107,7 @@ def test_a_last_batch_of_one_image_is_left_out():
     assert batches.steps(9, 4) == [(0, 4), (4, 8)]
     assert batches.steps(10, 4) == [(0, 4), (4, 8), (8, 10)]
     assert batches.steps(3, 32) == [(0, 3)]
+    assert batches.steps(11, 8, least=4) == [(0, 8)]
 
 
 def test_balanced_sampling_shows_each_label_as_often():
@@ -353,7 +354,7 @@ def test_a_damaged_checkpoint_is_named(dataset, tmp_path):
     small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
     file = tmp_path / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is no whole checkpoint"):
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a whole checkpoint"):
         small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
 
 
@@ -453,7 +454,7 @@ def test_what_was_learnt_for_earlier_weights_is_forgotten_when_training_begins(d
 def test_a_folder_that_takes_no_checkpoint_is_said_before_training(dataset, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(training.Training, "epoch", None)
-    with pytest.raises(OSError, match="checkpoint=.*file is no folder that can be written to"):
+    with pytest.raises(OSError, match="checkpoint=.*file is not a folder that can be written to"):
         fit(dataset, checkpoint=tmp_path / "file")
 
 
@@ -462,7 +463,7 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(dataset, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.warns(UserWarning, match="could not be written.*the training goes on"):
+    with pytest.warns(UserWarning, match="could not be written.*the training continues"):
         _, history = fit(dataset, checkpoint=tmp_path)
     assert len(history) == QUICK["epochs"]
 
@@ -515,37 +516,48 @@ def test_a_range_test_of_one_image_is_refused(dataset):
         small().find_learning_rate(dataset.sample(1, balanced=True), progress=False)
 
 
-@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
-def test_trackers_get_settings_and_epochs(dataset, tmp_path, monkeypatch, tracker):
-    pytest.importorskip(tracker)
+def test_tensorboard_gets_settings_and_epochs(dataset, tmp_path, monkeypatch):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 2, "precision": "auto"})
-    folder = tmp_path / "outputs" / "tracking"
-    if tracker == "tensorboard":
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    options = {"progress": False, "tracker": "tensorboard"}
+    small().fit(dataset, **options, **QUICK | {"epochs": 2, "precision": "auto"})
+    (run,) = (tmp_path / "outputs" / "tracking" / "tensorboard").iterdir()
+    events = accumulators.EventAccumulator(str(run / "isicvision")).Reload()
+    assert [event.step for event in events.Scalars("train_loss")] == [1, 2]
+    assert "epoch" not in events.Tags()["scalars"]
+    settings = next(run.rglob("hparams.yml")).read_text()
+    for line in ("batch_size: 5", "image_size: 64", "seed: 0", "precision: fp32"):
+        assert line in settings
+    small().fit(dataset, **options, **QUICK | {"epochs": 1})
+    assert len([*run.parent.iterdir()]) == 2
 
-        events = EventAccumulator(str(folder / "tensorboard" / "run-001"))
-        events.Reload()
-        assert [event.step for event in events.Scalars("train_loss")] == [1, 2]
-        assert "epoch" not in events.Tags()["scalars"]
-        small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
-        shutil.rmtree(folder / "tensorboard" / "run-001")
-        small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
-        assert sorted(run.name for run in (folder / "tensorboard").iterdir()) == ["run-002", "run-003"]
-    else:
-        import mlflow
 
-        runs = mlflow.search_runs(experiment_names=["isicvision"], output_format="list")
-        shown = {"batch_size": "5", "image_size": "64", "seed": "0", "precision": "fp32"}
-        assert runs[0].data.params.items() >= shown.items()
-        assert "train_loss" in runs[0].data.metrics and "epoch" not in runs[0].data.metrics
-        with mlflow.start_run() as own:
-            small().fit(dataset, progress=False, tracker=tracker, **QUICK | {"epochs": 1})
-            assert mlflow.active_run().info.run_id == own.info.run_id
-        assert len(mlflow.search_runs(experiment_names=["isicvision"])) == 3  # the caller's, and one in it
-    with pytest.raises(ValueError, match="tracker is 'tensorboard', 'mlflow', None, not 'paper'"):
+def test_mlflow_gets_settings_and_epochs(dataset, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")  # as Azure ML does
+    mlflow.set_tracking_uri(None)
+    options = {"progress": False, "tracker": "mlflow"}
+    small().fit(dataset, **options, **QUICK | {"epochs": 2, "precision": "auto"})
+    (run,) = mlflow.search_runs(experiment_names=["isicvision"], output_format="list")
+    shown = {"batch_size": "5", "image_size": "64", "seed": "0", "precision": "fp32"}
+    assert run.data.params.items() >= shown.items()
+    assert "train_loss" in run.data.metrics and "epoch" not in run.data.metrics
+    with mlflow.start_run() as own:
+        small().fit(dataset, **options, **QUICK | {"epochs": 1})
+        assert mlflow.active_run().info.run_id == own.info.run_id
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(None)
+    small().fit(dataset, **options, **QUICK | {"epochs": 1})
+    assert (tmp_path / "outputs" / "tracking" / "mlflow.db").exists()
+
+
+def test_trackers_that_are_unknown_or_not_installed_are_refused(dataset, monkeypatch):
+    with pytest.raises(ValueError, match=r"paper.*tensorboard"):
         small().fit(dataset, tracker="paper", epochs=1)
+    monkeypatch.setattr(tracking, "_available_trackers", [])
+    with pytest.raises(ModuleNotFoundError, match="tracker wandb is not installed: pip install wandb"):
+        small().fit(dataset, tracker="wandb", epochs=1)
 
 
 def test_16_bits_that_need_a_gpu_are_refused_on_a_cpu(dataset):

@@ -15,7 +15,7 @@ from imgaug import augmenters as iaa
 from matplotlib.figure import Figure
 
 from isicvision import Evaluation, ImageDataset, associations, augment_dataset, comparison, plots
-from isicvision.model.training import History
+from isicvision.model.history import History
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,56 @@
+"""What a training did, epoch by epoch and step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What a training did.
+
+    Attributes
+    ----------
+    table
+        A row an epoch, under ``epoch`` (from 1): learning_rate (of the last step), train_loss, train_accuracy, seconds
+        and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two labels the
+        mean of one against the rest; NaN where it is not defined). With several ``members`` the rows of all, one after
+        the other, with a column ``network`` (1, 2, …).
+    step_loss
+        The loss of each step.
+    precision
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``: what ``"auto"`` took.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"train_loss": [0.7, 0.5]}, index=pd.Index([1, 2], name="epoch"))
+    >>> history = History(table, step_loss=[0.8, 0.6, 0.5, 0.5], precision="fp32")
+    >>> len(history), len(History.joined([history, history]))
+    (2, 4)
+    """
+
+    table: pd.DataFrame
+    step_loss: list[float]
+    precision: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @classmethod
+    def joined(cls, histories: Sequence[History]) -> History:
+        """Join the histories of several networks; the epochs count on."""
+        tables, done = [], 0
+        for number, history in enumerate(histories, 1):
+            table = history.table.assign(network=number)
+            tables.append(table.set_index(table.index + done))
+            done += len(table)
+        losses = [loss for history in histories for loss in history.step_loss]
+        return cls(pd.concat(tables), losses, histories[-1].precision)
+
+    def records(self) -> list[dict]:
+        """Return the rows of `table`, fit for JSON, which has no NaN."""
+        rows = self.table.reset_index().astype(object)
+        return rows.where(rows.notna(), None).to_dict("records")
