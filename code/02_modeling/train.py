@@ -74,9 +74,7 @@ def split(p, dataset, expected, beside):
                 strict=True,
             )
         )
-        wrong = [
-            name for name in expected or {} if record.manifest(parts[name]) != expected[name]["manifest"]
-        ]
+        wrong = [name for name in expected or {} if parts[name].manifest() != expected[name]["manifest"]]
         if not wrong:
             break
     else:
@@ -196,7 +194,7 @@ if __name__ == "__main__":
             sys.exit(f"--checkpoint: {reason}")
         dataset = None
         if arguments.data:
-            dataset = ImageDataset.from_folder(arguments.data).check()  # a broken image is found now
+            dataset = ImageDataset.from_folder(arguments.data).measure()  # a broken image is found now
             for path, reason in dataset.set_aside[["path", "reason"]].itertuples(index=False):
                 print(f"set aside: {path}: {reason}")
         beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])

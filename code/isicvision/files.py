@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +20,11 @@ PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
 """The repository that isicvision is installed from (`pip install -e .`), else the current folder."""
 OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
 """What a download writes beside the folders of the labels: no label's folder has such a name."""
+
+RUN_RECORD = "run.json"
+"""Name of the file, in a model's folder, that says how the model was made, see `record.write`."""
+PACKAGES = "torch torchvision timm accelerate scikit-learn imaug opencv-python-headless pillow numpy".split()
+"""Whose versions a model and a run record name."""
 
 _STRAYS = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", "@eadir"}
 _STRAYS |= {".ipynb_checkpoints", "__pycache__"}
@@ -190,3 +197,14 @@ def folder_name(value: object, lower: bool = False) -> str | None:
     if name in OWN_FILES:
         name += "_"
     return name if name.strip("_") and len(name.encode()) < 200 else None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of `PACKAGES`: dict of str to str, None where one is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found

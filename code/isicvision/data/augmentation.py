@@ -144,7 +144,7 @@ def _require_sound(paths):
     if broken:
         raise pixels.ImageError(
             f"{len(broken)} of {len(paths)} images cannot be read, so nothing was augmented; "
-            f"dataset.check() sets such images aside:{listed(broken)}"
+            f"dataset.measure() sets such images aside:{listed(broken)}"
         )
 
 

@@ -272,7 +272,7 @@ class Images:
         """Return this object, or raise one pixels.ImageError that names every broken image."""
         if self.broken:
             raise pixels.ImageError(
-                f"{len(self.broken)} of {len(self)} images cannot be read; dataset.check() sets such images "
+                f"{len(self.broken)} of {len(self)} images cannot be read; dataset.measure() sets such images "
                 f"aside:{listed(self.broken.values())}"
             )
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import textwrap
 import warnings
@@ -19,7 +20,7 @@ from ..checks import check_seed, is_number, is_whole, positive_label
 from ..files import user_path
 from ..tables import restored, stored
 from ..text import as_label, counted, printable
-from . import duplicates, folders, labelcolumns, reading, splitting
+from . import cache, duplicates, folders, labelcolumns, reading, splitting
 
 TINY, OVERSIZED = 64, 10_000
 """Pixels: a shorter side below the first shows no structures, a longer one above the second is no camera's."""
@@ -330,6 +331,43 @@ class ImageDataset:
         known = splitting.group_count(self.table)["groups"] is not None
         return summary if known else summary.assign(groups="unknown")
 
+    @property
+    def is_augmented(self) -> bool:
+        """Whether it has augmented copies or makes them while training, see `augment_dataset`."""
+        return bool(self.augmenters) or "augmented_from" in self.table
+
+    def originals(self) -> ImageDataset:
+        """Return the images as they were taken, without the copies that `augment_dataset` wrote."""
+        return self.where(self.table["augmented_from"].isna()) if "augmented_from" in self.table else self
+
+    def manifest(self) -> str:
+        """Hash the bytes of the images, their labels, and which belong together: 32 hexadecimal digits.
+
+        Where the files lie and in which order makes no difference.
+        """
+        table = self.table
+        rows = zip(cache.keys(self.paths), table["label"], table["group"], table["path"], strict=True)
+        lines = [f"{key},{label},{'' if group == path else group}" for key, label, group, path in rows]
+        return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+
+    def sources(self) -> list[dict]:
+        """List whom to name for the images and under which license, by two columns of the ISIC Archive.
+
+        Returns
+        -------
+        list of dict
+            ``attribution`` and ``license`` (str or None) and the number of ``images``, most first. Empty without the
+            columns ``attribution`` and ``copyright_license``.
+        """
+        table = self.table.reindex(columns=["attribution", "copyright_license"])
+        rows = [
+            (*(None if pd.isna(value) else str(value) for value in values), int(count))
+            for values, count in table.value_counts(dropna=False).items()
+        ]
+        return [
+            dict(zip(("attribution", "license", "images"), row, strict=True)) for row in rows if any(row[:2])
+        ]
+
     def sample(self, n: int, seed: int = 0, balanced: bool = False) -> ImageDataset:
         """Draw `n` images at random, all if there are fewer: a smaller `ImageDataset`.
 
@@ -370,28 +408,28 @@ class ImageDataset:
         positive = self.positive if self.positive in {*table["label"]} else None
         return replace(self, table=table, positive=positive).without(excluded)
 
-    def check(self) -> ImageDataset:
+    def measure(self) -> ImageDataset:
         """Decode and measure every image; return the dataset of the sound ones, with `quality.MEASURES`.
 
         Broken, truncated or empty files and files that are no images go to `set_aside` with the reason.
         """
         from . import measures as quality
 
-        def measure(path):
+        def measured(path):
             try:
                 return quality.measure(path)
             except pixels.ImageError as error:
                 return str(error)
 
-        results = pixels.map_threads(measure, self.paths, progress="checking")
+        results = pixels.map_threads(measured, self.paths, progress="measuring")
         pairs = zip(self.paths, results, strict=True)
         sound = self.without({path: result for path, result in pairs if isinstance(result, str)})
         measures = [result for result in results if not isinstance(result, str)]
         table = sound.table.drop(columns=list(quality.MEASURES), errors="ignore")
         return replace(sound, table=table.join(pd.DataFrame(measures, columns=list(quality.MEASURES))))
 
-    def validate(self) -> pd.DataFrame:
-        """List what is wrong with the files. They are measured (`check`) if they have not been.
+    def problems(self) -> pd.DataFrame:
+        """List what is wrong with the files. They are measured (`measure`) if they have not been.
 
         Returns
         -------
@@ -434,7 +472,7 @@ class ImageDataset:
         threshold: int = duplicates.THRESHOLD,
         parts: Sequence[ImageDataset] | dict[str, ImageDataset] | None = None,
     ) -> pd.DataFrame:
-        """List pairs of images that look alike. They are measured (`check`) if they have not been.
+        """List pairs of images that look alike. They are measured (`measure`) if they have not been.
 
         Parameters
         ----------
@@ -463,7 +501,7 @@ class ImageDataset:
     def _measured(self):
         from .measures import MEASURES
 
-        return self if set(MEASURES) <= set(self.table) else self.check()
+        return self if set(MEASURES) <= set(self.table) else self.measure()
 
     def without(self, reasons: dict[str, str]) -> ImageDataset:
         """Set aside the images of `reasons`, a dict of path to reason."""
@@ -500,7 +538,7 @@ class ImageDataset:
             dataset's own: the lesion where it is known. None splits image by image.
         near_duplicates
             Groups with images whose perceptual hashes differ in at most so many bits stay in one part too.
-            `check` must have been called.
+            `measure` must have been called.
         keep
             Parts of an earlier split, in the same order or by their names (train, validation, test): their images and
             groups stay where they are, and only new groups are dealt out. Images are known by `splitting.matched`. If a
@@ -605,6 +643,6 @@ class ImageDataset:
 
     def _deal(self, fractions, stratify, group, seed, near_duplicates, keep=None):
         """Return the number of the part of each image: numpy.ndarray of int."""
-        if self.augmenters or "augmented_from" in self.table:
+        if self.is_augmented:
             raise ValueError("split first, then augment the training part: augmented images train only")
         return splitting.deal(self.table, fractions, stratify, group, seed, near_duplicates, keep)

@@ -76,7 +76,7 @@ def as_integers(hashes: Iterable[str]) -> np.ndarray:
     try:
         return np.array([int(text, 16) for text in hashes], np.uint64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"phash holds hashes of 16 hex digits, made by check(): {error}") from None
+        raise ValueError(f"phash holds hashes of 16 hex digits, made by measure(): {error}") from None
 
 
 def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:

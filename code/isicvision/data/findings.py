@@ -13,7 +13,7 @@ from .measures import MEANINGS
 from .splitting import group_count
 
 WHY = {
-    "unreadable": "no network can read it; check() sets it aside",
+    "unreadable": "no network can read it; measure() sets it aside",
     "tiny": "too small to show structures",
     "oversized": "larger than any camera's image: a panorama, or a damaged header",
     "grayscale": "color is part of what is learned",
@@ -26,7 +26,7 @@ WHY = {
 
 
 def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
-    """List the problems of single images: those of `ImageDataset.validate` and near-duplicates with another label.
+    """List the problems of single images: those of `ImageDataset.problems` and near-duplicates with another label.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.Dat
     >>> find(sample.sample(4))["problem"].tolist()
     []
     """
-    dataset = dataset if "sha256" in dataset.table else dataset.check()
+    dataset = dataset if "sha256" in dataset.table else dataset.measure()
     pairs = dataset.near_duplicates(threshold).query("crosses_label")
     hashes = dataset.table.set_index("path")["sha256"]
     pairs = pairs[pairs["path_a"].map(hashes) != pairs["path_b"].map(hashes)]
@@ -55,7 +55,7 @@ def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.Dat
         detail = bits + pairs[f"path_{other}"] + ", " + pairs[f"label_{other}"]
         side = pd.DataFrame({"path": pairs[f"path_{one}"], "detail": detail})
         sides.append(side.assign(problem="near-duplicate with another label"))
-    return pd.concat([dataset.validate(), *sides], ignore_index=True)
+    return pd.concat([dataset.problems(), *sides], ignore_index=True)
 
 
 def count(dataset: ImageDataset, found: pd.DataFrame, excluded: Sequence[str] = ()) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: in
     >>> leaks(sample.sample(4))["exact"]
     0
     """
-    dataset = dataset if "sha256" in dataset.table else dataset.check()
+    dataset = dataset if "sha256" in dataset.table else dataset.measure()
     near = dataset.near_duplicates(threshold)
     counts = {
         **group_count(dataset.table),

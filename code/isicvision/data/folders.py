@@ -270,6 +270,6 @@ def warn_of_twins(root: Path, files: list[str]) -> None:
         twins = [file for file, key in zip(files, lower, strict=True) if counts[key] > 1]
         warnings.warn(
             f"{root}: the names of {len(twins)} images differ from another's only in case, such as "
-            f"{', '.join(map(printable, twins[:2]))}; if they are copies, dataset.validate() finds them",
+            f"{', '.join(map(printable, twins[:2]))}; if they are copies, dataset.problems() finds them",
             stacklevel=3,
         )

@@ -205,7 +205,7 @@ def _groups(table, group, near_duplicates):
     if near_duplicates is None:
         return groups
     if "phash" not in table:
-        raise ValueError("near_duplicates needs perceptual hashes, which dataset.check() measures")
+        raise ValueError("near_duplicates needs perceptual hashes, which dataset.measure() measures")
     # groups and sets of near-duplicates are the nodes, images the edges; a component takes its first name
     alike = duplicates.clusters(duplicates.as_integers(table["phash"]), near_duplicates)
     n = len(names)

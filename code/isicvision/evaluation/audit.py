@@ -206,7 +206,7 @@ def shortcuts(
 
 
 def _check(dataset, name, labels, positive):
-    if dataset.augmenters or "augmented_from" in dataset.table:
+    if dataset.is_augmented:
         raise ValueError(f"{name}: these images are augmented; audit on images as they were taken")
     if not len(dataset):
         raise ValueError(f"{name} holds no images")

@@ -74,7 +74,7 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     0.5
     """
     require_dataset(dataset, "evaluate")
-    if dataset.augmenters or "augmented_from" in dataset.table:
+    if dataset.is_augmented:
         raise ValueError("these images are augmented: evaluate on images as they were taken")
     warn_of_seen(dataset, getattr(model, "seen", None), "to evaluate on")
     about = getattr(model, "metadata", {})

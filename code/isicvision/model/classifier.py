@@ -34,8 +34,7 @@ from sklearn.model_selection._search import BaseSearchCV
 
 from ..checks import check_threshold, is_number, is_whole, plain, require_dataset
 from ..data import augmentation, cache, splitting
-from ..files import is_stray, sha256, user_path
-from ..report import record
+from ..files import RUN_RECORD, is_stray, sha256, user_path, versions
 from ..text import as_label, counted, listed
 from . import backbones, calibration, outliers, rangetest, training
 from . import devices as hardware
@@ -55,7 +54,7 @@ FORMAT = 3
 """Of model.json."""
 OWN_FILES = (
     *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
-    *("outliers.safetensors", "seen.safetensors", record.FILE, "README.md"),
+    *("outliers.safetensors", "seen.safetensors", RUN_RECORD, "README.md"),
 )
 """Patterns of the files in a model's folder that belong to the model; whatever else lies there stays."""
 WORTH_EXPORTING = 500
@@ -342,7 +341,7 @@ class ImageClassifier:
         chosen = None if self.classifier is not None else self._settings(settings)
         if workers is not None and not is_whole(workers, 0):
             raise ValueError(f"workers is a number of processes, 0 or more, not {workers!r}")
-        original = record.originals(dataset)
+        original = dataset.originals()
         dataset, images = self._sound(dataset, "training", chosen and chosen.train_image_size)
         targets = self._targets(dataset, "training")
         if missing := [label for n, label in enumerate(self.labels) if n not in targets]:
@@ -382,10 +381,10 @@ class ImageClassifier:
         counts = dataset.table["label"].value_counts()
         self.metadata["training"] = trained | {
             "images": {label: int(counts[label]) for label in self.labels},
-            **splitting.group_count(record.originals(dataset).table),
+            **splitting.group_count(dataset.originals().table),
             "set_aside": len(dataset.set_aside),
-            "manifest": record.manifest(original),
-            "sources": record.sources(dataset),
+            "manifest": original.manifest(),
+            "sources": dataset.sources(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         return history
@@ -452,24 +451,24 @@ class ImageClassifier:
         if len(dataset) < 2:
             raise ValueError("training needs two images or more")
         names = ("backbone", "image_size", "dropout", "weights", "labels", "sublabels")
-        about = {name: self.metadata[name] for name in names} | {"images": record.manifest(dataset)}
+        about = {name: self.metadata[name] for name in names} | {"images": dataset.manifest()}
         order = "".join(images.keys).encode() + targets.tobytes()
         about["images_order"] = hashlib.sha256(order).hexdigest()[:16]
         _, about["augmenters"] = self._augmentation(dataset)
         if validation is not None:
-            if validation.augmenters or "augmented_from" in validation.table:
+            if validation.is_augmented:
                 raise ValueError("the validation images are augmented: only training images may be")
             validation, seen = self._sound(validation, "validation")
             if not len(validation):
                 raise ValueError("there is no validation image that can be read")
-            trained_on = splitting.fingerprints(record.originals(dataset))
+            trained_on = splitting.fingerprints(dataset.originals())
             if both := splitting.seen(validation, trained_on).sum():
                 warnings.warn(
                     f"{both} images are for training and for validation, too, or show a lesion of both: validation "
                     "figures are too good",
                     stacklevel=3,
                 )
-            about["validation"] = record.manifest(validation)
+            about["validation"] = validation.manifest()
             validation = (seen, self._targets(validation, "validation"))
         checkpoint = user_path(checkpoint) if checkpoint else None
         if checkpoint and settings.members > 1 and not Path(checkpoint, "checkpoint.safetensors").exists():
@@ -641,7 +640,7 @@ class ImageClassifier:
                 "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
             )
         require_dataset(validation, "calibrate")
-        if validation.augmenters or "augmented_from" in validation.table:
+        if validation.is_augmented:
             raise ValueError("the validation images are augmented: calibrate on images as they were taken")
         if self.metadata["training"] is None:
             warnings.warn(
@@ -845,7 +844,7 @@ class ImageClassifier:
             save_arrays(self.seen, str(new / "seen.safetensors"))
         written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
         metadata = self.metadata | {
-            "versions": record.versions(),
+            "versions": versions(),
             "sha256": {file.name: sha256(file) for file in written},
         }
         (new / "model.json").write_text(

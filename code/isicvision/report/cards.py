@@ -13,7 +13,7 @@ from pathlib import Path
 from ..data import associations, findings
 from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, group_words, shared_words
-from ..files import user_path
+from ..files import RUN_RECORD, user_path
 from ..model.settings import Settings
 from ..text import file_size
 from . import record, summary
@@ -34,7 +34,7 @@ def write_model_card(folder: str | os.PathLike) -> Path:
         If there is no model, a file cannot be read, or run.json is of another model.
     """
     folder = user_path(folder)
-    path, of_run = folder / "model.json", folder / record.FILE
+    path, of_run = folder / "model.json", folder / RUN_RECORD
     try:
         model = json.loads(path.read_text(encoding="utf-8"))
         training = model["training"] or {}
@@ -86,10 +86,10 @@ def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         "data_card.md.j2",
         dataset=dataset,
         groups=group_words(**group_count(table)),
-        manifest=record.manifest(dataset),
+        manifest=dataset.manifest(),
         summary=dataset.summary().reset_index(),
         columns={role: rows.drop(columns=["made by", "example"]) for role, rows in columns.items()},
-        sources=record.sources(dataset),
+        sources=dataset.sources(),
         missing=missing[missing["all"] > 0].map("{:.1%}".format).reset_index(),
         findings=found.drop(columns="excluded").reset_index(),
         leaks=summary.leak_words(findings.leaks(dataset)),

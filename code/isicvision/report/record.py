@@ -9,7 +9,6 @@ import platform
 import subprocess
 import warnings
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,36 +17,17 @@ import pandas as pd
 import torch
 
 from .. import __version__
-from ..data import associations, cache, splitting
+from ..data import associations, splitting
 from ..data.dataset import ImageDataset
-from ..files import PROJECT_ROOT, portable, read_json, replacing, require, user_path
+from ..files import PROJECT_ROOT, RUN_RECORD, portable, read_json, replacing, require, user_path, versions
 from ..text import counted
 
 if TYPE_CHECKING:
     from ..evaluation.evaluation import Evaluation
     from ..model.classifier import ImageClassifier
 
-PACKAGES = "torch torchvision timm accelerate scikit-learn imaug opencv-python-headless pillow numpy".split()
-FILE = "run.json"
 NOTEBOOK = "code/02_modeling/01_train.ipynb"
 """Splits the images, trains, and writes both parts and model."""
-
-
-def manifest(dataset: ImageDataset) -> str:
-    """Hash the bytes of a dataset's images, their labels, and which belong together: 32 hexadecimal digits.
-
-    Where the files lie and in which order makes no difference.
-    """
-    table = dataset.table
-    rows = zip(cache.keys(dataset.paths), table["label"], table["group"], table["path"], strict=True)
-    lines = [f"{key},{label},{'' if group == path else group}" for key, label, group, path in rows]
-    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
-
-
-def originals(dataset: ImageDataset) -> ImageDataset:
-    """Return the images of a training set as they were taken, without the copies of `augment_dataset`."""
-    table = dataset.table
-    return dataset.where(table["augmented_from"].isna()) if "augmented_from" in table else dataset
 
 
 def digest(evaluation: Evaluation) -> str:
@@ -127,7 +107,7 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
                     f"{len(gone):,} of {counted(len(parts[name]), 'image')} of {folder / name}.csv are not there, such "
                     f"as {gone[0]}: put the images back, or run {NOTEBOOK} again with the folder where they are now"
                 )
-            if known != manifest(parts[name]):
+            if known != parts[name].manifest():
                 raise ValueError(
                     f"{folder / name}.csv is not the {name} part that {model} was made with: the images were split or "
                     f"corrected after the training, and figures of one on the other would be wrong. Run the notebook "
@@ -141,8 +121,8 @@ def _made_with(model):
     """Return the manifest of each part that a saved model was made with: dict of str to str or None."""
     card = read_json(require(model / "model.json", NOTEBOOK))
     known = {"train": (card.get("training") or {}).get("manifest")}
-    if (model / FILE).exists():
-        known |= {name: part.get("manifest") for name, part in read(model / FILE)["split"].items()}
+    if (model / RUN_RECORD).exists():
+        known |= {name: part.get("manifest") for name, part in read(model / RUN_RECORD)["split"].items()}
     return known
 
 
@@ -183,43 +163,13 @@ def require_current(bundle: str | Path, outputs: str | Path) -> None:
 
 def require_evaluated(model: str | Path, evaluation: Evaluation) -> None:
     """Raise ValueError unless `add_metrics` wrote the figures of these very predictions into the model's record."""
-    path = Path(model) / FILE
+    path = Path(model) / RUN_RECORD
     metrics = (read(path)["metrics"] if path.exists() else None) or {}
     if metrics.get("predictions") != digest(evaluation):
         raise ValueError(
             f"these predictions are not those that {path} has the figures of: they are of another model, or of other "
             "test images. Run code/02_modeling/02_evaluate.ipynb again."
         )
-
-
-def sources(dataset: ImageDataset) -> list[dict]:
-    """List whom to name for the images of a dataset, under which license, as far as its table says so.
-
-    By the columns ``attribution`` and ``copyright_license``, which images of the ISIC Archive have: dicts of
-    ``attribution`` and ``license`` (str or None), and the number of ``images``, most first; none if unknown.
-    """
-    table = dataset.table.reindex(columns=["attribution", "copyright_license"])
-    counts = table.value_counts(dropna=False)
-    return [
-        {
-            "attribution": None if pd.isna(name) else str(name),
-            "license": None if pd.isna(license) else str(license),
-            "images": int(count),
-        }
-        for (name, license), count in counts.items()
-        if pd.notna(name) or pd.notna(license)
-    ]
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and the packages that matter: dict of str to str."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 def code_version() -> dict:
@@ -278,7 +228,7 @@ def write(
     """
     training = dict(model.metadata["training"])
     history = training.pop("history", [])
-    split = {name: _count(part, model.labels) | {"manifest": manifest(part)} for name, part in parts.items()}
+    split = {name: _count(part, model.labels) | {"manifest": part.manifest()} for name, part in parts.items()}
     if "train" in split and split["train"]["manifest"] != training["manifest"]:
         raise ValueError(
             "the model was not trained on this part train: the images were split again, or changed, after the "
@@ -303,7 +253,7 @@ def write(
         "metrics": None,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = user_path(folder) / FILE
+    path = user_path(folder) / RUN_RECORD
     _write(path, run)
     return path
 
@@ -323,13 +273,13 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
     Where only some diagnoses were confirmed in a way that occurs with every label (`associations.confirmed_alike`), the
     ROC AUC of those images stands beside that of all, and their number.
     """
-    path = user_path(folder) / FILE
+    path = user_path(folder) / RUN_RECORD
     run = read(path)
     table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
     run["metrics"] = {
         "images": len(evaluation.table),
         **splitting.group_count(evaluation.table),
-        "manifest": manifest(ImageDataset(evaluation.table)),
+        "manifest": ImageDataset(evaluation.table).manifest(),
         "predictions": digest(evaluation),
         "positive": evaluation.positive,
         "threshold": evaluation.threshold,

@@ -41,7 +41,7 @@ def write(
     list of pathlib.Path
         ``data_summary.md``, ``data_dictionary_raw.md``, ``data_dictionary_processed.md``.
 
-    >>> write(dataset.check(), "outputs/data_report")  # doctest: +SKIP
+    >>> write(dataset.measure(), "outputs/data_report")  # doctest: +SKIP
     """
     folder, table = user_path(folder), dataset.table
     kept = dataset if kept is None else kept

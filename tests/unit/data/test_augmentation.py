@@ -271,9 +271,9 @@ def test_copies_are_not_augmented_again(dataset, tmp_path):
 
 
 def test_copies_do_not_pass_for_measured(dataset, tmp_path):
-    augmented = augment_dataset(dataset.sample(2, balanced=True).check(), iaa.Fliplr(1), folder=tmp_path)
+    augmented = augment_dataset(dataset.sample(2, balanced=True).measure(), iaa.Fliplr(1), folder=tmp_path)
     assert not {"sha256", "phash"} & set(augmented.table)
-    assert augmented.check().table["sha256"].nunique() == 4
+    assert augmented.measure().table["sha256"].nunique() == 4
 
 
 def test_augmented_images_are_neither_split_nor_evaluated(dataset, tmp_path):

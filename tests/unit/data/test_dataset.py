@@ -381,7 +381,7 @@ def flawed(tmp_path):
 def test_validate_finds_each_flaw_and_names_it(flawed, monkeypatch):
     dataset = ImageDataset.from_folder(flawed)
     monkeypatch.setattr("isicvision.data.dataset.OVERSIZED", 299)
-    findings = dataset.validate()
+    findings = dataset.problems()
     rows = [(Path(row.path).name, row.problem) for row in findings.itertuples()]
     assert rows == [
         ("cut.jpg", "unreadable"),
@@ -400,21 +400,21 @@ def test_validate_finds_each_flaw_and_names_it(flawed, monkeypatch):
     both = "benign in /benign/p0.jpg, benign in /benign/p1.jpg, malignant in /malignant/p4.jpg"
     assert details[1] == details[6] == f"the same bytes are labeled {both}"
     assert details[7] == "holds PNG" and details[8] == "20x40 pixels"
-    checked = dataset.check()
+    checked = dataset.measure()
     monkeypatch.setattr("isicvision.data.measures.measure", None)  # measured once is enough
-    pd.testing.assert_frame_equal(checked.validate(), findings)
+    pd.testing.assert_frame_equal(checked.problems(), findings)
     assert len(checked) == len(dataset) - 1
 
 
 def test_a_sound_dataset_has_no_findings(dataset, tmp_path):
     for sound in (dataset, ImageDataset.load(dataset.save(tmp_path / "saved.csv"))):
-        findings = sound.validate()
+        findings = sound.problems()
         assert findings.empty and list(findings) == ["path", "problem", "detail"]
 
 
 def test_checking_again_replaces_the_measures_and_they_survive_saving(dataset, tmp_path):
-    checked = dataset.check()
-    again = checked.check()
+    checked = dataset.measure()
+    again = checked.measure()
     pd.testing.assert_frame_equal(again.table, checked.table)
     assert [*checked.table][-len(MEASURES) :] == [*MEASURES] and checked.table["ruler"].between(0, 1).all()
     loaded = ImageDataset.load(checked.save(tmp_path / "d.csv"))
@@ -427,7 +427,7 @@ def test_check_sets_broken_files_aside_and_measures_the_rest(folder, tmp_path):
     whole = copy / "benign" / "p02.jpg"
     whole.write_bytes(whole.read_bytes()[:900])
     (copy / "malignant" / "empty.png").touch()
-    dataset = ImageDataset.from_folder(copy).check()
+    dataset = ImageDataset.from_folder(copy).measure()
     assert len(dataset) == 23 and set(dataset.table["width"]) == {96} and set(dataset.table["height"]) == {80}
     aside = {path.split("/")[-1]: reason for path, reason in dataset.set_aside.itertuples(index=False)}
     assert set(aside) == {"text.jpg", "p02.jpg", "empty.png"} and "cut short" in aside["p02.jpg"]
@@ -460,7 +460,7 @@ def test_names_that_are_no_utf8_survive_saving_and_are_read(folder, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(folder, images)
     (images / "benign" / "p00.jpg").rename(os.fsdecode(bytes(images / "benign") + b"/m\xe4l.jpg"))
-    dataset = ImageDataset.from_folder(images).check()
+    dataset = ImageDataset.from_folder(images).measure()
     assert len(dataset) == 24
     loaded = ImageDataset.load(dataset.save(tmp_path / "saved.csv"))
     assert sorted(loaded.paths) == sorted(dataset.paths)
@@ -586,7 +586,7 @@ def test_near_duplicates_change_nothing_where_there_are_none(alike):
 
 
 def test_split_by_near_duplicates_wants_hashes(dataset):
-    with pytest.raises(ValueError, match=r"near_duplicates needs perceptual hashes.*check\(\)"):
+    with pytest.raises(ValueError, match=r"near_duplicates needs perceptual hashes.*measure\(\)"):
         dataset.split(0.5, 0.5, near_duplicates=2)
 
 

@@ -100,7 +100,7 @@ def test_a_threshold_that_no_hash_can_have_is_refused(threshold):
 
 @pytest.mark.parametrize("value", ["xyz", None, float("nan"), "f" * 17])
 def test_what_is_no_hash_is_refused(value):
-    with pytest.raises(ValueError, match=r"phash holds hashes of 16 hex digits.*check\(\)"):
+    with pytest.raises(ValueError, match=r"phash holds hashes of 16 hex digits.*measure\(\)"):
         as_integers(["0123456789abcdef", value])
 
 

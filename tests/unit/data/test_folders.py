@@ -154,11 +154,11 @@ def test_jpegs_by_other_endings_are_read(tmp_path):
         draw(tmp_path / ("benign", "malignant")[n % 2] / "x.jpg", (170, 120, 100), n).rename(
             tmp_path / ("benign", "malignant")[n % 2] / f"{n}.{ending}"
         )
-    dataset = ImageDataset.from_folder(tmp_path).check()
+    dataset = ImageDataset.from_folder(tmp_path).measure()
     assert (
         len(dataset) == 4
         and set(dataset.table["format"]) == {"JPEG"}
-        and dataset.validate()["problem"].tolist() == ["tiny"] * 0
+        and dataset.problems()["problem"].tolist() == ["tiny"] * 0
     )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import draw
 
-from isicvision import Evaluation, ImageDataset, plots, record, summary
+from isicvision import Evaluation, ImageDataset, plots, summary
 from isicvision.data.annotation import Annotations
 
 NAMES = [f"ISIC_{n:07d}" for n in range(8)]
@@ -315,9 +315,9 @@ def test_names_of_files_that_are_not_utf8_survive_every_writer(tmp_path):
     with pytest.warns(
         UserWarning, match=r"HEIC files cannot be read: save it as JPEG or PNG \(such as ä\.heic\)"
     ):
-        dataset = ImageDataset.from_folder(tmp_path / "d").check()
+        dataset = ImageDataset.from_folder(tmp_path / "d").measure()
     assert len(dataset) == 24 and len(dataset.set_aside) == 2
-    shown = dataset.validate().query("problem == 'unreadable'")
+    shown = dataset.problems().query("problem == 'unreadable'")
     for text in (repr(dataset), dataset.set_aside.to_html(), dataset.set_aside.to_json(), shown.to_html()):
         text.encode()
     summary.write(dataset, tmp_path / "report")
@@ -331,7 +331,7 @@ def test_names_of_files_that_are_not_utf8_survive_every_writer(tmp_path):
     annotations = Annotations(dataset, tmp_path / "log.csv")
     annotations.decide(dataset.paths[0], "schlecht")
     assert Annotations(dataset, tmp_path / "log.csv").label(dataset.paths[0]) == "schlecht"
-    json.dumps(record.manifest(dataset)).encode()
+    json.dumps(dataset.manifest()).encode()
 
 
 def test_a_second_table_fills_gaps_and_the_first_wins_where_they_contradict(flat):

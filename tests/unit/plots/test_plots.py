@@ -148,7 +148,7 @@ def test_images_of_seven_labels_are_counted_without_one_number_over_another():
 
 
 def test_measures_are_small_multiples_of_what_varies_with_a_row_a_label(dataset):
-    figure = plots.measures(dataset.check())
+    figure = plots.measures(dataset.measure())
     titles = [ax.get_title().split(":")[0] for ax in figure.axes if ax.axison]
     assert {"brightness", "sharpness"} <= set(titles) and not {"width", "format", "sha256"} & set(titles)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == dataset.labels
@@ -206,7 +206,7 @@ def test_associations_are_points_on_their_column_with_intervals():
 
 
 def test_pairs_say_distance_labels_and_lesions(dataset):
-    pairs = dataset.check().near_duplicates(64).head(4)
+    pairs = dataset.measure().near_duplicates(64).head(4)
     figure = plots.pairs(pairs)
     titles = [ax.get_title() for ax in figure.axes]
     first = pairs.iloc[0]

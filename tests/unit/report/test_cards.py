@@ -216,14 +216,14 @@ def test_the_card_goes_with_the_model_it_is_of(tuned):
 
 
 def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
-    checked = dataset.check().without({dataset.paths[0]: "blurred"})
+    checked = dataset.measure().without({dataset.paths[0]: "blurred"})
     table = checked.table.assign(copyright_license=["CC-0"] * 20 + [None] * 3)
     text = cards.write_data_card(
         dataclasses.replace(checked, table=table), tmp_path / "new" / "card.md"
     ).read_text()
     held = rows(text)
     assert held["images"] == ["23"] and held["set aside before"] == ["1"]
-    assert held["manifest"] == [record.manifest(checked)]
+    assert held["manifest"] == [checked.manifest()]
     assert held["benign"][:2] == ["11", "6"] and held["malignant"][:2] == ["12", "6"]
     assert "| Synthetic test image | CC-0 | 20 |" in text
     assert "| Synthetic test image | not recorded | 3 |" in text
@@ -246,7 +246,7 @@ def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
 
 
 def test_images_without_metadata_have_a_data_card_too(dataset, tmp_path):
-    checked = dataset.check()
+    checked = dataset.measure()
     bare = checked.table.drop(columns=["isic_id", "lesion_id", "sex", "attribution"])
     text = cards.write_data_card(dataclasses.replace(checked, table=bare), tmp_path / "card.md").read_text()
     assert "neither license nor attribution" in text and text.count("None.") >= 3

@@ -93,28 +93,28 @@ def test_the_manifest_knows_images_labels_and_lesions_but_not_their_places(datas
 
     from isicvision import ImageDataset
 
-    first = record.manifest(dataset)
+    first = dataset.manifest()
     shutil.copytree(folder, tmp_path / "moved")
     moved = ImageDataset.from_folder(tmp_path / "moved")
-    assert record.manifest(moved) == first
+    assert moved.manifest() == first
     shuffled = type(dataset)(dataset.table.sample(frac=1, random_state=1))
-    assert record.manifest(shuffled) == first
-    assert record.manifest(dataset.relabel({dataset.paths[0]: "malignant"})) != first
-    assert record.manifest(dataset.sample(23, balanced=True)) != first
+    assert shuffled.manifest() == first
+    assert dataset.relabel({dataset.paths[0]: "malignant"}).manifest() != first
+    assert dataset.sample(23, balanced=True).manifest() != first
     other = type(dataset)(dataset.table.assign(group="one"))
-    assert record.manifest(other) != first
+    assert other.manifest() != first
 
 
 def test_sources_are_counted_as_far_as_they_are_known(dataset):
-    [only] = record.sources(dataset)
+    [only] = dataset.sources()
     assert only == {"attribution": "Synthetic test image", "license": None, "images": 24}
     table = dataset.table.assign(copyright_license=["CC-0"] * 20 + [None] * 4)
     table.loc[:2, ["attribution", "copyright_license"]] = None
-    found = record.sources(dataclasses.replace(dataset, table=table))
+    found = dataclasses.replace(dataset, table=table).sources()
     assert [(each["license"], each["images"]) for each in found] == [("CC-0", 17), (None, 4)]
-    assert record.sources(dataclasses.replace(dataset, table=table.drop(columns="attribution")))
+    assert dataclasses.replace(dataset, table=table.drop(columns="attribution")).sources()
     bare = table.drop(columns=["attribution", "copyright_license"])
-    assert record.sources(dataclasses.replace(dataset, table=bare)) == []
+    assert dataclasses.replace(dataset, table=bare).sources() == []
 
 
 def test_what_is_no_record_is_named(tmp_path):
@@ -308,7 +308,7 @@ def test_the_job_keeps_the_split_that_is_there_and_a_rerun_takes_that_of_its_rec
     assert [part.paths for part in now.values()] == [part.paths for part in first.values()]
     assert "24 images in the part that they had, 0 new, 0 moved" in capsys.readouterr().out
     record.save_parts(now, tmp_path)
-    made = {name: {"manifest": record.manifest(part)} for name, part in now.items()}
+    made = {name: {"manifest": part.manifest()} for name, part in now.items()}
     again = job["split"]({"SEED": 5}, corrected, made, tmp_path)  # no seed deals these parts
     assert [part.paths for part in again.values()] == [part.paths for part in now.values()]
     with pytest.raises(SystemExit, match="images are not those of the record"):

@@ -16,7 +16,7 @@ from isicvision.data.measures import MEASURES
 
 @pytest.fixture
 def checked(dataset):
-    return dataset.check()
+    return dataset.measure()
 
 
 def tabled(n=600, labels=("benign", "malignant"), seed=0, **columns):
