@@ -1,4 +1,4 @@
-"""Measure an image without looking at what it shows: size, color, sharpness, and what gives its source away."""
+"""Measure an image without interpreting it: size, color, sharpness, and what reveals its source."""
 
 import hashlib
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageStat
 
-from .. import images as pixels
+from ..images import FORMATS, ImageError, frame
 
 SIDE = 256
-"""Measures are taken with the longer side at this many pixels, so that images of any size compare."""
+"""Images are measured with the longer side at this many pixels, so that images of any size are comparable."""
 
 MEANINGS = {
     "width": ("pixels, upright", "of the file itself"),
     "height": ("pixels, upright", "of the file itself"),
     "bytes": ("bytes", "size of the file"),
-    "format": ("/".join(pixels.FORMATS), "what the file holds, whatever its extension says"),
+    "format": ("/".join(FORMATS), "format of the content, whatever the extension"),
     "gray": ("true/false", "no pixel has a color"),
     "brightness": ("0 to 255", "mean of the gray levels"),
     "contrast": ("0 to 127.5", "standard deviation of the gray levels"),
@@ -26,42 +26,49 @@ MEANINGS = {
     "green": ("0 to 255", "mean of the green channel"),
     "blue": ("0 to 255", "mean of the blue channel"),
     "sharpness": ("0 and more", "variance of the Laplacian: low if blurred"),
-    "dark_corners": ("0 to 1", "share of the corners that is near black, as in a dermatoscope's round view"),
-    "border": ("0 to 1", "share of the image that is a plain black or white bar along an edge"),
-    "edge_red": ("0 to 255", "mean of the red channel along the edge, an eighth of each side deep"),
+    "dark_corners": (
+        "0 to 1",
+        "share of the corners that is nearly black, as around a dermatoscope's round view",
+    ),
+    "border": ("0 to 1", "share of the image in plain black or white bars along its edges"),
+    "edge_red": ("0 to 255", "mean of the red channel along the edge, to a depth of an eighth of each side"),
     "edge_green": ("0 to 255", "mean of the green channel there"),
     "edge_blue": ("0 to 255", "mean of the blue channel there"),
-    "ruler": ("0, or 0.5 to 1", "how regularly dark marks repeat near an edge: a hint at a ruler"),
-    "sha256": ("64 hex digits", "hash of the file's bytes: equal in exact copies only"),
-    "phash": ("16 hex digits", "perceptual hash: few bits differ between images that look alike"),
+    "ruler": ("0, or 0.5 to 1", "how regularly dark marks repeat near an edge: a sign of a ruler"),
+    "sha256": ("64 hex digits", "hash of the file's bytes: equal only for exact copies"),
+    "phash": ("16 hex digits", "perceptual hash: differs in few bits between images that look alike"),
 }
-"""Unit or range, and meaning, of each measure: the data dictionary's words."""
+"""Unit or range, and meaning, of each measure, for the data dictionary."""
 MEASURES = tuple(MEANINGS)
 
 NEAR_BLACK, NEAR_WHITE = 40, 245
 PLAIN = 4.0
-"""Gray levels' standard deviation along a line below which it is of one gray."""
+"""Standard deviation of gray levels below which a line is plain."""
 REGULAR = 0.5
-"""Of 7,006 images of HAM10000, at 200x150, 42 reach it: about three of four show a ruler. Many rulers do not."""
+"""42 of 7,006 images of HAM10000, at 200x150, reach it. About three of four show a ruler; many rulers are missed."""
 
 
 def measure(path: str | os.PathLike) -> dict:
-    """Measure one image, which is read and decoded once: a value for each of `MEASURES`.
+    """Read and decode one image once, and return a value for each of `MEASURES`.
 
     `MEANINGS` has their units. ``sharpness`` is the variance of the Laplacian (Pech-Pacheco et al., *Diatom
-    autofocusing in brightfield microscopy*, ICPR 2000), here of the gray image with its longer side at `SIDE`.
-    ``phash`` is ImageHash's, of 8 x 8 bits. Raises ImageError if the file cannot be read or decoded; the message
-    names it.
+    autofocusing in brightfield microscopy*, ICPR 2000) of the gray image with its longer side at `SIDE`. ``phash`` is
+    ImageHash's, of 8 x 8 bits. Raises ImageError, which names the file, if it cannot be read or decoded.
+
+    >>> Image.new("RGB", (300, 200), (0, 0, 255)).save("blue.png")
+    >>> found = measure("blue.png")
+    >>> found["width"], found["format"], found["blue"], found["gray"]
+    (300, 'PNG', 255.0, False)
     """
-    import imagehash  # takes a while to import, and so does SciPy
+    import imagehash  # slow to import, as SciPy is
 
     try:
         content = Path(path).read_bytes()
-        image, (width, height), kind = pixels.frame(content, SIDE)
+        image, (width, height), kind = frame(content, SIDE)
     except OSError as error:
-        raise pixels.ImageError(f"{path}: {error.strerror or error}") from error
-    except pixels.ImageError as error:
-        raise pixels.ImageError(str(error).replace("the image", str(path), 1)) from error
+        raise ImageError(f"{path}: {error.strerror or error}") from error
+    except ImageError as error:
+        raise ImageError(str(error).replace("the image", str(path), 1)) from error
     gray_image = image.convert("L")
     scale = SIDE / max(gray_image.size)
     if scale > 1:
@@ -97,13 +104,13 @@ def _sharpness(gray):
 
 @lru_cache(64)
 def _corners(shape):
-    """Say which pixels are in a corner: farther from the center than nine tenths of the way out."""
+    """Mark the corners: pixels farther from the center than nine tenths of the diagonal."""
     rows, columns = (np.linspace(-1, 1, side) if side > 1 else np.ones(1) for side in shape)
     return np.hypot(rows[:, None], columns) >= 0.9 * np.sqrt(2)
 
 
 def _edge(image):
-    """Mean color along the edge, where there is more skin than lesion: skin, light and camera."""
+    """Return the mean color along the edge, where there is more skin than lesion."""
     inner = Image.new("L", image.size, 255)
     width, height = image.size
     inner.paste(0, (width // 8, height // 8, width - width // 8, height - height // 8))
@@ -111,7 +118,7 @@ def _edge(image):
 
 
 def _border(gray):
-    """Peel off lines of one gray, near black or near white, from all four sides: smooth skin is plain too."""
+    """Return the share of plain lines at the sides, nearly black or white: smooth skin is plain too."""
     inner = 1.0
     for axis in (0, 1):
         lines = gray.mean(axis=1 - axis)
@@ -122,10 +129,10 @@ def _border(gray):
 
 
 def _ruler(red):
-    """Find the strongest period of dark marks in strips along the edges, by autocorrelation.
+    """Return how strongly dark marks repeat in strips along the edges, by autocorrelation.
 
-    The score is high only if marks repeat at twice and three times their distance too. In the red channel ink is
-    dark, while blood vessels and brown pigment are not.
+    Marks must repeat at twice and three times their distance too. In the red channel ink is dark; blood vessels and
+    brown pigment are not.
     """
     from scipy.ndimage import uniform_filter1d
 

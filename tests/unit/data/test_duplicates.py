@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isicvision import images as pixels
 from isicvision.data import duplicates
-from isicvision.data import measures as quality
 from isicvision.data.duplicates import as_integers, clusters, near_pairs, near_table
+from isicvision.data.measures import measure
+from isicvision.images import map_threads
 
 
 def brute_force(hashes, threshold):
@@ -110,7 +110,7 @@ def test_same_lesions_are_found_in_ham10000_and_others_rarely(real_data):
     table = pd.read_csv(root / "metadata.csv")[:1500]
     paths = [root / "images" / f"{name}.jpg" for name in table["image_id"]]
     table = table.rename(columns={"image_id": "path", "dx": "label", "lesion_id": "group"})
-    table["phash"] = [measures["phash"] for measures in pixels.map_threads(quality.measure, paths)]
+    table["phash"] = [found["phash"] for found in map_threads(measure, paths)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pairs = near_table(table, 4)

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from isicvision import PROJECT_ROOT
 from isicvision.data import duplicates
-from isicvision.data import measures as quality
+from isicvision.data.measures import MEASURES, REGULAR, measure
 from isicvision.images import ImageError
 
 SKIN = (200, 150, 130)
@@ -16,11 +16,11 @@ SKIN = (200, 150, 130)
 
 @pytest.fixture
 def measured(tmp_path):
-    def measure(image, name="p.png", **options):
+    def save_and_measure(image, name="p.png", **options):
         image.save(tmp_path / name, **options)
-        return quality.measure(tmp_path / name)
+        return measure(tmp_path / name)
 
-    return measure
+    return save_and_measure
 
 
 def skin(size=(256, 192), seed=0):
@@ -38,7 +38,7 @@ def skin(size=(256, 192), seed=0):
 
 def test_plain_skin_has_every_measure_and_no_frame_or_ruler(measured):
     found = measured(skin())
-    assert tuple(found) == quality.MEASURES
+    assert tuple(found) == MEASURES
     assert (found["width"], found["height"], found["format"], found["gray"]) == (256, 192, "PNG", False)
     assert found["dark_corners"] == found["border"] == found["ruler"] == 0
     assert found["red"] > found["green"] > found["blue"]
@@ -87,7 +87,7 @@ def test_a_ruler_is_found_in_ink_and_not_in_the_color_of_blood(measured, turned)
             draw.line([x, 170, x, 184], ink, 2)
         return measured(image.rotate(turned, expand=True))["ruler"]
 
-    assert ruled("black") >= quality.REGULAR
+    assert ruled("black") >= REGULAR
     assert ruled((200, 40, 40)) == 0  # as dark as blood vessels, which are no ruler
 
 
@@ -98,7 +98,7 @@ def test_blur_lowers_sharpness(measured):
 
 def test_a_copy_saved_again_has_another_sha256_and_nearly_the_same_perceptual_hash(measured):
     one, other = sorted((PROJECT_ROOT / "sample_data" / "images").iterdir())[:2]
-    first, second = quality.measure(one), quality.measure(other)
+    first, second = measure(one), measure(other)
     again = measured(Image.open(one).resize((400, 300)), "again.jpg", quality=70)
     assert again["sha256"] != first["sha256"]
     assert bits(again, first) <= duplicates.THRESHOLD < bits(second, first)
@@ -135,7 +135,7 @@ def test_tiny_and_thin_images_are_measured(measured, size):
 @pytest.mark.parametrize("missing", ["absent.jpg", "."])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, missing):
     with pytest.raises(ImageError, match="absent" if missing != "." else tmp_path.name):
-        quality.measure(tmp_path / missing)
+        measure(tmp_path / missing)
 
 
 def damaged():
@@ -155,10 +155,10 @@ def test_any_bytes_are_measured_or_refused_by_name(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.jpg"
     path.write_bytes(content)
     try:
-        found = quality.measure(path)
+        found = measure(path)
     except ImageError as error:
         assert "any.jpg" in str(error)
     else:
-        assert tuple(found) == quality.MEASURES
+        assert tuple(found) == MEASURES
         assert all(0 <= found[name] <= 1 for name in ("dark_corners", "border", "ruler"))
         assert found["bytes"] == len(content)
