@@ -1,12 +1,12 @@
 """A real JupyterLab and a real browser: what happens when a person clicks in a notebook.
 
-    def test_a_click_counts(notebook):
-        lab = notebook(["...", "..."])         # the cells of a notebook, opened in JupyterLab and run
+    def test_a_click_counts(lab):
+        lab.show(["...", "..."])        # other cells for the one notebook of all tests, which are run at once
         lab.page.get_by_role("button", name="Next").click()
         lab.wait_for("counter", 1)      # an expression in the notebook's kernel
-        lab.reload()                           # or lab.restart(): a new kernel, all cells again
+        lab.reload()                    # or lab.restart(): a new kernel, all cells again
 
-A test that fails leaves an image of the page in outputs/browser/.
+When a test fails, a screenshot of the page is in outputs/browser/.
 """
 
 import os
@@ -156,6 +156,13 @@ READY = f"""() => {{
     return panel?.context.isReady && kernel?.connectionStatus === "connected" && kernel.status === "idle";
 }}"""
 CELLS = f"() => {{ {PANEL} return panel.content.model.toJSON().cells }}"
+CHANGE = f"""async sources => {{
+    {PANEL}
+    const cells = sources.map(source => ({{ cell_type: "code", source }}));
+    const notebook = panel.content.model.sharedModel, count = notebook.cells.length;
+    notebook.insertCells(0, cells);
+    notebook.deleteCellRange(cells.length, cells.length + count);
+}}"""
 COMMAND = f"""async name => {{
     {PANEL}
     jupyterapp.shell.activateById(panel.id);
@@ -202,8 +209,16 @@ class Notebook:
         hurry = f"new Promise((_, no) => setTimeout(() => no(new Error('not done in {PATIENCE} s')), {PATIENCE}000))"
         return self.page.evaluate(f"argument => Promise.race([({function})(argument), {hurry}])", argument)
 
-    def run_all(self):
-        """Run all cells and wait; a cell that raises fails the test with its traceback."""
+    def show(self, cells):
+        """Replace the cells and run them in an empty folder; a cell that raises fails the test with its traceback.
+
+        The kernel stays, with its variables and what it has imported, but without the widgets of earlier cells.
+        """
+        self.execute("import ipywidgets; ipywidgets.Widget.close_all()")
+        for path in self.folder.iterdir():
+            if path.is_file() and path.suffix != ".ipynb":
+                path.unlink()
+        self._ask(CHANGE, cells)
         self.command("notebook:run-all-cells")
         self._check()
 
@@ -245,39 +260,18 @@ class Notebook:
         self._ask("() => window.again", None)
         self._check()
 
-    def close(self):
-        self.page.close()
-        sessions = requests.get(f"{self._server.url}/api/sessions", headers=self._server.headers, timeout=30)
-        for session in sessions.json():
-            if session["path"].startswith(f"{self.folder.name}/"):
-                address = f"{self._server.url}/api/sessions/{session['id']}"
-                requests.delete(address, headers=self._server.headers, timeout=30)
 
-
-def opener(browser, jupyter, opened):
-    """Return a function that makes a notebook of code cells, opens it, runs it and adds it to `opened`."""
-
-    def show(cells):
-        name = f"notebook{len(list(jupyter.root.iterdir()))}"
-        (jupyter.root / name).mkdir()
-        written = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        written.metadata["kernelspec"] = {"name": KERNEL, "display_name": KERNEL, "language": "python"}
-        nbformat.write(written, jupyter.root / name / f"{name}.ipynb")
-        opened.append(Notebook(browser.new_page(), jupyter, name))
-        opened[-1].open()
-        opened[-1].run_all()
-        return opened[-1]
-
-    return show
-
-
-@pytest.fixture
-def notebook(browser, jupyter, request):
-    """A function that makes a notebook of code cells, opens it in JupyterLab and runs it: see `Notebook`."""
-    opened = request.node.opened = []
-    yield opener(browser, jupyter, opened)
-    for one in opened:
-        one.close()
+@pytest.fixture(scope="package")
+def lab(browser, jupyter):
+    """The notebook that all tests share: see `Notebook`."""
+    (jupyter.root / "notebook").mkdir()
+    written = nbformat.v4.new_notebook()
+    written.metadata["kernelspec"] = {"name": KERNEL, "display_name": KERNEL, "language": "python"}
+    nbformat.write(written, jupyter.root / "notebook" / "notebook.ipynb")
+    opened = Notebook(browser.new_page(), jupyter, "notebook")
+    opened.open()
+    yield opened
+    opened.page.close()
 
 
 @pytest.fixture(scope="session")
@@ -299,10 +293,10 @@ def axe():
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if report.when == "call" and report.failed:
-        for number, one in enumerate(getattr(item, "opened", [])):
-            path = ROOT / "outputs" / "browser" / f"{item.name}-{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            one.page.screenshot(path=path)
-            report.sections.append(("the page", str(path)))
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.when == "call" and report.failed and lab:
+        path = ROOT / "outputs" / "browser" / f"{item.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lab.page.screenshot(path=path)
+        report.sections.append(("the page", str(path)))
     return report

@@ -2,7 +2,6 @@
 
 import pytest
 
-from browser.conftest import opener
 from browser.test_widgets import SAMPLE, SCORED
 from isicvision import PROJECT_ROOT
 
@@ -67,12 +66,10 @@ CONTRAST = """part => {
 
 
 @pytest.fixture(scope="module")
-def lab(browser, jupyter):
-    """A notebook with every widget, with plain labels and with odd ones."""
-    cells = [SAMPLE.format(root=PROJECT_ROOT) + SCORED + MANY + "\n".join(WIDGETS), *SHOWN]
-    opened = []
-    yield opener(browser, jupyter, opened)(cells)
-    opened[0].close()
+def lab(lab):
+    """The notebook with every widget, with plain labels and with odd ones."""
+    lab.show([SAMPLE.format(root=PROJECT_ROOT) + SCORED + MANY + "\n".join(WIDGETS), *SHOWN])
+    return lab
 
 
 def look(lab, theme="Light", width=1280):

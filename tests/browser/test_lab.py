@@ -24,8 +24,8 @@ class Keys(anywidget.AnyWidget):
 """
 
 
-def test_a_button_reaches_the_kernel(notebook):
-    lab = notebook(
+def test_a_button_reaches_the_kernel(lab):
+    lab.show(
         [
             "from pathlib import Path\nimport ipywidgets",
             "button = ipywidgets.Button(description='Press me')\n"
@@ -38,8 +38,8 @@ def test_a_button_reaches_the_kernel(notebook):
     assert (lab.folder / "pressed.txt").read_text() == "yes"
 
 
-def test_a_figure_says_where_it_was_clicked(notebook):
-    lab = notebook(
+def test_a_figure_says_where_it_was_clicked(lab):
+    lab.show(
         [
             "%matplotlib widget\nimport json\nfrom pathlib import Path\nimport matplotlib.pyplot as plt",
             "figure = plt.figure(figsize=(4, 3))\naxes = figure.add_axes((0, 0, 1, 1), xlim=(0, 4), ylim=(0, 3))\n"
@@ -52,8 +52,8 @@ def test_a_figure_says_where_it_was_clicked(notebook):
     assert json.loads((lab.folder / "click.json").read_text()) == pytest.approx([3, 2], abs=0.02)
 
 
-def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(notebook):
-    lab = notebook(
+def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(lab):
+    lab.show(
         [
             "import anywidget, traitlets" + KEYS,
             "guarded = Keys('guarded')\nguarded",
@@ -74,8 +74,8 @@ def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(notebook):
     assert cells.count() == 2
 
 
-def test_a_widget_shows_rather_than_its_image_and_outlives_page_and_kernel(notebook):
-    lab = notebook(
+def test_a_widget_shows_rather_than_its_image_and_outlives_page_and_kernel(lab):
+    lab.show(
         [
             "import ipywidgets\nfrom IPython.display import display\nfrom matplotlib.figure import Figure\n"
             "from isicvision import plots",

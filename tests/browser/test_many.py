@@ -19,8 +19,8 @@ images = dataset()
 
 
 @pytest.mark.real
-def test_thousands_of_images_open_and_turn(notebook, real_data):
-    lab = notebook(CELLS)
+def test_thousands_of_images_open_and_turn(lab, real_data):
+    lab.show(CELLS)
     lab.page.get_by_text("1 to 24 of 7006").wait_for()
     lab.page.locator(".isic-cell").nth(23).wait_for()
     started = time.perf_counter()

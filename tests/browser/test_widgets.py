@@ -31,13 +31,13 @@ evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dat
 
 
 @pytest.fixture
-def show(notebook):
+def show(lab):
     """A function that shows a widget of the bundled sample's images; with `scored` there is an `evaluation`."""
 
-    def open_with(code, scored=False):
-        return notebook([SAMPLE.format(root=PROJECT_ROOT) + SCORED * scored, code + "\nui"])
+    def show(code, scored=False):
+        lab.show([SAMPLE.format(root=PROJECT_ROOT) + SCORED * scored, code + "\nui"])
 
-    return open_with
+    return show
 
 
 def shoot(lab, name):
@@ -57,8 +57,8 @@ def cells(lab):
     return lab.page.locator(".isic-cell:visible")
 
 
-def test_annotation_by_keys_and_undo_outlives_page_and_kernel(show):
-    lab = show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
+def test_annotation_by_keys_and_undo_outlives_page_and_kernel(lab, show):
+    show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
     paths = lab.value("dataset.paths")
     given = lab.value("dataset.table['label'].tolist()")
     other = {"benign": ("2", "malignant"), "malignant": ("1", "benign")}
@@ -87,8 +87,8 @@ def test_annotation_by_keys_and_undo_outlives_page_and_kernel(show):
     assert len(pd.read_csv(lab.folder / "decisions.csv")) == 5  # opening it decides nothing
 
 
-def test_annotation_by_mouse_zoom_pages_and_filter(show):
-    lab = show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
+def test_annotation_by_mouse_zoom_pages_and_filter(lab, show):
+    show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
     large = lab.page.locator(".isic-large")
     cells(lab).nth(3).dblclick()
     large.wait_for(state="visible")
@@ -115,8 +115,8 @@ def test_annotation_by_mouse_zoom_pages_and_filter(show):
     assert cells(lab).count() == 2
 
 
-def test_results_are_filtered_and_show_saliency(show):
-    lab = show(
+def test_results_are_filtered_and_show_saliency(lab, show):
+    show(
         "from isicvision import ImageClassifier\n"
         "model = ImageClassifier('efficientnet_lite0', dataset.labels, image_size=96)\n"
         "ui = widgets.ResultsUI(evaluation, model, per_page=6)",
@@ -138,8 +138,8 @@ def test_results_are_filtered_and_show_saliency(show):
 
 
 @pytest.mark.skipif("ISICVISION_SCREENSHOTS" not in os.environ, reason="asked for by ISICVISION_SCREENSHOTS")
-def test_image_of_the_results(notebook):
-    lab = notebook(
+def test_image_of_the_results(lab):
+    lab.show(
         [
             f"import os\nos.chdir({str(PROJECT_ROOT)!r})\nfrom isicvision import Evaluation, ImageClassifier, widgets",
             "evaluation = Evaluation.load('outputs/evaluation/predictions.csv')\n"
@@ -154,8 +154,8 @@ def test_image_of_the_results(notebook):
     shoot(lab, "results")
 
 
-def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(show):
-    lab = show("ui = widgets.PrecisionRecallUI(evaluation, per_page=6)", scored=True)
+def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(lab, show):
+    show("ui = widgets.PrecisionRecallUI(evaluation, per_page=6)", scored=True)
     canvas = lab.page.locator(".jupyter-matplotlib-canvas-div").first
     lab.page.get_by_text("those at 0.500: 0 of 159 images").wait_for()
     x, y = lab.value("[*map(float, ui._axes[0].transData.transform((0.5, 0.95)))]")
@@ -170,8 +170,8 @@ def test_a_click_on_the_curve_moves_the_threshold_and_shows_what_changes(show):
     shoot(lab, "threshold")
 
 
-def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_images(show):
-    lab = show("ui = widgets.ConfusionMatrixUI(evaluation, per_page=6)", scored=True)
+def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_images(lab, show):
+    show("ui = widgets.ConfusionMatrixUI(evaluation, per_page=6)", scored=True)
     counts = lab.value("evaluation.confusion_matrix().to_numpy().tolist()")
     for row, true in enumerate(("benign", "malignant")):
         for column, predicted in enumerate(("benign", "malignant")):
@@ -182,8 +182,8 @@ def test_a_click_on_a_cell_of_the_confusion_matrix_shows_its_images(show):
     shoot(lab, "confusion_matrix")
 
 
-def test_a_slider_moves_the_augmentation(show):
-    lab = show("ui = widgets.AugmentationUI(dataset)")
+def test_a_slider_moves_the_augmentation(lab, show):
+    show("ui = widgets.AugmentationUI(dataset)")
     image = lab.page.locator(".jp-OutputArea img").last
     before = image.get_attribute("src")
     lab.page.locator(".widget-slider", has_text="hair").locator(".noUi-handle").press("End")
@@ -196,8 +196,8 @@ def test_a_slider_moves_the_augmentation(show):
     shoot(lab, "augmentation")
 
 
-def test_training_parameters_become_code(show):
-    lab = show("ui = widgets.ParamsUI('fast')")
+def test_training_parameters_become_code(lab, show):
+    show("ui = widgets.ParamsUI('fast')")
     lab.page.locator(".widget-text", has_text="epochs").first.locator("input").fill("3")
     lab.page.keyboard.press("Enter")
     lab.page.get_by_text("epochs=3").wait_for()
