@@ -22,7 +22,8 @@ from isicvision import PROJECT_ROOT, ImageDataset, IsicArchive
 from isicvision import images as pixels
 from isicvision.archive import download, journal, transfer
 from isicvision.archive.client import ArchiveError
-from isicvision.archive.download import DownloadReport, choose, flatten, labeler
+from isicvision.archive.download import DownloadReport
+from isicvision.archive.labels import choose, flatten, labeler
 from isicvision.files import folder_name
 
 
@@ -135,7 +136,8 @@ def test_the_metadata_is_kept_up_to_date_while_images_come(double, client, data,
     ],
 )
 def test_the_label_is_a_field_a_word_a_mapping_or_a_function(client, data, label, folders):
-    report = client.download(data, limit=8, label=label, progress=False)
+    where = {"label_field": label} if label == "sex" else {"label": label}
+    report = client.download(data, limit=8, **where, progress=False)
     assert {path.parent.name for path in report.fetched} == folders
     assert len(report.skipped) == 8 - len(report.fetched) == (0 if isinstance(label, str) else 4)
     assert len(rows_of(data)) == len(report.fetched)
@@ -145,11 +147,12 @@ def test_the_label_is_a_field_a_word_a_mapping_or_a_function(client, data, label
 
 def test_a_mapping_prefers_the_image_then_the_finest_diagnosis():
     record = {"isic_id": "a", "metadata": {"clinical": {"diagnosis_1": "Benign", "diagnosis_3": "Nevus"}}}
-    assert labeler({"Benign": "x", "Nevus": "y"})(record) == "y"
-    assert labeler({"Benign": "x", "a": "z"})(record) == "z" and labeler({"Nevi": "y"})(record) is None
-    for label in ("", "..", "a/b", ".x", None, "x" * 300):
-        with pytest.raises(ValueError, match="label must be"):
-            labeler(label)
+    assert labeler(label={"Benign": "x", "Nevus": "y"})(record) == "y"
+    assert labeler(label={"Benign": "x", "a": "z"})(record) == "z"
+    assert labeler(label={"Nevi": "y"})(record) is None
+    for label in ("", "..", "a/b", ".x", 5, "x" * 300):
+        with pytest.raises(ValueError, match="label is a word"):
+            labeler(label=label)
 
 
 def test_a_corrected_label_moves_the_image_instead_of_fetching_it_again(double, client, data, ids):
@@ -241,7 +244,11 @@ def test_large_images_are_stored_reduced_and_remember_their_size(double, client,
         ({"connections": 0}, "connections must be"),
         ({"max_side": 0.5}, "max_side must be"),
         ({"per_label": {"a": -1}}, "a must be"),
-        ({"limit": -1}, "limit must not be negative"),
+        ({"limit": -1}, "limit is a whole number from 0"),
+        ({"label_field": "diagnosis1"}, "no field 'diagnosis1'; the nearest is 'diagnosis_1'"),
+        ({"label_field": ""}, "no field ''"),
+        ({"label": "diagnosis_1"}, "write label_field='diagnosis_1'"),
+        ({"label": "x", "label_field": "sex"}, "one of the two"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_before_anything_is_asked(
@@ -313,7 +320,7 @@ def test_an_etag_that_is_no_checksum_costs_a_second_fetch_and_one_that_is_refuse
     run.tags_fit = False
     job = download.Job("a", "", "", {}, transfer.Part(tmp_path, "a"), False)
     opaque, right = f'"{"0" * 32}"', f'"{hashlib.md5(b"right").hexdigest()}"'
-    with pytest.raises(transfer.TransferError, match="do not fit the checksum"):
+    with pytest.raises(transfer.TransferError, match="do not match the server"):
         compare(b"some", opaque)
     assert job.part.path is None
     compare(b"some", opaque)  # the same bytes again
@@ -322,7 +329,7 @@ def test_an_etag_that_is_no_checksum_costs_a_second_fetch_and_one_that_is_refuse
     for again in (True, True, False):
         with pytest.raises(transfer.TransferError) as caught:
             compare(b"wrong", right)
-        assert caught.value.again is again
+        assert caught.value.retry is again
     compare(b"anything", '"multipart-2"')
 
 
@@ -391,8 +398,8 @@ def test_what_cannot_be_had_is_listed_with_its_reason_and_tried_again_by_the_nex
         "404 Not Found",
         "500 Internal",
         "(text/html",
-        "is no sound image: it is not an image",
-        "packed",
+        "is not a sound image: it is not an image",
+        "compressed",
         "wait 3600 s",
     ]
     for isic_id, word in zip(ids, words, strict=False):
@@ -426,14 +433,14 @@ def test_a_host_that_refuses_everything_stops_the_download_instead_of_failing_al
     double.set(faults=[{"path": r"/images/.*jpg$", "kind": "status", "status": 503, "skip": 0}])
     with pytest.raises(ArchiveError, match=r"\d+ images in a row were refused.*503") as caught:
         client.download(data, connections=2, progress=False)
-    assert 10 <= len(caught.value.report.failed) < 100 and "same call goes on" in str(caught.value)
+    assert 10 <= len(caught.value.report.failed) < 100 and "same call resumes" in str(caught.value)
     double.set(faults=[])
     assert len(client.download(data, progress=False).fetched) == 260
 
 
 def test_a_listing_that_fails_halfway_keeps_and_reports_what_came(double, client, data):
     double.set(faults=[{"path": "/search/.*cursor", "kind": "status", "status": 500}])
-    with pytest.raises(ArchiveError, match=r"500.*\n.*same call goes on") as caught:
+    with pytest.raises(ArchiveError, match=r"500.*\n.*same call resumes") as caught:
         client.download(data, label="x", progress=False)
     assert len(caught.value.report.fetched) == 100 == len(images_below(data)) == len(rows_of(data))
 
@@ -629,7 +636,7 @@ def test_ctrl_c_ends_within_seconds_though_servers_say_nothing_and_tells_how_to_
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=20)
     assert time.monotonic() - started < 4 and process.returncode != 0
-    assert "same call goes on" in out and "KeyboardInterrupt" in errors
+    assert "same call resumes" in out and "KeyboardInterrupt" in errors
     assert sorted(row["file"] for row in rows_of(data)) == images_below(data) and len(rows_of(data)) == 20
     double.set(faults=[])
     report = client.download(data, progress=False)
@@ -771,7 +778,7 @@ def test_the_journal_keeps_what_it_was_told_and_forgets_nothing_on_an_error(tmp_
 
 
 def test_the_report_reads_well(tmp_path):
-    report = DownloadReport(tmp_path, failed=[("<b>", "<script>")], seconds=2)
+    report = DownloadReport(tmp_path, [("<b>", "failed", "<script>", "")], seconds=2)
     assert str(report).startswith("fetched 0, present 0, failed 1, skipped 0 in 2.0 s")
     assert str(report) == repr(report)  # at the end of a notebook's cell, too
     assert report.table.to_dict("records") == [

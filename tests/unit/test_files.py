@@ -244,7 +244,7 @@ def test_no_address_shows_its_password_or_key():
         lambda: client._fetch(f"http://ann:{SECRET}@127.0.0.1:9/a.jpg", 1),
         lambda: client._fetch(f"http://127.0.0.1:9/a.jpg?sig={SECRET}", 1),
         lambda: client._fetch(f"ftp://ann:{SECRET}@127.0.0.1/a.jpg", 1),
-        lambda: transfer.outsider_guard("http://a")(f"ftp://ann:{SECRET}@127.0.0.1/a.jpg"),
+        lambda: transfer.require_allowed(f"ftp://ann:{SECRET}@127.0.0.1/a.jpg", "http://a"),
     ):
         with pytest.raises(Exception, match=r"127\.0\.0\.1") as caught:
             ask()

@@ -1,0 +1,150 @@
+"""Labels of an archive's records: which one an image gets, how many images of each are taken, flat metadata."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import heapq
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ..fields import SEARCHABLE
+from ..files import folder_name
+
+DEFAULT = "diagnosis_1"
+"""The field that labels are taken from, if nothing is said."""
+
+
+def labeler(
+    label_field: str | None = None,
+    label: str | Mapping[str, str] | Callable[[dict], str | None] | None = None,
+) -> Callable[[dict], str | None]:
+    """Return a function that gives the label of a record, fit to name a folder, or None.
+
+    The arguments are those of `IsicArchive.download`; ValueError says what is wrong with them.
+
+    >>> record = {"isic_id": "ISIC_0000000", "metadata": {"clinical": {"diagnosis_1": "Benign"}}}
+    >>> labeler()(record), labeler(label={"Benign": "nevus"})(record), labeler("sex")(record)
+    ('benign', 'nevus', None)
+    """
+    if label_field is not None and label is not None:
+        raise ValueError(
+            "label_field takes the label from a field, label from elsewhere: give one of the two"
+        )
+    if label is None:
+        field = DEFAULT if label_field is None else label_field
+        if field not in SEARCHABLE:
+            near = difflib.get_close_matches(str(field), SEARCHABLE, 1, 0)
+            raise ValueError(
+                f"label_field: the archive has no field {field!r}; the nearest is {near[0]!r}. "
+                "isicvision.fields.SEARCHABLE lists them all."
+            )
+        return lambda record: folder_name(flatten(record).get(field), lower=True)
+    if isinstance(label, Mapping):
+        names = ("isic_id", *(f"diagnosis_{level}" for level in (5, 4, 3, 2, 1)))
+
+        def mapped(record):
+            row = flatten(record)
+            return next((folder_name(label[row[name]]) for name in names if row.get(name) in label), None)
+
+        return mapped
+    if callable(label):
+        return lambda record: folder_name(label(record))
+    if label in SEARCHABLE:
+        raise ValueError(f"label={label!r} is the name of a field: write label_field={label!r}")
+    if not isinstance(label, str) or folder_name(label) != label:
+        raise ValueError(f"label is a word fit to name a folder, a mapping or a function, not {label!r}")
+    return lambda record: label
+
+
+def choose(
+    records: Iterable[dict],
+    label_of: Callable[[dict], str | None],
+    limit: int | None = None,
+    per_label: dict[str, int | None] | None = None,
+    seed: int | None = None,
+) -> Iterator[dict]:
+    """Yield the first records, or with a seed a random sample: `limit` in all, or `per_label` of each label.
+
+    Records without a label are passed on; with `per_label` those of other labels are not (None: all of a label).
+
+    The API cannot shuffle. So a sample walks the whole listing and keeps the records whose isic_id, hashed with the
+    seed, comes first (bottom-k sampling): each has the same chance, and an archive that has grown changes few of them.
+
+    >>> records = [{"isic_id": str(n)} for n in range(9)]
+    >>> [record["isic_id"] for record in choose(records, lambda record: "nevus", limit=3, seed=0)]
+    ['3', '7', '8']
+    """
+    if seed is None and not per_label:
+        yield from records
+        return
+    wanted: dict = per_label or {"": limit}  # "": all labels together
+    room = {label: math.inf if number is None else number for label, number in wanted.items()}
+    drawn: dict[str, list] = {label: [] for label in room}
+    for turn, record in enumerate(records):
+        label = label_of(record) if isinstance(record, dict) else None
+        pool = label if label and per_label else ""
+        if label is None:
+            yield record
+        elif not room.get(pool):
+            continue
+        elif seed is None:
+            room[pool] -= 1
+            yield record
+            if not any(room.values()):
+                return
+        else:
+            name = f"{seed}:{record.get('isic_id')}".encode("utf-8", "replace")
+            key = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
+            heapq.heappush(drawn[pool], (-key, turn, record))
+            if len(drawn[pool]) > room[pool]:
+                heapq.heappop(drawn[pool])
+    for heap in drawn.values():
+        for *_, record in sorted(heap, key=lambda entry: -entry[0]):
+            yield record
+
+
+def flatten(record: dict) -> dict:
+    """Return the metadata of a record as one flat dict, unknown fields included.
+
+    Left out are missing values and numbers that are not finite.
+
+    >>> flatten({"isic_id": "a", "metadata": {"acquisition": {"pixels_x": 8}, "clinical": {"sex": None}}})
+    {'pixels_x': 8, 'isic_id': 'a'}
+    """
+    return {
+        name: value if isinstance(value, int | float) else _text(value)
+        for name, value in _fields(record).items()
+        if value is not None and not _is_endless(value)
+    }
+
+
+def endless(record: dict) -> list[str]:
+    """Return the fields of a record whose number is not finite, such as 1e999: no table can hold them.
+
+    >>> endless({"metadata": {"clinical": {"age_approx": 1e999}}})
+    ['age_approx']
+    """
+    return [name for name, value in _fields(record).items() if _is_endless(value)]
+
+
+def _is_endless(value):
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _fields(record):
+    metadata = record.get("metadata")
+    flat = {}
+    for part in ("acquisition", "clinical"):
+        values = metadata.get(part) if isinstance(metadata, dict) else None
+        flat |= values if isinstance(values, dict) else {}
+    flat |= {name: record[name] for name in ("isic_id", "attribution", "copyright_license") if name in record}
+    return {
+        name: value for name, value in flat.items() if name.replace("_", "").isalnum() and len(name) <= 64
+    }
+
+
+def _text(value):
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", "replace").decode().replace("\0", "")[:10_000]
