@@ -103,3 +103,25 @@ def apply(scores: np.ndarray, temperature: float, offsets: ArrayLike | None = No
     """
     logits = np.log(np.clip(scores, np.finfo(float).tiny, 1)) / temperature
     return softmax(logits if offsets is None else logits + np.asarray(offsets), axis=1)
+
+
+def move_threshold(
+    threshold: float,
+    column: int,
+    before: tuple[float, ArrayLike | None],
+    after: tuple[float, ArrayLike | None],
+) -> float:
+    """Return the threshold that decides after another calibration as `threshold` decided before it.
+
+    `column` is the positive one of two classes; `before` and `after` are temperatures and offsets, as for `apply`.
+
+    >>> round(move_threshold(0.9, 1, (1.0, None), (2.0, None)), 3)
+    0.75
+    """
+    if not 0 < threshold < 1:
+        return threshold
+    scores = np.full((1, 2), 1 - threshold)
+    scores[0, column] = threshold
+    temperature, offsets = before
+    undo = None if offsets is None else -temperature * np.asarray(offsets)
+    return float(apply(apply(scores, 1 / temperature, undo), *after)[0, column])

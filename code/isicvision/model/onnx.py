@@ -1,4 +1,4 @@
-"""A whole model as one ONNX graph, checked against the model it came from."""
+"""PyTorch modules as ONNX graphs, checked against the modules, and run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,30 +19,30 @@ import onnxruntime
 
 from ..files import user_path
 from .batches import BATCH
-from .outliers import WithDistance
-
-if TYPE_CHECKING:
-    from .classifier import ImageClassifier
 
 OPSET = 18
 TOLERANCE = 1e-4
 
 
-def write_onnx(model: ImageClassifier, path: str | Path) -> Path:
-    """Write an `ImageClassifier` to `path`; see `ImageClassifier.to_onnx`, which calls this."""
+def write_checked(
+    graph: onnx.ModelProto, path: str | Path, images: np.ndarray, expected: dict[str, np.ndarray]
+) -> Path:
+    """Write a graph to `path` and return that, once ONNX Runtime computes what is `expected` from `images`.
+
+    `expected` has the values of each output. Raises RuntimeError if one differs by more than `TOLERANCE`.
+    """
     path = user_path(path)
-    if model.metadata["training"] is None and model.classifier is not None:
-        raise RuntimeError("the model is not trained yet: call fit first")
-    names, module = ["scores" if model.classifier is None else "features"], model.scoring_module()
-    if model.outliers is not None:
-        names, module = [*names, "distance"], WithDistance(module, model.network, model.outliers)
-    graph = network_graph(module, model.image_size, names)
-    if model.classifier is not None:
-        graph = _append_classifier(graph, model)
     graph.producer_name = "isicvision"
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
-    _compare(model, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for name, values in expected.items():
+        difference = np.abs(session.run([name], {"images": images})[0] - values)
+        difference = (difference / np.maximum(1, values)).max()  # a distance, unlike a score, may be large
+        if not difference <= TOLERANCE:
+            raise RuntimeError(
+                f"the ONNX graph's {name} differs from the model's by {difference:.2g}: not exported"
+            )
     return path
 
 
@@ -99,24 +99,24 @@ class Compiled(nn.Module):
         return torch.from_numpy(self._session.run(["result"], {"images": whole})[0][: len(images)])
 
 
-def _append_classifier(graph, model):
+def append_classifier(graph: onnx.ModelProto, classifier: Any, features: int) -> onnx.ModelProto:
+    """Return a graph that ends in ``features`` with a scikit-learn classifier of that many behind it."""
     import skl2onnx
 
-    example = np.zeros((1, model.backbone.features), np.float32)
     try:
-        classifier = skl2onnx.to_onnx(
-            model.classifier,
-            example,
-            options={id(model.classifier): {"zipmap": False}},
+        added = skl2onnx.to_onnx(
+            classifier,
+            np.zeros((1, features), np.float32),
+            options={id(classifier): {"zipmap": False}},
             target_opset={"": OPSET, "ai.onnx.ml": 3},
         )
     except Exception as error:  # skl2onnx raises many kinds
-        raise RuntimeError(f"{model.classifier} has no ONNX equivalent in skl2onnx: {error}") from error
-    classifier.ir_version = graph.ir_version
-    features, probabilities = classifier.graph.input[0].name, classifier.graph.output[-1].name
+        raise RuntimeError(f"{classifier} has no ONNX equivalent in skl2onnx: {error}") from error
+    added.ir_version = graph.ir_version
+    first, probabilities = added.graph.input[0].name, added.graph.output[-1].name
     others = [output.name for output in graph.graph.output if output.name != "features"]
     merged = onnx.compose.merge_models(
-        graph, classifier, io_map=[("features", features)], outputs=[probabilities, *others], prefix2=""
+        graph, added, io_map=[("features", first)], outputs=[probabilities, *others], prefix2=""
     )
     for node in merged.graph.node:
         node.output[:] = ["scores" if name == probabilities else name for name in node.output]
@@ -124,19 +124,3 @@ def _append_classifier(graph, model):
     for output in merged.graph.output:
         output.name = "scores" if output.name == probabilities else output.name
     return merged
-
-
-def _compare(model, path):
-    """Raise unless ONNX Runtime gives what the model gives, on noise: worse than any image."""
-    noise = np.random.default_rng(0).integers(0, 256, (3, model.image_size, model.image_size, 3), np.uint8)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    expected = {"scores": model.scores(noise)}
-    if model.outliers is not None:
-        expected["distance"] = model.outlier_distance(noise)
-    for name, values in expected.items():
-        difference = np.abs(session.run([name], {"images": noise})[0] - values)
-        difference = (difference / np.maximum(1, values)).max()  # a distance, unlike a score, may be large
-        if not difference <= TOLERANCE:
-            raise RuntimeError(
-                f"the ONNX graph's {name} differs from the model's by {difference:.2g}: not exported"
-            )

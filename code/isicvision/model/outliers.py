@@ -14,6 +14,8 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
+from ..data.cache import Images
+from . import inputs
 from .network import Network, stages
 
 REFUSED = 0.03
@@ -38,6 +40,11 @@ class Outliers(nn.Module):
     def forward(self, means: torch.Tensor) -> torch.Tensor:
         """Map vectors of shape (n, width) to distances of shape (n,)."""
         return ((means - self.mean) @ self.whitening).square().sum(1).sqrt()
+
+    def distances(self, means: np.ndarray) -> np.ndarray:
+        """Return the distances of an array of vectors."""
+        with torch.inference_mode():
+            return self(torch.from_numpy(means).to(self.mean.device)).cpu().numpy()
 
 
 def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
@@ -68,6 +75,41 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
         raise ValueError(f"the limit of the distance would be {limit}: give more images, and other ones")
     fitted.whitening /= limit
     return fitted
+
+
+def quantiles(values: np.ndarray) -> list[float]:
+    """Return 101 quantiles, from the least to the greatest, with the six digits of the service's log.
+
+    >>> quantiles(np.array([0.0, 1.0]))[25]
+    0.25
+    """
+    return [float(f"{value:.6g}") for value in np.quantile(values, np.linspace(0, 1, 101))]
+
+
+def stage_means(
+    network: Network, images: Images | np.ndarray, numbers: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the vectors of decoded images, of which `numbers` says which: float32 of shape (images, width)."""
+    return inputs.apply(StageMeans(network), images, "outliers", numbers)
+
+
+def learn(
+    network: Network, training: Images, held_out: Images, seed: int
+) -> tuple[Outliers, np.ndarray, dict]:
+    """Return the outliers of a network, the distances of the held-out images, and both in figures for model.json."""
+    order = np.random.default_rng(seed).permutation(len(training))
+    means = stage_means(network, training, np.sort(order[:IMAGES]))
+    new = stage_means(network, held_out)
+    fitted = fit(means, new).to(next(network.parameters()).device)
+    distances = fitted.distances(new)
+    found = quantiles(distances)
+    about = {
+        "training": {"images": len(means)},
+        "held_out": {"images": len(new), "refused": float((distances > 1).mean())},
+        "distance_deciles": found[::10],
+        "distance_quantiles": found,
+    }
+    return fitted, distances, about
 
 
 @contextmanager

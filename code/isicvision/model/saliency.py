@@ -28,7 +28,7 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
     images : array of uint8, shape (n, image_size, image_size, 3)
         As `pixels.decode` gives them.
     label
-        Default: the last of ``model.labels``.
+        Default: the model's positive label.
 
     Returns
     -------
@@ -42,10 +42,10 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
     """
     from captum.attr import LayerGradCam  # takes a second to load, and belongs to an extra
 
-    label = model.labels[-1] if label is None else label
+    label = model.positive if label is None else label
     if label not in model.labels:
         raise ValueError(f"unknown label {label!r}; there are: {', '.join(model.labels)}")
-    if model.classifier is not None:
+    if not model.is_fine_tuned:
         raise ValueError("a scikit-learn classifier has no gradient: saliency is of fine-tuned networks")
     batch = torch.from_numpy(np.ascontiguousarray(images)).to(model.device)
     target, maps = model.labels.index(label), np.zeros(1, np.float32)

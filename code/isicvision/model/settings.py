@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from ..checks import is_number, is_whole, plain
 
+Function = TypeVar("Function", bound=Callable)
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -194,3 +196,13 @@ class Settings:
                 "one_cycle": min(position / 0.25, (1 + math.cos(math.pi * (position - 0.25) / 0.75)) / 2),
             }[self.schedule]
         )
+
+
+def spelled_out(function: Function) -> Function:
+    """Let help() and completion show the fields of `Settings` in place of a function's ``**settings``."""
+    signature = inspect.signature(function)
+    fields = inspect.signature(Settings).parameters.values()
+    shown = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
+    function.__signature__ = signature.replace(parameters=[*kept, *shown])  # type: ignore[attr-defined]
+    return function

@@ -10,6 +10,7 @@ import torch
 
 from isicvision import ImageClassifier, ImageDataset, evaluate, saliency
 from isicvision.data import cache
+from isicvision.model import inputs
 from isicvision.model.settings import Settings
 from isicvision.model.training import Training
 
@@ -53,7 +54,7 @@ def test_a_model_of_finer_labels_answers_with_its_labels_wherever_it_goes(finer,
     again = ImageClassifier.load(model.save(tmp_path / "model"))
     assert np.array_equal(again.predict_proba(finer), scores)
     session = onnxruntime.InferenceSession(model.to_onnx(tmp_path / "model.onnx"))
-    images = np.stack([model._images(finer)[[n]][0] for n in range(24)])
+    images = np.stack([cache.Images(finer.paths, 64)[[n]][0] for n in range(24)])
     assert np.abs(session.run(None, {"images": images})[0] - scores).max() < 1e-4
     model.calibrate(finer)
     assert evaluate(model, finer).classes == LABELS
@@ -62,7 +63,7 @@ def test_a_model_of_finer_labels_answers_with_its_labels_wherever_it_goes(finer,
 
 def test_scores_of_a_label_are_the_sum_of_its_finer_ones(finer):
     model, _ = fit(finer)
-    images = torch.from_numpy(np.asarray(model._images(finer)[np.arange(24)]))
+    images = torch.from_numpy(np.asarray(cache.Images(finer.paths, 64)[np.arange(24)]))
     with torch.no_grad():
         all_of_them = torch.softmax(model.network(images, merged=False), 1)
         merged = torch.softmax(model.network(images), 1)
@@ -90,11 +91,12 @@ def test_weights_and_sampling_go_by_labels(finer):
     few = finer.table.drop(index=finer.table.index[finer.table["label"] == "malignant"][3:])
     few = ImageDataset(few.reset_index(drop=True))
     model = small()
-    sublabels, outputs = model._outputs(few, model._targets(few, "training"), Settings(**QUICK))
-    model._fit_head(model.network, sublabels)
+    targets = inputs.targets(few, LABELS, "training")
+    sublabels, outputs = model._learner.outputs(few, targets, Settings(**QUICK))
     images = cache.Images(few.paths, 64)
     settings = Settings(**QUICK, class_weight="balanced")
-    training = Training(model.network, images, outputs, settings, progress=False)
+    network = model._learner.with_outputs(sublabels)
+    training = Training(network, images, outputs, settings, progress=False)
     of_label = dict(zip([label for label, _ in sublabels], training.weights.tolist(), strict=True))
     assert of_label["malignant"] == pytest.approx(15 / 2 / 3) and of_label["benign"] == pytest.approx(
         15 / 2 / 12

@@ -1,0 +1,105 @@
+"""What goes into a network: decoded images, the numbers of their labels, and batches of many images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from ..data.cache import Images
+from ..text import as_label, listed
+from .batches import forward
+
+if TYPE_CHECKING:
+    from ..data.dataset import ImageDataset
+
+WORTH_EXPORTING = 500
+"""Number of 224 px images from which on a CPU scores them sooner by ONNX Runtime, its export included."""
+
+
+def checked_labels(labels: Iterable[object]) -> list[str]:
+    """Return the names of a model's classes. Raises ValueError unless they are two or more different ones, in order."""
+    if isinstance(labels, (str, set, frozenset)):
+        raise ValueError(f"labels is a list, in the order of the scores' columns, not {labels!r}")
+    given = [*labels]
+    found = [label for label in map(as_label, given) if label]
+    if len(found) < 2 or len({*found}) < len(given):
+        raise ValueError(f"labels must be two or more different names, not {given}")
+    return found
+
+
+def decoded(images: Any, size: int, interpolation: str) -> Images:
+    """Return the decoded images of a dataset, of a path or of a list of paths.
+
+    >>> from isicvision import PROJECT_ROOT
+    >>> folder = PROJECT_ROOT / "sample_data" / "images"
+    >>> decoded(sorted(folder.glob("*.jpg"))[:2], 64, "bilinear").shape
+    (2, 64, 64, 3)
+    """
+    paths = [images] if isinstance(images, (str, Path)) else getattr(images, "paths", images)
+    paths = [*paths] if isinstance(paths, Iterable) else [paths]
+    if wrong := [path for path in paths if not isinstance(path, (str, Path))]:
+        raise TypeError(
+            "images must be an ImageDataset, a path or a list of paths, and none is of type "
+            f"{type(wrong[0]).__name__}; `scores` takes decoded images"
+        )
+    return Images(paths, size, interpolation)
+
+
+def readable(
+    dataset: ImageDataset, what: str, size: int, interpolation: str, stacklevel: int
+) -> tuple[ImageDataset, Images]:
+    """Set aside the images that cannot be read, with a warning; return the rest, and its decoded images."""
+    images = decoded(dataset, size, interpolation)
+    if not images.broken:
+        return dataset, images
+    reasons = images.broken.values()
+    if len(images.broken) == len({*dataset.paths}):
+        raise ValueError(f"there is no {what} image that can be read:{listed(reasons)}")
+    warnings.warn(
+        f"{len(reasons)} of {len(images)} {what} images cannot be read and are set aside:{listed(reasons)}",
+        stacklevel=stacklevel,
+    )
+    dataset = dataset.without(images.broken)
+    return dataset, decoded(dataset, size, interpolation)
+
+
+def targets(dataset: ImageDataset, labels: Sequence[str], what: str, complete: bool = False) -> np.ndarray:
+    """Return the number of each image's label: array of int64, shape (images,).
+
+    Raises ValueError if the dataset has other labels or, with `complete`, if it lacks one.
+    """
+    found = set(dataset.labels)
+    if unknown := found - {*labels}:
+        raise ValueError(
+            f"the {what} images have labels that the model does not know: {', '.join(sorted(unknown))}; "
+            f"it knows {', '.join(labels)}"
+        )
+    if complete and (missing := [label for label in labels if label not in found]):
+        raise ValueError(f"no {what} image is labeled {', '.join(missing)}")
+    numbers = dataset.table["label"].map({label: number for number, label in enumerate(labels)})
+    return numbers.to_numpy(np.int64, copy=True)
+
+
+def apply(
+    module: nn.Module,
+    images: Images | np.ndarray,
+    title: str,
+    numbers: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
+    """Apply a module to many images, by ONNX Runtime where that is faster and installed: see `batches.forward`."""
+    count = len(images if numbers is None else numbers)
+    runs = module.views * len(module.networks) if hasattr(module, "views") else 1
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    if on_cpu and count * runs * (images.shape[1] / 224) ** 2 >= WORTH_EXPORTING:
+        try:
+            from .onnx import Compiled
+        except ModuleNotFoundError:  # ONNX Runtime belongs to an extra
+            pass
+        else:
+            module = Compiled(module.eval(), images.shape[1])
+    return forward(module, images, numbers, progress=title)

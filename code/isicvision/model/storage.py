@@ -1,0 +1,192 @@
+"""A model's folder: written as a whole, and checked when it is read. None of its files can run code when loaded."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import skops.io
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_model
+
+from ..checks import check_threshold, is_number, is_whole
+from ..files import (
+    RUN_RECORD,
+    is_stray,
+    read_json,
+    replacing_folder,
+    restore_folder,
+    sha256,
+    user_path,
+    versions,
+)
+
+FORMAT = 4
+"""Of model.json."""
+OWN_FILES = (
+    *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
+    *("outliers.safetensors", "seen.safetensors", RUN_RECORD, "README.md"),
+)
+"""Patterns of the files in a model's folder that belong to the model; other files stay when it is replaced."""
+NEEDED = (
+    "backbone",
+    "labels",
+    "image_size",
+    "dropout",
+    "seed",
+    "views",
+    "classifier",
+    "members",
+    "sublabels",
+)
+
+
+@dataclass
+class Saved:
+    """What a model's folder holds: `outliers` and the networks as tensors by name."""
+
+    metadata: dict[str, Any]
+    networks: list[dict[str, torch.Tensor]]
+    classifier: Any
+    outliers: dict[str, torch.Tensor] | None
+    seen: dict[str, np.ndarray] | None
+
+
+def write(
+    folder: str | Path,
+    metadata: dict[str, Any],
+    networks: Sequence[torch.nn.Module],
+    classifier: Any,
+    outliers: torch.nn.Module | None,
+    seen: dict[str, np.ndarray] | None,
+) -> None:
+    """Write a model into `folder` as `ImageClassifier.save` says."""
+    for name, value in metadata.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"metadata[{name!r}] cannot be saved: it is not text, a finite number, list or dict: {value!r}"
+            ) from error
+    folder = user_path(folder).resolve()  # the folder itself, not a link to it or "."
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose a folder for the model")
+    restore_folder(folder)
+    holds_files = folder.is_dir() and any(not is_stray(path.name) for path in folder.iterdir())
+    if holds_files and not (folder / "model.json").exists():
+        raise ValueError(f"{folder} holds files that are not a model; choose another folder")
+    with replacing_folder(folder) as new:
+        if folder.is_dir():
+            keep = partial(_own, folder)
+            shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True, ignore=keep)
+        for file, network in zip(_files(len(networks)), networks, strict=True):
+            save_model(network, str(new / file))
+        if classifier is not None:
+            skops.io.dump(classifier, new / "classifier.skops")
+            _trusted_types(new / "classifier.skops")  # refuse it now, not when it is loaded
+        if outliers is not None:
+            save_model(outliers, str(new / "outliers.safetensors"))
+        if seen is not None:
+            save_arrays(seen, str(new / "seen.safetensors"))
+        written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
+        hashes = {file.name: sha256(file) for file in written}
+        text = json.dumps(metadata | {"versions": versions(), "sha256": hashes}, indent=2, allow_nan=False)
+        (new / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def opened(folder: str | Path) -> Iterator[Saved]:
+    """Yield what `write` wrote into `folder`; errors that show it to be damaged become ValueError.
+
+    Raises FileNotFoundError if `folder` holds no model.
+    """
+    folder = user_path(folder)
+    restore_folder(folder)
+    if not (folder / "model.json").exists():
+        hint = "give the model's folder" if folder.is_file() else "train one and save it there"
+        raise FileNotFoundError(f"{folder} holds no model (no model.json): {hint}")
+    metadata = _metadata(folder / "model.json")
+    try:
+        for name, known in metadata.pop("sha256", {}).items():
+            if sha256(folder / name) != known:
+                raise OSError(f"{name} is not the file that was saved")
+        networks = [load_file(folder / file) for file in _files(metadata["members"])]
+        classifier = outliers = seen = None
+        if metadata["classifier"] is not None:
+            file = folder / "classifier.skops"
+            classifier = skops.io.load(file, trusted=_trusted_types(file))
+        if metadata["outliers"] is not None:
+            outliers = load_file(folder / "outliers.safetensors")
+        if (folder / "seen.safetensors").exists():
+            seen = load_arrays(folder / "seen.safetensors")
+        yield Saved(metadata, networks, classifier, outliers, seen)
+    except (SafetensorError, BadZipFile, OSError, RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(f"the model in {folder} is damaged or incomplete: {error}") from error
+
+
+def _metadata(file):
+    """Read model.json, and check what would change the scores."""
+    try:
+        metadata = read_json(file)
+        if (number := metadata.get("format", 0)) != FORMAT:
+            raise ValueError(
+                f"it has format {number}, and this version of isicvision reads format {FORMAT}. "
+                "Train the model again, or load it with the version that saved it"
+                + " (up to commit f824c16)"
+                * (number < FORMAT)
+            )
+        if missing := [name for name in NEEDED if name not in metadata]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        if wrong := [name for name, is_right in _checked(metadata) if not is_right]:
+            raise ValueError(f"{wrong[0]} cannot be {metadata[wrong[0]]!r}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} does not describe a model: {error}") from error
+    return metadata
+
+
+def _checked(metadata):
+    """Yield each key of model.json that changes the scores, and whether its value is possible."""
+    labels, offsets, decision = (metadata[name] for name in ("labels", "offsets", "decision"))
+    yield "labels", isinstance(labels, list)
+    yield "positive", metadata["positive"] in (None, *(labels or ()))
+    yield "interpolation", metadata["interpolation"] in ("bilinear", "bicubic")
+    yield "members", is_whole(metadata["members"], 1)
+    yield "temperature", is_number(metadata["temperature"], 0) and metadata["temperature"] > 0
+    yield "offsets", offsets is None or [is_number(each, -1e9) for each in offsets] == [True] * len(labels)
+    if decision is not None:
+        check_threshold(decision["threshold"])
+        yield "decision", decision["positive"] in labels
+
+
+def _files(members):
+    """List the files of a model's networks."""
+    return ["network.safetensors", *(f"network{number}.safetensors" for number in range(2, members + 1))]
+
+
+def _own(folder, at, names):
+    """List the files of the model among the names in `at`, a place in its `folder`."""
+    own = {name for pattern in OWN_FILES for name in fnmatch.filter(names, pattern)}
+    return own if Path(at) == folder else set()
+
+
+def _trusted_types(file):
+    """List the types in a skops file that are scikit-learn's; refuse it if there are others, which may run any code."""
+    types = skops.io.get_untrusted_types(file=file)
+    if unknown := [name for name in types if not name.startswith("sklearn.")]:
+        raise ValueError(
+            f"{file} holds types that are not known to be safe: {', '.join(unknown)}. A saved model may "
+            "consist of scikit-learn's classes and numpy's functions only"
+        )
+    return types
