@@ -80,18 +80,30 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     about = getattr(model, "metadata", {})
     if about.get("training", ...) is None:
         warnings.warn("the model is not trained, so its figures mean nothing: call fit first", stacklevel=2)
-    decision = about.get("decision") or {}
-    if positive is None:
-        known = decision.get("positive"), getattr(model, "positive", None), dataset.positive
-        positive = next((label for label in known if label is not None), None)
+    decision, names = about.get("decision") or {}, predictions.as_labels(model.labels, "class")
+    positive = positive_of(model, dataset, names, positive)
     return Evaluation.from_scores(
         dataset.table["label"],
         model.predict_proba(dataset),
-        classes=model.labels,
+        classes=names,
         positive=positive,
         metadata=dataset.table,
-        threshold=decision["threshold"] if decision and as_label(positive) == decision["positive"] else None,
+        threshold=decision.get("threshold") if positive == decision.get("positive") else None,
     )
+
+
+def positive_of(model: Model, dataset: ImageDataset, labels: Sequence[str], positive: object = None) -> str:
+    """Return `positive`, or the positive label of the model's threshold, the model or the dataset, or a known one.
+
+    >>> table = pd.DataFrame({"path": ["a"], "label": ["nevus"], "group": ["a"]})
+    >>> positive_of("any model", ImageDataset(table), ["melanoma", "nevus"])
+    'melanoma'
+    """
+    if positive is None:
+        decision = getattr(model, "metadata", {}).get("decision") or {}
+        known = decision.get("positive"), getattr(model, "positive", None), dataset.positive
+        positive = next((label for label in known if label in labels), None)
+    return positive_label(labels, positive)
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,8 +10,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from isicvision import ImageClassifier, ImageDataset, audit, plots
-from isicvision import images as pixels
 from isicvision.data.skin import lesion_mask, skin_mask
+from isicvision.images import decode
 
 SIDE = 64
 
@@ -28,7 +28,7 @@ class Pixels:
         self.regression.fit(self.inputs(dataset), dataset.table["label"])
 
     def inputs(self, dataset):
-        return np.stack([pixels.decode(path, 16).ravel() / 255 for path in dataset.paths])
+        return np.stack([decode(path, 16).ravel() / 255 for path in dataset.paths])
 
     def predict_proba(self, dataset):
         self.seen.append(Path(dataset.paths[0]).parent)
@@ -88,7 +88,7 @@ def test_a_planted_corner_mark_is_flagged(tmp_path, tested, label):
     learnt = drawn(tmp_path, mark=label, seed=2)
     found = audit.shortcuts(Pixels(learnt), tested, borders=learnt)
     assert found.loc[audit.SWAPPED, "verdict"] == "flagged"
-    assert "towards malignant: the model has learnt from borders" in found.loc[audit.SWAPPED, "sentence"]
+    assert "towards malignant: the model has learned from borders" in found.loc[audit.SWAPPED, "sentence"]
 
 
 def test_a_mark_in_the_images_to_test_on_is_flagged(tmp_path):
@@ -104,7 +104,7 @@ class Cornered:
     labels = ("benign", "malignant")
 
     def predict_proba(self, dataset):
-        images = np.stack([pixels.decode(path, SIDE) for path in dataset.paths]).astype(float)
+        images = np.stack([decode(path, SIDE) for path in dataset.paths]).astype(float)
         corner = images[:, :8, -8:].mean(axis=(1, 2))
         blue = corner[:, 2] - corner[:, 0]
         dark = 180 - images[:, 24:40, 24:40].mean(axis=(1, 2, 3))
@@ -141,14 +141,14 @@ def test_a_model_that_sees_the_ring_only_is_flagged_however_little_it_finds(tmp_
     random = np.random.default_rng(0)
     for path, label in zip(tested.paths, tested.table["label"], strict=True):
         shade = random.normal(12 * (label == "malignant"), 10)
-        image = np.clip(pixels.decode(path, SIDE).astype(float) - shade, 0, 255)
+        image = np.clip(decode(path, SIDE).astype(float) - shade, 0, 255)
         (tmp_path / label).mkdir(exist_ok=True)
         Image.fromarray(image.astype(np.uint8)).save(tmp_path / label / Path(path).name)
     found = audit.shortcuts(Ring(), ImageDataset.from_folder(tmp_path))
     assert 0.7 < found.loc["unchanged", "roc_auc"] < 0.9
     hidden = found.loc[["lesion masked", "border only"]]
     assert set(hidden["verdict"]) == {"flagged"} and (hidden["kept"] > 0.95).all()
-    assert "of what the ROC AUC lies above 0.5 is kept" in hidden["sentence"].iloc[0]
+    assert "of the ROC AUC above 0.5 is kept" in hidden["sentence"].iloc[0]
     figure = plots.audit(found)
     assert figure.axes[0].get_xlabel().startswith("kept")
     plt.close("all")
@@ -232,7 +232,7 @@ def test_bad_input_is_refused(clean, tested):
 
 
 def test_the_changes_change_what_they_say(tested):
-    image = pixels.decode(tested.paths[0], SIDE)
+    image = decode(tested.paths[0], SIDE)
     lesion, corner = lesion_mask(image), (0, 0)
     shown = {name: audit.changed(image[None], name)[0] for name in audit.CHANGES}
     assert all(each.shape == image.shape and each.dtype == np.uint8 for each in shown.values())
@@ -250,7 +250,7 @@ def test_the_changes_change_what_they_say(tested):
 
 
 def test_a_border_comes_without_the_color_of_its_skin(tested):
-    images = np.stack([pixels.decode(path, SIDE) for path in tested.paths[:2]])
+    images = np.stack([decode(path, SIDE) for path in tested.paths[:2]])
     others = images[::-1].copy()
     others[:, :8, :8] = 0
     swapped = audit.with_borders(images, others)
@@ -296,7 +296,7 @@ def test_of_twins_on_real_images_the_one_with_a_planted_mark_is_flagged(ham10000
     )
     paths = train.table["path"].copy()
     for number in np.flatnonzero(train.table["label"] == "benign"):
-        image = pixels.decode(paths[number], 64, "bicubic").copy()
+        image = decode(paths[number], 64, "bicubic").copy()
         cv2.circle(image, (8, 56), 5, (230, 120, 20), -1)
         paths[number] = str(tmp_path / f"{number}.png")
         Image.fromarray(image).save(paths[number])
