@@ -565,7 +565,7 @@ class ImageDataset:
         positive = [is_number(share, 0) and share > 0 for share in fractions]
         if len(fractions) < 2 or not all(positive) or abs(sum(fractions) - 1) > 1e-6:
             raise ValueError(f"fractions must be two or more, positive and sum to 1, not {fractions}")
-        parts = self._deal(fractions, stratify, group, seed, near_duplicates, keep)
+        parts = splitting.deal(self, fractions, stratify, group, seed, near_duplicates, keep)
         return [self.where(parts == n) for n in range(len(fractions))]
 
     def folds(
@@ -583,7 +583,7 @@ class ImageDataset:
         """
         if not is_whole(k, 2):
             raise ValueError(f"k must be 2 or more, and a whole number, not {k!r}")
-        parts = self._deal([1 / k] * k, stratify, group, seed, near_duplicates)
+        parts = splitting.deal(self, [1 / k] * k, stratify, group, seed, near_duplicates)
         return [(self.where(parts != n), self.where(parts == n)) for n in range(k)]
 
     def split_report(
@@ -613,36 +613,4 @@ class ImageDataset:
             share of images whose group is named if some are not, and in words that none is, ``near_duplicates``: pairs
             with an image of another part.
         """
-        named = splitting.named(parts)
-        index = [*named, "all"]
-        tables = [part.table.assign(part=name) for name, part in named.items()]
-        table = pd.concat([*tables, self.table.assign(part="all")], ignore_index=True)
-        known = table.assign(known=splitting.is_named(table, group)).groupby("part")["known"].mean()
-        table["group"] = splitting.group_names(table, group)
-        dealt = table[table["part"] != "all"]
-        shared = dealt["group"][splitting.in_several(dealt["part"], dealt["group"])]
-        rows = table.groupby("part", sort=False)
-        shares = pd.crosstab(table["part"], table[stratify], normalize="index").loc[index]
-        report = pd.DataFrame({"images": rows.size(), "groups": rows["group"].nunique()})
-        report["share"] = report["images"] / len(self)
-        report = report.join(shares.add_prefix("share_"))
-        report["largest_deviation"] = (shares - shares.loc["all"]).abs().max(axis=1)
-        in_several = table[table["group"].isin(shared)].groupby("part")["group"].nunique()
-        report["shared_groups"] = in_several.reindex(index, fill_value=0)
-        if known["all"] < 1:
-            report["groups_known"] = known.reindex(index)
-            if known["all"] == 0:
-                report["groups_known"] = "unknown: no column names lesions"
-                report["shared_groups"] = report["shared_groups"] if len(shared) else np.nan
-        if near_duplicates is not None:
-            pairs = self.near_duplicates(near_duplicates, parts).query("crosses_split")
-            ends = pd.concat([pairs["part_a"], pairs["part_b"]]).value_counts()
-            report["near_duplicates"] = ends.reindex(index, fill_value=0)
-            report.loc["all", "near_duplicates"] = len(pairs)
-        return report
-
-    def _deal(self, fractions, stratify, group, seed, near_duplicates, keep=None):
-        """Return the number of the part of each image: numpy.ndarray of int."""
-        if self.is_augmented:
-            raise ValueError("split first, then augment the training part: augmented images train only")
-        return splitting.deal(self.table, fractions, stratify, group, seed, near_duplicates, keep)
+        return splitting.report(self, parts, stratify, group, near_duplicates)

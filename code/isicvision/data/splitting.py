@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,24 +17,26 @@ from ..tables import is_named
 from ..text import counted
 from . import cache, duplicates
 
-if TYPE_CHECKING:
-    from .dataset import ImageDataset
+Parts = Sequence[Any] | dict[str, Any]
+"""The parts of a split: ImageDatasets in order, or by name."""
 
 
 def deal(
-    table: pd.DataFrame,
+    dataset: Any,
     fractions: Sequence[float],
     stratify: str,
     group: str | None,
     seed: int,
     near_duplicates: int | None,
-    keep: Sequence[ImageDataset] | dict[str, ImageDataset] | None = None,
+    keep: Parts | None = None,
 ) -> np.ndarray:
-    """Deal out the groups; return the number of the part of each image: numpy.ndarray of int."""
-    for column in (stratify, *([group] if group else [])):
+    """Deal the images of a dataset to parts as `ImageDataset.split` says; return the part's number of each image."""
+    table = dataset.table
+    if dataset.is_augmented:
+        raise ValueError("split first, then augment the training part: augmented images train only")
+    for column in filter(None, (stratify, group)):
         if column not in table:
-            known = ", ".join(table.columns)
-            raise ValueError(f"no column {column!r} to split by; there are: {known}")
+            raise ValueError(f"no column {column!r} to split by; there are: {', '.join(table.columns)}")
     check_seed(seed)
     groups = _groups(table, group, near_duplicates)
     label, labels = pd.factorize(table[stratify], sort=True, use_na_sentinel=False)
@@ -52,20 +54,19 @@ def deal(
         _keep(part_of, table, groups, group, keep, len(fractions))
     kept = part_of >= 0
     _deal(counts, part_of, fractions, seed)
-    lacking = _supply(counts, part_of, ~kept, len(fractions))
-    names = [*named(range(len(fractions)))]  # type: ignore[arg-type]
-    for code, part in lacking:
+    names = [*named(range(len(fractions)))]
+    for code, part in _supply(counts, part_of, ~kept, len(fractions)):
         warnings.warn(
             f"no image with {stratify} {labels[code]!r} is in part {names[part]}: whole groups"
             f"{' and the parts to keep' * bool(kept.any())} do not allow it",
-            stacklevel=4,
+            stacklevel=3,
         )
     parts = part_of[groups]
     if group is None and (leak := in_several(parts, table["group"])).any():
         warnings.warn(
             f"{table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} images) stand in "
-            "more than one part, so the figures will flatter: group='group' keeps them whole",
-            stacklevel=4,
+            "more than one part, so the metrics will be too good: group='group' keeps each group in one part",
+            stacklevel=3,
         )
     return parts
 
@@ -111,10 +112,13 @@ def _keep(part_of, table, groups, group, keep, count):
 
 
 def matched(now: Sequence[str] | pd.Series, then: Sequence[str] | pd.Series) -> np.ndarray:
-    """Find images in an earlier list of paths, also after their folder has moved: the row of each, -1 if it is new.
+    """Find images in an earlier list of paths, even if their folder has moved: the row of each, -1 for a new image.
 
-    An image is known by its path, else by its path below the folder that all images of its list share, else by a file
-    name that occurs once in either list.
+    An image is found by its path, else by its path below the folder common to its list, else by a file name that
+    occurs once in each list.
+
+    >>> matched(["new/a.jpg", "new/c.jpg"], ["old/a.jpg", "old/b.jpg"])
+    array([ 0, -1])
     """
     now, then = pd.Series([*now], dtype=object), pd.Series([*then], dtype=object)
     keys = [(now.map(portable), then.map(portable))]
@@ -143,8 +147,8 @@ def _below(paths):
 def _deal(counts, part_of, fractions, seed):
     """Deal the groups whose part is -1, the largest first, each to the part that lacks most of its labels.
 
-    Lacking is counted as in scikit-learn's StratifiedGroupKFold, by the variance over parts, summed over labels; each
-    label is counted in shares of all its images. A group of one label goes to the part that lacks most of that.
+    What a part lacks is measured as in scikit-learn's StratifiedGroupKFold: by the variance over parts, summed over
+    labels. Each label is counted in shares of all its images.
     """
     mixed = len(counts) > len(part_of)
     main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
@@ -184,7 +188,7 @@ def _deal(counts, part_of, fractions, seed):
 
 
 def _supply(counts, part_of, movable, count):
-    """Give parts without a label one of its groups, if no other part then lacks one: list of what still lacks."""
+    """Give each part without a label one of its groups if no other part then lacks one; list what is still missing."""
     rows = counts.sort_values("share", kind="stable")
     has = np.zeros((counts["label"].max() + 1, count), int)
     np.add.at(has, (counts["label"], part_of[counts["group"]]), 1)
@@ -205,7 +209,7 @@ def _groups(table, group, near_duplicates):
     if near_duplicates is None:
         return groups
     if "phash" not in table:
-        raise ValueError("near_duplicates needs perceptual hashes, which dataset.measure() measures")
+        raise ValueError("near_duplicates needs perceptual hashes, which dataset.measure() computes")
     # groups and sets of near-duplicates are the nodes, images the edges; a component takes its first name
     alike = duplicates.clusters(duplicates.as_integers(table["phash"]), near_duplicates)
     n = len(names)
@@ -214,8 +218,12 @@ def _groups(table, group, near_duplicates):
     return first[component][groups]
 
 
-def named(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict[str, ImageDataset]:
-    """Name the parts of a split."""
+def named(parts: Parts) -> dict[Any, Any]:
+    """Name the parts of a split: three are train, validation and test, two train and test.
+
+    >>> named([10, 20])
+    {'train': 10, 'test': 20}
+    """
     if isinstance(parts, dict):
         return parts
     names: dict[int, Sequence] = {2: ("train", "test"), 3: ("train", "validation", "test")}
@@ -223,15 +231,19 @@ def named(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict[str, 
 
 
 def group_names(table: pd.DataFrame, group: str) -> pd.Series:
-    """Return the group of each image: Series of str, the same wherever the repository lies and is used from.
+    """Return the group of each image: Series of str, independent of where the repository lies.
 
-    Where it is missing, the image stands alone.
+    An image without a group is its own.
     """
     return table[group].astype("string").fillna(table["path"]).astype(str).map(portable)
 
 
 def group_count(table: pd.DataFrame) -> dict:
-    """Count groups: dict of ``groups``, None where no lesion is named, and ``groups_known``, the share named."""
+    """Count groups: dict of ``groups``, None if no lesion is named, and ``groups_known``, the share of images named.
+
+    >>> group_count(pd.DataFrame({"path": ["1.jpg", "2.jpg"], "group": ["L1", "2.jpg"]}))
+    {'groups': 2, 'groups_known': 0.5}
+    """
     known = is_named(table).mean() if len(table) else 1.0
     return {
         "groups": int(table["group"].nunique()) if known else None,
@@ -240,56 +252,93 @@ def group_count(table: pd.DataFrame) -> dict:
 
 
 def group_words(groups: int | None, groups_known: float = 1.0) -> str:
-    """Put what `group_count` gives into words, such as ``1,234`` or ``unknown: no column names lesions``."""
+    """Say what `group_count` counted.
+
+    >>> group_words(1234), group_words(None)
+    ('1,234', 'unknown: no column names lesions or patients')
+    """
     if groups is None:
         return "unknown: no column names lesions or patients"
     named = f" (named for {groups_known:.0%} of the images; each other image counts as its own)"
     return f"{groups:,}{named * (groups_known < 1)}"
 
 
-def shared_count(parts: Sequence[ImageDataset] | dict[str, ImageDataset]) -> dict:
-    """Count groups in more than one part: dict of ``shared_groups``, None where unknown, and ``groups_known``."""
-    table = pd.concat(
-        [part.table.assign(part=name) for name, part in named(parts).items()], ignore_index=True
-    )
+def shared_count(parts: Parts) -> dict:
+    """Count groups in more than one part: dict of ``shared_groups``, None if unknown, and ``groups_known``."""
+    tables = [part.table.assign(part=name) for name, part in named(parts).items()]
+    table = pd.concat(tables, ignore_index=True)
     known = group_count(table)
     shared = table["group"][in_several(table["part"], table["group"])].nunique()
-    return {
-        "shared_groups": shared if shared or known["groups"] else None,
-        "groups_known": known["groups_known"],
-    }
+    shared = shared if shared or known["groups"] else None
+    return {"shared_groups": shared, "groups_known": known["groups_known"]}
 
 
 def shared_words(shared_groups: int | None, groups_known: float = 1.0) -> str:
-    """Say how many lesions are in more than one part of a split, or that nobody can know."""
+    """Say how many lesions are in more than one part of a split, or that this is unknown.
+
+    >>> shared_words(0)
+    'Lesions (or groups) in more than one part: 0.'
+    """
     if shared_groups is None:
         return (
             "Lesions (or groups) in more than one part: unknown, because no column names lesions or patients. Images "
-            "of one lesion may be in training and test, so the figures may flatter. As a stand-in, "
+            "of one lesion may be in training and test, so the metrics may be too good. "
             "split(…, near_duplicates=2) keeps at least images that look alike in one part."
         )
     among = f", among the {groups_known:.0%} of the images whose lesion is named; unknown for the others"
     return f"Lesions (or groups) in more than one part: {shared_groups:,}{among * (groups_known < 1)}."
 
 
-def fingerprints(dataset: ImageDataset) -> dict[str, np.ndarray]:
+def report(
+    dataset: Any, parts: Parts, stratify: str, group: str, near_duplicates: int | None
+) -> pd.DataFrame:
+    """Return the table of `ImageDataset.split_report`."""
+    index = [*named(parts), "all"]
+    tables = [part.table.assign(part=name) for name, part in (named(parts) | {"all": dataset}).items()]
+    table = pd.concat(tables, ignore_index=True)
+    known = table.assign(known=is_named(table, group)).groupby("part")["known"].mean()
+    table["group"] = group_names(table, group)
+    dealt = table[table["part"] != "all"]
+    shared = dealt["group"][in_several(dealt["part"], dealt["group"])]
+    rows = table.groupby("part", sort=False)
+    shares = pd.crosstab(table["part"], table[stratify], normalize="index").loc[index]
+    found = pd.DataFrame({"images": rows.size(), "groups": rows["group"].nunique()})
+    found["share"] = found["images"] / len(dataset)
+    found = found.join(shares.add_prefix("share_"))
+    found["largest_deviation"] = (shares - shares.loc["all"]).abs().max(axis=1)
+    shared_in = table[table["group"].isin(shared)].groupby("part")["group"].nunique()
+    found["shared_groups"] = shared_in.reindex(index, fill_value=0)
+    if known["all"] == 0:
+        found["groups_known"] = "unknown: no column names lesions"
+        found["shared_groups"] = found["shared_groups"] if len(shared) else np.nan
+    elif known["all"] < 1:
+        found["groups_known"] = known.reindex(index)
+    if near_duplicates is not None:
+        pairs = dataset.near_duplicates(near_duplicates, parts).query("crosses_split")
+        ends = pd.concat([pairs["part_a"], pairs["part_b"]]).value_counts()
+        found["near_duplicates"] = ends.reindex(index, fill_value=0)
+        found.loc["all", "near_duplicates"] = len(pairs)
+    return found
+
+
+def fingerprints(dataset: Any) -> dict[str, np.ndarray]:
     """Hash each image's bytes and each named group: sorted arrays of uint64, ``images`` and ``groups``."""
     images, groups = _fingerprints(dataset)
     return {"images": np.unique(images), "groups": np.unique(groups[is_named(dataset.table)])}
 
 
-def seen(dataset: ImageDataset, known: dict[str, np.ndarray]) -> np.ndarray:
-    """Say which images are among those of `fingerprints`, or show one of their lesions: numpy.ndarray of bool."""
+def seen(dataset: Any, known: dict[str, np.ndarray]) -> np.ndarray:
+    """Tell which images or their lesions are among those of `fingerprints`: numpy.ndarray of bool."""
     images, groups = _fingerprints(dataset)
     return np.isin(images, known["images"]) | np.isin(groups, known["groups"]) & is_named(dataset.table)
 
 
-def warn_of_seen(dataset: ImageDataset, known: dict[str, np.ndarray] | None, purpose: str) -> None:
-    """Warn if a model was trained on images of `dataset`, or on others of their lesions, by its `fingerprints`."""
+def warn_of_seen(dataset: Any, known: dict[str, np.ndarray] | None, purpose: str) -> None:
+    """Warn if a model with these `fingerprints` was trained on images or lesions of `dataset`."""
     if known is not None and (count := seen(dataset, known).sum()):
         warnings.warn(
             f"{counted(count, 'image')} of the {len(dataset):,} {purpose} were trained on, or show a lesion (by its "
-            "name) that was: the figures flatter",
+            "name) that was: the metrics will be too good",
             stacklevel=3,
         )
 
@@ -304,7 +353,7 @@ def _fingerprints(dataset):
 
 
 def in_several(parts: np.ndarray | pd.Series, groups: pd.Series) -> np.ndarray:
-    """Say of each row whether its group stands in several parts: numpy.ndarray of bool."""
+    """Tell for each row whether its group is in several parts: numpy.ndarray of bool."""
     frame = pd.DataFrame({"part": np.asarray(parts), "group": np.asarray(groups)})
     pairs = frame.drop_duplicates()
     return frame["group"].isin(pairs["group"][pairs["group"].duplicated()]).to_numpy()

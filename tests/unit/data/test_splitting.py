@@ -235,7 +235,7 @@ def test_a_number_of_folds_that_is_none_is_named(k):
 @pytest.mark.parametrize("bits", [-1, 65, 2.0, float("nan"), True])
 def test_bits_that_are_none_are_named(bits):
     dataset = tabled([*"ab"] * 20, np.arange(40) // 2, phash="0" * 16)
-    with pytest.raises(ValueError, match="threshold counts the bits of 64 that may differ: 0 to 64, not"):
+    with pytest.raises(ValueError, match="threshold is a number of bits from 0 to 64, not"):
         dataset.split(0.5, 0.5, near_duplicates=bits)
 
 
