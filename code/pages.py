@@ -1,4 +1,4 @@
-"""Executed notebooks, and the documents that they link to, as HTML pages that work from a disk without a network."""
+"""Write executed notebooks, and the documents they link to, as HTML pages that work offline."""
 
 import base64
 import copy
@@ -14,7 +14,7 @@ from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml"}
-# the page of JupyterLab, without the scripts that it takes from other hosts, and with words for each image
+# JupyterLab's page without the scripts from other hosts, and with an alternative text for each image
 TEMPLATE = """{% extends 'index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -28,27 +28,27 @@ LINK = re.compile(r'(<(?:a|img)\b[^>]*?\s(?:href|src)=")([^"#:?]+)(#[^"]*)?"')
 
 
 class Pages:
-    """Pages in one folder; each links to the others, and to files of the repository where they lie.
+    """Pages in one folder, linked to each other and to the files of the repository.
 
-    A notebook's page lies where the notebook lies in ``code``; that of a document where it lies in the repository.
+    A notebook's page has the path of the notebook below ``code``, a document's page the path of the document.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder).resolve()
         self._exporter = HTMLExporter(raw_template=TEMPLATE)
-        self._wanted = []  # documents that a page links to
+        self._wanted = []  # documents that pages link to
 
     def add(self, path, notebook):
-        """Write the page of an executed notebook that lies at `path` in the repository."""
+        """Write the page of an executed notebook whose path in the repository is `path`."""
         self._write(ROOT / path, describe_images(copy.deepcopy(notebook)), self.page(ROOT / path))
 
     def finish(self, notebooks):
-        """Write index.html, which lists the notebooks, and the documents that a page links to; return its path."""
+        """Write index.html, which lists the notebooks, and the documents that pages link to; return its path."""
         lines = ["# The executed notebooks", ""]
         for path in notebooks:
             title = nbformat.read(ROOT / path, 4).cells[0].source.splitlines()[0].lstrip("# ")
             lines.append(f"* {path.parent.name}: [{title}]({path})")
-        lines += ["", "Besides: [what this project is](README.md) and [all documents](docs/README.md)"]
+        lines += ["", "See also [the project](README.md) and [all documents](docs/README.md)"]
         index = self.folder / "index.html"
         self._write(ROOT / "index.md", _as_notebook("\n".join(lines)), index)
         done = set()
@@ -59,7 +59,7 @@ class Pages:
         return index
 
     def page(self, path):
-        """Return where the page of a notebook or document is; None if the file is linked to as it is."""
+        """Return the page of a notebook or document; None for a file that gets no page."""
         if path.suffix not in (".md", ".ipynb", *CODE) or ROOT not in path.parents:
             return None
         name = str(path.relative_to(ROOT)).removeprefix(f"code{os.sep}")
@@ -75,7 +75,7 @@ class Pages:
         )
 
     def _link(self, link, origin, page):
-        """Point a link of a file in the folder `origin`, as it is in `page`, at the other's page or at the file."""
+        """Point a link of a file in the folder `origin` to the page of its target, or else to the target itself."""
         path = Path(os.path.normpath(origin / urllib.parse.unquote(html.unescape(link[2]))))
         if not path.exists():
             return link[0]
@@ -96,16 +96,16 @@ def _text(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix in CODE:
         return f"# {path.name}\n\n````{CODE[path.suffix]}\n{text}\n````\n"
-    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # without the facts at the head of a card
+    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # without the YAML at the head of a card
 
 
 def _slug(anchor):
-    """Make the anchor of a heading as GitHub does, whose anchors the documents link to."""
+    """Return the anchor of a heading as GitHub writes it: the documents link to these."""
     return re.sub(r"[^\w-]", "", urllib.parse.unquote(html.unescape(anchor)).lower())
 
 
 def describe_images(notebook):
-    """Give each image an alternative text: the heading above it, and what its cell draws."""
+    """Give each image an alternative text: the heading above it and the name of the function that drew it."""
     heading = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

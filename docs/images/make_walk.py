@@ -1,10 +1,10 @@
-"""Compose docs/images/walk.jpg, the first image of the README, from what a run on the bundled sample left.
+"""Draw docs/images/walk.jpg, the first image of the README, from the outputs of a run on the bundled sample.
 
     make run
     .venv/bin/python docs/images/make_walk.py outputs
 
-It starts the service of the run's bundle and photographs its page, for which it needs Chromium and Playwright, as the
-tests in a browser do. Sizes are such that the words can be read at the width that GitHub gives a README.
+The script starts the service of the run's bundle and takes a screenshot of its page: like the browser tests it needs
+Chromium and Playwright. The text stays readable at the width of a README on GitHub.
 """
 
 import argparse
@@ -20,22 +20,22 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from isicvision import PROJECT_ROOT, Evaluation, ImageDataset, deploy_local, plots
-from isicvision import images as pixels
+from isicvision.images import decode
 
 TARGET = Path(__file__).with_name("walk.jpg")
 LAYOUT = """
 #drop { padding: .5rem; margin: .75rem 0 } #name, #model, #where, #drop br, #drop .quiet { display: none !important }
 #result { grid-template-columns: minmax(0, 1fr) minmax(0, 1.1fr) !important; gap: .75rem !important }
 """
-"""Keeps the page's two columns in a window so narrow that its words stay readable in a quarter of the README."""
+"""Keeps two columns in a window narrow enough for its text to stay readable in a quarter of the image."""
 
 
 def photograph(bundle, image):
-    """Return the page of the service with a scored image: PIL.Image.Image."""
+    """Return a screenshot of the service's page with a scored image: PIL.Image.Image."""
     with deploy_local(bundle) as service, sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         browser = playwright.chromium.launch(executable_path=found, args=["--disable-gpu"])
-        # the page's own policy allows no other style
+        # bypass_csp: the page's policy would refuse LAYOUT
         size = {"width": 390, "height": 300}
         page = browser.new_page(viewport=size, device_scale_factor=2, bypass_csp=True)
         page.goto(service.scoring_uri)
@@ -52,7 +52,7 @@ def draw_images(part, dataset):
     for row, label in zip(part.subplots(2, 3), dataset.labels, strict=True):
         shown = dataset.table[dataset.table["label"] == label].sample(3, random_state=3)
         for ax, path in zip(row, shown["path"], strict=True):
-            ax.imshow(pixels.decode(path, 200))
+            ax.imshow(decode(path, 200))
             ax.set(xticks=[], yticks=[], frame_on=False)
         row[1].set_title(label, fontsize=8)
     part.supxlabel("synthetic images of the bundled sample", fontsize=7, color="0.35")
@@ -88,7 +88,7 @@ def draw_service(part, photo):
 
 
 def compose(outputs):
-    """Draw the walk from the outputs of a run: matplotlib.figure.Figure."""
+    """Draw the four panels from the outputs of a run: matplotlib.figure.Figure."""
     evaluation = Evaluation.load(outputs / "evaluation" / "predictions.csv")
     positive = evaluation.table[evaluation.table["label"] == evaluation.positive]
     found = positive.sort_values(f"score_{evaluation.positive}").iloc[len(positive) // 2]["path"]
@@ -114,6 +114,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("outputs", type=Path, help="folder of the run")
     folder = parser.parse_args().outputs.resolve()
-    os.chdir(PROJECT_ROOT)  # paths in a run's tables begin there
+    os.chdir(PROJECT_ROOT)  # the tables of a run hold paths relative to it
     compose(folder).savefig(TARGET, pil_kwargs={"quality": 85})
     print("written:", TARGET)

@@ -1,9 +1,9 @@
-"""How long the widgets take to open and to answer with 7,006 real images, in the kernel and as seen in a browser.
+"""Measure how fast the widgets open and respond with 7,006 real images, in the kernel and in a browser.
 
     python tests/bench/bench_widgets.py
 
-The first part calls the widgets' classes. The second runs tests/browser/test_many.py, which needs Chromium: from the
-start of the cell until its first page is on the screen, and from the click on Next until the next one is.
+The first part calls the widgets' classes. The second runs tests/browser/test_many.py, which needs Chromium: the time
+from the start of the cell to its first page on the screen, and from the click on Next to the next page.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ from isicvision import PROJECT_ROOT, Evaluation, widgets
 
 
 def timed(name, function):
-    """Print the seconds that a call takes, and return its result."""
+    """Print the duration of a call in seconds and return its result."""
     started = time.perf_counter()
     result = function()
     print(f"  {name:<42}{time.perf_counter() - started:6.2f} s", flush=True)
@@ -28,7 +28,7 @@ def timed(name, function):
 
 def main():
     if not REAL.is_dir():
-        raise SystemExit(f"no real images: {REAL} is not there")
+        raise SystemExit(f"the real images are missing: {REAL}")
     images = dataset()
     random = np.random.default_rng(0)
     malignant = (images.table["label"] == "malignant").to_numpy()
@@ -37,7 +37,7 @@ def main():
     print(f"in the kernel, {len(images)} images:")
     with tempfile.TemporaryDirectory() as folder:
         ui = timed("open AnnotationUI", lambda: widgets.AnnotationUI(images, Path(folder, "d.csv")))
-        timed("next page, fetched ahead or not", lambda: ui.turn(1))
+        timed("next page, read ahead or not", lambda: ui.turn(1))
         timed("a decision", lambda: ui.press("2"))
         timed("another filter", lambda: setattr(ui.filter, "value", "malignant"))
     ui = timed("open ResultsUI", lambda: widgets.ResultsUI(evaluation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from html import escape
 
 import ipywidgets
@@ -73,8 +74,8 @@ class PrecisionRecallUI(Widget):
         curves = {"roc": self._start.roc(), "precision_recall": self._start.precision_recall()}
         self._curves = {name: curve[np.isfinite(curve["threshold"])] for name, curve in curves.items()}
         self._marks = self._plot(self._axes)
-        for canvas in self._canvases:
-            canvas.mpl_connect("button_press_event", self._clicked)
+        for curve, canvas in zip(self._curves, self._canvases, strict=True):
+            canvas.mpl_connect("button_press_event", functools.partial(self._clicked, curve))
         self._figures = ipywidgets.HTML()
         self.changed = ResultsUI(self._start, per_page=per_page)
         self.threshold.observe(lambda _: self._draw(), "value")
@@ -92,22 +93,23 @@ class PrecisionRecallUI(Widget):
         nearest = ((table.to_numpy()[:, :2] - (x, y)) ** 2).sum(axis=1).argmin()
         self.threshold.value = float(table["threshold"].iloc[nearest])
 
-    def _clicked(self, event):
-        for curve, ax in zip(self._curves, self._axes, strict=True):
-            if event.inaxes is ax:
-                self.click(curve, event.xdata, event.ydata)
+    def _clicked(self, curve, event):
+        if event.inaxes:
+            self.click(curve, event.xdata, event.ydata)
 
     def _plot(self, axes):
         """Draw the curves; return the marks of the chosen threshold."""
         plots.roc(self._start, axes[0])
         plots.precision_recall(self._start, axes[1])
-        hollow = {
+        # hollow, because the dot of the evaluation's own threshold may lie within
+        look = {
             "markersize": 10,
             "color": "none",
             "mec": "tab:blue",
             "mew": 2,
-        }  # around the evaluation's dot
-        marks = [ax.plot([], [], "D", **hollow, label="at the slider's threshold")[0] for ax in axes]
+            "label": "at the slider's threshold",
+        }
+        marks = [ax.plot([], [], "D", **look)[0] for ax in axes]
         for ax in axes:
             plots.legend_below(ax)
             ax.set_aspect("auto")  # an equal aspect leaves too little room for the legend
@@ -124,13 +126,12 @@ class PrecisionRecallUI(Widget):
         self._move(self._marks)
         for canvas in self._canvases:
             canvas.draw_idle()
-        metrics = (
-            pd.Series({name: now.text(name) for name in SHOWN}).to_frame().to_html(header=False, border=0)
-        )
+        metrics = pd.DataFrame({"": {name: now.text(name) for name in SHOWN}})
         counts = now.confusion_matrix().rename_axis(index=None, columns=None).add_prefix("predicted ")
+        tables = metrics.to_html(header=False, border=0) + counts.to_html(border=0)
         changed = now.where(now.table["prediction"] != self._start.table["prediction"])
         self._figures.value = (
-            f"{STYLE}<div class='isic-figures'>{metrics}{counts.to_html(border=0)}</div>Predictions that differ from "
+            f"{STYLE}<div class='isic-figures'>{tables}</div>Predictions that differ from "
             f"those at {self._start.threshold:.3f}: {len(changed.table):,} of {counted(len(now.table), 'image')}"
         )
         self.changed.show(changed)

@@ -26,11 +26,8 @@ from .parts import Widget, row, stack
 class _Tuning(Widget):
     """Controls, and below them a figure and the code that follow from their values."""
 
-    ALT: str
-    """What the figure shows, for those who cannot see it."""
-
-    def _show(self, controls, *above):
-        self._image, self._code = ipywidgets.HTML(), ipywidgets.HTML()
+    def _show(self, controls, alt, *above):
+        self._alt, self._image, self._code = alt, ipywidgets.HTML(), ipywidgets.HTML()
         for control in controls.values():
             control.observe(lambda _: self._draw(), "value")
         self.view = stack(*above, row(*controls.values()), self._image, self._code)
@@ -43,10 +40,8 @@ class _Tuning(Widget):
     def _draw(self):
         try:
             self._drawn = super()._jpeg()
-            style = "max-width: 100%"
-            self._image.value = (
-                f"<img alt='{self.ALT}' src='data:image/jpeg;base64,{self._drawn}' style='{style}'>"
-            )
+            source = f"data:image/jpeg;base64,{self._drawn}"
+            self._image.value = f"<img alt='{self._alt}' src='{source}' style='max-width: 100%'>"
             self._code.value = f"<pre style='white-space: pre-wrap'>{escape(self.code)}</pre>"
         except ValueError as error:  # values that do not go together; the message names the control
             style = "color: var(--jp-error-color1, #b3261e)"
@@ -80,8 +75,6 @@ class AugmentationUI(_Tuning):
     'dermoscopy(hair=1.0)'
     """
 
-    ALT = "Images before and after the augmentation"
-
     def __init__(
         self,
         dataset: ImageDataset,
@@ -93,7 +86,7 @@ class AugmentationUI(_Tuning):
         parameters = inspect.signature(pipeline).parameters.values()
         self._defaults = {parameter.name: parameter.default for parameter in parameters}
         self.sliders = {name: _slider(name, default) for name, default in self._defaults.items()}
-        self._show(self.sliders)
+        self._show(self.sliders, "Images before and after the augmentation")
         self._draw()
 
     @property
@@ -135,7 +128,6 @@ class ParamsUI(_Tuning):
     3
     """
 
-    ALT = "The learning rate over the training"
     MODEL = ("backbone", "image_size", "dropout", "views")
 
     def __init__(self, preset: str = "balanced") -> None:
@@ -164,7 +156,7 @@ class ParamsUI(_Tuning):
         }
         for name, control in self.controls.items():
             control.description, control.style.description_width = name, "120px"
-        self._show(self.controls, self.preset)
+        self._show(self.controls, "The learning rate over the training", self.preset)
         self.preset.observe(lambda _: self._take_preset(), "value")
         self._take_preset()
 

@@ -77,6 +77,7 @@ def test_keys_decide_about_the_selected_image_and_go_on_to_the_next(dataset, ui)
     assert ui.grid.selected == 3 and ui.grid.captions[2]["dim"]
     assert len(ui.dataset) == 23 and ui.dataset.table.loc[0, "label"] == "malignant"
     assert ui._count.value == "3 of 24 decided: 1 relabeled, 1 excluded" and ui._progress.value == 3
+    assert ui.counts == {"images": 24, "decided": 3, "relabeled": 1, "excluded": 1}
 
 
 def test_undo_goes_to_the_image_wherever_it_is(ui):
@@ -356,6 +357,15 @@ def test_what_is_just_over_a_low_threshold_is_no_confident_mistake(dataset):
     ui = widgets.ResultsUI(evaluation)
     ui.label.value = "benign"
     assert ui.rows["score_malignant"].tolist() == [0.9, 0.25] == ui.rows["confidence"].tolist()
+
+
+def test_the_positive_label_is_that_of_the_evaluation(evaluation):
+    turned = replace(evaluation, positive="benign")
+    assert widgets.ResultsUI(turned).range.description == "score benign"
+    ui = widgets.PrecisionRecallUI(turned)
+    ui.threshold.value = 0.9
+    assert (ui.evaluation.table["prediction"] == "malignant").sum() > 12
+    assert "benign" in ui._axes[0].get_title()
 
 
 def test_saliency_is_laid_over_on_demand(dataset, evaluation):
