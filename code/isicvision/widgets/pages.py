@@ -314,7 +314,7 @@ class ResultsUI(_Pages):
         self.range.description = "score" if "$" in positive else f"score {short(positive)}"
         for each, width in ((self.filter, "140px"), (self.label, "200px"), (self.range, "280px")):
             each.layout.width, each.style.description_width = width, "initial"
-        has_gradient = model is not None and model.classifier is None
+        has_gradient = model is not None and model.is_fine_tuned
         self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=not has_gradient)
         overlay = "overlay what raises the score of the predicted label"
         self.saliency.tooltip = overlay if has_gradient else "needs a fine-tuned model"

@@ -493,7 +493,7 @@ def test_an_augmentation_of_ones_own_gets_sliders_too(dataset):
 def test_parameters_begin_at_the_preset_and_become_code_that_runs(dataset):
     ui = widgets.ParamsUI("fast")
     model = ImageClassifier.from_preset("fast", dataset.labels, weights=None)
-    assert Settings(**ui.training) == Settings(**model._defaults)
+    assert Settings(**ui.training) == Settings(**model._learner.defaults)
     assert ui.model["image_size"] == model.image_size and ui.model["views"] == model.views
     ui.controls["epochs"].value = 2
     ui.controls["dropout"].value = 0.4
