@@ -248,9 +248,9 @@ def test_open_workspace(tmp_path, monkeypatch):
     ("content", "error", "words"),
     [
         (None, FileNotFoundError, r"config\.json is missing: get it from Azure portal"),
-        ("{'a': 1}", ValueError, r"config\.json is no JSON object"),
-        ("3", ValueError, "is no JSON object"),
-        ('["subscription_id"]', ValueError, "is no JSON object"),
+        ("{'a': 1}", ValueError, r"config\.json is damaged, not JSON.*get it again"),
+        ("3", ValueError, "holds no JSON object: get it again"),
+        ('["subscription_id"]', ValueError, "holds no JSON object: get it again"),
         (json.dumps(CONFIG | {"resource_group": ""}), ValueError, "has no resource_group: get it again"),
         ("{}", ValueError, "has no resource_group, subscription_id, workspace_name"),
     ],
@@ -492,6 +492,26 @@ def test_a_managed_dry_run_prints_the_calls(command, calls):
     status, said = managed("--dry-run", *command.split())
     assert status == 0, said
     assert [call for call in calls if call not in said] == []
+
+
+def test_a_notebook_runs_managed_and_gets_its_client(tmp_path, monkeypatch):
+    assert "begin_delete('blue', 'lesions')" in azure.run_managed(
+        "delete blue", "lesions", "bundle", dry_run=True
+    )
+    with pytest.raises(RuntimeError, match=r"managed\.py deploy red failed:\n(?s:.)*invalid choice: 'red'"):
+        azure.run_managed("deploy red", "lesions", "bundle", dry_run=True)
+    own_python = tmp_path / ".venv-azure" / "bin" / "python"
+    own_python.parent.mkdir(parents=True)
+    own_python.write_text(
+        "#!/bin/sh\ncase $* in *list) echo lesions http://lesions/score x;; *) echo a-key;; esac\n"
+    )
+    own_python.chmod(0o755)
+    monkeypatch.setattr("isicvision.service.azure.PROJECT_ROOT", tmp_path)
+    client = azure.managed_client("lesions", "bundle")
+    assert (
+        client.scoring_uri == "http://lesions/score"
+        and client._authorization()["Authorization"] == "Bearer a-key"
+    )
 
 
 def test_managed_says_what_is_wrong(tmp_path):

@@ -142,6 +142,8 @@ def test_log_has_a_line_of_json_for_each_request_and_no_image(bundle):
         requests.get(service.scoring_uri, timeout=20)
         score = service.score(GOOD)
     first, second, third, fourth, last = lines(service)
+    shown = service.requests(last=2)
+    assert list(shown["status"]) == [405, 200] and shown["scores"].iloc[-1] == last["scores"]
     assert (first["request_id"], first["client_request_id"]) == ("one", 'two "')
     assert first["status"] == 200 and first["images"] == 1 and first["bytes"] == len(GOOD)
     assert first["scores"] == last["scores"] == [pytest.approx(score["scores"], abs=1e-4)]

@@ -1,21 +1,22 @@
-"""The web service in Azure, by azureml-core (SDK v1).
+"""The web service in Azure Machine Learning, by azureml-core (SDK v1), and by azure-ai-ml (SDK v2) in `run_managed`.
 
-Every function except `open_workspace` and `azure_plan` takes ``dry_run=True``: it then prints the calls to Azure
-that it would make, with their arguments, and makes none. That needs azureml-core, but no account, no network and no
-workspace (None will do).
-The current SDK, azure-ai-ml, is in code/03_deployment/azure.
+With ``dry_run=True`` a function prints the calls to Azure that it would make, with their arguments, and makes none.
+That needs azureml-core, but no account, no network and no workspace (pass None).
 """
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ..files import sweep, user_path
+from ..files import PROJECT_ROOT, read_json, sweep, user_path
 from ..text import secret
 from .bundle import read_metadata
 from .client import ServiceClient
@@ -28,11 +29,17 @@ if TYPE_CHECKING:
 _LOGIN = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
-def _azureml(dry_run=False):
-    """Return the parts of azureml-core that call Azure, or what prints these calls."""
-    names = ("Model", "Webservice", "AksCompute")
+def _require_azureml():
+    try:
+        importlib.import_module("azureml.core")
+    except ImportError as error:
+        raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
+
+
+def _azureml(dry_run):
+    """Return the classes of azureml-core that call Azure, or stand-ins that print these calls."""
     if dry_run:
-        return SimpleNamespace(**{name: Rehearsal(name) for name in names})
+        return SimpleNamespace(**{name: Rehearsal(name) for name in ("Model", "Webservice", "AksCompute")})
     _require_azureml()
     from azureml.core.compute import AksCompute
     from azureml.core.model import Model
@@ -41,36 +48,24 @@ def _azureml(dry_run=False):
     return SimpleNamespace(Model=Model, Webservice=Webservice, AksCompute=AksCompute)
 
 
-def _require_azureml():
-    try:
-        import azureml.core  # noqa: F401
-    except ImportError as error:
-        raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
-
-
 def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
     """Open the workspace that a config.json names, and return the `azureml.core.Workspace`.
 
     It logs in as a service principal if the environment variables AZURE_TENANT_ID, AZURE_CLIENT_ID and
-    AZURE_CLIENT_SECRET are set, else as azureml-core does by itself: in a browser.
+    AZURE_CLIENT_SECRET are set, otherwise as azureml-core does by default: in a browser. FileNotFoundError and
+    ValueError say what is wrong with `config`.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If `config` is missing; if it is no workspace's config.json. The message says what to do.
-    ImportError
-        If azureml-core is not installed.
+    >>> workspace = open_workspace(".azureml/config.json")  # doctest: +SKIP
     """
-    where = "Azure portal > your workspace > Download config.json"
+    config, where = user_path(config), "Azure portal > your workspace > Download config.json"
     try:
-        settings = json.loads(user_path(config).read_text(encoding="utf-8"))
-        wanted = ("resource_group", "subscription_id", "workspace_name")
-        missing = [name for name in wanted if not settings.get(name)]
+        settings = read_json(config)
     except FileNotFoundError:
         raise FileNotFoundError(f"{config} is missing: get it from {where}") from None
-    except (ValueError, AttributeError):
-        raise ValueError(f"{config} is no JSON object: get it again from {where}") from None
-    if missing:
+    except ValueError as error:
+        raise ValueError(f"{error}: get it again from {where}") from None
+    wanted = ("resource_group", "subscription_id", "workspace_name")
+    if missing := [name for name in wanted if not settings.get(name)]:
         raise ValueError(f"{config} has no {', '.join(missing)}: get it again from {where}")
     _require_azureml()
     from azureml.core import Workspace
@@ -78,19 +73,16 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
 
     given = all(os.environ.get(name) for name in _LOGIN)  # one alone may belong to another program
     login = [secret(os.environ[name], name) for name in _LOGIN] if given else []
-    return Workspace.from_config(
-        str(user_path(config)), auth=ServicePrincipalAuthentication(*login) if given else None
-    )
+    return Workspace.from_config(str(config), auth=ServicePrincipalAuthentication(*login) if given else None)
 
 
 def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
-    """Build what describes a service in Azure, as objects of azureml-core; needs no account and no network.
+    """Describe a service in azureml-core's objects: (Environment, InferenceConfig, deployment configuration).
 
-    Returns
-    -------
-    tuple of (Environment, InferenceConfig, deployment configuration)
-        The last is a container instance (ACI) with one core and 2 GB; or, with the name of a Kubernetes
-        `cluster` (AKS), one to three such replicas. Both ask for a key.
+    The last is a container instance (ACI) with one core and 2 GB, or one to three such replicas on the Kubernetes
+    `cluster` (AKS) of that name. Both require a key. This needs no account and no network.
+
+    >>> environment, inference, container = azure_plan("outputs/bundle")  # doctest: +SKIP
     """
     bundle = user_path(bundle)
     _require_azureml()
@@ -100,9 +92,8 @@ def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
 
     read_metadata(bundle)
     sweep(bundle)
-    environment = Environment.from_conda_specification("isicvision-service", str(Path(bundle, "conda.yml")))
-    # asked for by Azure's own hosts
-    environment.python.conda_dependencies.add_pip_package("azureml-defaults")
+    environment = Environment.from_conda_specification("isicvision-service", str(bundle / "conda.yml"))
+    environment.python.conda_dependencies.add_pip_package("azureml-defaults")  # Azure's own hosts need it
     inference = InferenceConfig("score.py", source_directory=str(bundle), environment=environment)
     size = {"cpu_cores": 1, "memory_gb": 2, "auth_enabled": True}
     if cluster:
@@ -112,16 +103,19 @@ def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
 
 
 def register_bundle(bundle: str | Path, workspace: Workspace | None, dry_run: bool = False) -> Model:
-    """Register the bundle's model and environment in a workspace; return the `azureml.core.Model`."""
+    """Register the bundle's model and environment in a workspace; return the `azureml.core.Model`.
+
+    >>> register_bundle("outputs/bundle", workspace)  # doctest: +SKIP
+    """
     environment, _, _ = azure_plan(bundle)
-    card = read_metadata(bundle)
+    metadata = read_metadata(bundle)
     (Rehearsal(f"Environment({environment.name!r})") if dry_run else environment).register(workspace)
     return _azureml(dry_run).Model.register(
         workspace,
         str(user_path(bundle)),
-        card["id"],
-        tags={"version": card["version"]},
-        description=card.get("caveat"),
+        metadata["id"],
+        tags={"version": metadata["version"]},
+        description=metadata.get("caveat"),
     )
 
 
@@ -133,27 +127,29 @@ def deploy_azure(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> Webservice:
-    """Register the bundle's model in an `azureml.core.Workspace` and run it there as a web service.
+    """Register the bundle's model in a workspace and run it there as a web service, which costs money until deleted.
 
     Parameters
     ----------
-    bundle
-        Folder made by `build_bundle`.
     name
-        The service's: 3 to 32 lower-case letters, digits and dashes, first a letter.
+        The service's: 3 to 32 lower-case letters, digits and dashes, starting with a letter.
     cluster
-        Name of a Kubernetes cluster that is attached to the workspace; without it, a container instance.
+        Name of a Kubernetes cluster attached to the workspace. Default: a container instance.
     overwrite
         Replace a service of that name.
 
     Returns
     -------
     azureml.core.Webservice
-        It costs money until its ``delete()``; `azure_client` talks to it.
+        `azure_client` talks to it, `delete_service` deletes it.
+
+    Examples
+    --------
+    >>> deploy_azure("outputs/bundle", None, "lesions", dry_run=True)  # doctest: +SKIP
     """
-    if not re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", name):  # else known only after the upload
+    if not re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", name):  # Azure checks it only after the upload
         raise ValueError(
-            f"{name!r} cannot be a service's name: 3 to 32 lower-case letters, digits and dashes, first a letter"
+            f"{name!r} cannot be a service's name: use 3 to 32 lower-case letters, digits and dashes, first a letter"
         )
     azureml = _azureml(dry_run)
     _, inference, configuration = azure_plan(bundle, cluster)
@@ -169,7 +165,10 @@ def deploy_azure(
 def update_service(
     bundle: str | Path, workspace: Workspace | None, name: str, dry_run: bool = False
 ) -> Webservice:
-    """Let a running service go on with another bundle, at the same address and with the same keys; return it."""
+    """Replace the bundle of a running service, which keeps its address and keys; return the service.
+
+    >>> update_service("outputs/bundle", workspace, "lesions")  # doctest: +SKIP
+    """
     _, inference, _ = azure_plan(bundle)
     service = _azureml(dry_run).Webservice(workspace, name)
     service.update(models=[register_bundle(bundle, workspace, dry_run)], inference_config=inference)
@@ -178,7 +177,12 @@ def update_service(
 
 
 def list_services(workspace: Workspace | None, dry_run: bool = False) -> list[dict]:
-    """Return the workspace's services: list of dict with name, compute (ACI or AKS), state and uri."""
+    """List the workspace's services: a dict each, with name, compute (ACI or AKS), state and uri.
+
+    >>> list_services(None, dry_run=True)
+    Webservice.list(workspace)
+    []
+    """
     return [
         {"name": each.name, "compute": each.compute_type, "state": each.state, "uri": each.scoring_uri}
         for each in _azureml(dry_run).Webservice.list(workspace)
@@ -186,19 +190,33 @@ def list_services(workspace: Workspace | None, dry_run: bool = False) -> list[di
 
 
 def service_exists(workspace: Workspace | None, name: str, dry_run: bool = False) -> bool:
-    """Tell whether the workspace has a service of that name, in whatever state."""
+    """Say whether the workspace has a service of that name, in whatever state.
+
+    >>> service_exists(None, "lesions", dry_run=True)
+    Webservice.list(workspace)
+    False
+    """
     return any(service["name"] == name for service in list_services(workspace, dry_run))
 
 
 def azure_client(workspace: Workspace | None, name: str, dry_run: bool = False) -> ServiceClient | None:
-    """Return a `ServiceClient` for a service. It holds the service's key, which it shows nowhere."""
+    """Return a `ServiceClient` with the service's key, which it never shows.
+
+    >>> azure_client(workspace, "lesions").score("lesion.jpg")  # doctest: +SKIP
+    """
     service = _azureml(dry_run).Webservice(workspace, name)
     keys = service.get_keys()
     return None if dry_run else ServiceClient(service.scoring_uri, key=keys[0])
 
 
 def renew_keys(workspace: Workspace | None, name: str, dry_run: bool = False) -> None:
-    """Make both keys of a service invalid and let Azure make new ones; `azure_client` gets them."""
+    """Replace both keys of a service; `azure_client` gets the new ones.
+
+    >>> renew_keys(None, "lesions", dry_run=True)
+    Webservice(workspace, 'lesions')
+    Webservice(…).regen_key('Primary')
+    Webservice(…).regen_key('Secondary')
+    """
     service = _azureml(dry_run).Webservice(workspace, name)
     for key in ("Primary", "Secondary"):
         service.regen_key(key)
@@ -207,7 +225,12 @@ def renew_keys(workspace: Workspace | None, name: str, dry_run: bool = False) ->
 def delete_service(
     workspace: Workspace | None, name: str, missing_ok: bool = False, dry_run: bool = False
 ) -> None:
-    """Delete a service, which ends its costs. Without such a service nothing happens if `missing_ok`."""
+    """Delete a service, which ends its costs. With `missing_ok` it need not exist.
+
+    >>> delete_service(None, "lesions", dry_run=True)
+    Webservice(workspace, 'lesions')
+    Webservice(…).delete()
+    """
     if missing_ok and not service_exists(workspace, name, dry_run) and not dry_run:
         return
     _azureml(dry_run).Webservice(workspace, name).delete()
@@ -216,23 +239,53 @@ def delete_service(
 def build_image(
     bundle: str | Path, workspace: Workspace | None, folder: str | Path | None = None, dry_run: bool = False
 ) -> ModelPackage:
-    """Let Azure build the service's container image, for a host of your own.
+    """Let Azure build the service's container image for a host of your own; return the `ModelPackage`.
 
-    With `folder`, Azure only writes a Dockerfile and what belongs to it, and they are saved there.
-    Returns the `azureml.core.model.ModelPackage`; its `location` is the image's address in the workspace's registry.
+    Its `location` is the image's address in the workspace's registry. With `folder`, Azure only writes a Dockerfile and
+    what belongs to it, which are saved there.
+
+    >>> build_image("outputs/bundle", workspace).location  # doctest: +SKIP
     """
     _, inference, _ = azure_plan(bundle)
-    card = read_metadata(bundle)
+    metadata = read_metadata(bundle)
     model = register_bundle(bundle, workspace, dry_run)
     package = _azureml(dry_run).Model.package(
         workspace,
         [model],
         inference,
         generate_dockerfile=folder is not None,
-        image_name=card["id"],
-        image_label=card["version"],
+        image_name=metadata["id"],
+        image_label=metadata["version"],
     )
     package.wait_for_creation(show_output=True)
     if folder is not None:
         package.save(str(user_path(folder)))
     return package
+
+
+def run_managed(command: str, endpoint: str, bundle: str | Path, dry_run: bool = False) -> str:
+    """Run a command of code/03_deployment/azure/managed.py (SDK v2), such as ``"deploy blue"``; return what it prints.
+
+    It runs in the environment .venv-azure, a dry run in this one. RuntimeError holds what a failed command prints.
+
+    >>> print(run_managed("traffic blue=100", "lesions", "outputs/bundle", dry_run=True))
+    workspace.online_endpoints.get('lesions')
+    workspace.online_endpoints.get(…).traffic = {'blue': 100}
+    ...
+    """
+    python = sys.executable if dry_run else PROJECT_ROOT / ".venv-azure/bin/python"
+    script = PROJECT_ROOT / "code/03_deployment/azure/managed.py"
+    options = ["--endpoint", endpoint, "--bundle", user_path(bundle), *["--dry-run"] * dry_run]
+    done = subprocess.run([python, script, *options, *shlex.split(command)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"managed.py {command} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def managed_client(endpoint: str, bundle: str | Path) -> ServiceClient:
+    """Return a `ServiceClient` of a managed endpoint (SDK v2) with its key, which it never shows.
+
+    >>> managed_client("lesions", "outputs/bundle").score("lesion.jpg")  # doctest: +SKIP
+    """
+    addresses = dict(line.split()[:2] for line in run_managed("list", endpoint, bundle).splitlines())
+    return ServiceClient(addresses[endpoint], key=run_managed("key", endpoint, bundle))

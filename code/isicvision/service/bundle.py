@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # config.json, logging.json and swagger.json must not be among them: Azure's server takes these for its own
 _SCRIPTS = ("score.py", "requestlog.py", "page.html")  # as they are in code/03_deployment
 _OTHERS = "model.onnx model.onnx.data model.json images.py requirements.txt conda.yml Dockerfile".split()
-_EARLIER = "pixels.py"  # the name of images.py in bundles built before version 2
+_EARLIER = "pixels.py"  # the name of images.py in earlier bundles
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
 _CONDA = """\

@@ -153,7 +153,7 @@ class ServiceClient:
             response.read()
             marks.append(time.perf_counter())
         except (OSError, http.client.HTTPException) as error:
-            raise self._unanswered(error) from self._cause(error)
+            raise self._unanswered(error) from None  # the error would repeat the address, and a secret in it
         finally:
             connection.close()
         times = dict(
@@ -189,7 +189,7 @@ class ServiceClient:
             # an answer cut short, which Retry does not see
             if isinstance(error, requests.exceptions.ChunkedEncodingError) and attempts > 1:
                 return self._ask(body, attempts - 1)
-            raise self._unanswered(error) from self._cause(error)
+            raise self._unanswered(error) from None
         # Azure's managed endpoints answer 424 for any error of the service and put its own status here
         status = int(response.headers.get("ms-azureml-model-error-statuscode", response.status_code))
         try:
@@ -219,10 +219,6 @@ class ServiceClient:
             f"no answer from {redacted(self.scoring_uri)} ({type(error).__name__}): is that the scoring URI of a "
             "running service? `deploy_local(bundle)` starts one on this machine"
         )
-
-    def _cause(self, error):
-        """Return the error for the traceback, unless the address holds a secret, which the error would repeat."""
-        return error if redacted(self.scoring_uri) == self.scoring_uri else None
 
 
 def _to_bytes(image):

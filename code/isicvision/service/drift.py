@@ -1,10 +1,9 @@
-"""Has what the service sees changed? A day of its log against the images that the model was checked on.
+"""Compare a service's log with the held-out images of its model, to see whether its images have changed.
 
-New cameras, other patients or a broken upload show in the scores and in the distances from the training images
-before anybody has the true labels. Two measures, both of the one distribution against the other: the population
-stability index (PSI; Siddiqi, *Credit Risk Scorecards*, 2006: below 0.1 little, above 0.25 much) says how far it has
-moved, the two-sample Kolmogorov-Smirnov test how sure that is. The numbers of refused images are compared by Fisher's
-exact test. tests/bench/bench_drift.py counts the false alarms of each.
+New cameras, other patients or a broken upload show in the scores and distances long before the true labels are known.
+The population stability index (PSI; Siddiqi, *Credit Risk Scorecards*, 2006) measures how far a distribution has moved,
+the two-sample Kolmogorov-Smirnov test how certain that is; Fisher's exact test compares the numbers of refused images.
+tests/bench/bench_drift.py counts the false alarms of each.
 """
 
 import json
@@ -22,10 +21,10 @@ from ..files import user_path
 from ..text import as_label
 from .bundle import read_metadata
 
-ENOUGH = 50  # images: fewer say nothing of a distribution
-SURE = 0.01  # p-values up to it count
-FAR = 0.25  # PSI
-BEYOND = 1.001  # a distance beyond the limit, 1
+ENOUGH = 50  # images; fewer say nothing about a distribution
+SURE = 0.01  # largest p-value that counts
+FAR = 0.25  # least PSI of a large change; below 0.1 it is small
+BEYOND = 1.001  # stands for the unknown distance of a refused image: just above the limit, 1
 COLUMNS = ["images", "reference", "now", "psi", "p_value", "verdict"]
 
 
@@ -34,174 +33,162 @@ def drift(
     bundle: str | Path,
     reference: dict | None = None,
     day: str | date | None = None,
+    last: int | None = None,
 ) -> pd.DataFrame:
-    """Compare the images in a service's log with those that its model was checked on.
+    """Compare the images in a service's log with those on which its model was evaluated.
 
     Parameters
     ----------
     log
-        The log's file (of `deploy_local`: ``service.log``), or its lines. What is no line of a request, or of another
-        version of the model, or is damaged, is passed over; so is a score that is not a number.
+        The log file (`service.log` of `deploy_local`) or its lines. Damaged lines, those about other versions of the
+        model, and everything else that is not a request are skipped.
     bundle
-        Whose model.json holds the ``scores`` (a dict from label to the scores of held-out images, or equally spaced
-        quantiles of them, and then in ``scores_images`` of how many) and, if the model was given a limit, quantiles of
-        the ``distance``. Of older models these are few: the test then finds less.
+        The service's. Its model.json holds what to compare with: quantiles of the held-out images' scores and
+        distances.
     reference : dict of str to array-like, optional
-        The same from elsewhere, by label or ``"distance"``: ``{"malignant": evaluation.scores}``.
+        Other values to compare with, by label or ``"distance"``: ``{"malignant": evaluation.scores}``.
     day
-        Only the requests whose time starts with it, in UTC: ``"2026-11-25"``.
+        Only the requests of this day, in UTC: ``"2026-11-25"``.
+    last
+        Only so many of the latest requests.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each label but the first, for the distance, and for the share of images refused, as far as there
-        is something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the
-        refused), ``psi``, ``p_value``, and ``verdict``: steady; moved, if the p-value is at most `SURE`; moved far, if
-        the PSI is at least `FAR`, too, or twice as many are refused; or too few images. Where nothing has changed,
-        about 1 % of the rows are called moved. Each image counts by itself: where many are of one lesion, the p-value
-        is too small.
+        One row per label except the first, one for the distance and one for the share of refused images, as far as
+        there is something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the
+        refused), ``psi``, ``p_value``, and ``verdict``: *steady*, *moved* (p-value at most `SURE`), *moved far* (PSI
+        also at least `FAR`, or twice as many refused), or *too few images*. Without any change about 1 % of the rows
+        read *moved*. Every image counts as independent: with many images per lesion the p-value is too small.
 
-    Raises
-    ------
-    ValueError
-        If nothing in the log is of this model, there is nothing to compare with, or `reference` has other keys, or
-        values that are not finite.
+    Examples
+    --------
+    >>> drift(service.log, "outputs/bundle")  # doctest: +SKIP
+                        images  reference   now    psi  p_value verdict
+    score of malignant     120       0.21  0.24  0.051    0.322  steady
     """
-    card = read_metadata(bundle)
-    if reference is not None and not isinstance(reference, dict):
-        raise ValueError(f"reference is a dict from label to scores, not {type(reference).__name__}")
-    day = day.isoformat()[:10] if isinstance(day, date) else day
-    requests = [line for line in _read(log) if line.get("model") == card["version"] and _is_whole(line)]
-    requests = [line for line in requests if line["time"].startswith(day or "")]
-    if not requests:
-        raise ValueError(
-            f"the log holds no scored request of model {card['version']}{f' on {day}' if day else ''}"
-        )
-
-    known, counts = _reference(card)
-    for name, values in (reference or {}).items():
-        row = _row_of(name, card["labels"])
-        known[row], counts[row] = _finite(values, name), None
+    metadata = read_metadata(bundle)
+    requests = _requests(log, metadata["version"], day)[-last if last else None :]
+    known, refused = _reference(metadata)
+    known |= _given({} if reference is None else reference, metadata["labels"])
     rows = {}
-    for label in card["labels"][1:]:
-        if known.get(name := f"score of {label}") is not None:
-            scores = [
-                scores.get(label)
-                for line in requests
-                for scores in line["scores"]
-                if isinstance(scores, dict)
-            ]
-            scores = [score for score in scores if is_number(score, 0)]
-            rows[name] = _compare(scores, known[name], counts[name])
-    if known["distance"] is not None:
-        distances, quantiles = _distances(requests, known["distance"])
-        rows["distance"] = _compare(distances, quantiles, counts["distance"])
+    for label in metadata["labels"][1:]:
+        if (name := f"score of {label}") in known:
+            answers = [each for line in requests for each in line["scores"] if isinstance(each, dict)]
+            scores = [each.get(label) for each in answers]
+            rows[name] = _compare([score for score in scores if is_number(score, 0)], *known[name])
+    if "distance" in known:
+        quantiles, count = known["distance"]
+        rows["distance"] = _compare(*_distances(requests, quantiles), count)
     if not rows:
         raise ValueError(
-            f"{bundle}/model.json holds neither scores nor distances to compare with: give the scores of the "
-            f'held-out images, drift(log, bundle, reference={{"{card["labels"][-1]}": scores}})'
+            f"{bundle}/model.json holds neither scores nor distances to compare with: give those of the held-out "
+            f'images, drift(log, bundle, reference={{"{metadata["labels"][-1]}": scores}})'
         )
-    if known["refused"] is not None:
-        rows["refused"] = _compare_shares(requests, known["refused"])
+    if refused is not None:
+        rows["refused"] = _compare_shares(requests, *refused)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
 
 
-def _read(log):
-    """Yield the lines of JSON about requests, also where a platform has put words before them."""
+def _requests(log, version, day):
+    """List the complete lines about requests to a version of the model; a platform may have put words before them."""
     if isinstance(log, (str, os.PathLike)):
         log = user_path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in log:
+    day = day.isoformat()[:10] if isinstance(day, date) else day
+    found = []
+    for text in log:
         try:
-            found = json.loads(line[line.index("{") :])
+            line = json.loads(text[text.index("{") :])
         except ValueError:
             continue
-        if isinstance(found, dict) and found.get("event") == "request":
-            yield found
+        if not isinstance(line, dict) or (line.get("event"), line.get("model")) != ("request", version):
+            continue
+        line.setdefault("images", line.get("pictures"))  # their name in earlier services
+        has_lists = isinstance(line.get("scores"), list) and isinstance(line.get("distance", []), list)
+        has_counts = is_whole(line["images"], 0) and is_whole(line.get("refused"), 0)
+        time = line.get("time")
+        if has_lists and has_counts and isinstance(time, str) and time.startswith(day or ""):
+            found.append(line)
+    if not found:
+        on = f" on {day}" if day else ""
+        raise ValueError(f"the log holds no scored request of model {version}{on}")
+    return found
 
 
-def _is_whole(line):
-    """Say whether a line about a request has all that is read of it."""
-    lists = isinstance(line.get("scores"), list) and isinstance(line.get("distance", []), list)
-    counts = all(is_whole(line.get(name), 0) for name in ("images", "refused"))
-    return lists and counts and isinstance(line.get("time"), str)
+def _reference(metadata):
+    """Return what to compare with: {row: (quantiles, number of images)}, and (refused, images) of the held-out."""
+    outliers = metadata.get("outliers") or metadata.get("familiarity") or {}  # its name in earlier bundles
+    count = metadata.get("scores_images")
+    known = {f"score of {label}": (values, count) for label, values in (metadata.get("scores") or {}).items()}
+    held_out = outliers.get("held_out") or {"images": 0}
+    count = held_out["images"]
+    quantiles = outliers.get(
+        "distance_quantiles", outliers.get("distance_deciles")
+    )  # older models have deciles
+    known["distance"] = quantiles, count or None
+    refused = (round(held_out["refused"] * count), count) if count else None
+    return {row: each for row, each in known.items() if each[0]}, refused
 
 
-def _row_of(name, labels):
-    """Return the row for which `reference` has a key."""
-    label = as_label(name)
-    if label not in labels and label != "distance":
-        raise ValueError(f'reference has {name!r}; its keys are "distance" or labels: {", ".join(labels)}')
-    return f"score of {label}" if label in labels else "distance"
+def _given(reference, labels):
+    """Return the user's values to compare with, by row as `_reference` does."""
+    if not isinstance(reference, dict):
+        raise ValueError(f"reference must be a dict of label to scores, not {type(reference).__name__}")
+    known = {}
+    for name, values in reference.items():
+        label = as_label(name)
+        if label not in labels and label != "distance":
+            raise ValueError(
+                f'reference has {name!r}; its keys are "distance" or labels: {", ".join(labels)}'
+            )
+        try:
+            values = np.asarray(values, dtype=float)
+        except (TypeError, ValueError):
+            values = np.empty(0)
+        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+            raise ValueError(f"reference[{name!r}] must be a list of finite numbers")
+        known[f"score of {label}" if label in labels else "distance"] = values, None
+    return known
 
 
-def _finite(values, name):
-    try:
-        values = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"reference[{name!r}] is to be a list of numbers, not {values!r}") from None
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"reference[{name!r}] is to be a list of numbers, none of them missing")
-    return values
-
-
-def _reference(card):
-    """Return what there is to compare with by row, and of how many images it is where only quantiles are kept."""
-    outliers, scores = card.get("outliers") or {}, card.get("scores") or {}
-    known = {f"score of {label}": values or None for label, values in scores.items()}
-    counts = dict.fromkeys(known, card.get("scores_images"))
-    # older models have deciles
-    known["distance"] = outliers.get("distance_quantiles", outliers.get("distance_deciles")) or None
-    counts["distance"], known["refused"] = None, None
-    if (held_out := outliers.get("held_out")) and held_out["images"]:
-        count = counts["distance"] = held_out["images"]
-        known["refused"] = round(held_out["refused"] * count), count
-    return known, counts
-
-
-def _distances(requests, known):
+def _distances(requests, quantiles):
     """List the distances in a log, and return the quantiles to compare them with.
 
-    Older services logged none of the images that they refused. Of those is known only that they lie beyond the limit,
-    and of the others no more is asked.
+    Older services did not log the distances of refused images: these count as `BEYOND`, and so do all above the limit.
     """
     found = [value for line in requests for value in line.get("distance", []) if is_number(value, 0)]
     if not found or max(found) > 1:
-        return found, known
-    return found + [BEYOND] * sum(line["refused"] for line in requests), np.minimum(known, BEYOND)
+        return found, quantiles
+    return found + [BEYOND] * sum(line["refused"] for line in requests), np.minimum(quantiles, BEYOND)
 
 
-def _compare(values, reference, count=None):
-    """Compare values with sorted values or equally spaced quantiles; `count` is of how many values they are."""
+def _compare(values, reference, count):
+    """Compare values with sorted values or equally spaced quantiles of `count` values, None: as many as there are."""
     reference = np.quantile(np.asarray(reference, float), np.linspace(0, 1, len(reference)))
     median = np.median(reference)
     if not len(values):
         return _row(0, median)
     values = np.sort(values)
-    if np.allclose(values, values.round(4), rtol=0, atol=1e-9):  # as older services logged: round both alike
+    if np.allclose(values, values.round(4), rtol=0, atol=1e-9):  # older services rounded: round both alike
         values, reference = values.round(4), reference.round(4)
     psi, p_value = _psi(values, reference), _kolmogorov_smirnov(values, reference, count or len(reference))
-    verdict = "steady" if p_value > SURE else "moved" if psi < FAR else "moved far"
-    return _row(len(values), median, np.median(values), psi, p_value, verdict)
+    return _row(len(values), median, np.median(values), psi, p_value, is_far=psi >= FAR)
 
 
 def _kolmogorov_smirnov(values, quantiles, count):
-    """Test whether sorted values come from where `count` others did: the p-value of the two-sample test.
+    """Return the p-value of the two-sample test for sorted values and `count` others, of which quantiles are known.
 
-    Of the others only equally spaced quantiles need be known: the two distributions are compared there and nowhere
-    else, so that with few quantiles the test finds less. The greatest difference at these places is raised to what it
-    is on average at all places (Siegmund, Corrected diffusion approximations, 1979).
+    The distributions are compared at the quantiles only, so that with few of them the test finds less. The greatest
+    difference there is raised to its average over all places (Siegmund, Corrected diffusion approximations, 1979).
     """
     # ranks, as numpy.quantile interpolates between them
-    at = np.linspace(0, count - 1, len(quantiles)).round(6)
-    least, most = (
-        np.ceil(at) / count,
-        (np.floor(at) + 1) / count,
-    )  # shares of the others below, and up to a quantile
+    ranks = np.linspace(0, count - 1, len(quantiles)).round(6)
+    others_below, others_up_to = np.ceil(ranks) / count, (np.floor(ranks) + 1) / count
     below, up_to = (np.searchsorted(values, quantiles, side) / len(values) for side in ("left", "right"))
     size = max(1, round(count * len(values) / (count + len(values))))
     between = max(0, 1 / (len(quantiles) - 1) - 1 / (count - 1)) if 1 < len(quantiles) < count else 0
-    distance = max((below - least).max(), (most - up_to).max()) + 0.5826 * np.sqrt(between / size)
-    return float(stats.kstwo.sf(distance, size))
+    greatest = max((below - others_below).max(), (others_up_to - up_to).max())
+    return float(stats.kstwo.sf(greatest + 0.5826 * np.sqrt(between / size), size))
 
 
 def _psi(values, reference):
@@ -210,28 +197,28 @@ def _psi(values, reference):
     shares = []
     for each in (values, between):
         counts = np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1)
-        # no bin is empty: logarithms follow
+        # no bin may be empty: logarithms follow
         shares.append((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
     return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
 
 
-def _compare_shares(requests, reference):
-    """Compare two counts: Fisher's exact test from both sides, with the mid-p value (Lancaster, 1961).
+def _compare_shares(requests, refused_before, before):
+    """Compare two counts by Fisher's exact test, two-sided, with the mid-p value (Lancaster, 1961).
 
-    The limit was chosen on the held-out images, so that a new one passes it with this chance even if none of them does.
+    The limit was chosen on the held-out images, so that an image passes it with the expected chance even if none of
+    them did.
     """
-    refused_before, before = reference
     count, refused = (sum(line[name] for line in requests) for name in ("images", "refused"))
     expected = (refused_before + 1) / (before + 1)
     if not count:
         return _row(0, expected)
     chance = stats.hypergeom(before + count, count, refused_before + refused)
     tail = min(chance.cdf(refused), chance.sf(refused - 1)) - chance.pmf(refused) / 2
-    p_value = min(1.0, 2 * float(tail))
-    verdict = "steady" if p_value > SURE else "moved" if refused / count < 2 * expected else "moved far"
-    return _row(count, expected, refused / count, np.nan, p_value, verdict)
+    share = refused / count
+    return _row(count, expected, share, np.nan, min(1.0, 2 * float(tail)), is_far=share >= 2 * expected)
 
 
-def _row(images, reference, now=np.nan, psi=np.nan, p_value=np.nan, verdict=""):
+def _row(images, reference, now=np.nan, psi=np.nan, p_value=np.nan, is_far=False):
     """Return the values of `COLUMNS`."""
+    verdict = "steady" if p_value > SURE else "moved far" if is_far else "moved"
     return images, reference, now, psi, p_value, verdict if images >= ENOUGH else "too few images"

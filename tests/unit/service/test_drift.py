@@ -108,8 +108,21 @@ def test_only_this_model_and_this_day_count(bundle, tmp_path):
     file.write_text("\n".join(other + log(sample(-1, 200, 1))))
     table = drift(file, folder, day=DAY)
     assert table["images"].item() == 200 and table["verdict"].item() == "steady"
+    later = drift(log(sample(3, 200)) + log(sample(-1, 80, 1)), folder, last=80)
+    assert later["images"].item() == 80 and later["verdict"].item() == "steady"
     with pytest.raises(ValueError, match="no scored request of model abc on 2026-12-01"):
         drift(str(file), folder, day="2026-12-01")
+
+
+def test_earlier_bundles_and_logs_are_understood_by_their_own_names(bundle):
+    about = {
+        "held_out": {"images": 300, "refused": 0.02},
+        "distance_deciles": np.linspace(0.2, 1.1, 11).tolist(),
+    }
+    lines = log(sample(-1, 200), refused=4, distances=np.linspace(0.2, 1.1, 200))
+    table = drift(lines, bundle(outliers=about))
+    old = [line.replace('"images"', '"pictures"') for line in lines]
+    assert drift(old, bundle(familiarity=about)).equals(table) and len(table) == 2
 
 
 def test_says_what_is_missing(bundle, tmp_path):
@@ -243,8 +256,8 @@ def test_a_label_may_be_called_distance(bundle):
     ("reference", "message"),
     [
         ({"malign": [0.1, 0.2]}, "reference has 'malign'; its keys are"),
-        ({"malignant": [0.1, np.nan]}, r"reference\['malignant'\] is to be a list of numbers"),
-        ({"malignant": []}, r"reference\['malignant'\] is to be a list of numbers"),
+        ({"malignant": [0.1, np.nan]}, r"reference\['malignant'\] must be a list of"),
+        ({"malignant": []}, r"reference\['malignant'\] must be a list of"),
     ],
 )
 def test_a_reference_that_cannot_be_is_refused(bundle, reference, message):
