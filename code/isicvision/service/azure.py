@@ -275,8 +275,10 @@ def run_managed(command: str, endpoint: str, bundle: str | Path, dry_run: bool =
     """
     python = sys.executable if dry_run else PROJECT_ROOT / ".venv-azure/bin/python"
     script = PROJECT_ROOT / "code/03_deployment/azure/managed.py"
-    options = ["--endpoint", endpoint, "--bundle", user_path(bundle), *["--dry-run"] * dry_run]
-    done = subprocess.run([python, script, *options, *shlex.split(command)], capture_output=True, text=True)
+    options = ["--endpoint", endpoint, "--bundle", str(user_path(bundle)), *["--dry-run"] * dry_run]
+    done = subprocess.run(
+        [str(python), str(script), *options, *shlex.split(command)], capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"managed.py {command} failed:\n{done.stderr}")
     return done.stdout

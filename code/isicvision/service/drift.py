@@ -78,8 +78,8 @@ def drift(
             scores = [each.get(label) for each in answers]
             rows[name] = _compare([score for score in scores if is_number(score, 0)], *known[name])
     if "distance" in known:
-        quantiles, count = known["distance"]
-        rows["distance"] = _compare(*_distances(requests, quantiles), count)
+        distances, quantiles = _distances(requests, known["distance"][0])
+        rows["distance"] = _compare(distances, quantiles, known["distance"][1])
     if not rows:
         raise ValueError(
             f"{bundle}/model.json holds neither scores nor distances to compare with: give those of the held-out "
