@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from isicvision import drift
-from isicvision.model.classifier import _quantiles
+from isicvision.model.outliers import quantiles
 from isicvision.service.drift import _kolmogorov_smirnov
 
 DAY = "2026-11-25"
@@ -162,7 +162,7 @@ def test_the_very_same_images_are_steady_however_small_their_scores(bundle, midd
         kept = np.quantile(scores, np.linspace(0, 1, 21)).round(5).tolist()
         lines = log(scores.round(4).tolist())
     else:
-        kept = _quantiles(scores)
+        kept = quantiles(scores)
         lines = [logged([{"scores": {"benign": 1 - score, "malignant": score}} for score in scores.tolist()])]
     [row] = drift(lines, bundle(scores={"malignant": kept}, scores_images=1000)).to_dict("records")
     assert row["verdict"] == "steady" and row["p_value"] > 0.9
@@ -174,7 +174,7 @@ def test_small_scores_that_have_moved_are_found(bundle):
         for seed, middle in ((0, -14), (1, -13))
     )
     lines = [logged([{"scores": {"benign": 1 - score, "malignant": score}} for score in now.tolist()])]
-    folder = bundle(scores={"malignant": _quantiles(before)}, scores_images=1000)
+    folder = bundle(scores={"malignant": quantiles(before)}, scores_images=1000)
     assert drift(lines, folder)["verdict"].item() == "moved far"
 
 
@@ -187,9 +187,9 @@ def test_as_few_rows_are_called_moved_as_promised(bundle, held_out, old):
         distances = np.exp(random.normal(0, 0.2, held_out))
         limit = np.sort(distances)[min(int(np.ceil((held_out + 1) * 0.97)), held_out) - 1]
         about = {"held_out": {"images": held_out, "refused": float((distances > limit).mean())}}
-        about["distance_deciles"] = _quantiles(distances / limit)[::10]
+        about["distance_deciles"] = quantiles(distances / limit)[::10]
         if not old:
-            about["distance_quantiles"] = _quantiles(distances / limit)
+            about["distance_quantiles"] = quantiles(distances / limit)
         now = np.exp(random.normal(0, 0.2, 5000)) / limit
         shown = now[now <= 1] if old else now  # as older services logged
         line = {"event": "request", "time": DAY, "model": "abc", "images": 5000, "scores": []}
@@ -240,7 +240,7 @@ def test_the_log_has_the_distance_of_what_was_refused_and_small_scores_whole():
 def test_a_label_may_be_called_distance(bundle):
     scores, distances = sample(-1, 300), np.linspace(0.2, 1.1, 101).tolist()
     about = {"held_out": {"images": 300, "refused": 0.03}, "distance_quantiles": distances}
-    folder = bundle(labels=["benign", "distance"], scores={"distance": _quantiles(scores)}, outliers=about)
+    folder = bundle(labels=["benign", "distance"], scores={"distance": quantiles(scores)}, outliers=about)
     lines = [
         line.replace('"malignant"', '"distance"') for line in log(sample(-1, 100, 1), distances=[0.6] * 100)
     ]
