@@ -93,7 +93,7 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
     parts = split(p, dataset, expected, beside)
     if p["PRESET"]:
         model = ImageClassifier.from_preset(
-            p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], seed=p["SEED"]
+            p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], p["SEED"], p["POSITIVE"]
         )
         settings = {}
     else:
@@ -105,6 +105,7 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
             p["DROPOUT"],
             views=p["VIEWS"],
             seed=p["SEED"],
+            positive=p["POSITIVE"],
         )
         settings = {
             name.lower(): p[name] for name in ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2")
@@ -118,14 +119,7 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
     if PartialState().is_main_process:
         record.save_parts(parts, f"{p['OUTPUTS']}/split")
         model.save(f"{p['OUTPUTS']}/model")  # save now, so that a later failure loses nothing
-        validation = parts["validation"]
-        model.calibrate(validation)
-        if len(model.labels) == 2:
-            found = evaluate(model, validation, positive=p["POSITIVE"])
-            threshold = found.choose_threshold(sensitivity=p["SENSITIVITY"])
-            rule = f"sensitivity {p['SENSITIVITY']} on {len(validation)} validation images"
-            model.decide_at(threshold, positive=found.positive, rule=rule)
-        model.fit_outlier_limit(parts["train"], validation)
+        model.finish(parts["train"], parts["validation"], p["SENSITIVITY"])
         folder = model.save(f"{p['OUTPUTS']}/model")
         kept = {name: value for name, value in p.items() if name != "OUTPUTS"}
         print("written:", record.write(folder, model, parts, kept))

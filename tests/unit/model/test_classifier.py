@@ -615,3 +615,52 @@ def test_images_none_of_which_can_be_read_are_named(dataset, tmp_path):
     gone = replace(dataset, table=dataset.table.assign(path=paths))
     with pytest.raises(ValueError, match=r"no training image that can be read:\n.*0\.jpg"):
         small().fit(gone, epochs=1)
+
+
+@pytest.mark.parametrize("offsets", [None, [0.0, 1.5]])
+def test_another_calibration_keeps_the_decisions(dataset, monkeypatch, offsets):
+    model = small(seed=1)
+    model.fit(dataset, epochs=1, batch_size=6, learning_rate=0.01, progress=False)
+    for temperature, shift in ((2.0, [0.0, -0.5]), (0.7, offsets)):
+        scores = model.predict_proba(dataset)[:, 1]
+        threshold = float(np.sort(scores)[10:12].astype(float).mean())
+        model.decide_at(threshold, rule="in the middle")
+        monkeypatch.setattr(calibration, "fit", lambda *_, found=(temperature, shift): found)
+        model.calibrate(dataset)
+        decision = model.metadata["decision"]
+        assert decision["rule"] == "in the middle" and decision["threshold"] != threshold
+        after = model.predict_proba(dataset)[:, 1]
+        assert np.array_equal(after >= decision["threshold"], scores >= threshold)
+    model.decide_at(CALL_NONE)
+    model.calibrate(dataset)
+    assert model.metadata["decision"]["threshold"] == CALL_NONE
+
+
+def test_the_positive_label_comes_from_the_user_or_the_dataset_and_stays(dataset, tmp_path):
+    names = {"benign": "a", "malignant": "b"}
+    table = dataset.table.assign(label=dataset.table["label"].map(names))
+    dataset = replace(dataset, table=table, positive="a")
+    model = ImageClassifier("squeezenet1_1", ["a", "b"], weights=None, image_size=64)
+    assert model.positive == "b"
+    model.fit(dataset, epochs=1, progress=False)
+    model.decide_at(0.5)
+    assert model.positive == model.metadata["decision"]["positive"] == "a"
+    assert evaluate(model, dataset).positive == "a"
+    assert ImageClassifier.load(model.save(tmp_path / "m")).positive == "a"
+    chosen = ImageClassifier("squeezenet1_1", ["a", "b"], weights=None, image_size=64, positive="b")
+    chosen.fit(dataset, epochs=1, progress=False)
+    assert chosen.positive == "b" and "positive:   b" in repr(chosen)
+    with pytest.raises(ValueError, match="positive label 'c' is not one of a, b"):
+        ImageClassifier("squeezenet1_1", ["a", "b"], weights=None, positive="c")
+
+
+@pytest.mark.parametrize("classifier", [None, LogisticRegression()])
+def test_finishing_calibrates_decides_and_limits(dataset, classifier):
+    train, validation = dataset.split(0.5, 0.5)
+    model = small("squeezenet1_1", classifier=classifier)
+    model.fit(train, **{"epochs": 1, "progress": False} if classifier is None else {})
+    model.finish(train, validation, sensitivity=0.8)
+    evaluation = evaluate(model, validation)
+    assert evaluation.threshold == evaluation.choose_threshold(sensitivity=0.8)
+    assert model.metadata["decision"]["rule"] == "sensitivity 0.8 on 12 validation images"
+    assert model.outliers is not None and (model.metadata["scores"] is None) == (classifier is not None)
