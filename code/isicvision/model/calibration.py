@@ -1,5 +1,7 @@
 """Calibration: make scores fit for probabilities by a temperature and, where it helps, an offset for each class."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
@@ -125,3 +127,25 @@ def move_threshold(
     temperature, offsets = before
     undo = None if offsets is None else -temperature * np.asarray(offsets)
     return float(apply(apply(scores, 1 / temperature, undo), *after)[0, column])
+
+
+def recalibrate(
+    metadata: dict[str, Any], labels: np.ndarray, scores: np.ndarray, groups: ArrayLike
+) -> np.ndarray:
+    """Return calibrated scores; put temperature and offsets into a model's metadata, and move its threshold along.
+
+    The arguments are those of `fit`. After a balanced training with more than two classes there are no offsets.
+    """
+    trained, decision = metadata["training"] or {}, metadata["decision"]
+    balanced = "balanced" in (trained.get("class_weight"), trained.get("sampling"))
+    if balanced and scores.shape[1] > 2:  # offsets would undo the balance
+        found: tuple = fit_temperature(labels, scores), None
+    else:
+        found = fit(labels, scores, groups)
+    if decision is not None:
+        before = metadata["temperature"], metadata["offsets"]
+        column = metadata["labels"].index(decision["positive"])
+        moved = move_threshold(decision["threshold"], column, before, found)
+        metadata["decision"] = decision | {"threshold": moved}
+    metadata |= {"temperature": found[0], "offsets": found[1]}
+    return apply(scores, *found)

@@ -15,8 +15,8 @@ import torch
 from .. import metrics
 from ..checks import check_threshold, is_number, is_whole, plain, positive_label, require_dataset
 from ..data import splitting
-from ..text import as_label, counted
-from . import backbones, calibration, inputs, outliers, storage
+from ..text import as_label
+from . import backbones, calibration, description, inputs, outliers, storage
 from . import devices as hardware
 from .batches import forward
 from .features import FeatureClassifier, featurize
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 
     Images = ImageDataset | Sequence[str | Path]
 
-CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
 VIEWS = (1, 2, 4, 8)
-OF_ONE_TRAINING = ("offsets", "scores", "scores_images", "decision", "outliers", "training")
-"""Metadata that another training makes void."""
 
 
 class ImageClassifier:
@@ -77,13 +74,6 @@ class ImageClassifier:
     seen : dict of numpy.ndarray, or None
         Hashes of the training images and of their lesions, see `splitting.fingerprints`; `evaluate` warns of them.
 
-    Raises
-    ------
-    ValueError
-        If the network is unknown or a value is out of range.
-    isicvision.backbones.WeightsError
-        If the weights cannot be had or do not fit.
-
     Examples
     --------
     >>> model = ImageClassifier("squeezenet1_1", ["benign", "malignant"], weights=None, image_size=64)
@@ -117,27 +107,9 @@ class ImageClassifier:
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
-        self.metadata: dict[str, Any] = {
-            "format": storage.FORMAT,
-            "labels": self.labels,
-            "positive": None if positive is None else positive_label(self.labels, positive),
-            "backbone": self.backbone.name,
-            "image_size": image_size,
-            "interpolation": self.backbone.interpolation,
-            "views": views,
-            "dropout": dropout,
-            "seed": seed,
-            "preset": None,
-            "weights": None if weights is None else str(weights),
-            "weights_source": self.backbone.source if weights == "imagenet" else None,
-            "weights_license": self.backbone.license if weights == "imagenet" else None,
-            "sublabels": None,
-            "classifier": None if classifier is None else str(classifier),
-            "members": 1,
-            "temperature": 1.0,
-            **dict.fromkeys(OF_ONE_TRAINING),
-            "caveat": CAVEAT,
-        }
+        positive = None if positive is None else positive_label(self.labels, positive)
+        options = {"image_size": image_size, "dropout": dropout, "views": views, "seed": seed}
+        self.metadata = description.new(self.backbone, self.labels, positive, weights, classifier, options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
@@ -158,15 +130,9 @@ class ImageClassifier:
     ) -> ImageClassifier:
         """Make a model whose image size, views, augmentation and training settings were chosen together.
 
+        `preset` is ``"fast"``, ``"balanced"`` or ``"accurate"``; docs/results.md says what each reaches, in which time.
         `fit` then needs no further setting, but takes any; training images that come without augmenters pass through
-        `augmentation.dermoscopy`.
-
-        Parameters
-        ----------
-        preset
-            ``"fast"``, ``"balanced"`` or ``"accurate"``; docs/results.md says what each reaches, in which time.
-        labels, backbone, weights, seed, positive
-            As for `ImageClassifier`.
+        `augmentation.dermoscopy`. The other arguments are those of `ImageClassifier`.
         """
         if preset not in PRESETS:
             raise ValueError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}")
@@ -176,28 +142,8 @@ class ImageClassifier:
 
     def __repr__(self) -> str:
         """Return in a few lines what the model is, and what it has learnt."""
-        about, trained, decision = self.metadata, self.metadata["training"], self.metadata["decision"]
-        names = [*self.labels[:10], *(["…"] if len(self.labels) > 10 else [])]
         how = "fine-tuning" if self.is_fine_tuned else f"features + {type(self.classifier).__name__}"
-        counts = trained and counted(sum(trained["images"].values()), "image")
-        if trained and trained["groups"] is not None:
-            counts += f" of {counted(trained['groups'], 'lesion')}"
-        calibrated = f"temperature {about['temperature']:.2f}{', offsets' if about['offsets'] else ''}"
-        lines = {
-            "network": f"{self.backbone.name}, {how}, images of {self.image_size} px",
-            "labels": f"{len(self.labels)}: {', '.join(names)}",
-            "positive": self.positive,
-            "preset": about["preset"],
-            "members": about["members"] if about["members"] > 1 else None,
-            "trained": f"on {counts}" if trained else "not yet",
-            "calibrated": (calibrated if about["scores"] else "not yet") if self.is_fine_tuned else None,
-            "decision": f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
-            if decision
-            else "the highest score",
-            "limit": "distance 1" if self.outliers is not None else "none: it scores any image",
-        }
-        shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
-        return "\n".join(["ImageClassifier", *shown])
+        return description.of(self.metadata | {"positive": self.positive}, how, self.is_fine_tuned)
 
     @property
     def positive(self) -> str:
@@ -282,9 +228,7 @@ class ImageClassifier:
         Raises
         ------
         ValueError
-            If labels are missing or unknown, a setting is out of range, or has no effect on a scikit-learn classifier.
-        TypeError
-            If there is no such setting.
+            If labels are missing or unknown, or a setting is out of range or without effect.
         FloatingPointError, MemoryError
             See `training.Training.run`.
         """
@@ -314,7 +258,7 @@ class ImageClassifier:
 
     def _forget(self):
         """Drop what holds for an earlier training only."""
-        self.metadata |= dict.fromkeys(OF_ONE_TRAINING) | {"temperature": 1.0}
+        self.metadata |= description.UNTRAINED
         self.outliers = self.seen = None
 
     def find_learning_rate(self, dataset: ImageDataset, progress: bool = True, **settings: Any) -> RangeTest:
@@ -372,58 +316,30 @@ class ImageClassifier:
         return self._learner.module()
 
     def calibrate(self, validation: ImageDataset) -> float:
-        """Calibrate the scores on validation images: fit a temperature and, where they help, offsets.
+        """Calibrate the scores on validation images and return the temperature: above 1 if they were too confident.
 
-        See `calibration.fit`. A model with more than two labels that was trained with balanced classes gets no offsets:
-        they would undo the balance. Both are saved with the model. A decision keeps its meaning: its threshold moves
-        with the scores. Quantiles of the scores are kept for `drift`.
-
-        Parameters
-        ----------
-        validation
-            Images that the model was not trained on, with each label.
-
-        Returns
-        -------
-        float
-            The temperature: above 1 if the scores were too confident.
-
-        Raises
-        ------
-        ValueError
-            If the model is a scikit-learn classifier, or a label has no image.
+        `calibration.fit` finds it, and offsets where they help. A model with more than two labels that was trained with
+        balanced classes gets no offsets: they would undo the balance. A decision keeps its meaning: its threshold moves
+        with the scores. `validation` needs images of each label that the model was not trained on. Raises ValueError if
+        a label has none, or for a scikit-learn classifier.
         """
         if not self.is_fine_tuned:
             raise ValueError(
-                "this calibrates fine-tuned networks; give CalibratedClassifierCV as the classifier to calibrate it"
+                "this calibrates fine-tuned networks; to calibrate a classifier, pass CalibratedClassifierCV(it)"
             )
         require_dataset(validation, "calibrate")
         if validation.is_augmented:
             raise ValueError("the validation images are augmented: calibrate on images as they were taken")
-        about = self.metadata
-        if about["training"] is None:
+        if self.metadata["training"] is None:
             warnings.warn(
                 "the model is not trained, so its calibration means nothing: call fit first", stacklevel=2
             )
         targets = inputs.targets(validation, self.labels, "validation", complete=True)
         splitting.warn_of_seen(validation, self.seen, "to calibrate on")
         scores = inputs.apply(self._learner.module(calibrated=False), self._images(validation), "predicting")
-        trained = about["training"] or {}
-        if "balanced" in (trained.get("class_weight"), trained.get("sampling")) and len(self.labels) > 2:
-            found: tuple = calibration.fit_temperature(targets, scores), None
-        else:
-            found = calibration.fit(targets, scores, validation.table["group"])
-        if about["decision"] is not None:
-            before = about["temperature"], about["offsets"]
-            column, threshold = (
-                self.labels.index(about["decision"]["positive"]),
-                about["decision"]["threshold"],
-            )
-            moved = calibration.move_threshold(threshold, column, before, found)
-            about["decision"] = about["decision"] | {"threshold": moved}
-        about |= {"temperature": found[0], "offsets": found[1]}
-        self._keep_scores(calibration.apply(scores, *found))
-        return found[0]
+        calibrated = calibration.recalibrate(self.metadata, targets, scores, validation.table["group"])
+        self._keep_scores(calibrated)
+        return self.metadata["temperature"]
 
     def _keep_scores(self, scores):
         """Keep what `drift` compares with the scores that the service gives."""
@@ -433,19 +349,9 @@ class ImageClassifier:
     def decide_at(self, threshold: float, positive: object = None, rule: str | None = None) -> None:
         """Call images positive from this score on; saved with the model, and used by the service.
 
-        Parameters
-        ----------
-        threshold
-            What `Evaluation.choose_threshold` returns for validation images; `finish` chooses one itself.
-        positive
-            One of two labels; default: the model's.
-        rule
-            Says in words how the threshold was chosen, for readers of model.json.
-
-        Raises
-        ------
-        ValueError
-            If there are more than two labels, or a value is out of range.
+        The threshold is what `Evaluation.choose_threshold` returns for validation images; `finish` chooses one itself.
+        `positive` is one of two labels, by default the model's; `rule` says in words how the threshold was chosen.
+        Raises ValueError if there are more than two labels, or a value is out of range.
         """
         positive = self.positive if positive is None else as_label(positive)
         if len(self.labels) != 2 or positive not in self.labels:
@@ -461,26 +367,10 @@ class ImageClassifier:
     def fit_outlier_limit(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
         """Fit the out-of-distribution limit beyond which the service rejects an image: see `outliers`.
 
-        It is saved with the model and is part of its ONNX graph. Many images of another camera or size may lie beyond
-        it.
-
-        Parameters
-        ----------
-        training
-            At most `outliers.IMAGES` of them are used.
-        held_out
-            Other images, such as those for validation. About 3 % of such images will lie beyond the limit.
-
-        Returns
-        -------
-        numpy.ndarray of float32, shape (images,)
-            `outlier_distance` of the held-out images.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than two training images or no others, or either are copies of one. An earlier limit
-            then stays.
+        At most `outliers.IMAGES` of the training images are used. About 3 % of images such as those in `held_out`, say
+        the validation images, will lie beyond the limit; of another camera or size perhaps many. Returns the
+        `outlier_distance` of the held-out images. Raises ValueError if there are fewer than two training images or no
+        others, or either are copies of one; an earlier limit then stays.
         """
         require_dataset(training, "fit_outlier_limit")
         require_dataset(held_out, "fit_outlier_limit: held_out")
@@ -515,13 +405,9 @@ class ImageClassifier:
 
         The files are model.json, network.safetensors (network2.safetensors, … of further ``members``) and, if the model
         has them, classifier.skops, outliers.safetensors and seen.safetensors (hashes of the training images and
-        lesions). None of them can run code when loaded. An earlier model in `folder` is replaced as a whole, with its
-        card and record, or stays if this is interrupted; other files in the folder stay.
-
-        Raises
-        ------
-        ValueError
-            If `folder` holds something other than a model, or `metadata` something that JSON cannot hold.
+        lesions). None of them can run code when loaded. An earlier model in `folder` is replaced as a whole, or stays
+        if this is interrupted; other files in the folder stay. Raises ValueError if `folder` holds something other than
+        a model, or `metadata` something that JSON cannot hold.
         """
         storage.write(folder, self.metadata, self.networks, self.classifier, self.outliers, self.seen)
         return Path(folder).expanduser()
@@ -530,13 +416,8 @@ class ImageClassifier:
     def load(cls, folder: str | Path) -> ImageClassifier:
         """Read a model that `save` wrote.
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is none in `folder`.
-        ValueError
-            If a file is damaged, or not the one that was saved, or of an earlier format; or if classifier.skops holds
-            types that scikit-learn does not define, which might run any code.
+        Raises FileNotFoundError if there is none in `folder`, and ValueError if a file is damaged, of an earlier
+        format, not the one that was saved, or might run code.
         """
         with storage.opened(folder) as saved:
             names = ("backbone", "labels", "image_size", "dropout", "views", "seed")
@@ -555,13 +436,8 @@ class ImageClassifier:
 
         Its input ``images`` is uint8 (n, image_size, image_size, 3) as `images.decode` returns it, its output
         ``scores`` float32 (n, labels), as `predict_proba` returns it. After `fit_outlier_limit` there is also
-        ``distance``, float32 (n,), as `outlier_distance` returns it.
-
-        Raises
-        ------
-        RuntimeError
-            If ONNX Runtime's scores differ from this model's by more than 1e-4, or the scikit-learn
-            classifier is not fitted or has no ONNX equivalent.
+        ``distance``, float32 (n,), as `outlier_distance` returns it. Raises RuntimeError if ONNX Runtime's scores
+        differ from the model's by more than 1e-4, or the scikit-learn classifier has no ONNX equivalent.
         """
         from . import onnx as export
 

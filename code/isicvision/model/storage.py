@@ -32,9 +32,8 @@ from ..files import (
     user_path,
     versions,
 )
+from .description import FORMAT
 
-FORMAT = 4
-"""Of model.json."""
 OWN_FILES = (
     *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
     *("outliers.safetensors", "seen.safetensors", RUN_RECORD, "README.md"),

@@ -1,0 +1,73 @@
+"""What model.json says about a model, and what a person reads of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..text import counted
+from .backbones import Backbone
+
+FORMAT = 4
+"""Of model.json."""
+CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
+UNTRAINED: dict[str, Any] = {
+    "temperature": 1.0,
+    **dict.fromkeys(("offsets", "scores", "scores_images", "decision", "outliers", "training")),
+}
+"""What holds for one training only, before it."""
+
+
+def new(
+    backbone: Backbone,
+    labels: list[str],
+    positive: str | None,
+    weights: str | Path | None,
+    classifier: Any,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the metadata of a new `ImageClassifier`; `options` are image_size, dropout, views and seed."""
+    return {
+        "format": FORMAT,
+        "labels": labels,
+        "positive": positive,
+        "backbone": backbone.name,
+        "interpolation": backbone.interpolation,
+        **options,
+        "preset": None,
+        "weights": None if weights is None else str(weights),
+        "weights_source": backbone.source if weights == "imagenet" else None,
+        "weights_license": backbone.license if weights == "imagenet" else None,
+        "sublabels": None,
+        "classifier": None if classifier is None else str(classifier),
+        "members": 1,
+        **UNTRAINED,
+        "caveat": CAVEAT,
+    }
+
+
+def of(metadata: dict[str, Any], how: str, is_fine_tuned: bool) -> str:
+    """Return in a few lines what a model is, and what it has learnt; `how` says how it learns."""
+    labels, trained, decision = (metadata[name] for name in ("labels", "training", "decision"))
+    counts, decides, calibrated = "not yet", "the highest score", "not yet"
+    if trained:
+        counts = f"on {counted(sum(trained['images'].values()), 'image')}"
+        if trained["groups"] is not None:
+            counts += f" of {counted(trained['groups'], 'lesion')}"
+    if decision:
+        decides = f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
+    if metadata["scores"]:
+        calibrated = f"temperature {metadata['temperature']:.2f}{', offsets' if metadata['offsets'] else ''}"
+    lines = {
+        "network": f"{metadata['backbone']}, {how}, images of {metadata['image_size']} px",
+        "labels": f"{len(labels)}: {', '.join([*labels[:10], *['…'] * (len(labels) > 10)])}",
+        "positive": metadata["positive"],
+        "preset": metadata["preset"],
+        "members": metadata["members"] if metadata["members"] > 1 else None,
+        "trained": counts,
+        "calibrated": calibrated if is_fine_tuned else None,
+        "decision": decides,
+        "limit": "distance 1" if metadata["outliers"] else "none: it scores any image",
+    }
+    shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
+    return "\n".join(["ImageClassifier", *shown])
