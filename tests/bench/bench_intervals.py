@@ -152,11 +152,15 @@ def thresholds(repeats, lesions, sensitivity=0.9):
     )
 
 
+def command_line(text, repeats):
+    """Return a parser with the help `text` and the option --repeats."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    return parser
+
+
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=1000)
+    parser = command_line(__doc__, 1000)
     parser.add_argument("--more", action="store_true")
     parser.add_argument("--rare", action="store_true")
     arguments = parser.parse_args()

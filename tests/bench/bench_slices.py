@@ -9,13 +9,12 @@ Flagged is a column if any of its values is. Only 499 permutations: the rate is 
 times as long. Last, how often one slice of five is flagged that is really worse.
 """
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from bench_intervals import simulate
+from bench_intervals import command_line, simulate
 from scipy import stats
 from scipy.special import expit
 
@@ -90,11 +89,7 @@ def show(name, found, started):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=600)
-    repeats = parser.parse_args().repeats
+    repeats = command_line(__doc__, 600).parse_args().repeats
     Evaluation.interval = lambda *_: (0.0, 1.0)  # half of the time, and of no use here
     comparison.PERMUTATIONS = 499
     print("columns of chance (goal 3 to 6 %)")

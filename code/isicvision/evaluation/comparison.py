@@ -1,4 +1,4 @@
-"""Find out whether one model is better than another, and whether one is worse for some of the images."""
+"""Compare two models, or one model on different groups of images."""
 
 from __future__ import annotations
 
@@ -13,42 +13,49 @@ from scipy import stats
 
 from ..metrics import BLOCK
 from .evaluation import PREFIX, Evaluation
-from .intervals import interval, of_agreement, same
+from .intervals import interval, lesions, of_agreement, same
 
 FEWEST = 10
-"""Positive lesions, and others, below which nothing is said of a slice."""
+"""With fewer positive lesions, or fewer others, a slice is not judged."""
 RATE = 0.05
-"""How often, at most, any slice of the columns looked at is flagged by chance alone."""
+"""How often, at most, chance alone flags any slice of the given columns."""
 PERMUTATIONS = 1999
-"""How often values are exchanged between lesions to see what differences chance makes."""
+"""How often values are exchanged between lesions to see which differences chance makes."""
 BANDS = 4
-"""Into so many bands of as many images a column of numbers is cut."""
+"""The number of bands, of equally many images, that a column of numbers is cut into."""
 
 
 def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> pd.Series:
-    """Compare two models by their scores of the same images: a paired bootstrap over lesions.
+    """Compare two models by their scores for the same images: a paired bootstrap over lesions.
 
     Parameters
     ----------
     metric
-        One of `evaluation.METRICS`.
+        One of `METRICS`.
 
     Returns
     -------
     pandas.Series
         ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``;
-        ``p_delong``, of ROC AUC where each image is its own group, by DeLong, DeLong and Clarke-Pearson (Comparing
+        ``p_delong``, for ROC AUC if each image is its own group, from DeLong, DeLong and Clarke-Pearson (Comparing
         the areas under two or more correlated ROC curves, 1988), else NaN; and a ``sentence``.
 
     Raises
     ------
     ValueError
         If the images, their labels or groups, or the positive label differ.
+
+    Examples
+    --------
+    >>> labels = ["benign", "malignant"] * 20
+    >>> good, poor = (Evaluation.from_scores(labels, scores) for scores in ([0.1, 0.9] * 20, [0.1, 0.9, 0.9, 0.1] * 10))
+    >>> compare(good, poor, "accuracy")["sentence"]
+    "The first model's accuracy is 0.500 higher (95 % CI 0.350 to 0.675)."
     """
     columns = ["path", "label", "group"]
     tables = [each.table.set_index("path", drop=False) for each in (first, second)]
     if set(tables[0].index) != set(tables[1].index) or first.positive != second.positive:
-        raise ValueError("compare takes two evaluations of the same images, with the same positive label")
+        raise ValueError("compare needs two evaluations of the same images, with the same positive label")
     second = replace(second, table=tables[1].loc[tables[0].index].reset_index(drop=True))
     if not first.table[columns].equals(second.table[columns]):
         raise ValueError("the two evaluations have other labels or groups for the same images")
@@ -59,27 +66,24 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     without = first.jackknife(metric) - second.jackknife(metric)
     low, high = interval(difference, drawn, jackknife=without)
     if same(drawn) and not np.array_equal(first.scores, second.scores):  # all right in both, say
-        wide = of_agreement(0, min(each.lesions(metric) for each in (first, second)))[1]
+        wide = of_agreement(0, min(lesions(each, metric) for each in (first, second)))[1]
         low, high = max(difference - wide, -1), min(difference + wide, 1)
     alone = first.table["group"].is_unique and len(first.classes) == 2
     p_value = _delong(first, second) if metric == "roc_auc" and alone else float("nan")
+    names = ("first", "second", "difference", "low", "high", "p_delong", "sentence")
+    return pd.Series([*values, difference, low, high, p_value, _say(metric, difference, low, high)], names)
+
+
+def _say(metric, difference, low, high):
     name = metric.replace("roc_auc", "ROC AUC").replace("_", " ")
     if np.isnan(difference):
-        sentence = f"The {name} of these images is not defined."
-    elif low <= 0 <= high:
-        sentence = (
-            f"The {name} of the first is {difference:+.3f} from the second's; from {low:+.3f} to {high:+.3f} is "
-            "compatible with these images, so they do not say which is better."
-        )
-    else:
-        better, worse = ("first", "second") if difference > 0 else ("second", "first")
-        least, most = sorted((abs(low), abs(high)))
-        sentence = (
-            f"The {name} of the {better} is higher by {abs(difference):.3f} (95 % interval {least:.3f} to {most:.3f}) "
-            f"than that of the {worse}."
-        )
-    names = ("first", "second", "difference", "low", "high", "p_delong", "sentence")
-    return pd.Series([*values, difference, low, high, p_value, sentence], names)
+        return f"The {name} of these images is not defined."
+    if low <= 0 <= high:
+        side = "lower" if difference < 0 else "higher"
+        rest = f"(95 % CI {low:+.3f} to {high:+.3f}): these images do not show which model is better"
+        return f"The first model's {name} is {abs(difference):.3f} {side} {rest}."
+    better, (least, most) = "first" if difference > 0 else "second", sorted((abs(low), abs(high)))
+    return f"The {better} model's {name} is {abs(difference):.3f} higher (95 % CI {least:.3f} to {most:.3f})."
 
 
 def _delong(first, second):
@@ -111,31 +115,38 @@ def slices(evaluation: Evaluation, column: Iterable[str], metric: str = ...) -> 
 def slices(
     evaluation: Evaluation, column: str | Iterable[str], metric: str = "roc_auc"
 ) -> pd.DataFrame | list[pd.DataFrame]:
-    """Evaluate each value of a metadata column by itself, against all other images.
+    """Evaluate the images with each value of a metadata column, and compare them with all other images.
 
-    Of more than two labels the positive one is told from the rest.
+    With more than two classes, the positive one is evaluated against the others.
 
     Parameters
     ----------
     column
-        Of its table, such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into
-        `BANDS` bands. Bands and ordered categories (`skin.estimate_tone`) keep their order, other values are sorted.
-        Give all columns that you look at as one list, since each of them is one more chance of a false alarm.
+        Such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into `BANDS` bands.
+        Bands and ordered categories (`skin.estimate_tone`) keep their order, other values are sorted. Give all columns
+        of interest in one list, since each of them is one more chance of a false alarm.
 
     Returns
     -------
     pandas.DataFrame, or for several columns a list of them
         A row a value (missing ones too): ``images``, ``lesions``, ``positive`` (lesions), the metric as ``value``
         with its 95 % interval, the ``difference`` to all other images, and its ``p_value``: how often the difference
-        is as large when lesions of the same label exchange their values at random (`PERMUTATIONS` times), after Holm's
-        allowance for the number of values in all columns (A simple sequentially rejective multiple test procedure,
-        1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to say"`` with
+        is as large if lesions of the same label exchange their values at random (`PERMUTATIONS` times), corrected for
+        the number of values in all columns by Holm (A simple sequentially rejective multiple test procedure, 1979).
+        ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to say"`` with
         fewer than `FEWEST` positive or other lesions.
 
     Raises
     ------
     ValueError
         If there is no such column, or it holds infinite numbers.
+
+    Examples
+    --------
+    >>> sites = pd.DataFrame({"site": ["arm", "arm", "leg", "leg"] * 10})
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10, metadata=sites)
+    >>> slices(made, "site", "accuracy")["verdict"].to_dict()
+    {'arm': 'differs', 'leg': 'differs'}
     """
     columns = [column] if isinstance(column, str) else [*column]
     for name in columns:
@@ -161,7 +172,7 @@ def _values(values):
     if values.dtype.kind in "if" and values.nunique() > 10:
         if np.isinf(values.astype(float)).any():
             raise ValueError(
-                f"the column {values.name!r} holds infinite values: leave them out, or make them missing"
+                f"the column {values.name!r} holds infinite values: exclude them or make them missing"
             )
         bands = pd.qcut(values, BANDS, duplicates="drop")
         if len(bands.cat.categories) == 1:  # nearly all are the least value, or the greatest

@@ -1,4 +1,4 @@
-"""From scores to decisions: move them to another prevalence, and count what a threshold leads to."""
+"""From scores to decisions: adapt them to another prevalence, and count the consequences of a threshold."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from .intervals import interval
 
 
 def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -> np.ndarray:
-    """Move probabilities to where the classes are more or less frequent.
+    """Adapt probabilities to a place where the classes are more or less frequent: array of the same shape.
 
     Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, 2002.
 
@@ -20,23 +20,23 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
     ----------
     scores : array of float, shape (images, classes)
     trained, expected : sequence of float, length classes
-        Shares of the classes in training (all the same for ``class_weight="balanced"``), and where the model is used.
+        Shares of the classes in training (equal for ``class_weight="balanced"``), and where the model is used.
 
-    Returns
-    -------
-    numpy.ndarray of float, shape (images, classes)
+    Examples
+    --------
+    >>> at_prevalence(np.array([[0.5, 0.5]]), [0.5, 0.5], [0.9, 0.1])
+    array([[0.9, 0.1]])
     """
     try:
         old, new = (np.asarray(shares, dtype=float) for shares in (trained, expected))
     except (TypeError, ValueError):
         raise ValueError(f"shares must be numbers, not {trained!r} and {expected!r}") from None
     if not old.shape == new.shape == np.shape(scores)[1:]:
-        raise ValueError(
-            f"shares are one for each of {np.shape(scores)[-1]} classes, not {trained!r} and {expected!r}"
-        )
+        classes = np.shape(scores)[-1]
+        raise ValueError(f"give {classes} shares, one for each class, not {trained!r} and {expected!r}")
     old, new = old / old.sum(), new / new.sum()
     if not ((old > 0).all() and (new >= 0).all()):
-        raise ValueError("shares must be positive (those expected may be 0)")
+        raise ValueError("shares must be positive; expected ones may be 0")
     moved = scores * new / old
     return moved / moved.sum(axis=1, keepdims=True)
 
@@ -44,30 +44,37 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
 def at_sensitivity(
     validation: Evaluation, test: Evaluation, sensitivity: float
 ) -> tuple[float, pd.DataFrame]:
-    """Choose a threshold on validation images, and say what it reaches on test images.
+    """Choose a threshold on validation images, and measure it on test images.
 
-    The interval holds the chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
-    applies it to drawn test lesions (percentile interval: a threshold jumps too much for a jackknife). That of
-    ``test.at(threshold)`` takes the threshold for given, and is too narrow to say whether the model keeps what was
-    asked of it.
+    The interval covers chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
+    applies it to drawn test lesions (a percentile interval, since a threshold jumps too much for a jackknife). The
+    interval of ``test.at(threshold)`` takes the threshold as given, and is too narrow to tell whether the model
+    reaches the wanted sensitivity.
 
     Parameters
     ----------
     validation, test
         Of the same model and two classes.
     sensitivity
-        Wanted, above 0, at most 1.
+        The wanted one, above 0, at most 1.
 
     Returns
     -------
     threshold : float
-        As `Evaluation.choose_threshold` gives it.
+        From `Evaluation.choose_threshold`.
     table : pandas.DataFrame
         Rows ``recall`` (sensitivity) and ``specificity`` on the test images; value, low and high (95 %).
+
+    Examples
+    --------
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
+    >>> threshold, table = at_sensitivity(made, made, sensitivity=0.9)
+    >>> round(threshold, 3), table.loc["recall", "value"]
+    (0.115, np.float64(0.9))
     """
     if validation.positive != test.positive or {*validation.classes} != {*test.classes}:
         raise ValueError(
-            "at_sensitivity takes two evaluations with the same classes and the same positive label, not "
+            "at_sensitivity needs two evaluations with the same classes and the same positive label, not "
             f"{validation.positive} of {', '.join(validation.classes)} and {test.positive} of {', '.join(test.classes)}"
         )
     threshold = validation.choose_threshold(sensitivity=sensitivity)
@@ -85,72 +92,72 @@ def at_sensitivity(
     at = test.at(threshold)
     rows = {}
     for name, drawn in (("recall", recall), ("specificity", specificity)):
-        # the chance in both sets is no less than that in one
+        # at least as wide as chance in one set makes it
         ends = at.interval(name), interval(at.metric(name), np.concatenate(drawn))
         rows[name] = (at.metric(name), *np.fmin(*ends)[:1], *np.fmax(*ends)[1:])
     return threshold, pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
 def _arrays(evaluation):
-    """Return what is positive, its scores, and the number of each image's group: three arrays, shape (images,)."""
+    """Return whether each image is positive, its score, and the number of its group: three arrays."""
     true, _, scores = evaluation.arrays
     column = evaluation.classes.index(evaluation.positive)
     return true[:, column] > 0, scores[:, column], evaluation.rows_by_group[1]
 
 
 def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
-    """Count what the decisions of an evaluation of two classes would mean for 1,000 people's lesions.
+    """Count what the decisions of an evaluation with two classes mean for 1,000 lesions.
 
     Parameters
     ----------
     prevalence
-        Share of positive lesions among those that will be shown to the model, above 0 and below 1. That of the test
-        images is rarely that of a clinic.
+        Share of positive lesions where the model is used, above 0 and below 1. That of the test images is rarely that
+        of a clinic.
 
     Returns
     -------
     pandas.DataFrame
         Rows: ``referred`` (predicted positive), ``found`` and ``missed`` positive lesions, ``false_alarms``; columns:
         value, low and high of the 95 % interval.
+
+    Examples
+    --------
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.9] * 10)
+    >>> per_thousand(made, prevalence=0.05)["value"].round().to_dict()
+    {'referred': 525.0, 'found': 50.0, 'missed': 0.0, 'false_alarms': 475.0}
     """
     _check_two(evaluation, prevalence)
-    sick, well = 1000 * prevalence, 1000 * (1 - prevalence)
+    sick, well, names = 1000 * prevalence, 1000 * (1 - prevalence), ("recall", "specificity")
 
     def count(recall, specificity):
         found, alarms = sick * recall, well * (1 - specificity)
-        return {
-            "referred": found + alarms,
-            "found": found,
-            "missed": sick - found,
-            "false_alarms": alarms,
-        }
+        return {"referred": found + alarms, "found": found, "missed": sick - found, "false_alarms": alarms}
 
-    names = ("recall", "specificity")
-    values = count(*(evaluation.metric(name) for name in names))
-    draws = count(*(evaluation.draws(name) for name in names))
-    without = count(*(evaluation.jackknife(name) for name in names))
-    table = pd.DataFrame(values, index=["value", "low", "high"]).T
-    recall, specificity = (evaluation.interval(name) for name in names)
+    values, draws, without = (
+        count(*map(get, names)) for get in (evaluation.metric, evaluation.draws, evaluation.jackknife)
+    )
+    recall, specificity = map(evaluation.interval, names)
     least, most = count(recall[0], specificity[1]), count(recall[1], specificity[0])
-    table.loc["found", ["low", "high"]] = least["found"], most["found"]
-    table.loc["missed", ["low", "high"]] = most["missed"], least["missed"]
-    table.loc["false_alarms", ["low", "high"]] = least["false_alarms"], most["false_alarms"]
     low, high = interval(values["referred"], draws["referred"], jackknife=without["referred"])
     for part in ("found", "false_alarms"):  # at least as wide as either part makes it
-        below, above = table.loc[part, ["low", "high"]] - values[part]
-        low, high = min(low, values["referred"] + below), max(high, values["referred"] + above)
-    table.loc["referred", ["low", "high"]] = low, high
-    return table
+        low = min(low, values["referred"] + (least[part] - values[part]))
+        high = max(high, values["referred"] + (most[part] - values[part]))
+    ends = {name: (least[name], most[name]) for name in values} | {
+        "referred": (low, high),
+        "missed": (most["missed"], least["missed"]),
+    }
+    rows = {name: (value, *ends[name]) for name, value in values.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
 def _check_two(evaluation, prevalence):
     """Raise ValueError unless there are two classes, and `prevalence` is a share."""
     if len(evaluation.classes) != 2:
         raise ValueError(
-            f"this takes an evaluation of two classes, not {len(evaluation.classes)}; see against()"
+            f"this needs an evaluation with two classes, not {len(evaluation.classes)}: see Evaluation.against"
         )
     if not is_share(prevalence):
-        raise ValueError(f"prevalence is a share above 0 and below 1, not {prevalence!r}")
+        raise ValueError(f"prevalence must be above 0 and below 1, not {prevalence!r}")
 
 
 def net_benefit(
@@ -158,29 +165,35 @@ def net_benefit(
 ) -> pd.DataFrame:
     """Weigh found positive lesions against false alarms at each threshold: a decision curve.
 
-    At the threshold p a false alarm counts p / (1 - p) as much as a found lesion: who refers at 5 % accepts 19 false
-    alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). There must be two classes, and the scores
-    calibrated.
+    At the threshold p a false alarm counts p / (1 - p) times as much as a found lesion: referring at 5 % accepts 19
+    false alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). It needs two classes and calibrated
+    scores.
 
     Parameters
     ----------
     prevalence
-        As of `per_thousand`; default: the share of the images. Scores move with it, see `at_prevalence`.
+        As in `per_thousand`. Default: the share in these images. Scores are adapted to it by `at_prevalence`.
     thresholds : array of float, optional
-        Above 0 and below 1; default: 0.01 to 0.5.
+        Above 0 and below 1. Default: 0.01 to 0.5.
 
     Returns
     -------
     pandas.DataFrame
         ``threshold``, and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0).
+
+    Examples
+    --------
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20)
+    >>> net_benefit(made, thresholds=[0.2]).round(3).loc[0].to_dict()
+    {'threshold': 0.2, 'model': 0.5, 'all': 0.375, 'none': 0.0}
     """
     given = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=object)
     if wrong := [value for value in np.ravel(given).tolist() if not is_share(value)]:
-        raise ValueError(f"thresholds are above 0 and below 1, not {wrong[0]!r}")
+        raise ValueError(f"thresholds must be above 0 and below 1, not {wrong[0]!r}")
     thresholds = np.ravel(given).astype(float)
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
     moved, prevalence = _at_prevalence(evaluation, evaluation.scores, prevalence)
-    from_here = thresholds * (1 - 1e-9)  # a score that equals the threshold but for rounding reaches it
+    from_here = thresholds * (1 - 1e-9)  # a score may equal the threshold up to rounding
     recall, rate = (
         1 - np.searchsorted(np.sort(part), from_here) / len(part)
         for part in (moved[positive], moved[~positive])
@@ -197,14 +210,17 @@ def net_benefit(
 
 
 def risk(evaluation: Evaluation, prevalence: float | None = None) -> float:
-    """Return the probability that the threshold of an evaluation, a score, stands for at a prevalence.
+    """Return the threshold of an evaluation as a probability at a prevalence: its place on the axis of `net_benefit`.
 
-    `prevalence` as in `net_benefit`, on whose axis of risks it is the model's own place. ValueError if the evaluation
-    has no threshold.
+    ValueError if the evaluation has no threshold.
+
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20, threshold=0.5)
+    >>> risk(made, prevalence=0.05)
+    0.05
     """
     if evaluation.threshold is None:
-        raise ValueError("this evaluation has no threshold: see Evaluation.at")
-    score = min(evaluation.threshold, 1)  # of one that calls none
+        raise ValueError("this evaluation has no threshold: choose one with Evaluation.at")
+    score = min(evaluation.threshold, 1)  # CALL_NONE is above 1
     scores = [1 - score, score] if evaluation.positive == evaluation.classes[1] else [score, 1 - score]
     return float(_at_prevalence(evaluation, np.array([scores]), prevalence)[0][0])
 
@@ -222,18 +238,14 @@ def _at_prevalence(evaluation, scores, prevalence):
 
 
 def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
-    """Compare the scores of the positive class with how often it is true, in bins of as many images.
+    """Compare the scores of the positive label with the share of positive images, in bins of equally many images.
 
-    Parameters
-    ----------
-    bins
-        Fewer where there are not 10 images for each.
+    There are at most `bins`, each with at least 10 images. A row a bin: mean ``score``, ``share`` of positive images,
+    its 95 % Wilson interval ``low`` and ``high`` (over images, not lesions), and ``images``.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A row a bin: mean ``score``, ``share`` of positive images, its 95 % Wilson interval ``low`` and ``high``
-        (which takes each image for one of its own), and ``images``.
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
+    >>> reliability(made)["share"].tolist()
+    [0.5, 0.5, 0.5, 0.5]
     """
     scores = evaluation.table[PREFIX + evaluation.positive].to_numpy()
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()

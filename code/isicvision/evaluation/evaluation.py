@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from .. import metrics, tables
-from ..checks import is_share, positive_label, require_dataset
+from ..checks import positive_label, require_dataset
 from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, warn_of_seen
 from ..metrics import METRICS
@@ -26,8 +26,6 @@ from .predictions import PREFIX
 
 OTHERS = "(all others)"
 """The class that stands for all but one, see `Evaluation.against`."""
-SHARES = ("accuracy", "recall", "specificity", "precision", "npv")
-AREAS = ("roc_auc", "partial_roc_auc", "average_precision")
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
 
 
@@ -41,7 +39,7 @@ class Model(Protocol):
 
 
 def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Evaluation:
-    """Predict every image of `dataset` once and evaluate.
+    """Predict every image of `dataset` once and evaluate; warn if the model was trained on some or their lesions.
 
     Parameters
     ----------
@@ -57,11 +55,6 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     ------
     ValueError
         If `dataset` is augmented, or has labels that the model does not know.
-
-    Warns
-    -----
-    UserWarning
-        If the model was trained on some of these images, or on images of their lesions.
 
     Examples
     --------
@@ -262,13 +255,10 @@ class Evaluation:
         return true, predicted, self.scores[rows]
 
     def metric(self, name: str) -> float:
-        """Return one metric, NaN where it is not defined, for instance with one class only.
+        """Return one of `METRICS`, NaN where it is not defined, for instance with one class only.
 
-        Parameters
-        ----------
-        name
-            One of `METRICS`, defined in `metrics`; ``brier``, ``log_loss`` and ``ece`` are better when smaller.
-            ``recall`` is the sensitivity; ``precision`` and ``npv`` hold for this share of positive images.
+        ``brier``, ``log_loss`` and ``ece`` are better when smaller. ``recall`` is the sensitivity; ``precision`` and
+        ``npv`` hold for this share of positive images. Definitions: `metrics`.
         """
         return float(self.weighted(name, np.ones((1, len(self.table))))[0])
 
@@ -314,50 +304,10 @@ class Evaluation:
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return (low, high), the interval of one metric, NaN twice where it is undefined.
 
-        A bootstrap draws lesions, not images, because images of one lesion resemble each other: `metrics.RESAMPLES`
-        times, with a fixed seed, see `intervals.interval`. Where all draws agree, for instance because all lesions are
-        right, it is `intervals.of_agreement`; for shares with few lesions on one side `intervals.of_share`.
-        ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions. ValueError if `level` is not above 0 and below 1.
+        A bootstrap draws lesions, not images, `metrics.RESAMPLES` times with a fixed seed, because images of one lesion
+        resemble each other: see `intervals.of_metric`. ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions.
         """
-        if not is_share(level):
-            raise ValueError(f"level must be above 0 and below 1, such as 0.95, not {level!r}")
-        value, two = self.metric(name), len(self.classes) == 2
-        if np.isnan(value) or (name == "partial_roc_auc" and self.lesions("recall") < metrics.FEWEST):
-            return float("nan"), float("nan")
-        drawn, lesions = self.draws(name), self.lesions(name)
-        if intervals.same(drawn):
-            if name in AREAS and (self.scores == self.scores[0]).all():  # 0.5 whatever the lesions
-                return value, value
-            worst = -np.log(np.finfo(float).eps) if name == "log_loss" else 1.0
-            return intervals.of_agreement(value, lesions, level, worst)
-        without = self.jackknife(name)
-        if name in SHARES and (two or name == "accuracy"):
-            return intervals.of_share(value, drawn, lesions, level, without)
-        if name == "f1" and two:  # a share too: of the images positive or predicted so, those that are both
-            shares = drawn / (2 - drawn), lesions, level, without / (2 - without)
-            low, high = intervals.of_share(value / (2 - value), *shares)
-            return 2 * low / (1 + low), 2 * high / (1 + high)
-        low, high = intervals.interval(value, drawn, level, without, name == "ece")
-        if name == "balanced_accuracy" and two:  # at least as wide as either half makes it
-            for half in ("recall", "specificity"):
-                ends = np.subtract(self.interval(half, level), self.metric(half)) / 2
-                low, high = np.fmin(low, value + ends[0]), np.fmax(high, value + ends[1])
-        return float(np.maximum(low, 0)), float(np.maximum(high, 0))  # no metric is negative
-
-    def lesions(self, name: str) -> int:
-        """Count the lesions that a metric rests on; if it rests on several kinds, such as both labels, the rarer."""
-        true, predicted, _ = self.arrays
-        column = slice(None) if len(self.classes) > 2 else [self.classes.index(self.positive)]
-        actual, called = true[:, column] > 0, predicted[:, column] > 0
-        kinds = {each: [actual, ~actual] for each in ("balanced_accuracy", *AREAS)} | {
-            "recall": [actual],
-            "specificity": [~actual],
-            "precision": [called],
-            "npv": [~called],
-            "f1": [actual | called],
-        }
-        chosen = np.concatenate(kinds.get(name, [np.ones_like(actual)]), axis=1)
-        return min(len(np.unique(self.rows_by_group[1][rows])) for rows in chosen.T)
+        return intervals.of_metric(self, name, level)
 
     def text(self, name: str) -> str:
         """Return one metric with its 95 % interval in words, or why it has none.
@@ -368,9 +318,9 @@ class Evaluation:
         if np.isnan(value):
             return "undefined"
         if np.isnan(low):
-            few = f"{self.lesions('recall')} positive, {metrics.FEWEST} needed"
+            few = f"{intervals.lesions(self, 'recall')} positive, {metrics.FEWEST} needed"
             return f"{value:.3f} (too few lesions for an interval: {few})"
-        if name in AREAS and value == 1:
+        if name in intervals.AREAS and value == 1:
             return f"{value:.3f} [≥ {low:.3f}]"
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 

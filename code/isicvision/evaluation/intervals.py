@@ -1,28 +1,102 @@
-"""Intervals: what the figures of some lesions say about those of all lesions of the same kind."""
+"""Intervals: what the metrics of some lesions say about those of all lesions of the same kind."""
+
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import beta
 
+from .. import metrics
+from ..checks import is_share
+
 FEW = 5
-"""Lesions on the rarer side of a share, below which its interval is a binomial one."""
+"""With fewer lesions on the rarer side of a share, its interval is binomial."""
+SHARES = ("accuracy", "recall", "specificity", "precision", "npv")
+AREAS = ("roc_auc", "partial_roc_auc", "average_precision")
+
+
+def of_metric(evaluation: Any, name: str, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of one metric of an `Evaluation`: (low, high), NaN twice where it is undefined.
+
+    It is `interval` as a rule, `of_agreement` if all draws agree, for instance because all lesions are right, and
+    `of_share` for shares. ValueError if `level` is not above 0 and below 1.
+
+    >>> from isicvision import Evaluation
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 10, [0.2, 0.9, 0.1, 0.4] * 5)
+    >>> [round(end, 3) for end in of_metric(made, "accuracy")]
+    [0.483, 0.925]
+    """
+    if not is_share(level):
+        raise ValueError(f"level must be above 0 and below 1, such as 0.95, not {level!r}")
+    value, two = evaluation.metric(name), len(evaluation.classes) == 2
+    if np.isnan(value) or (name == "partial_roc_auc" and lesions(evaluation, "recall") < metrics.FEWEST):
+        return float("nan"), float("nan")
+    drawn, count = evaluation.draws(name), lesions(evaluation, name)
+    if same(drawn):
+        if name in AREAS and (evaluation.scores == evaluation.scores[0]).all():  # 0.5 whatever the lesions
+            return value, value
+        worst = -np.log(np.finfo(float).eps) if name == "log_loss" else 1.0
+        return of_agreement(value, count, level, worst)
+    without = evaluation.jackknife(name)
+    if name in SHARES and (two or name == "accuracy"):
+        return of_share(value, drawn, count, level, without)
+    if (
+        name == "f1" and two
+    ):  # F / (2 - F) is a share: of the images positive or predicted so, those that are both
+        low, high = of_share(value / (2 - value), drawn / (2 - drawn), count, level, without / (2 - without))
+        return 2 * low / (1 + low), 2 * high / (1 + high)
+    low, high = interval(value, drawn, level, without, name == "ece")
+    if name == "balanced_accuracy" and two:  # at least as wide as either half makes it
+        for half in ("recall", "specificity"):
+            ends = np.subtract(of_metric(evaluation, half, level), evaluation.metric(half)) / 2
+            low, high = np.fmin(low, value + ends[0]), np.fmax(high, value + ends[1])
+    return float(np.maximum(low, 0)), float(np.maximum(high, 0))  # no metric is negative
+
+
+def lesions(evaluation: Any, name: str) -> int:
+    """Count the lesions that a metric rests on; if it rests on several kinds, such as both labels, the rarer.
+
+    >>> from isicvision import Evaluation
+    >>> made = Evaluation.from_scores(["benign", "benign", "malignant"], [0.2, 0.9, 0.8])
+    >>> lesions(made, "accuracy"), lesions(made, "precision"), lesions(made, "roc_auc")
+    (3, 2, 1)
+    """
+    true, predicted, _ = evaluation.arrays
+    column = slice(None) if len(evaluation.classes) > 2 else [evaluation.classes.index(evaluation.positive)]
+    actual, called = true[:, column] > 0, predicted[:, column] > 0
+    kinds = {each: [actual, ~actual] for each in ("balanced_accuracy", *AREAS)} | {
+        "recall": [actual],
+        "specificity": [~actual],
+        "precision": [called],
+        "npv": [~called],
+        "f1": [actual | called],
+    }
+    chosen = np.concatenate(kinds.get(name, [np.ones_like(actual)]), axis=1)
+    return min(len(np.unique(evaluation.rows_by_group[1][rows])) for rows in chosen.T)
 
 
 def same(draws: np.ndarray) -> bool:
-    """Say whether all draws agree, those that are NaN left out; then they tell nothing about what chance does."""
+    """Tell whether all draws but the NaN agree, so that they say nothing about chance.
+
+    >>> same(np.array([1, 1, np.nan]))
+    True
+    """
     draws = draws[~np.isnan(draws)]
-    return bool(len(draws)) and np.ptp(draws) < 1e-12
+    return bool(len(draws)) and bool(np.ptp(draws) < 1e-12)
 
 
 def of_agreement(value: float, lesions: int, level: float = 0.95, most: float = 1.0) -> tuple[float, float]:
     """Return the exact interval of a value in which every draw agrees: (low, high).
 
-    Where `lesions` independent lesions behave alike, others that do not are at most 1 - (alpha / 2) ** (1 / lesions) of
+    If `lesions` independent lesions behave alike, lesions that do not are at most 1 - (alpha / 2) ** (1 / lesions) of
     all: the bound of Clopper and Pearson (The use of confidence or fiducial limits illustrated in the case of the
-    binomial, 1934). They move a value that lies from 0 to `most` by no more than as if each of them were at an end.
-    It holds for a ROC AUC of 1, too: as many pairs as there are lesions of the rarer label share no lesion, and all are
-    in order. So it does for means over classes, with the lesions of the rarest; of an average precision it is about
-    right, as long as positive lesions are as frequent as here.
+    binomial, 1934). They move a value between 0 and `most` no more than if each of them were at an end. This holds for
+    a ROC AUC of 1 too: as many pairs as there are lesions of the rarer label share no lesion, and all are in order.
+    It also holds for means over classes, with the lesions of the rarest. For an average precision it is about right
+    if positive lesions are as frequent as here.
+
+    >>> [round(end, 3) for end in of_agreement(1, lesions=10)]
+    [0.692, 1.0]
     """
     others = 1 - ((1 - level) / 2) ** (1 / lesions)
     return value * (1 - others), value + (most - value) * others
@@ -37,10 +111,14 @@ def of_share(
 ) -> tuple[float, float]:
     """Return the interval of a share: (low, high).
 
-    Of shares near 0 or 1 the bootstrap knows too little: where fewer than `FEW` lesions stand on the rarer side, it is
-    the binomial interval with the effective number of lesions, that number by which the variance of the draws is
-    explained (Korn and Graubard, Confidence intervals for proportions with small expected number of positive counts
-    estimated from survey data, 1998), and with all of `lesions` where the draws agree. Else see `interval`.
+    Near 0 or 1 the bootstrap knows too little. With fewer than `FEW` lesions on the rarer side, the interval is
+    binomial, with the effective number of lesions that explains the variance of the draws (Korn and Graubard,
+    Confidence intervals for proportions with small expected number of positive counts estimated from survey data,
+    1998), or with all `lesions` if the draws agree. Else it is `interval`.
+
+    >>> draws = np.random.default_rng(0).binomial(20, 0.9, 500) / 20
+    >>> [round(float(end), 2) for end in of_share(0.9, draws, lesions=20)]
+    [0.65, 0.99]
     """
     if same(draws):
         return of_agreement(value, lesions, level)
@@ -65,25 +143,30 @@ def interval(
 ) -> tuple[float, float]:
     """Return the bootstrap interval of a value: (low, high), NaN twice where undefined.
 
-    The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from the jackknife. Few
-    lesions vary less in their draws than they would if collected anew; so it reaches as far as Student's t does,
-    expanded as in Hesterberg (What teachers should know about the bootstrap, 2015), with Satterthwaite's degrees of
-    freedom (An approximate distribution of estimates of variance components, 1946) by the jackknife's kurtosis: of a
-    recall among a few malignant lesions they are as few. Coverage: tests/bench/bench_intervals.py.
+    The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from the jackknife. Draws of
+    few lesions vary less than lesions collected anew, so the interval reaches as far as Student's t does, expanded as
+    in Hesterberg (What teachers should know about the bootstrap, 2015), with Satterthwaite's degrees of freedom (An
+    approximate distribution of estimates of variance components, 1946) from the jackknife's kurtosis. For a recall on
+    a few malignant lesions they are as few. Coverage: tests/bench/bench_intervals.py.
 
     Parameters
     ----------
     draws : array of float, shape (draws,)
-        The value of each bootstrap draw; those that are NaN are left out.
+        The value of each bootstrap draw; NaN is left out.
     level
         Above 0 and below 1.
     jackknife : array of float, optional
-        The value without each part of the data. Without it the plain percentile interval, for what jumps too much to
-        have a jackknife (a chosen threshold).
+        The value without each part of the data. Without it the interval is the plain percentile interval, for what
+        jumps too much to have a jackknife, such as a chosen threshold.
     folded
-        The value is a sum of distances, which chance can only enlarge, and in each draw once more (the expected
-        calibration error). Then the draws are moved down: for the upper end by their bias; for the lower to what is
-        left of the value where the draws' noise is taken from its square, as from the mean of a folded normal.
+        The value is a sum of distances (the expected calibration error), which chance can only enlarge, and each draw
+        enlarges once more. The draws are moved down: for the upper end by their bias; for the lower end to what is left
+        of the value if the noise of the draws is taken from its square, as in the mean of a folded normal.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in interval(0.5, np.linspace(0, 1, 1001))]
+    [0.025, 0.975]
     """
     draws = draws[~np.isnan(draws)]
     if not len(draws) or np.isnan(value):

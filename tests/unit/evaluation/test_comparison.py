@@ -27,13 +27,13 @@ def test_a_better_model_is_called_better_and_its_twin_is_not():
     random = np.random.default_rng(1)
     worse = Evaluation.from_scores(labels, (scores + 2 * random.random(len(scores))) / 3, metadata=metadata)
     found = comparison.compare(good, worse)
-    assert found["low"] > 0 and "of the first is higher by" in found["sentence"]
+    assert found["low"] > 0 and "The first model's ROC AUC is" in found["sentence"]
     assert comparison.compare(worse, good)["difference"] == -found["difference"]
-    assert "of the second is higher by" in comparison.compare(worse, good)["sentence"]
+    assert "The second model's ROC AUC is" in comparison.compare(worse, good)["sentence"]
     twin = Evaluation.from_scores(
         labels, np.clip(scores + 1e-3 * random.normal(size=len(scores)), 0, 1), metadata=metadata
     )
-    assert "do not say which is better" in comparison.compare(good, twin)["sentence"]
+    assert "do not show which model is better" in comparison.compare(good, twin)["sentence"]
     assert np.isnan(found["p_delong"])  # images share lesions
 
 
@@ -41,7 +41,7 @@ def test_two_models_that_are_right_about_all_few_lesions_may_differ():
     labels = ["malignant"] * 10 + ["benign"] * 50
     first, second = (Evaluation.from_scores(labels, [high] * 10 + [0.1] * 50) for high in (0.9, 0.8))
     found = comparison.compare(first, second, "recall")
-    assert found["low"] < -0.3 and found["high"] > 0.3 and "do not say which" in found["sentence"]
+    assert found["low"] < -0.3 and found["high"] > 0.3 and "do not show which" in found["sentence"]
     same = comparison.compare(first, first, "recall")
     assert (same["low"], same["high"]) == (0, 0)
 

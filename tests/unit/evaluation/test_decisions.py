@@ -36,7 +36,7 @@ def test_a_thousand_people_by_hand():
         "false_alarms": 95,
     }
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
-    with pytest.raises(ValueError, match="prevalence is a share"):
+    with pytest.raises(ValueError, match="prevalence must be above 0"):
         decisions.per_thousand(Evaluation.from_scores(labels, scores), prevalence=5)
 
 
@@ -115,16 +115,16 @@ def test_the_interval_of_a_chosen_threshold_holds_the_chance_in_both_sets():
 @pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, "0.3", True, np.nan, None])
 def test_thresholds_and_prevalences_are_shares(value):
     evaluation = Evaluation.from_scores(["benign", "malignant"] * 5, np.linspace(0, 1, 10))
-    with pytest.raises(ValueError, match="thresholds are above 0 and below 1"):
+    with pytest.raises(ValueError, match="thresholds must be above 0 and below 1"):
         decisions.net_benefit(evaluation, thresholds=[0.1, value])
-    with pytest.raises(ValueError, match="prevalence is a share"):
+    with pytest.raises(ValueError, match="prevalence must be above 0"):
         decisions.per_thousand(evaluation, value)
 
 
 def test_decisions_about_three_classes_or_other_labels_are_refused():
     three = Evaluation.from_scores([*"abc"], np.eye(3), classes=[*"abc"])
     for call in (lambda: decisions.net_benefit(three), lambda: decisions.per_thousand(three, 0.1)):
-        with pytest.raises(ValueError, match="takes an evaluation of two classes, not 3"):
+        with pytest.raises(ValueError, match="needs an evaluation with two classes, not 3"):
             call()
     first = Evaluation.from_scores(["benign", "malignant"] * 5, np.linspace(0, 1, 10))
     other = Evaluation.from_scores(["benign", "malignant"] * 5, np.linspace(0, 1, 10), positive="benign")
