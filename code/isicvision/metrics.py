@@ -1,7 +1,7 @@
 """Metrics of many bootstrap draws at once.
 
-scikit-learn defines them (https://scikit-learn.org/stable/modules/model_evaluation.html), but takes one set of weights
-at a time: a loop over the draws is many times slower (tests/bench/bench_intervals.py). The tests hold these against it.
+They equal scikit-learn's (https://scikit-learn.org/stable/modules/model_evaluation.html), as the tests check, but that
+takes one set of weights at a time: a loop over the draws is many times slower (tests/bench/bench_intervals.py).
 """
 
 from collections.abc import Iterator
@@ -11,25 +11,28 @@ import numpy as np
 from .checks import CALL_NONE, is_number
 
 RESAMPLES, BAND_RESAMPLES = 2000, 500
-"""Draws for an interval, and for the bands around a curve, where each place stands for its neighbors too."""
+"""The number of draws for an interval, and for the bands around a curve."""
 SENSITIVITY = 0.8
-"""The part of the ROC curve from this sensitivity on is what `partial_roc_auc` measures."""
+"""`partial_roc_auc` measures the ROC curve from this sensitivity on."""
 FEWEST = 30
-"""Positive lesions below which `partial_roc_auc` has no interval: it rests on a fifth of them."""
+"""`partial_roc_auc`, which rests on a fifth of the positive lesions, has no interval with fewer of them."""
 BINS = 10
-"""Of the expected calibration error."""
+"""The number of bins of the expected calibration error."""
 PARTS = 200
-"""Into so many parts, at most, the lesions are cut for the jackknife."""
+"""The largest number of parts that the jackknife cuts the lesions into."""
 BLOCK = 50
-"""Draws that are computed at once, to bound the memory."""
+"""Draws computed at once, to bound the memory."""
 
 
 def draws(groups: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """Draw groups with replacement, and count how often each image comes.
+    """Yield how often each image occurs in bootstrap draws of groups: arrays of float, shape (up to `BLOCK`, images).
 
     Lesions, not images, are drawn, because images of one lesion resemble each other (Davison and Hinkley, Bootstrap
     Methods and their Application, 1997, section 3.8). `groups` are the images' own, numbered from 0 without gaps.
-    Yields arrays of float, shape (up to `BLOCK`, images).
+
+    >>> next(draws(np.array([0, 0, 1]), resamples=2))
+    array([[0., 0., 2.],
+           [1., 1., 1.]])
     """
     random = np.random.default_rng(seed)
     count = int(groups.max()) + 1
@@ -41,10 +44,13 @@ def draws(groups: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iter
 
 
 def left_out(groups: np.ndarray) -> Iterator[np.ndarray]:
-    """Leave each group out in turn, or of more groups than `PARTS` each part of them: the jackknife.
+    """Yield weights as `draws` does for the jackknife: 0 for the images of one group, 1 for all others.
 
-    What is wanted of it, the shape of a distribution, needs no more parts (Efron and Narasimhan, The automatic
-    construction of bootstrap confidence intervals, 2020). As `draws`, with 1, or 0 of an image that is left out.
+    More groups than `PARTS` are left out in that many parts, enough for the shape of a distribution (Efron and
+    Narasimhan, The automatic construction of bootstrap confidence intervals, 2020).
+
+    >>> next(left_out(np.array([0, 0, 1]))).sum(axis=1)
+    array([1., 2.])
     """
     count = int(groups.max()) + 1
     part = (np.random.default_rng(0).permutation(count) % PARTS)[groups]
@@ -56,11 +62,15 @@ def left_out(groups: np.ndarray) -> Iterator[np.ndarray]:
 def counts(
     true: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Compute what follows from the confusion matrix.
+    """Return the metrics of the confusion matrix by name: arrays of float, NaN where one is not defined.
 
-    The truth, the predictions (of 0 and 1) and the scores have the shape (images, classes), the weights (draws,
-    images): how often each image counts. Returns metrics by name, float of shape (draws, classes), each class
-    against the others; accuracies (draws, 1); NaN where one is not defined.
+    The truth, the predictions (0 or 1) and the scores have the shape (images, classes), the weights, how much each
+    image counts, (draws, images). A metric has the shape (draws, classes), each class against the others; accuracies
+    have (draws, 1).
+
+    >>> true, predicted = np.eye(2)[[0, 1, 1]], np.eye(2)[[0, 1, 0]]
+    >>> counts(true, predicted, true, np.ones((1, 3)))["recall"]
+    array([[1. , 0.5]])
     """
     right, actual, called = weights @ (true * predicted), weights @ true, weights @ predicted
     total = weights.sum(axis=1, keepdims=True)
@@ -78,18 +88,23 @@ def counts(
 
 
 def _by_class(area):
-    """Turn what computes an area, shape (draws,), for one class into what does so for each: see `counts`."""
+    """Make a function of an area for one class, shape (draws,), a function for all classes, as `counts` is."""
 
     def areas(true, predicted, scores, weights):
         each = [area(true[:, n] > 0, scores[:, n], weights) for n in range(true.shape[1])]
         return {area.__name__: np.stack(each, axis=1)}
 
+    areas.__doc__ = area.__doc__
     return areas
 
 
 @_by_class
 def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute the area under the ROC curve: how often a positive image has a higher score; equal ones count half."""
+    """Return the area under the ROC curve: how often a positive image has a higher score; equal ones count half.
+
+    >>> roc_auc(np.array([[0], [1], [1]]), None, np.array([[0.2], [0.8], [0.1]]), np.ones((1, 3)))
+    {'roc_auc': array([[0.5]])}
+    """
     order = np.flatnonzero(positive)[np.argsort(scores[positive], kind="stable")]
     negative = np.flatnonzero(~positive)
     negative = negative[np.argsort(scores[negative])]  # so that memory is read in order
@@ -118,7 +133,11 @@ def _steps(positive, scores, weights):
 
 @_by_class
 def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute the mean, over positive images, of the precision among the images with a score as high."""
+    """Return the mean over positive images of the precision among the images with at least their score.
+
+    >>> average_precision(np.array([[0], [1]]), None, np.array([[0.8], [0.2]]), np.ones((1, 2)))
+    {'average_precision': array([[0.5]])}
+    """
     hits, alarms = (
         group[np.argsort(-scores[group], kind="stable")]
         for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
@@ -138,10 +157,13 @@ def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndar
 
 @_by_class
 def partial_roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute the part of the ROC curve's area from `SENSITIVITY` on.
+    """Return the mean specificity over the sensitivities from `SENSITIVITY` on: a part of the ROC curve's area.
 
-    The area is divided by 1 - `SENSITIVITY`: the mean specificity over these sensitivities (Jiang, Metz and Nishikawa,
-    A receiver operating characteristic partial area index for highly sensitive diagnostic tests, 1996).
+    Jiang, Metz and Nishikawa, A receiver operating characteristic partial area index for highly sensitive diagnostic
+    tests, 1996.
+
+    >>> partial_roc_auc(np.array([[0], [1]]), None, np.array([[0.2], [0.8]]), np.ones((1, 2)))["partial_roc_auc"]
+    array([[1.]])
     """
     more_hits, more_alarms = _steps(positive, scores, weights)
     hits, alarms = more_hits.cumsum(axis=1), more_alarms.cumsum(axis=1)
@@ -157,11 +179,13 @@ def partial_roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarra
 def on_grid(
     positive: np.ndarray, scores: np.ndarray, weights: np.ndarray, grid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read the curves off at the same places for every draw, for a band around them.
+    """Return both curves of every draw at the same places, for a band: two arrays, shape (draws, places).
 
-    `positive` (bool) and `scores` have the shape (images,), weights (draws, images), the grid (places,), from 0 to
-    1. Returns two arrays of shape (draws, places): the recall at these false positive rates, and the precision at these
-    recalls, the highest at this recall or more.
+    They are the recall at these false positive rates, and the highest precision at these recalls or more. `positive`
+    (bool) and `scores` have the shape (images,), weights (draws, images), the grid, from 0 to 1, (places,).
+
+    >>> on_grid(np.array([False, True]), np.array([0.2, 0.8]), np.ones((1, 2)), np.array([0.5]))[0]
+    array([[1.]])
     """
     hits, alarms = (each.cumsum(axis=1) for each in _steps(positive, scores, weights))
     with np.errstate(invalid="ignore"):
@@ -177,11 +201,15 @@ def on_grid(
 def probabilities(
     true: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Compute what takes the scores for probabilities, over all classes: see `counts`; arrays of shape (draws, 1).
+    """Return the metrics that take scores for probabilities, over all classes, as `counts` does: shape (draws, 1).
 
     The Brier score of two classes is that of one of them, as in scikit-learn. The expected calibration error (Guo et
-    al., On Calibration of Modern Neural Networks, 2017) takes the score of the second of two classes, of more than two
-    the highest, in `BINS` bins of the same width.
+    al., On Calibration of Modern Neural Networks, 2017) takes the score of the second of two classes, or the highest
+    of more, in `BINS` bins of the same width.
+
+    >>> scores = np.array([[0.9, 0.1], [0.2, 0.8]])
+    >>> probabilities(np.eye(2), np.eye(2), scores, np.ones((1, 2)))["brier"].round(3)
+    array([[0.025]])
     """
     total = weights.sum(axis=1, keepdims=True)
     two = true.shape[1] == 2

@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from isicvision import ImageClassifier, audit
-from isicvision import images as pixels
+from isicvision.images import decode
 from isicvision.model import batches
 from isicvision.model import onnx as export
 
@@ -51,7 +51,7 @@ class Twin(ImageClassifier):
     def featurize(self, images):
         """Compute the features of decoded images, or of a dataset."""
         if not isinstance(images, np.ndarray):
-            images = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in images.paths])
+            images = np.stack([decode(path, self.image_size, "bicubic") for path in images.paths])
         if Twin.compiled is None:
             Twin.compiled = export.Compiled(self.scoring_module().eval(), self.image_size)
         keys = [blake2b(image.tobytes()).digest() for image in images]
@@ -72,7 +72,7 @@ class Ring(Twin):
     def featurize(self, images):
         """Compute the features of the ring: within is the color of the skin, or gray."""
         if not isinstance(images, np.ndarray):
-            images = np.stack([pixels.decode(path, self.image_size, "bicubic") for path in images.paths])
+            images = np.stack([decode(path, self.image_size, "bicubic") for path in images.paths])
         if self.inside is None:
             return super().featurize(audit.changed(images, "border only"))
         inside = audit._inside(self.image_size, self.inside)[..., None]
@@ -108,7 +108,7 @@ def plant(dataset, mark, share, folder, side, seed=0):
     )
     paths = dataset.table["path"].copy()
     for number in np.flatnonzero(chosen):
-        image = Image.fromarray(pixels.decode(paths[number], side, "bicubic"))
+        image = Image.fromarray(decode(paths[number], side, "bicubic"))
         half = mark["half"] * side
         x, y = (abs(far * side - 1.2 * half) for far in mark["corner"])
         draw = ImageDraw.Draw(image)

@@ -143,9 +143,6 @@ def legend(ax: Axes, owner: Figure | Axes | None = None, **place: Any) -> None:
 def legend_below(ax: Axes) -> None:
     """Add a legend below the axes, where it hides no curve.
 
-    >>> ax = plt.subplots()[1]
-    >>> _ = ax.plot([0, 1], label="curve"), legend_below(ax)
-    >>> [text.get_text() for text in ax.get_legend().get_texts()]
-    ['curve']
+    >>> legend_below(plt.subplots()[1])
     """
     legend(ax, loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4.2, fontsize="small")
