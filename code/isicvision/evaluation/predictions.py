@@ -132,7 +132,8 @@ def joined(
 
 def save(table: pd.DataFrame, own: dict, csv: str | Path) -> Path:
     """Write a table of predictions, and what `own` says of it in each row of the column `RECORD`."""
-    return tables.save(stored(table).assign(**{RECORD: json.dumps(own)}), csv)
+    named = table.astype({"path": str, "group": str})  # a group may be a number
+    return tables.save(stored(named).assign(**{RECORD: json.dumps(own)}), csv)
 
 
 def load(csv: str | Path) -> tuple[pd.DataFrame, dict]:

@@ -304,9 +304,10 @@ def test_impossible_scores_are_refused(labels, scores, message):
         Evaluation.from_scores(labels, scores)
 
 
-def test_a_prediction_table_survives_saving(tmp_path):
+@pytest.mark.parametrize("kind", [str, int])
+def test_a_prediction_table_survives_saving(kind, tmp_path):
     labels, scores, groups = example()
-    evaluation = Evaluation.from_scores(labels, scores, groups)
+    evaluation = Evaluation.from_scores(labels, scores, groups.astype(kind))
     loaded = Evaluation.load(evaluation.save(tmp_path / "p.csv"))
     assert loaded.metrics().equals(evaluation.metrics())
     (tmp_path / "other.csv").write_text("a\n1\n")
