@@ -14,7 +14,7 @@ from ..data.dataset import ImageDataset
 from ..data.measures import MEASURES
 from ..data.splitting import group_count
 from ..text import counted
-from .style import axes_or_new, colors, legend, literal
+from .style import axes_or_new, colors, legend, literal, wrapped
 
 
 def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
@@ -36,7 +36,7 @@ def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
         ):
             ax.barh(place, height, 0.4, color=palette[label], alpha=alpha)
             ax.annotate(f" {text}", (height, place), va="center")
-    ax.set_yticks(range(len(counts)), [*map(literal, counts.index)])
+    ax.set_yticks(range(len(counts)), [wrapped(label, 20) for label in counts.index])
     ax.set_xlim(0, counts["images"].max() * 1.55)
     ax.set_title(f"{len(dataset):,} images by label")
     ax.invert_yaxis()
@@ -61,7 +61,7 @@ def distribution(dataset: ImageDataset, column: str, ax: Axes | None = None) -> 
     for number, (label, color) in enumerate(colors(dataset.labels).items()):
         places = np.arange(len(counts)) + (number - (len(dataset.labels) - 1) / 2) * width
         count = counts[label].sum()
-        ax.bar(places, counts[label] / count, width, color=color, label=f"{literal(label)} (n = {count})")
+        ax.bar(places, counts[label] / count, width, color=color, label=f"{wrapped(label, 20)} (n = {count})")
     ax.set(ylabel="share of the label", title=literal(column))
     names = [literal(name, 30) for name in counts.index]
     ax.set_xticks(range(len(counts)), names)
@@ -104,7 +104,7 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
         ax.set_axis_off()
     for ax, column in zip(axes.flat, columns, strict=False):
         _spread(ax, column, {label: table.loc[table["label"] == label, column] for label in palette})
-        ax.set_yticks(range(len(palette)), [*map(literal, palette)])
+        ax.set_yticks(range(len(palette)), [wrapped(label, 20) for label in palette])
         ax.xaxis.get_major_locator().set_params(nbins=5)
     axes[0, 0].invert_yaxis()
     note = "box: half of the label's images, and their median; line: 95 % of them"
@@ -142,7 +142,7 @@ def missing(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.barh(range(len(shown)), shown["all"], color="0.85", label="all")
     for number, (label, color) in enumerate(colors(labels).items()):
         places = np.arange(len(shown)) + 0.7 * ((number + 0.5) / len(labels) - 0.5)
-        ax.plot(shown[label], places, "o", color=color, label=literal(label), markersize=5, clip_on=False)
+        ax.plot(shown[label], places, "o", color=color, label=wrapped(label, 20), markersize=5, clip_on=False)
     ax.set_yticks(range(len(shown)), [*map(literal, shown.index)])
     ax.set_title(f"{len(shares) - len(shown)} of {len(shares)} columns are complete")
     ax.set(xlim=(0, max(0.1, 1.05 * shares.max(axis=None))), xlabel="share of images without a value")
