@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -335,3 +336,10 @@ def test_the_page_on_many_images_shows_the_measured_growth():
         start = f"| {row['work']} | {int(row['images']):,} | {row['processes']} | "
         figures = [float(row[name]) for name in ("seconds", "per_second", "whole", "memory_mib", "disk_mb")]
         assert start + " | ".join(f"{figure:,.0f}" for figure in figures) + " |" in page, row
+
+
+def test_links_of_the_tour_lead_to_the_lines_they_name():
+    tour = runpy.run_path(str(ROOT / "docs" / "link_lines.py"))
+    page = (ROOT / "docs" / "how_it_works.md").read_text(encoding="utf-8")
+    assert len(tour["LINK"].findall(page)) > 20
+    assert tour["linked"](page) == page, "run python docs/link_lines.py"
