@@ -1,4 +1,4 @@
-"""Read what people have: tables that name images, labels in columns; and join the two with the files."""
+"""Read images and labels as people keep them: folders, tables, and metadata joined by image name."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import re
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .. import images as pixels
 from .. import tables
 from ..fields import GROUP_COLUMNS, IMAGE_COLUMNS
-from ..files import folder_name
+from ..files import folder_name, user_path
+from ..images import EXTENSIONS
 from ..text import as_label, counted, printable
-from . import folders
+from . import folders, labelcolumns
 from .measures import MEASURES
 
 OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
@@ -26,32 +28,154 @@ HASHES = ("sha256", "phash")
 NO_IMAGE, SEVERAL = -1, -2
 UNNAMED = {"", "-", "–", "—", "?", ".", "n/a", "na", "nan", "none", "null", "unknown", "missing"}
 """What says that a lesion or patient is not known, in lower case."""
-_ENDINGS = {*pixels.EXTENSIONS, *folders.UNREADABLE}
+_ENDINGS = {*EXTENSIONS, *folders.UNREADABLE}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table, as `ImageDataset.from_csv` takes them."""
+
+    image: str | None
+    label: str | Sequence[str]
+    group: str | None
+    label_map: dict | None
+
+    def __post_init__(self):
+        if not self.labels:
+            raise ValueError("label_column is an empty list: name a column for each label")
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns of the labels."""
+        return [self.label] if isinstance(self.label, str) else [*dict.fromkeys(self.label)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows of a source, and why some of them cannot be used."""
+
+    table: pd.DataFrame
+    reasons: pd.Series
+    source: Path | str
+    notes: list[str]
+
+
+def read_folder(root: str | os.PathLike, group_column: str | None, sublabel_column: str | None) -> Found:
+    """Read a folder as `ImageDataset.from_folder` says."""
+    root = folders.folder(root)
+    files, unreadable, csvs = folders.walk(root)
+    labels, parts = folders.arrange(root, files + unreadable)
+    folders.warn_of_twins(root, files)
+    table = pd.DataFrame({"path": below(root, files + unreadable)}, dtype=str)
+    table["label"] = pd.Series([*map({label: as_label(label) for label in {*labels}}.get, labels)], dtype=str)
+    reasons = pd.Series(index=table.index, dtype=object)
+    nowhere = np.flatnonzero(table["label"].isna())
+    reasons[nowhere] = [folders.why_no_label((files + unreadable)[number]) for number in nowhere]
+    reasons[len(files) :] = [*map(folders.why_unreadable, unreadable)]
+    if parts:
+        table["split"] = parts
+    metadata, notes = join_metadata(root, files, csvs, group_column)
+    for name in filter(None, (group_column, sublabel_column) if metadata.empty else ()):
+        raise ValueError(f"the column {name!r} is not there: {root} has no metadata.csv. Put one into it.")
+    if group_column:
+        group_column = tables.require_column(metadata, group_column, f"the metadata of {root}")
+    table = table.join(set_apart(metadata, table["label"], group_column))
+    if sublabel_column:
+        table["sublabel"] = metadata[
+            tables.require_column(metadata, sublabel_column, f"the metadata of {root}")
+        ]
+    table.insert(2, "group", groups(metadata, group_column, root).reindex(table.index))
+    return Found(table, reasons, root, notes)
+
+
+def read_csv(
+    csv: str | os.PathLike,
+    images: str | os.PathLike | None,
+    columns: Columns,
+    metadata: str | os.PathLike | None,
+) -> Found:
+    """Read a table of images and labels as `ImageDataset.from_csv` says."""
+    csv = user_path(csv)
+    text = columns.labels if isinstance(columns.label, str) else []
+    rows = read_table(csv, columns.image, columns.group, *text)
+    return _matched(rows, csv, csv.parent if images is None else images, columns, metadata)
+
+
+def take_table(
+    table: pd.DataFrame, images: str | os.PathLike, columns: Columns, metadata: str | os.PathLike | None
+) -> Found:
+    """Take a DataFrame of images and labels as `ImageDataset.from_table` says."""
+    rows = table.set_axis([*map(str, table.columns)], axis=1).reset_index(drop=True)
+    if twice := [name for name, count in Counter(rows).items() if count > 1]:
+        raise ValueError(f"the table has two columns {twice[0]!r}: rename or drop one of them")
+    rows = _known_spelling(rows, [columns.image, columns.group, *columns.labels])
+    return _matched(rows, "the table", images, columns, metadata)
+
+
+def _matched(rows, source, images, columns, metadata):
+    """Join the rows of a table with the files that they name."""
+    label_columns = [tables.require_column(rows, name, source) for name in columns.labels]
+    images = folders.folder(images)
+    files, unreadable, _ = folders.walk(images)
+    column, found = image_names(rows, files, source, columns.image)
+    names = rows[column].astype("string").str.strip()
+    if (found < 0).all():
+        raise none_found(source, images, column, names, found, [*files, *unreadable])
+    notes, group = [say_fit(source, found, files, images)], columns.group
+    if metadata:
+        rows, note = join(rows, names, metadata, column, group)
+        notes.append(note)
+    if group:
+        group = tables.require_column(rows, group, f"{source} with {metadata}" if metadata else source)
+    if isinstance(columns.label, str):
+        labels, reasons = labelcolumns.plain_labels(rows[label_columns[0]])
+    else:
+        labels, reasons = labelcolumns.one_hot_labels(rows[label_columns].set_axis(columns.labels, axis=1))
+    if columns.label_map is not None:
+        labels, kept, not_mapped = labelcolumns.apply_map(labels, columns.label_map, source)
+        reasons = reasons.fillna(not_mapped)
+    paths = locate(source, found, names, files, unreadable, images, column, reasons)
+    set_aside_copies(paths, labels, reasons)
+    table = pd.DataFrame({"path": paths, "label": labels, "group": groups(rows, group, source)})
+    table = table.join(set_apart(rows, labels, column, group, *label_columns))
+    if columns.label_map is not None and labelcolumns.merges(columns.label_map):
+        table["sublabel"] = kept
+    warn_of_contradictions(source, names, rows, found, group)
+    return Found(table, reasons, source, notes)
+
+
+def warn_of_set_aside(aside: pd.DataFrame, lost: list[str], source: object) -> None:
+    """Warn of the most frequent reasons for which images are set aside, and of labels that are lost by it."""
+    if aside.empty:
+        return
+    said = aside.groupby("reason", sort=False)["path"].agg(["size", "first"])
+    said = said.sort_values("size", ascending=False, kind="stable").head(5)
+    warnings.warn(
+        f"{source}: {counted(len(aside), 'image')} set aside, listed in dataset.set_aside: "
+        + "; ".join(
+            f"{size} × {reason} (such as {printable(os.path.basename(first))})"
+            for reason, size, first in said.itertuples()
+        )
+        + (f". Nothing is left of the label {', '.join(lost[:5])}" if lost else ""),
+        stacklevel=4,
+    )
 
 
 def below(folder: Path, files: list[str]) -> list[str]:
-    """Put `folder` in front of relative paths: list of str, as pathlib would write them, in a tenth of the time."""
+    """Put `folder` in front of relative paths, as pathlib would but ten times faster: list of str."""
     start = str(folder / "_")[:-1]
     return [start + file for file in files]
 
 
 def find(names: pd.Series, files: list[str]) -> np.ndarray:
-    """Find the file that each name means.
+    """Find the file that each name means: positions in `files`, `NO_IMAGE` or `SEVERAL`, shape (len(names),).
 
-    A name that fits one file takes it, whatever folder or extension either has: tables come from other machines. Only
-    if several files or several names have that stem must folder and extension fit. A name that fits none may take a
-    file left over that differs in case, in Unicode's way to write an accent, or by ``.0`` behind a number.
+    A name that matches the stem of one file takes it, whatever folder or extension either has: tables come from other
+    machines. Only if several files or names share a stem must folder and extension match. A name that matches nothing
+    may take a remaining file that differs in case, in how Unicode writes an accent, or by ``.0`` after a number.
 
-    Parameters
-    ----------
-    names : pandas.Series of str
-    files : list of str
-        Relative paths.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (len(names),)
-        Positions in `files`, `NO_IMAGE` or `SEVERAL`.
+    >>> find(pd.Series(["b", "C.png", "d"]), ["x/a.jpg", "x/b.jpg", "c.jpg"])
+    array([ 1,  2, -1])
     """
     found = _find(names, files)
     left = (found == NO_IMAGE) & names.notna().to_numpy()
@@ -106,31 +230,32 @@ def _find(names, files):
 
 
 def read_table(path: str | os.PathLike, image_column: str | None, *given: str | None) -> pd.DataFrame:
-    """Read a table as `tables.read` does; names, groups, hashes and the columns `given` stay text.
+    """Read a table as `tables.read` does; image names, groups, hashes and the columns `given` stay text.
 
-    An image may be called ``NA``: of the columns that may name it only empty cells are missing.
-
-    Columns of `IMAGE_COLUMNS` and `GROUP_COLUMNS` get that spelling, unless `given` has another one.
+    In columns of image names only an empty cell is missing: an image may be called ``NA``. Columns of `IMAGE_COLUMNS`
+    and `GROUP_COLUMNS` get that spelling, unless `given` has another one.
     """
     names = [name for name in (image_column, *given) if name]
     images = {image_column or "image", *IMAGE_COLUMNS}
     table = tables.read(path, {*IMAGE_COLUMNS, *GROUP_COLUMNS, *HASHES, *names}, images)
+    return _known_spelling(table, names)
+
+
+def _known_spelling(table, given):
     known = {tables.key(name): name for name in (*IMAGE_COLUMNS, *GROUP_COLUMNS)}
     keys = Counter(map(tables.key, table))
-    renamed = {
-        name: known[key]
-        for name in table
-        if (key := tables.key(name)) in known and keys[key] == 1 and name not in names
-    }
-    return table.rename(columns=renamed)
+    fits = {name: tables.key(name) for name in table if name not in given}
+    return table.rename(
+        columns={name: known[key] for name, key in fits.items() if key in known and keys[key] == 1}
+    )
 
 
 def image_names(
     table: pd.DataFrame, files: list[str], source: object, column: str | None = None
 ) -> tuple[str, np.ndarray]:
-    """Find the column that names the images, by default the one of `IMAGE_COLUMNS` that fits most files.
+    """Find the column that names the images, by default the one of `IMAGE_COLUMNS` that matches most files.
 
-    Returns the column's name and what `find` says of it. Raises ValueError if there is no such column.
+    Returns its name and the result of `find`. Raises ValueError if there is no such column.
     """
     if column:
         columns = [tables.require_column(table, column, source)]
@@ -142,7 +267,7 @@ def image_names(
             f"{', '.join(table)}{tables.one_column(table) or '.'} "
             "Rename the column with their names to image, or give image_column to from_csv."
         )
-    best, found = columns[0], find(table[columns[0]], files)
+    best, found = columns[0], find(table[columns[0]].astype("string"), files)
     for name in columns[1:]:
         if (found >= 0).all():
             break
@@ -157,15 +282,8 @@ def join_metadata(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read each ``metadata.csv`` for the images beside and below it.
 
-    Returns
-    -------
-    table, notes
-        Rows of the images that have one, with the positions in `files` as index; a sentence for each file.
-
-    Raises
-    ------
-    ValueError
-        If a file cannot be read, has no column that names images, or fits none of them.
+    Returns the rows of images that have one, indexed by position in `files`, and a sentence per table. Raises
+    ValueError if a table cannot be read, names no images, or matches none of them.
     """
     joined, notes = [pd.DataFrame()], []
     for csv in sorted(csvs, key=lambda csv: -csv.count("/")):
@@ -202,7 +320,7 @@ def join_metadata(
 
 
 def _warn_of_two_tables(root, files, rows):
-    """Warn if the tables that hold a row of the same image say different things about it."""
+    """Warn if several tables say different things about one image."""
     for name in rows.columns.difference(IMAGE_COLUMNS, sort=False):
         said = (plain_ids(rows[name]) if name in GROUP_COLUMNS else rows[name].map(as_label)).dropna()
         different = said.groupby(level=0).nunique().loc[lambda count: count > 1].index
@@ -216,14 +334,14 @@ def _warn_of_two_tables(root, files, rows):
 
 
 def say_fit(source: object, found: np.ndarray, files: list[str], where: object = "") -> str:
-    """Return how many rows of a table fit how many images, as a sentence."""
+    """Say how many rows of a table match how many images."""
     images = len(np.unique(found[found >= 0]))
     below = f" below {where}" if where else ""
     return f"{source}: {(found >= 0).sum():,} of {len(found):,} rows fit {images:,} of {len(files):,} images{below}"
 
 
 def _say_partly(source, names, found, files):
-    """Return what `say_fit` says; warn of it if images are without a row."""
+    """Return what `say_fit` says, and warn if images are without a row."""
     note, lost = say_fit(source, found, files), np.setdiff1d(np.arange(len(files)), found)
     if len(lost):
         strange = names[found == NO_IMAGE]
@@ -239,7 +357,7 @@ def _some(files):
 def warn_of_contradictions(
     source: object, names: pd.Series, rows: pd.DataFrame, found: np.ndarray, group_column: str | None
 ) -> None:
-    """Warn if rows of one image name different lesions or patients; the first row counts."""
+    """Warn if the rows of one image name different lesions or patients; the first row counts."""
     for name in dict.fromkeys((group_column, *GROUP_COLUMNS)):
         column = tables.find_column(rows, name) if name else None
         if column is None:
@@ -259,27 +377,17 @@ def warn_of_contradictions(
 
 
 def join(
-    rows: pd.DataFrame,
-    names: pd.Series,
-    csv: str | os.PathLike,
-    image_column: str | None,
-    group_column: str | None,
+    rows: pd.DataFrame, names: pd.Series, csv: str | os.PathLike, image_column: str, group_column: str | None
 ) -> tuple[pd.DataFrame, str]:
-    """Add the columns of a second table, whose images are found by the names in the first: table and a sentence.
+    """Add the columns of a second table, joined by the image `names` of the first: table and a sentence.
 
-    Where both tables have a column, the first one counts and the second fills its gaps.
-
-    Parameters
-    ----------
-    names
-        Names of the images in `rows`.
-    image_column
-        Its name in the first table, which is tried first.
+    If both tables have a column, the first counts and the second fills its gaps. The first table's `image_column` is
+    tried before others.
     """
     other = read_table(csv, image_column, group_column)
     known = names.dropna().unique().tolist()
-    column = tables.find_column(other, image_column) if image_column else None
-    if column is None and image_column and not any(name in other for name in IMAGE_COLUMNS):
+    column = tables.find_column(other, image_column)
+    if column is None and not any(name in other for name in IMAGE_COLUMNS):
         tables.require_column(other, image_column, csv)
     column, found = image_names(other, known, csv, column)
     if not (found >= 0).any():
@@ -310,9 +418,9 @@ def join(
 
 
 def none_found(
-    csv: Path, images: Path, column: str, names: pd.Series, found: np.ndarray, files: list[str]
+    csv: object, images: Path, column: str, names: pd.Series, found: np.ndarray, files: list[str]
 ) -> FileNotFoundError:
-    """Return the error for a table none of whose images is there."""
+    """Return the error for a table that matches no image."""
     several = " (several files have such a name: give folder and extension)" * (SEVERAL in found)
     return FileNotFoundError(
         f"none of the {len(names)} images of {csv} is below {images}: its column {column!r} "
@@ -333,10 +441,7 @@ def locate(
 ) -> pd.Series:
     """Return the path of each row's image, or what its row says; add to `reasons` why an image cannot be used.
 
-    Parameters
-    ----------
-    found
-        As `find` gives it for `names` and `files`.
+    `found` is what `find` returns for `names` and `files`.
     """
     paths = pd.Series(below(images, files), dtype=object).reindex(found).set_axis(names.index)
     lost = names[(found == NO_IMAGE) & names.notna().to_numpy()]
@@ -353,7 +458,7 @@ def locate(
 
 
 def set_aside_copies(paths: pd.Series, labels: pd.Series, reasons: pd.Series) -> None:
-    """Add to `reasons` the rows whose image stands in an earlier row; all of its rows if their labels differ."""
+    """Add to `reasons` the rows whose image is in an earlier row, or all its rows if their labels differ."""
     usable = reasons.isna()
     again = paths.where(usable).duplicated() & usable
     reasons[again] = "the same image stands in an earlier row"
@@ -367,15 +472,19 @@ def set_aside_copies(paths: pd.Series, labels: pd.Series, reasons: pd.Series) ->
 
 
 def plain_ids(column: pd.Series) -> pd.Series:
-    """Return ids as text: ``12.0`` is 12, and blanks and words of `UNNAMED` are missing: Series of string."""
+    """Return ids as text; blanks and words of `UNNAMED` are missing: Series of string.
+
+    >>> plain_ids(pd.Series(["12.0", " IL_1 ", "unknown"])).tolist()
+    ['12', 'IL_1', <NA>]
+    """
     ids = column.astype("string").str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     return ids.mask(ids.str.casefold().isin(UNNAMED))
 
 
 def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the table") -> pd.Series:
-    """Return the group of each row: of `group_column`, and where it is empty of `GROUP_COLUMNS`: Series of string.
+    """Return the group of each row, from `group_column`, else from `GROUP_COLUMNS`: Series of string.
 
-    Ids that differ only in case become one, with a warning. So has one id for most of 20 or more rows.
+    Ids that differ only in case become one, with a warning. It also warns if most of 20 or more rows share an id.
     """
     group = pd.Series(pd.NA, rows.index, "string")
     for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):
@@ -401,9 +510,9 @@ def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the t
 
 
 def set_apart(rows: pd.DataFrame, labels: pd.Series, *used: str | None) -> pd.DataFrame:
-    """Rename a user's columns that are called as our own; those that were `used` for ours are dropped instead.
+    """Rename the user's columns that have one of our names; drop those that were `used` for ours.
 
-    So is a column ``label`` that says what `labels` do, as in the metadata of a download.
+    A column ``label`` that equals `labels`, as in the metadata of a download, is dropped too.
     """
     if "label" in rows:
         given = rows["label"].map({value: as_label(value) for value in rows["label"].unique()})

@@ -89,6 +89,28 @@ def test_the_positive_label_is_derived_or_chosen_kept_and_printed(csv, folder, d
             read()
 
 
+def test_a_data_frame_is_read_as_its_csv_is(csv, folder):
+    options = {"images": folder, "label_column": "dx", "label_map": HAM_LABELS}
+    read = ImageDataset.from_csv(csv, **options)
+    taken = ImageDataset.from_table(pd.read_csv(csv).set_index("dx", drop=False), **options)
+    pd.testing.assert_frame_equal(taken.table, read.table, check_dtype=False)
+    assert taken.positive == "malignant" and taken.notes[0].startswith(
+        "the table: 24 of 24 rows fit 24 of 24"
+    )
+    numbers = pd.DataFrame(
+        {"Image Name": [0.0, 1.0, None], "Lesion ID": ["L", "L", "M"], "is": [True, False, True]}
+    )
+    for n in range(2):
+        shutil.copy(folder / "benign" / "p00.jpg", folder.parent / f"{n}.jpg")
+    with pytest.warns(UserWarning, match="no name in the column 'image_name'"):
+        two = ImageDataset.from_table(numbers, folder.parent, label_column="is")
+    assert two.labels == ["False", "True"] and two.table["group"].tolist() == ["L", "L"]
+    with pytest.raises(ValueError, match="the table has no column 'label'; it has: image_id, dx, lesion_id"):
+        ImageDataset.from_table(pd.read_csv(csv), folder)
+    with pytest.raises(ValueError, match="the table has two columns 'dx'"):
+        ImageDataset.from_table(pd.concat([pd.read_csv(csv)] * 2, axis=1)[["dx"]], folder)
+
+
 def test_csv_labels_are_mapped_and_images_found_by_name(csv, folder):
     dataset = ImageDataset.from_csv(
         csv, folder, label_column="dx", group_column="lesion_id", label_map=HAM_LABELS
