@@ -21,15 +21,6 @@ from isicvision.text import counted
 from pages import Pages
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = (
-    ("the executed notebooks", "notebooks/index.html"),
-    ("what the data are like", "data_report/data_summary.md"),
-    ("the data card", "data_report/data_card.md"),
-    ("the evaluation report", "evaluation/report.html"),
-    ("the model", "model"),
-    ("the model card", "model/README.md"),
-    ("the service bundle", "bundle"),
-)
 
 
 def notebooks():
@@ -144,7 +135,7 @@ def execute(path, target, given, outputs):
 
 def run_one(path, given, outputs, pages, in_place):
     """Execute one notebook and write what it became: notebook and page, and with `in_place` the notebook in code/."""
-    result = execute(path, outputs / "notebooks" / path.relative_to("code"), given, outputs)
+    result = execute(path, outputs.notebooks / path.relative_to("code"), given, outputs.folder)
     pages.add(path, result)
     if in_place:
         nbformat.write(result, path)
@@ -152,10 +143,9 @@ def run_one(path, given, outputs, pages, in_place):
 
 def check_positive(given, outputs):
     """Exit if the images that the first notebook found have no label POSITIVE: trainings come later."""
-    table = outputs / "images.csv"
-    if given.get("POSITIVE") is not None and table.exists():
+    if given.get("POSITIVE") is not None and outputs.images.exists():
         try:
-            parameters.positive(given["POSITIVE"], isicvision.ImageDataset.load(table).labels)
+            parameters.positive(given["POSITIVE"], isicvision.ImageDataset.load(outputs.images).labels)
         except ValueError as error:
             sys.exit(str(error))
 
@@ -217,8 +207,8 @@ def main():
     if others := passed_over():
         print("Passed over, as they are not named like 01_train.ipynb:", ", ".join(map(str, others)))
 
-    outputs = Path(parameters.located(given.get("OUTPUTS", "outputs")))
-    pages = Pages(outputs / "notebooks")
+    outputs = isicvision.Outputs(parameters.located(given.get("OUTPUTS", "outputs")))
+    pages = Pages(outputs.notebooks)
     started = time.perf_counter()
     for path in paths:
         try:
@@ -226,12 +216,20 @@ def main():
             check_positive(given, outputs)
         except KeyboardInterrupt:
             warnings.simplefilter("ignore")  # of a kernel whose start was cut short
-            print(f"\nStopped in {path}. {kept(path, outputs)}", file=sys.stderr)
+            print(f"\nStopped in {path}. {kept(path, outputs.folder)}", file=sys.stderr)
             sys.exit(130)
     pages.finish(notebooks())
     print(f"\n{counted(len(paths), 'notebook')} ran in {time.perf_counter() - started:.0f} s. Look at:")
-    for what, name in RESULTS:
-        print(f"  {what:<24}{outputs / name}")
+    for what, path in (
+        ("the executed notebooks", outputs.notebooks / "index.html"),
+        ("what the data are like", outputs.data_report / "data_summary.md"),
+        ("the data card", outputs.data_card),
+        ("the evaluation report", outputs.evaluation),
+        ("the model", outputs.model),
+        ("the model card", outputs.model / "README.md"),
+        ("the service bundle", outputs.bundle),
+    ):
+        print(f"  {what:<24}{path}")
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from isicvision import (
     PROJECT_ROOT,
     ImageClassifier,
     ImageDataset,
+    Outputs,
     augment_dataset,
     augmentation,
     cards,
     evaluate,
     record,
-    require,
     splitting,
 )
 from isicvision.evaluation.evaluation import METRICS
@@ -56,7 +56,6 @@ PARAMETERS = {
     "SENSITIVITY": 0.9,
     "SEED": 0,
 }
-NOTEBOOK = "code/01_data_acquisition_and_understanding/02_understand_and_correct.ipynb"
 
 
 def split(p, dataset, expected, beside):
@@ -117,14 +116,15 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
         **settings | p["SETTINGS"],
     )
     if PartialState().is_main_process:
-        record.save_parts(parts, f"{p['OUTPUTS']}/split")
-        model.save(f"{p['OUTPUTS']}/model")  # save now, so that a later failure loses nothing
+        outputs = Outputs(p["OUTPUTS"])
+        record.save_parts(parts, outputs.split)
+        model.save(outputs.model)  # save now, so that a later failure loses nothing
         model.finish(parts["train"], parts["validation"], p["SENSITIVITY"])
-        folder = model.save(f"{p['OUTPUTS']}/model")
+        folder = model.save(outputs.model)
         kept = {name: value for name, value in p.items() if name != "OUTPUTS"}
-        print("written:", record.write(folder, model, parts, kept))
+        print("written:", record.write(model, parts, folder, kept))
         print(splitting.shared_words(**splitting.shared_count(parts)))
-        record.add_metrics(folder, evaluate(model, parts["test"]))
+        record.add_metrics(evaluate(model, parts["test"]), folder)
         print("written:", cards.write_model_card(folder))
     return model, parts["test"]
 
@@ -191,16 +191,14 @@ if __name__ == "__main__":
             dataset = ImageDataset.from_folder(arguments.data).measure()  # a broken image is found now
             for path, reason in dataset.set_aside[["path", "reason"]].itertuples(index=False):
                 print(f"set aside: {path}: {reason}")
-        beside = arguments.rerun.parents[1] if run else Path(parameters["OUTPUTS"])
+        beside = Outputs(arguments.rerun.parents[1] if run else parameters["OUTPUTS"])
         if dataset is None:
-            if run and not (beside / "dataset.csv").exists():
-                sys.exit(
-                    f"{beside / 'dataset.csv'} is not there: say by --data where the recorded images are."
-                )
-            dataset = ImageDataset.load(require(beside / "dataset.csv", NOTEBOOK))
+            if run and not beside.dataset.exists():
+                sys.exit(f"{beside.dataset} is not there: say by --data where the recorded images are.")
+            dataset = ImageDataset.load(beside.require(beside.dataset))
         parameters["POSITIVE"] = positive(parameters["POSITIVE"], dataset.labels)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"], beside / "split")
+    model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"], beside.split)
     if run and run["metrics"] and PartialState().is_main_process:
         compare(run, model, test)

@@ -21,6 +21,7 @@ from .model import labelissues as labelissues
 from .model import presets as presets
 from .model import saliency as saliency
 from .model.classifier import ImageClassifier as ImageClassifier
+from .outputs import Outputs as Outputs
 from .report import cards as cards
 from .report import record as record
 from .report import summary as summary

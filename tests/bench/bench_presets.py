@@ -41,8 +41,8 @@ def run(images, preset, seed):
     evaluation = Evaluation.from_scores(
         test.table["label"], probabilities, groups=test.table["group"], classes=model.labels
     )
-    record.write(folder, model, {"train": train, "test": test}, {"PRESET": preset, "SEED": seed})
-    record.add_metrics(folder, evaluation)
+    record.write(model, {"train": train, "test": test}, folder, {"PRESET": preset, "SEED": seed})
+    record.add_metrics(evaluation, folder)
     malignant, column = (test.table["label"] == "malignant").astype(int), model.labels.index("malignant")
     scores = test.table.assign(
         image=[Path(path).stem for path in test.paths],
@@ -108,7 +108,7 @@ def main():
             model = ImageClassifier.from_preset(preset, images.labels)
             history = model.fit(images, progress=False)
             folder = model.save(MODELS / f"{preset}-all")
-            record.write(folder, model, {"train": images}, {"PRESET": preset})
+            record.write(model, {"train": images}, folder, {"PRESET": preset})
             print(f"{folder}: {len(images)} images, {history.table['seconds'].sum():.0f} s")
         return
     rows = pd.read_csv(TARGET).to_dict("records") if TARGET.exists() else []

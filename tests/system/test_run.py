@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from isicvision import Outputs
+
 ROOT = Path(__file__).resolve().parents[2]
 FIRST, SECOND = "01_look/01_first.ipynb", "02_do/01_second.ipynb"
 
@@ -88,11 +90,11 @@ def test_a_positive_label_that_no_image_has_stops_the_run_once_the_labels_are_kn
     dataset, tmp_path, monkeypatch
 ):
     module = loaded(tmp_path, monkeypatch)
-    module.check_positive({"POSITIVE": "Malignant"}, tmp_path)  # not known yet
+    module.check_positive({"POSITIVE": "Malignant"}, Outputs(tmp_path))  # not known yet
     dataset.save(tmp_path / "images.csv")
-    module.check_positive({"POSITIVE": "malignant"}, tmp_path)
+    module.check_positive({"POSITIVE": "malignant"}, Outputs(tmp_path))
     with pytest.raises(SystemExit, match="did you mean malignant?"):
-        module.check_positive({"POSITIVE": "Malignant"}, tmp_path)
+        module.check_positive({"POSITIVE": "Malignant"}, Outputs(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,9 @@ CAMERA = ("bytes", "sharpness", "edge_red", "edge_green", "edge_blue")
 
 
 def role(column: str, table: pd.DataFrame) -> str:
-    """Say what kind of column it is.
+    """Return what a column is about: patient, source, diagnosis or identifier, or for measures frame or appearance.
 
-    Returns
-    -------
-    str
-        ``patient``, ``source``, ``diagnosis`` or ``identifier`` by `FIELDS`; ``frame`` or ``appearance`` for measures;
-        ``other`` for unknown columns, but ``identifier`` for unknown text that hardly ever repeats.
+    Unknown columns are ``other``, but ``identifier`` if they hold text that hardly ever repeats.
 
     >>> table = pd.DataFrame({"sex": ["female", "male"], "comment": ["first visit", "second visit"]})
     >>> role("sex", table), role("width", table), role("comment", table)
@@ -56,19 +52,10 @@ def rank(
     number are left out. For text and true/false, the score is the share of the label among images with the same value
     in four of five folds by group, and scores are compared within the fifth. A missing value counts as a value.
 
-    Parameters
-    ----------
-    columns
-        Default: all except identifiers.
-    draws
-        Bootstrap resamples of the groups.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per column, the strongest first: ``column, role, of, auc, low, high, images``. ``of`` is the label that
-        is told from all others: with two labels the last one, with more the one whose AUC is farthest from 0.5.
-        ``low`` and ``high`` bound the 95 % interval. NaN where the AUC is undefined, as for a constant column.
+    Returns ``column, role, of, auc, low, high, images``, the strongest column first. ``of`` is the label that is told
+    from all others: with two labels the last one, with more the one whose AUC is farthest from 0.5. ``low`` and
+    ``high`` bound the 95 % interval from `draws` bootstrap draws of the groups. NaN is undefined, as for a constant
+    column. `columns` are by default all except identifiers.
 
     >>> table = pd.DataFrame({"path": [*"abcdefgh"], "label": ["nevus"] * 4 + ["wart"] * 4, "age": range(8)})
     >>> rank(ImageDataset(table.assign(group=table["path"])), ["age"])[["column", "of", "auc"]].values.tolist()
@@ -106,21 +93,10 @@ def label_from_metadata(
 ) -> dict:
     """Predict the label from columns that do not show the lesion: the image's frame, camera and source.
 
-    Gradient boosting by scikit-learn, in five folds by group. Near 0.5 these columns say nothing about the label; well
-    above it a network can score without looking at the lesion.
-
-    Parameters
-    ----------
-    columns
-        Default: the columns whose `role` is ``frame`` or ``source``.
-    draws, seed
-        Same as in `rank`.
-
-    Returns
-    -------
-    dict
-        The ROC AUC ``auc`` with its 95 % interval ``low`` and ``high``, and the ``columns`` used. With more than two
-        labels it is the mean over the labels. NaN with too few groups or fewer than 50 images.
+    Gradient boosting by scikit-learn in five folds by group, by default on the columns whose `role` is ``frame`` or
+    ``source``. Near 0.5 they say nothing about the label; well above it a network can score without looking at the
+    lesion. Returns the ROC AUC ``auc`` (with more than two labels their mean), its 95 % interval ``low`` and ``high``,
+    and the ``columns`` used. NaN with too few groups or fewer than 50 images.
 
     >>> table = pd.DataFrame({"path": [*map(str, range(60))], "label": ["a", "b"] * 30, "width": [600, 800] * 30})
     >>> label_from_metadata(ImageDataset(table.assign(group=table["path"])))["auc"]
@@ -156,12 +132,9 @@ def label_from_metadata(
 
 
 def missing(dataset: ImageDataset) -> pd.DataFrame:
-    """Compute the share of images without a value, or with "unknown", in each column of the source.
+    """Return the share of images without a value, or with "unknown", for each column of the source.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``column``, the emptiest first; columns ``all`` and one per label, from 0 to 1.
+    Index ``column``, the emptiest first; columns ``all`` and one per label, from 0 to 1.
 
     >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"xxyy"], "group": [*"abcd"], "sex": ["f", None] * 2})
     >>> missing(ImageDataset(table)).loc["sex"].to_dict()
@@ -178,12 +151,8 @@ def relations(dataset: ImageDataset, most: int = 10) -> pd.DataFrame:
     """List the strongest relations between columns: Spearman's rank correlation of numbers, Cramér's V of text.
 
     V is corrected for bias (Bergsma, *A bias-correction for Cramér's V and Tschuprow's T*, J. Korean Stat. Soc. 2013),
-    so that columns with many values do not look related by chance.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``one, other, measure, value``, at most `most` rows of each measure, the strongest first.
+    so that columns with many values do not look related by chance. Returns ``one, other, measure, value``, the
+    strongest first, at most `most` rows of each measure.
 
     >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"xxyy"], "age": [20, 30, 40, 50], "size": [9, 7, 5, 3]})
     >>> relations(ImageDataset(table.assign(group=table["path"]))).query("value < 0").values.tolist()
@@ -205,19 +174,9 @@ def relations(dataset: ImageDataset, most: int = 10) -> pd.DataFrame:
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
     """Mark the images whose diagnosis was confirmed in a way that occurs with every label.
 
-    Excised lesions looked suspicious; lesions that were only followed up did not, and often had another camera. Where
-    most malignant lesions were excised and most benign ones followed up, a network can tell kinds of images apart
-    instead of lesions. Compare its score on all images with its score on these.
-
-    Parameters
-    ----------
-    table
-        Of an `ImageDataset` or `Evaluation`: ``label`` and, if known, one of the columns `CONFIRMED`.
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (images,)
-        All true if no column says how diagnoses were confirmed.
+    Where most malignant lesions were excised and most benign ones only followed up, often with another camera, a
+    network can tell kinds of images apart instead of lesions. Compare its score on all images with its score on these.
+    All are marked if the `table`, of an `ImageDataset` or `Evaluation`, has none of the columns `CONFIRMED`.
 
     >>> table = pd.DataFrame({"label": ["nevus", "nevus", "melanoma"], "dx_type": ["follow_up", "histo", "histo"]})
     >>> confirmed_alike(table).tolist()

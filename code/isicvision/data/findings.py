@@ -28,17 +28,8 @@ WHY = {
 def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
     """List the problems of single images: those of `ImageDataset.problems` and near-duplicates with another label.
 
-    Parameters
-    ----------
-    dataset
-        Is measured (`ImageDataset.check`) unless it has been.
-    threshold
-        Bits in which near-duplicates may differ, see `ImageDataset.near_duplicates`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``path, problem, detail``; both images of a pair are listed.
+    The hashes of near-duplicates differ in at most `threshold` bits. Returns ``path, problem, detail``; both images of
+    a pair are listed. Images are measured unless they have been.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
@@ -61,22 +52,9 @@ def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.Dat
 def count(dataset: ImageDataset, found: pd.DataFrame, excluded: Sequence[str] = ()) -> pd.DataFrame:
     """Count the images of each problem, with the reason for or against leaving them out.
 
-    Parameters
-    ----------
-    found
-        Result of `find`.
-    excluded
-        Problems whose images are left out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``problem``; columns ``images``, ``excluded``, one for each label, ``why``.
-
-    Raises
-    ------
-    ValueError
-        If `excluded` names an unknown problem.
+    `found` is the result of `find`, `excluded` the problems whose images are left out. Returns a table with the index
+    ``problem`` and the columns ``images``, ``excluded``, one for each label, ``why``. Raises ValueError if `excluded`
+    names an unknown problem.
 
     >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"]})
     >>> found = pd.DataFrame({"path": ["a"], "problem": ["tiny"], "detail": ["9x9 pixels"]})
@@ -117,14 +95,11 @@ def _check_problems(names):
 def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict:
     """Count what a split by image would leak and a split by group does not.
 
-    Returns
-    -------
-    dict of str to int
-        ``groups`` and ``groups_known``, see `splitting.group_count`; ``several``: groups with more than one image;
-        ``exact``: files equal to an earlier one; ``near``: pairs of near-duplicates; ``near_groups``: such pairs of
-        different groups. Of a 60/20/20 split by image (``random``) and by group (``by_group``): the groups in more
-        than one part. Of the random split: ``test`` images, and ``tested``, those whose group was trained on. The last
-        four are absent if no lesion is named or a label has too few groups for three parts.
+    ``groups`` and ``groups_known``: see `splitting.group_count`; ``several``: groups with more than one image;
+    ``exact``: files equal to an earlier one; ``near``: pairs of near-duplicates; ``near_groups``: such pairs of
+    different groups; ``random`` and ``by_group``: groups in more than one part of a 60/20/20 split by image and by
+    group; ``test``: test images of the random split; ``tested``: those whose group was trained on. The last four are
+    absent if no lesion is named or a label has too few groups for three parts.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
@@ -157,12 +132,7 @@ def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: in
 
 
 def dictionary(dataset: ImageDataset, columns: Iterable[str]) -> pd.DataFrame:
-    """Describe columns of a dataset: the data dictionary.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per column: ``column, type, unit, meaning, made by, values, missing, example``.
+    """Return the data dictionary: for each column its type, unit, meaning, origin, values and an example.
 
     >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"], "sex": ["female", None]})
     >>> dictionary(ImageDataset(table), ["sex"])[["meaning", "values", "missing"]].values.tolist()
@@ -190,7 +160,7 @@ def _meaning(column):
     if column in OWN_COLUMNS:
         unit, (meaning, origin) = "", OWN_COLUMNS[column]
     elif column in MEANINGS:
-        (unit, meaning), origin = MEANINGS[column], "ImageDataset.check"
+        (unit, meaning), origin = MEANINGS[column], "ImageDataset.measure"
     else:
         _, unit, meaning, _ = FIELDS.get(column, Field("", "", "not known here", ""))
         origin = "the source, as found"

@@ -41,15 +41,8 @@ def estimate_tone(dataset: ImageDataset) -> ImageDataset:
     Evaluating deep neural networks trained on clinical images in dermatology with the Fitzpatrick 17k dataset, 2021;
     Bevan and Atapour-Abarghouei, Detecting melanoma fairly, 2022.
 
-    Returns
-    -------
-    ImageDataset
-        ``ita``: degrees, NaN where it cannot be measured. ``skin_tone``: ordered categories, the names in `BANDS`.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read; `ImageDataset.check` sets such images aside.
+    ``ita`` is in degrees, NaN where it cannot be measured; ``skin_tone`` has ordered categories, the names in `BANDS`.
+    Raises ImageError if an image cannot be read.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")

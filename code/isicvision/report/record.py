@@ -1,4 +1,4 @@
-"""The run record: one JSON beside the model with all that is needed to tell, and to repeat, how it was made."""
+"""The run record: one JSON file beside the model that says how it was made and lets the run be repeated."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ import pandas as pd
 import torch
 
 from .. import __version__
-from ..data import associations, splitting
+from ..data import splitting
+from ..data.associations import confirmed_alike
 from ..data.dataset import ImageDataset
 from ..files import PROJECT_ROOT, RUN_RECORD, portable, read_json, replacing, require, user_path, versions
+from ..outputs import NOTEBOOKS, Outputs
 from ..text import counted
 
 if TYPE_CHECKING:
     from ..evaluation.evaluation import Evaluation
     from ..model.classifier import ImageClassifier
 
-NOTEBOOK = "code/02_modeling/01_train.ipynb"
-"""Splits the images, trains, and writes both parts and model."""
+PARTS = ("train", "validation", "test")
 
 
 def digest(evaluation: Evaluation) -> str:
-    """Hash which images were scored, their labels and their scores (six decimals): 32 hexadecimal digits."""
+    """Hash which images were scored, their labels and their scores (six decimals): 32 hexadecimal digits.
+
+    >>> from isicvision import Evaluation
+    >>> len(digest(Evaluation.from_scores(["benign", "malignant"], [0.2, 0.7])))
+    32
+    """
     scores = np.rint(evaluation.scores * 1e6).astype(int).tolist()
     rows = zip(evaluation.table["path"].map(portable), evaluation.table["label"], scores, strict=True)
     lines = sorted(f"{path},{label},{of_each}" for path, label, of_each in rows)
@@ -40,94 +46,105 @@ def digest(evaluation: Evaluation) -> str:
 
 
 def save_parts(parts: dict[str, ImageDataset], folder: str | Path) -> None:
-    """Write the parts of a split into a folder, a CSV file each."""
+    """Write the parts of a split into a folder, one CSV file each.
+
+    >>> table = pd.DataFrame({"path": ["a.jpg"], "label": ["nevus"], "group": ["a"]})
+    >>> save_parts({name: ImageDataset(table) for name in PARTS}, "split")
+    >>> len(earlier_parts("split")["test"]), earlier_parts("elsewhere")
+    (1, None)
+    """
     for name, part in parts.items():
         part.save(Path(folder, f"{name}.csv"))
 
 
 def earlier_parts(folder: str | Path) -> dict[str, ImageDataset] | None:
-    """Read the parts that `save_parts` wrote, for ``split(keep=…)``; None if not all three are there."""
-    paths = {name: Path(folder, f"{name}.csv") for name in ("train", "validation", "test")}
+    """Read the parts that `save_parts` wrote, for ``split(keep=…)``; None unless all three exist."""
+    paths = {name: Path(folder, f"{name}.csv") for name in PARTS}
     if not all(path.exists() for path in paths.values()):
         return None
     return {name: ImageDataset.load(path) for name, path in paths.items()}
 
 
 def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset]) -> str:
-    """Say how many images stayed in the part that they had in an earlier split, and how many were dealt out."""
+    """Say how many images stayed in the part that they had in an earlier split, and how many are new.
+
+    >>> table = pd.DataFrame({"path": ["a.jpg"], "label": ["nevus"], "group": ["a"]})
+    >>> parts = {"train": ImageDataset(table)}
+    >>> kept_words(parts, parts)
+    '1 image as in the earlier split, 0 new, 0 moved with joined lesions.'
+    """
     then, now = (
         [(name, path) for name, part in each.items() for path in part.paths] for each in (earlier, parts)
     )
     rows = splitting.matched([path for _, path in now], [path for _, path in then])
     pairs = [(name, then[row][0] if row >= 0 else None) for (name, _), row in zip(now, rows, strict=True)]
     stayed, new = sum(now == before for now, before in pairs), sum(before is None for _, before in pairs)
-    return (
-        f"By the earlier split: {counted(stayed, 'image')} in the part that they had, {new:,} new, "
-        f"{len(pairs) - stayed - new:,} moved because lesions were joined."
-    )
+    moved = len(pairs) - stayed - new
+    return f"{counted(stayed, 'image')} as in the earlier split, {new:,} new, {moved:,} moved with joined lesions."
 
 
 def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str, ImageDataset]:
     """Read the parts that `save_parts` wrote, and check that they belong together, and to a saved model.
 
+    Warns if the dataset.csv beside `folder` has changed since the split.
+
     Parameters
     ----------
     folder
-        With train.csv, validation.csv and test.csv.
+        Has train.csv, validation.csv and test.csv.
     model
-        Folder of a saved model: its run record (else its model.json) says which parts it was made with.
+        Folder of a saved model, whose run record (or else model.json) names the parts it was made with.
 
     Raises
     ------
     FileNotFoundError
-        If a file is missing; it names the notebook to run.
+        If a file is missing; the message names the notebook to run.
     ValueError
         If an image or a group is in two parts, or the model was made with other parts.
 
-    Warns
-    -----
-    UserWarning
-        If the dataset.csv beside `folder` has changed since the split.
+    >>> load_parts("outputs/split", "outputs/model")  # doctest: +SKIP
     """
     folder = Path(folder)
-    for name in ("train", "validation", "test"):
-        require(folder / f"{name}.csv", NOTEBOOK)
+    for name in PARTS:
+        require(folder / f"{name}.csv", NOTEBOOKS["split"])
     parts = earlier_parts(folder) or {}
     if shared := splitting.shared_count(parts)["shared_groups"]:
         raise ValueError(
             f"{folder} holds parts of two splits: {shared:,} images or lesions are in more than one part. Delete the "
-            f"folder and run {NOTEBOOK} again."
+            f"folder and run {NOTEBOOKS['split']} again."
         )
-    if model is not None:
-        for name, known in _made_with(Path(model)).items():
-            if known is None or name not in parts:
-                continue
-            if gone := [path for path in parts[name].paths if not os.path.exists(path)]:
-                raise ValueError(
-                    f"{len(gone):,} of {counted(len(parts[name]), 'image')} of {folder / name}.csv are not there, such "
-                    f"as {gone[0]}: put the images back, or run {NOTEBOOK} again with the folder where they are now"
-                )
-            if known != parts[name].manifest():
-                raise ValueError(
-                    f"{folder / name}.csv is not the {name} part that {model} was made with: the images were split or "
-                    f"corrected after the training, and figures of one on the other would be wrong. Run the notebook "
-                    f"that makes the model again ({NOTEBOOK} makes outputs/model), or restore the files."
-                )
-    _note_changes(folder.parent / "dataset.csv", parts)
+    for name, known in _made_with(Path(model)).items() if model is not None else ():
+        if known is not None and name in parts:
+            _check_part(parts[name], known, folder / f"{name}.csv", model)
+    _warn_of_changes(Outputs(folder.parent).dataset, parts)
     return parts
 
 
 def _made_with(model):
     """Return the manifest of each part that a saved model was made with: dict of str to str or None."""
-    card = read_json(require(model / "model.json", NOTEBOOK))
-    known = {"train": (card.get("training") or {}).get("manifest")}
+    described = read_json(require(model / "model.json", NOTEBOOKS["model"]))
+    known = {"train": (described.get("training") or {}).get("manifest")}
     if (model / RUN_RECORD).exists():
         known |= {name: part.get("manifest") for name, part in read(model / RUN_RECORD)["split"].items()}
     return known
 
 
-def _note_changes(csv, parts):
-    """Warn where the table that was split has changed since."""
+def _check_part(part, manifest, csv, model):
+    if gone := [path for path in part.paths if not os.path.exists(path)]:
+        raise ValueError(
+            f"{len(gone):,} of {counted(len(part), 'image')} of {csv} are not there, such as {gone[0]}: put the images "
+            f"back, or run {NOTEBOOKS['split']} again with the folder where they are now"
+        )
+    if manifest != part.manifest():
+        raise ValueError(
+            f"{csv} is not the {csv.stem} part that {model} was made with: images were split or corrected after the "
+            f"training, so its scores would be wrong. Run the notebook that makes the model again "
+            f"({NOTEBOOKS['model']} makes outputs/model), or restore the files."
+        )
+
+
+def _warn_of_changes(csv, parts):
+    """Warn if the table that was split has changed since."""
     if not csv.exists():
         return
     columns = ["label", "group"]
@@ -142,38 +159,48 @@ def _note_changes(csv, parts):
     if any(changes.values()):
         said = ", ".join(f"{count:,} {what}" for what, count in changes.items() if count)
         warnings.warn(
-            f"{csv} has changed since it was split (images: {said}). {NOTEBOOK} takes that over; until then the "
-            "figures are those of the earlier table.",
+            f"{csv} has changed since it was split (images: {said}). The split and all results are those of the "
+            f"earlier table until {NOTEBOOKS['split']} runs again.",
             stacklevel=3,
         )
 
 
 def require_current(bundle: str | Path, outputs: str | Path) -> None:
-    """Raise ValueError if a bundle is of none of the models that are saved in the folders of `outputs`."""
+    """Raise ValueError unless a bundle was built from one of the models in the folders of `outputs`.
+
+    >>> require_current("outputs/bundle", "outputs")  # doctest: +SKIP
+    """
     packed = read_json(Path(bundle, "model.json"))
-    cards = [read_json(path) for path in Path(outputs).glob("*/model.json")]
-    saved = [card for card in cards if "id" not in card]  # which bundles have
+    described = [read_json(path) for path in Path(outputs).glob("*/model.json")]
+    saved = [each for each in described if "id" not in each]  # only bundles have an id
     own = ("versions", "sha256")
-    if not any(all(packed.get(name) == card[name] for name in card if name not in own) for card in saved):
+    if not any(all(packed.get(name) == each[name] for name in each if name not in own) for each in saved):
         raise ValueError(
-            f"{bundle} is of none of the models in {outputs}: they were trained or changed after it was built. Run "
-            "code/03_deployment/01_deploy_locally.ipynb again."
+            f"{bundle} was built from none of the models in {outputs}: they were trained or changed later. Run "
+            f"{NOTEBOOKS['bundle']} again."
         )
 
 
-def require_evaluated(model: str | Path, evaluation: Evaluation) -> None:
-    """Raise ValueError unless `add_metrics` wrote the figures of these very predictions into the model's record."""
+def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
+    """Raise ValueError unless the record in a model's folder has the metrics of these predictions.
+
+    >>> require_evaluated(evaluation, "outputs/model")  # doctest: +SKIP
+    """
     path = Path(model) / RUN_RECORD
     metrics = (read(path)["metrics"] if path.exists() else None) or {}
     if metrics.get("predictions") != digest(evaluation):
         raise ValueError(
-            f"these predictions are not those that {path} has the figures of: they are of another model, or of other "
-            "test images. Run code/02_modeling/02_evaluate.ipynb again."
+            f"the metrics in {path} are not those of these predictions, which are of another model or of other test "
+            f"images. Run {NOTEBOOKS['evaluation']} again."
         )
 
 
 def code_version() -> dict:
-    """Return the version of isicvision and, in a checkout, the commit and whether files differ from it: dict."""
+    """Return the version of isicvision and, in a checkout, the commit and whether files differ from it.
+
+    >>> [*code_version()]
+    ['isicvision', 'commit', 'changed']
+    """
     found: dict = {"isicvision": __version__, "commit": None, "changed": None}
     try:
         ask = ["git", "-C", str(PROJECT_ROOT)]
@@ -187,13 +214,16 @@ def code_version() -> dict:
 
 
 def machine() -> dict:
-    """Say what the run ran on: dict of system, processor, cores (threads torch uses) and accelerator."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    """Describe the machine: system, processor, threads that torch uses, accelerator.
+
+    >>> [*machine()]
+    ['system', 'processor', 'threads', 'accelerator']
+    """
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "accelerator": gpu,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
@@ -206,40 +236,41 @@ def _processor():
 
 
 def write(
-    folder: str | Path, model: ImageClassifier, parts: dict[str, ImageDataset], parameters: dict | None = None
+    model: ImageClassifier, parts: dict[str, ImageDataset], folder: str | Path, parameters: dict | None = None
 ) -> Path:
-    """Write run.json into the folder of a saved model; `add_metrics` adds what it reaches on test images.
+    """Write run.json into the folder of a saved model and return its path; `add_metrics` adds the test metrics.
 
     Parameters
     ----------
-    folder
-        Where `ImageClassifier.save` wrote the model.
     model
         Just trained.
     parts
         The split: ``{"train": …, "validation": …, "test": …}``.
+    folder
+        Where `ImageClassifier.save` wrote the model.
     parameters
-        Of the notebook or job, fit for JSON; ``train.py --rerun`` repeats the run from them.
+        Of the notebook or job, as JSON holds them; ``train.py --rerun`` repeats the run from them.
 
     Raises
     ------
     ValueError
-        If the part ``train`` is not what the model was trained on.
+        If the model was not trained on the part ``train``.
+
+    >>> write(model, parts, model.save("outputs/model"), {"SEED": 0})  # doctest: +SKIP
     """
-    training = dict(model.metadata["training"])
+    described = dict(model.metadata)
+    training = dict(described.pop("training"))
     history = training.pop("history", [])
     split = {name: _count(part, model.labels) | {"manifest": part.manifest()} for name, part in parts.items()}
     if "train" in split and split["train"]["manifest"] != training["manifest"]:
         raise ValueError(
-            "the model was not trained on this part train: the images were split again, or changed, after the "
+            "the model was not trained on this part train: the images were split again or changed after the "
             "training. Fit the model again, then write its record."
         )
     run = {
         "format": 1,
         "parameters": parameters or {},
-        "model": {
-            name: value for name, value in model.metadata.items() if name not in ("training", "format")
-        },
+        "model": {name: value for name, value in described.items() if name != "format"},
         "training": training,
         "seed": model.seed,
         "split": split,
@@ -253,25 +284,21 @@ def write(
         "metrics": None,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = user_path(folder) / RUN_RECORD
-    _write(path, run)
-    return path
+    return _write(user_path(folder) / RUN_RECORD, run)
 
 
 def _count(part, labels):
-    table = part.table
-    return {
-        "images": len(table),
-        **splitting.group_count(table),
-        "labels": {label: int((table["label"] == label).sum()) for label in labels},
-    }
+    counts = part.table["label"].value_counts().reindex(labels, fill_value=0)
+    return {"images": len(part), **splitting.group_count(part.table), "labels": counts.to_dict()}
 
 
-def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
-    """Add metrics with their 95 % intervals to run.json, and return its path.
+def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
+    """Add the metrics of an evaluation, with their 95 % intervals, to run.json in a folder, and return its path.
 
-    Where only some diagnoses were confirmed in a way that occurs with every label (`associations.confirmed_alike`), the
-    ROC AUC of those images stands beside that of all, and their number.
+    If only some diagnoses were confirmed in a way that occurs with every label (`associations.confirmed_alike`), it has
+    the number of these images and their ROC AUC too.
+
+    >>> add_metrics(evaluation, "outputs/model")  # doctest: +SKIP
     """
     path = user_path(folder) / RUN_RECORD
     run = read(path)
@@ -285,30 +312,33 @@ def add_metrics(folder: str | Path, evaluation: Evaluation) -> Path:
         "threshold": evaluation.threshold,
         **table.to_dict("index"),
     }
-    alike = evaluation.where(associations.confirmed_alike(evaluation.table))
+    alike = evaluation.where(confirmed_alike(evaluation.table))
     if 0 < len(alike.table) < len(evaluation.table):
         found = (alike.metric("roc_auc"), *alike.interval("roc_auc"))
         figures = [None if np.isnan(figure) else figure for figure in found]
         run["metrics"]["images_confirmed_alike"] = len(alike.table)
         run["metrics"]["roc_auc_confirmed_alike"] = dict(zip(("value", "low", "high"), figures, strict=True))
-    _write(path, run)
-    return path
+    return _write(path, run)
 
 
 def read(path: str | Path) -> dict:
-    """Read a run record: dict. FileNotFoundError or ValueError says that there is none at `path`."""
+    """Read a run record; FileNotFoundError or ValueError says that `path` is not one.
+
+    >>> read("outputs/model/run.json")  # doctest: +SKIP
+    """
     path = user_path(path)
     try:
         run = read_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such run record; record.write makes one") from None
     except ValueError as error:
-        raise ValueError(f"{path} is no run record: {error}") from error
+        raise ValueError(f"{path} is not a run record: {error}") from error
     if not {"parameters", "split", "training"} <= set(run):
-        raise ValueError(f"{path} is no run record: it lacks parameters, split or training")
+        raise ValueError(f"{path} is not a run record: it lacks parameters, split or training")
     return run
 
 
 def _write(path, run):
     with replacing(path) as part:
         part.write_text(json.dumps(run, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path

@@ -306,7 +306,7 @@ def test_keep_knows_images_whose_folder_has_moved(name):
     ]
     assert ends[0] == ends[1]
     words = kept_words(dict(enumerate(moved)), dict(enumerate(parts)))
-    assert "40 images in the part that they had, 0 new" in words
+    assert "40 images as in the earlier split, 0 new" in words
 
 
 def test_keep_goes_by_unique_names_too_and_says_how_much_it_found():

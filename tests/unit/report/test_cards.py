@@ -24,13 +24,13 @@ def saved(folder, tmp_path_factory):
     network.fit(train, epochs=2, batch_size=6, learning_rate=[0.01, 0.001], progress=False)
     network.calibrate(test)
     network.decide_at(0.25, rule="a sensitivity of one | two")
-    record.write(network.save(root / "tuned"), network, parts, {"SETTINGS": {}})
-    record.add_metrics(root / "tuned", evaluate(network, test))
+    record.write(network, parts, network.save(root / "tuned"), {"SETTINGS": {}})
+    record.add_metrics(evaluate(network, test), root / "tuned")
     classifier = make_pipeline(StandardScaler(), LogisticRegression())
     features = ImageClassifier("resnet18", LABELS, weights=None, image_size=64, classifier=classifier)
     features.fit(train)
-    record.write(features.save(root / "features"), features, parts)
-    record.add_metrics(root / "features", evaluate(features, test))
+    record.write(features, parts, features.save(root / "features"))
+    record.add_metrics(evaluate(features, test), root / "features")
     return root
 
 
@@ -86,8 +86,8 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
         and "Synthetic test image | not recorded | 12 |" in text
     )
     assert (
-        "`malignant` is predicted from a score of 0.250 on" in text
-        and "predicted from a score of 0.250 on.\n" in text
+        "`malignant` is predicted from a score of 0.250" in text
+        and "predicted from a score of 0.250.\n" in text
     )
     assert f"temperature of {model['temperature']:.2f}." in text and "sensitivity of one \\| two" in text
     assert "--rerun MODEL/run.json" in text and model["caveat"] in text
@@ -129,7 +129,7 @@ def test_cards_of_two_runs_differ(both):
     assert rows(features)["kind"][0].startswith("features of the network, then Pipeline(")
     assert "No network was trained." in features and "there is no threshold" in features
     assert "predicted where its score is the higher one" in features
-    assert "repeat it with the code that made it" in features and "--rerun" not in features
+    assert "repeat the run with the code that made it" in features and "--rerun" not in features
     assert rows(tuned)["train"] == rows(features)["train"] and rows(tuned)["roc_auc"] != ["not recorded"]
     assert rows(features)["seconds of training"] == ["not recorded"]  # nobody took the time
     for text in (tuned, features):
@@ -156,7 +156,7 @@ def test_what_is_missing_is_said_and_no_reason_to_stop(tuned):
     change(tuned / "run.json", split=split, metrics=metrics)
     text = cards.write_model_card(tuned).read_text()
     assert rows(text)["test"] == ["12", "not recorded", "not recorded", "not recorded", "abc"]
-    assert "groups: not recorded)" in text and "The label to be found" not in text
+    assert "groups: not recorded)" in text and "The positive label" not in text
     (tuned / "run.json").unlink()
     (tuned / "network.safetensors").unlink()
     text = cards.write_model_card(tuned).read_text()
@@ -172,8 +172,8 @@ def test_three_labels_have_no_threshold_and_a_column_each(tmp_path, dataset):
     model.fit(dataset, epochs=1, batch_size=12, progress=False)
     shares = np.random.default_rng(0).dirichlet([1, 1, 1], len(dataset))
     evaluation = Evaluation.from_scores(dataset.table["label"], shares, classes=names)
-    record.write(model.save(tmp_path / "m"), model, {"train": dataset})
-    record.add_metrics(tmp_path / "m", evaluation)
+    record.write(model, {"train": dataset}, model.save(tmp_path / "m"))
+    record.add_metrics(evaluation, tmp_path / "m")
     text = cards.write_model_card(tmp_path / "m").read_text()
     assert "means over the labels" in text and "there is no threshold" in text and "not calibrated" in text
     assert rows(text)["train"][:5] == ["24", "12", "8", "8", "8"]
@@ -183,7 +183,7 @@ def test_three_labels_have_no_threshold_and_a_column_each(tmp_path, dataset):
 def test_a_model_that_was_never_trained_and_began_at_random_has_a_card(tmp_path):
     ImageClassifier("resnet18", LABELS, weights=None, image_size=64).save(tmp_path / "m")
     held = rows(cards.write_model_card(tmp_path / "m").read_text())
-    assert held["weights it began from"] == ["random"] and held["trained"] == ["not recorded"]
+    assert held["initial weights"] == ["random"] and held["trained"] == ["not recorded"]
 
 
 def test_what_is_broken_is_named(tuned):
@@ -191,7 +191,7 @@ def test_what_is_broken_is_named(tuned):
     with pytest.raises(ValueError, match=r"run\.json is of another model than model\.json"):
         cards.write_model_card(tuned)
     (tuned / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json is no run record"):
+    with pytest.raises(ValueError, match=r"run\.json is not a run record"):
         cards.write_model_card(tuned)
     for text in ("{", "[]", "{}"):
         (tuned / "model.json").write_text(text)
@@ -210,7 +210,7 @@ def test_the_card_goes_with_the_model_it_is_of(tuned):
     model.save(tuned)
     assert not (tuned / "README.md").exists()  # one that says 0.25 would be wrong
     assert (
-        "from a score of 0.750 on. How this threshold was chosen: not recorded."
+        "from a score of 0.750. How this threshold was chosen: not recorded."
         in cards.write_model_card(tuned).read_text()
     )
 

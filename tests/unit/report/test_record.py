@@ -23,7 +23,7 @@ def made(folder, tmp_path_factory):
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     model.fit(train, epochs=2, batch_size=6, learning_rate=0.01, progress=False)
     target = model.save(tmp_path_factory.mktemp("record") / "model")
-    record.write(target, model, {"train": train, "test": test}, {"EPOCHS": 2})
+    record.write(model, {"train": train, "test": test}, target, {"EPOCHS": 2})
     return target, model, test
 
 
@@ -42,13 +42,13 @@ def test_parts_are_counted_by_label_and_lesion_and_shared_lesions_are_told(made)
     copy = target.with_name("copy")
     copy.mkdir()
     half = test.sample(6, balanced=True)
-    run = record.read(record.write(copy, model, {"validation": test, "test": half}))
+    run = record.read(record.write(model, {"validation": test, "test": half}, copy))
     assert run["split"]["validation"]["groups"] == test.table["group"].nunique() == 6
     assert run["split"]["test"]["labels"] == {"benign": 3, "malignant": 3}
     assert run["shared_groups"] == half.table["group"].nunique()
     assert record.read(target / "run.json")["shared_groups"] == 0
     benign = test.relabel({path: None for path in test.table.query("label == 'malignant'")["path"]})
-    run = record.read(record.write(copy, model, {"test": benign}))
+    run = record.read(record.write(model, {"test": benign}, copy))
     assert run["split"]["test"]["labels"] == {"benign": 6, "malignant": 0}
 
 
@@ -56,17 +56,17 @@ def test_the_area_of_those_confirmed_alike_stands_beside_that_of_all(made):
     ways = pd.DataFrame({"dx_type": ["follow_up"] * 4 + ["histo"] * 8})
     scores = [0.1] * 4 + [0.2, 0.8] * 4
     labels = ["benign"] * 4 + ["malignant", "benign", "benign", "malignant"] * 2
-    record.add_metrics(made[0], Evaluation.from_scores(labels, scores, classes=LABELS, metadata=ways))
+    record.add_metrics(Evaluation.from_scores(labels, scores, classes=LABELS, metadata=ways), made[0])
     metrics = record.read(made[0] / "run.json")["metrics"]
     assert metrics["images_confirmed_alike"] == 8
     assert metrics["roc_auc_confirmed_alike"]["value"] == 0.5 < metrics["roc_auc"]["value"]
-    record.add_metrics(made[0], Evaluation.from_scores(labels, scores, classes=LABELS))
+    record.add_metrics(Evaluation.from_scores(labels, scores, classes=LABELS), made[0])
     assert "images_confirmed_alike" not in record.read(made[0] / "run.json")["metrics"]
 
 
 def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made):
     scores = np.linspace(0, 1, 12)
-    record.add_metrics(made[0], Evaluation.from_scores(["benign"] * 12, scores, classes=LABELS))
+    record.add_metrics(Evaluation.from_scores(["benign"] * 12, scores, classes=LABELS), made[0])
     text = (made[0] / "run.json").read_text()
     assert "NaN" not in text  # which is no JSON
     metrics = json.loads(text)["metrics"]
@@ -81,9 +81,9 @@ def test_a_validation_figure_that_is_not_defined_is_null_in_model_and_record(fol
     benign = dataset.relabel({path: None for path in dataset.table.query("label == 'malignant'")["path"]})
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     history = model.fit(dataset, benign, epochs=1, batch_size=12, progress=False)
-    assert history["validation_roc_auc"].isna().all()
+    assert history.table["validation_roc_auc"].isna().all()
     target = model.save(tmp_path / "model")
-    record.write(target, model, {"train": dataset})
+    record.write(model, {"train": dataset}, target)
     assert json.loads((target / "model.json").read_text(), parse_constant=pytest.fail)
     assert json.loads((target / "run.json").read_text())["history"][0]["validation_roc_auc"] is None
 
@@ -122,7 +122,7 @@ def test_what_is_no_record_is_named(tmp_path):
         record.read(tmp_path / "run.json")
     for text in ("no json", "[]", "{}"):
         (tmp_path / "run.json").write_text(text)
-        with pytest.raises(ValueError, match=r"run\.json is no run record"):
+        with pytest.raises(ValueError, match=r"run\.json is not a run record"):
             record.read(tmp_path / "run.json")
 
 
@@ -135,7 +135,7 @@ def outputs(made, dataset, tmp_path):
     record.save_parts(parts, tmp_path / "split")
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     model.fit(train, epochs=1, batch_size=6, progress=False)
-    record.write(model.save(tmp_path / "model"), model, parts)
+    record.write(model, parts, model.save(tmp_path / "model"))
     return tmp_path
 
 
@@ -194,7 +194,7 @@ def test_a_record_of_parts_that_the_model_was_not_trained_on_is_refused(made, da
     target, model, test = made
     before = (target / "run.json").read_text()
     with pytest.raises(ValueError, match="the model was not trained on this part train"):
-        record.write(target, model, {"train": test, "test": test})
+        record.write(model, {"train": test, "test": test}, target)
     assert (target / "run.json").read_text() == before
 
 
@@ -208,13 +208,13 @@ def test_the_record_takes_augmented_copies_and_broken_images_for_the_part_they_c
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     model.fit(copies, epochs=1, batch_size=12, progress=False)
     assert model.metadata["training"]["groups"] == train.table["group"].nunique()
-    record.write(model.save(tmp_path / "model"), model, {"train": train, "test": test})
+    record.write(model, {"train": train, "test": test}, model.save(tmp_path / "model"))
     (tmp_path / "broken.jpg").write_text("no image")
     row = train.table.iloc[:1].assign(path=str(tmp_path / "broken.jpg"))
     flawed = dataclasses.replace(train, table=pd.concat([train.table, row], ignore_index=True))
-    with pytest.warns(UserWarning, match="cannot be read, set aside"):
+    with pytest.warns(UserWarning, match="cannot be read and are set aside"):
         model.fit(flawed, epochs=1, batch_size=12, progress=False)
-    record.write(model.save(tmp_path / "model"), model, {"train": flawed, "test": test})
+    record.write(model, {"train": flawed, "test": test}, model.save(tmp_path / "model"))
 
 
 def test_predictions_of_another_model_or_other_images_are_refused(outputs):
@@ -222,21 +222,21 @@ def test_predictions_of_another_model_or_other_images_are_refused(outputs):
     test = record.load_parts(outputs / "split")["test"]
     evaluation = evaluate(model, test)
     with pytest.raises(ValueError, match="Run code/02_modeling/02_evaluate"):
-        record.require_evaluated(outputs / "model", evaluation)  # nothing was evaluated yet
-    record.add_metrics(outputs / "model", evaluation)
+        record.require_evaluated(evaluation, outputs / "model")  # nothing was evaluated yet
+    record.add_metrics(evaluation, outputs / "model")
     saved = Evaluation.load(evaluation.save(outputs / "predictions.csv"))
-    record.require_evaluated(outputs / "model", saved)
-    record.require_evaluated(outputs / "model", saved.at(0.7))  # the decision is not part of it
+    record.require_evaluated(saved, outputs / "model")
+    record.require_evaluated(saved.at(0.7), outputs / "model")  # the decision is not part of it
     for other in (
         saved.where(np.arange(len(test)) > 0),
         dataclasses.replace(saved, table=saved.table.assign(score_benign=saved.table["score_benign"] + 1e-5)),
     ):
-        with pytest.raises(ValueError, match="of another model, or of other test images"):
-            record.require_evaluated(outputs / "model", other)
+        with pytest.raises(ValueError, match="of another model or of other test images"):
+            record.require_evaluated(other, outputs / "model")
     model.decide_at(0.5)
     model.save(outputs / "model")
     with pytest.raises(ValueError, match="of another model"):
-        record.require_evaluated(outputs / "model", saved)
+        record.require_evaluated(saved, outputs / "model")
 
 
 def test_a_bundle_of_an_earlier_model_is_refused(outputs):
@@ -247,7 +247,7 @@ def test_a_bundle_of_an_earlier_model_is_refused(outputs):
     record.require_current(outputs / "bundle", outputs)
     model.decide_at(0.25)
     model.save(outputs / "model")
-    with pytest.raises(ValueError, match=r"bundle is of none of the models in .*01_deploy_locally"):
+    with pytest.raises(ValueError, match=r"bundle was built from none of the models in .*01_deploy_locally"):
         record.require_current(outputs / "bundle", outputs)
 
 
@@ -280,8 +280,8 @@ def test_without_named_lesions_the_record_says_unknown(dataset, tmp_path):
     train, test = bare.split(0.5, 0.5)
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     model.fit(train, epochs=1, batch_size=12, progress=False)
-    record.write(model.save(tmp_path / "m"), model, {"train": train, "test": test})
-    record.add_metrics(tmp_path / "m", evaluate(model, test))
+    record.write(model, {"train": train, "test": test}, model.save(tmp_path / "m"))
+    record.add_metrics(evaluate(model, test), tmp_path / "m")
     run = record.read(tmp_path / "m" / "run.json")
     assert run["shared_groups"] is None and run["groups_known"] == 0
     for held in (run["split"]["train"], run["training"], run["metrics"]):
@@ -291,7 +291,7 @@ def test_without_named_lesions_the_record_says_unknown(dataset, tmp_path):
     train = partly.where(partly.table["path"].isin(train.paths))
     model.fit(train, epochs=1, batch_size=12, progress=False)
     record.write(
-        tmp_path / "m", model, {"train": train, "test": partly.where(~partly.table["path"].isin(train.paths))}
+        model, {"train": train, "test": partly.where(~partly.table["path"].isin(train.paths))}, tmp_path / "m"
     )
     run = record.read(tmp_path / "m" / "run.json")
     assert run["shared_groups"] is not None and run["groups_known"] == 0.5
@@ -306,7 +306,7 @@ def test_the_job_keeps_the_split_that_is_there_and_a_rerun_takes_that_of_its_rec
     corrected = dataset.relabel({dataset.paths[0]: "malignant"})
     now = job["split"]({"SEED": 5}, corrected, None, tmp_path)
     assert [part.paths for part in now.values()] == [part.paths for part in first.values()]
-    assert "24 images in the part that they had, 0 new, 0 moved" in capsys.readouterr().out
+    assert "24 images as in the earlier split, 0 new, 0 moved" in capsys.readouterr().out
     record.save_parts(now, tmp_path)
     made = {name: {"manifest": part.manifest()} for name, part in now.items()}
     again = job["split"]({"SEED": 5}, corrected, made, tmp_path)  # no seed deals these parts
