@@ -28,20 +28,12 @@ class Annotations:
 
     Each decision is written to the log at once; all are applied again when the log is opened again. Images and
     metadata on disk never change. Several people, or browser tabs, may write to one log: each sees the decisions of
-    the others and undoes only their own. Warns if no decision in the log is about an image of the dataset.
+    the others and undoes only their own. Decisions about images that the dataset lacks stay in the log.
 
-    Parameters
-    ----------
-    log
-        CSV file, created by the first decision. ``path``; ``label``, or `EXCLUDE` to leave the image out, `UNDO` to
-        take back the decision before, ``(undo 2)`` to take back the second one about this image; ``previous``, the
-        label until then; ``time``, in UTC. Decisions about images that the dataset lacks stay in the log.
-
-    Raises
-    ------
-    ValueError
-        If the file is not such a log or has a label that the dataset lacks; the message names the line. If the dataset
-        has a label `EXCLUDE` or `UNDO`.
+    The log is a CSV file: ``path``; ``label``, or `EXCLUDE` to leave the image out, `UNDO` to take back the decision
+    before, ``(undo 2)`` to take back the second one about this image; ``previous``, the label until then; ``time``, in
+    UTC. Raises ValueError, which names the line, if the file is not such a log or has a label that the dataset lacks.
+    Warns if no decision is about an image of the dataset.
 
     >>> table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["nevus", "wart"], "group": ["a", "b"]})
     >>> annotations = Annotations(ImageDataset(table), "decisions.csv")

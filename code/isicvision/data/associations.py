@@ -103,6 +103,7 @@ def label_from_metadata(
     1.0
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
 
     table, fold = dataset.table, _folds(dataset)
@@ -115,14 +116,13 @@ def label_from_metadata(
         # the trees take at most 255 categories
         lambda values: values if is_numeric(values) else frequent(values, 200).astype("category")
     )
-    scores = np.zeros((len(table), len(dataset.labels)))
-    for part in np.unique(fold):
-        model = HistGradientBoostingClassifier(
-            max_leaf_nodes=8, categorical_features="from_dtype", random_state=seed
+    model = HistGradientBoostingClassifier(
+        max_leaf_nodes=8, categorical_features="from_dtype", random_state=seed
+    )
+    with threadpool_limits(1, "openmp"):  # on a busy machine, threads that wait for each other cost more
+        scores = cross_val_predict(
+            model, features, table["label"], cv=PredefinedSplit(fold), method="predict_proba"
         )
-        with threadpool_limits(1, "openmp"):  # on a busy machine, threads that wait for each other cost more
-            model.fit(features[fold != part], table["label"][fold != part])
-            scores[fold == part] = model.predict_proba(features[fold == part])
     areas = [
         _areas(scores[:, n], table["label"] == label, table["group"], fold, draws, seed)
         for n, label in enumerate(dataset.labels)
@@ -199,7 +199,7 @@ def is_numeric(values: pd.Series) -> bool:
 
 
 def frequent(values: pd.Series, most: int) -> pd.Series:
-    """Turn a column into text: the `most` frequent values, ``(rare)`` for others, ``(missing)`` for none.
+    """Turn a column into text: its `most` frequent values, ``(rare)`` for others, ``(missing)`` for none.
 
     >>> frequent(pd.Series(["a", "a", "b", None, None]), 2).tolist()
     ['a', 'a', '(rare)', '(missing)', '(missing)']

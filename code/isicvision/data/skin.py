@@ -36,10 +36,9 @@ def estimate_tone(dataset: ImageDataset) -> ImageDataset:
     balance of a dermatoscope move it by more than a band, for all images of a clinic in the same direction. Red or
     sun-damaged skin, hair and large lesions move it too. So compare images of one source, and do not trust a single
     value. Under bluish light there is no angle: this holds for 37 % of 500 images of HAM10000. ITA is not
-    Fitzpatrick's skin type, which says how skin burns and tans. Its use on images, and its limits: Kinyanjui et al.,
-    Estimating skin tone and effects on classification performance in dermatology datasets, 2019; Groh et al.,
-    Evaluating deep neural networks trained on clinical images in dermatology with the Fitzpatrick 17k dataset, 2021;
-    Bevan and Atapour-Abarghouei, Detecting melanoma fairly, 2022.
+    Fitzpatrick's skin type, which says how skin burns and tans. Limits on images: Kinyanjui et al., Estimating skin
+    tone and effects on classification performance in dermatology datasets, 2019; Bevan and Atapour-Abarghouei,
+    Detecting melanoma fairly, 2022.
 
     ``ita`` is in degrees, NaN where it cannot be measured; ``skin_tone`` has ordered categories, the names in `BANDS`.
     Raises ImageError if an image cannot be read.

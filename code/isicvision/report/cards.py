@@ -23,15 +23,10 @@ from .templates import write_page
 def write_model_card(folder: str | os.PathLike) -> Path:
     """Write README.md, the model card, into the folder of a saved model.
 
-    Parameters
-    ----------
-    folder
-        With model.json and, if `record.write` made one, run.json. What they lack is said to be "not recorded".
+    The folder has model.json and perhaps a run record; what they lack is shown as "not recorded". Raises
+    FileNotFoundError without a model, ValueError if a file cannot be read or the record is of another model.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no model, a file cannot be read, or run.json is of another model.
+    >>> write_model_card("outputs/model")  # doctest: +SKIP
     """
     folder = user_path(folder)
     path, of_run = folder / "model.json", folder / RUN_RECORD
@@ -41,13 +36,13 @@ def write_model_card(folder: str | os.PathLike) -> Path:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no model; ImageClassifier.save makes one") from None
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no model.json of ImageClassifier.save: {error!r}") from error
+        raise ValueError(f"{path} was not written by ImageClassifier.save: {error!r}") from error
     run = record.read(of_run) if of_run.exists() else {}
     trained = {name: run["training"].get(name) for name in ("manifest", "finished")} if run else {}
     if any(training.get(name) != value for name, value in trained.items()) or any(
         model.get(name) != value for name, value in run.get("model", {}).items()
     ):
-        raise ValueError(f"{of_run} is of another model than {path.name}: write it anew with record.write")
+        raise ValueError(f"{of_run} is of another model than {path.name}: write it again with record.write")
     names = [field.name for field in dataclasses.fields(Settings)]
     counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
     return write_page(
@@ -59,27 +54,18 @@ def write_model_card(folder: str | os.PathLike) -> Path:
         settings={name: training[name] for name in names if training.get(name) is not None},
         parts=run.get("split") or {"train": training | {"images": sum(counts.values()), "labels": counts}},
         size=file_size(sum(file.stat().st_size for file in weights)) if weights else None,
-        shared=shared_words(run["shared_groups"], run.get("groups_known", 1))
-        if "shared_groups" in run
-        else None,
+        shared="shared_groups" in run and shared_words(run["shared_groups"], run.get("groups_known", 1)),
     )
 
 
 def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
-    """Write the data card of a data set.
+    """Write the data card, a Markdown file, of a measured dataset: the one that later steps read.
 
-    Parameters
-    ----------
-    dataset
-        Checked: what later steps read. Its `set_aside` is counted.
-    path
-        Of the Markdown file.
+    >>> write_data_card(dataset, "outputs/data_report/data_card.md")  # doctest: +SKIP
     """
     table, missing = dataset.table, associations.missing(dataset)
-    columns = {
-        role: findings.dictionary(dataset, [c for c in table if associations.role(c, table) == role])
-        for role in ("patient", "diagnosis", "source")
-    }
+    described = findings.dictionary(dataset, table.columns).drop(columns=["made by", "example"])
+    roles = described["column"].map(lambda column: associations.role(column, table))
     found = findings.count(dataset, findings.find(dataset))
     return write_page(
         user_path(path),
@@ -88,7 +74,7 @@ def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         groups=group_words(**group_count(table)),
         manifest=dataset.manifest(),
         summary=dataset.summary().reset_index(),
-        columns={role: rows.drop(columns=["made by", "example"]) for role, rows in columns.items()},
+        columns={role: described[roles == role] for role in ("patient", "diagnosis", "source")},
         sources=dataset.sources(),
         missing=missing[missing["all"] > 0].map("{:.1%}".format).reset_index(),
         findings=found.drop(columns="excluded").reset_index(),

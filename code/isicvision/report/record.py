@@ -86,21 +86,8 @@ def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset])
 def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str, ImageDataset]:
     """Read the parts that `save_parts` wrote, and check that they belong together, and to a saved model.
 
-    Warns if the dataset.csv beside `folder` has changed since the split.
-
-    Parameters
-    ----------
-    folder
-        Has train.csv, validation.csv and test.csv.
-    model
-        Folder of a saved model, whose run record (or else model.json) names the parts it was made with.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing; the message names the notebook to run.
-    ValueError
-        If an image or a group is in two parts, or the model was made with other parts.
+    `model` is the folder of the model. Raises FileNotFoundError if a file is missing, ValueError if an image or a group
+    is in two parts or the model was made with others. Warns if the table beside `folder` has changed since the split.
 
     >>> load_parts("outputs/split", "outputs/model")  # doctest: +SKIP
     """
@@ -238,23 +225,11 @@ def _processor():
 def write(
     model: ImageClassifier, parts: dict[str, ImageDataset], folder: str | Path, parameters: dict | None = None
 ) -> Path:
-    """Write run.json into the folder of a saved model and return its path; `add_metrics` adds the test metrics.
+    """Write run.json, about a model just trained and saved into `folder`, and return its path.
 
-    Parameters
-    ----------
-    model
-        Just trained.
-    parts
-        The split: ``{"train": …, "validation": …, "test": …}``.
-    folder
-        Where `ImageClassifier.save` wrote the model.
-    parameters
-        Of the notebook or job, as JSON holds them; ``train.py --rerun`` repeats the run from them.
-
-    Raises
-    ------
-    ValueError
-        If the model was not trained on the part ``train``.
+    `parts` is the split, such as ``{"train": …, "validation": …, "test": …}``. From `parameters`, those of the
+    notebook or job, ``train.py --rerun`` repeats the run. Raises ValueError if the model was not trained on the part
+    ``train``.
 
     >>> write(model, parts, model.save("outputs/model"), {"SEED": 0})  # doctest: +SKIP
     """
@@ -295,8 +270,7 @@ def _count(part, labels):
 def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
     """Add the metrics of an evaluation, with their 95 % intervals, to run.json in a folder, and return its path.
 
-    If only some diagnoses were confirmed in a way that occurs with every label (`associations.confirmed_alike`), it has
-    the number of these images and their ROC AUC too.
+    If only some diagnoses were confirmed alike (`associations.confirmed_alike`), their ROC AUC and number are added.
 
     >>> add_metrics(evaluation, "outputs/model")  # doctest: +SKIP
     """

@@ -27,19 +27,8 @@ def write(
 ) -> list[Path]:
     """Write the data summary report, with its plots, and two data dictionaries into a folder.
 
-    Parameters
-    ----------
-    dataset
-        Checked, before exclusions.
-    kept
-        What later steps read, after exclusions and corrections. Default: `dataset`.
-    exclude
-        Problems whose images were left out, see `findings.count`.
-
-    Returns
-    -------
-    list of pathlib.Path
-        ``data_summary.md``, ``data_dictionary_raw.md``, ``data_dictionary_processed.md``.
+    `dataset` is measured and complete; `kept` is what later steps read, after exclusions (of the problems `exclude`)
+    and corrections, by default `dataset`. Returns the paths of the three Markdown files.
 
     >>> write(dataset.measure(), "outputs/data_report")  # doctest: +SKIP
     """

@@ -195,7 +195,7 @@ def test_what_is_broken_is_named(tuned):
         cards.write_model_card(tuned)
     for text in ("{", "[]", "{}"):
         (tuned / "model.json").write_text(text)
-        with pytest.raises(ValueError, match=r"model\.json is no model\.json of ImageClassifier\.save"):
+        with pytest.raises(ValueError, match=r"model\.json was not written by ImageClassifier\.save"):
             cards.write_model_card(tuned)
     (tuned / "model.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.json: there is no model"):
