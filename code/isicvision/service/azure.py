@@ -129,22 +129,10 @@ def deploy_azure(
 ) -> Webservice:
     """Register the bundle's model in a workspace and run it there as a web service, which costs money until deleted.
 
-    Parameters
-    ----------
-    name
-        The service's: 3 to 32 lower-case letters, digits and dashes, starting with a letter.
-    cluster
-        Name of a Kubernetes cluster attached to the workspace. Default: a container instance.
-    overwrite
-        Replace a service of that name.
+    Its `name` has 3 to 32 lower-case letters, digits and dashes, starting with a letter. `cluster` names a Kubernetes
+    cluster attached to the workspace; without it, it is a container instance. `overwrite` replaces a service of
+    that name. `azure_client` talks to the service, `delete_service` deletes it.
 
-    Returns
-    -------
-    azureml.core.Webservice
-        `azure_client` talks to it, `delete_service` deletes it.
-
-    Examples
-    --------
     >>> deploy_azure("outputs/bundle", None, "lesions", dry_run=True)  # doctest: +SKIP
     """
     if not re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", name):  # Azure checks it only after the upload

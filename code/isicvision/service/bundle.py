@@ -52,25 +52,11 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
 
     The folder is written whole or not at all: an interrupted build leaves an earlier bundle untouched.
 
-    Parameters
-    ----------
-    folder
-        New, empty, or an earlier bundle, which is replaced.
+    `folder` is new, empty, or an earlier bundle, which is replaced; anything else raises ValueError. Returns `folder`,
+    with model.onnx (uint8 images in, probabilities out), model.json (the model's metadata, an id, a version, the
+    packages' versions, and checksums that the service verifies when it starts), score.py with page.html and
+    requestlog.py, images.py, requirements.txt, conda.yml and Dockerfile.
 
-    Returns
-    -------
-    pathlib.Path
-        `folder`, with model.onnx (uint8 images in, probabilities out), model.json (the model's metadata, and an id, a
-        version, the packages' versions and checksums, which the service verifies when it starts), score.py with
-        page.html and requestlog.py, images.py, requirements.txt, conda.yml and Dockerfile.
-
-    Raises
-    ------
-    ValueError
-        If `folder` is a file or holds something else than a bundle.
-
-    Examples
-    --------
     >>> build_bundle(model, "outputs/bundle")  # doctest: +SKIP
     PosixPath('outputs/bundle')
     """

@@ -163,28 +163,16 @@ def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout
 
     Parameters
     ----------
-    bundle
-        Folder made by `build_bundle`.
     workers
         Processes that answer requests, each with its own copy of the model. They share the cores.
     threads
-        Requests that one process handles at a time. With more than one, it answers health checks while it scores, and
-        slow clients do not block others.
+        Requests that one process handles at a time. With more than one, it answers health checks while it scores.
     timeout
-        Seconds that the start may take.
-
-    Raises
-    ------
-    FileNotFoundError, ImportError
-        If `bundle` is not a bundle; if the server is not installed.
-    RuntimeError
-        If the service does not start; the message holds the end of its log. Always on Windows, where Azure's server
-        cannot be restricted to this machine.
+        Seconds that the start may take; RuntimeError after that holds the end of the log.
 
     Examples
     --------
-    >>> service = deploy_local("outputs/bundle")  # doctest: +SKIP
-    >>> service.score("lesion.jpg")  # doctest: +SKIP
+    >>> deploy_local("outputs/bundle").score("lesion.jpg")  # doctest: +SKIP
     {'label': 'benign', 'scores': {'benign': 0.93, 'malignant': 0.07}}
     """
     if os.name != "posix":
