@@ -1,6 +1,6 @@
 """The web service in Azure as a managed online endpoint, by azure-ai-ml (SDK v2) and the YAML files beside this.
 
-azure-ai-ml and the inference server contradict each other's pins, so it gets an environment of its own:
+azure-ai-ml and the inference server need different versions of the same packages, so it gets its own environment:
 
     .venv/bin/python -m venv --upgrade-deps .venv-azure
     .venv-azure/bin/pip install -r code/03_deployment/azure/requirements.txt
@@ -13,10 +13,10 @@ azure-ai-ml and the inference server contradict each other's pins, so it gets an
     .venv-azure/bin/python code/03_deployment/azure/managed.py logs blue
     export ISICVISION_KEY=$(.venv-azure/bin/python code/03_deployment/azure/managed.py key)
     .venv-azure/bin/python code/03_deployment/azure/managed.py renew-keys
-    .venv-azure/bin/python code/03_deployment/azure/managed.py delete  # all; `delete blue`: only that
+    .venv-azure/bin/python code/03_deployment/azure/managed.py delete  # everything; `delete blue` only that
 
-With --dry-run each prints the calls to Azure that it would make, and makes none; any Python with PyYAML will do then.
-Who you are comes from the environment (AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET) or from `az login`.
+With --dry-run each prints the calls to Azure that it would make, and makes none; this also works in the project's own
+environment. You log in by the variables AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or by `az login`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ ENDPOINT = yaml.safe_load((HERE / "endpoint.yml").read_text())["name"]
 
 
 def check(bundle):
-    """Load the YAML files as azure-ai-ml does, and check what it does not; ValueError at the first fault."""
+    """Load the YAML files as azure-ai-ml does, and check what it does not check; ValueError names the first fault."""
     from azure.ai.ml import load_online_deployment, load_online_endpoint
     from azure.mgmt.monitor.models import AutoscaleSettingResource
 
@@ -68,7 +68,7 @@ def check(bundle):
 
 
 def connect(config, dry_run=False):
-    """Return what talks to the workspace that `config` names; with `dry_run` what only prints the calls."""
+    """Return the objects that talk to the workspace in `config`; with `dry_run` stand-ins that print the calls."""
     if dry_run:
         names = ("workspace", "monitor", "load_online_endpoint", "load_online_deployment")
         return SimpleNamespace(**{name: Rehearsal(name) for name in names}, to_settings=dict)
@@ -93,7 +93,7 @@ def connect(config, dry_run=False):
 
 
 def deploy(azure, endpoint, name, bundle):
-    """Create the endpoint if there is none, and create or replace its deployment `name`."""
+    """Create the endpoint if it does not exist, and create or replace its deployment `name`."""
     sweep(bundle or HERE / yaml.safe_load((HERE / f"deployment-{name}.yml").read_text())["model"]["path"])
     endpoints = azure.workspace.online_endpoints
     if endpoint not in [each.name for each in endpoints.list()]:
@@ -106,7 +106,7 @@ def deploy(azure, endpoint, name, bundle):
 
 
 def traffic(azure, endpoint, shares):
-    """Divide the requests among the deployments: a dict of percentages by name."""
+    """Divide the requests among the deployments by `shares`, a dict of name to percentage."""
     endpoints = azure.workspace.online_endpoints
     entity = endpoints.get(endpoint)
     entity.traffic = shares
@@ -139,7 +139,7 @@ def logs(azure, endpoint, name, lines=200):
 
 
 def key(azure, endpoint):
-    """Print the endpoint's first key to another program, never to a person's screen."""
+    """Print the endpoint's first key to another program, never to a terminal."""
     if sys.stdout.isatty() and not isinstance(azure.workspace, Rehearsal):
         raise SystemExit(
             "The key is not shown. Put it where programs find it: export ISICVISION_KEY=$(... key)"
@@ -148,13 +148,13 @@ def key(azure, endpoint):
 
 
 def renew_keys(azure, endpoint):
-    """Make both keys invalid and let Azure make new ones."""
+    """Replace both keys of the endpoint."""
     for kind in ("primary", "secondary"):
         azure.workspace.online_endpoints.begin_regenerate_keys(endpoint, key_type=kind).result()
 
 
 def delete(azure, endpoint, name=None):
-    """Delete one deployment, or the endpoint with all of them; both with their rules for the scale."""
+    """Delete one deployment, or the endpoint with all of them, and their autoscale rules."""
     for each in [name] if name else DEPLOYMENTS:
         azure.monitor.autoscale_settings.delete(azure.workspace.resource_group_name, f"{endpoint}-{each}")
     if name:
@@ -164,7 +164,7 @@ def delete(azure, endpoint, name=None):
 
 
 def _instead(endpoint, bundle):
-    """Return what replaces the files' own endpoint and bundle, as azure-ai-ml takes it."""
+    """Return the overrides of the files' endpoint and bundle, as azure-ai-ml takes them."""
     changes = [{"endpoint_name": endpoint}]
     if bundle:
         bundle = os.path.relpath(bundle, HERE)  # as seen from the files
