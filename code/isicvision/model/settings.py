@@ -13,8 +13,16 @@ from ..checks import is_number, is_whole, plain
 
 Function = TypeVar("Function", bound=Callable)
 OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("constant", "step", "cosine", "one_cycle")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda position: 1.0,
+    "step": lambda position: 1.0 if position < 0.5 else 0.1 if position < 0.9 else 0.01,
+    "cosine": lambda position: (1 + math.cos(math.pi * position)) / 2,
+    "one_cycle": lambda position: min(
+        position / 0.25, (1 + math.cos(math.pi * (position - 0.25) / 0.75)) / 2
+    ),
+}
+"""Factor of the learning rate at a position, 0 to 1, of the training. A new schedule is one more line here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,64 +36,68 @@ class Settings:
     batch_size
         Images per step, of all processes together.
     train_image_size
-        Side of the images in training, in pixels; None: the model's image_size, at which it predicts. Training at
-        three quarters of it takes half the time and often gives the better model: a network with average pooling gains
-        from seeing more detail than it was trained on (Touvron et al., Fixing the train-test resolution discrepancy,
-        2019).
+        Side of the training images, in pixels; default: the model's image_size, at which it predicts. Three quarters
+        of it take half the time and often give the better model (Touvron et al., Fixing the train-test resolution
+        discrepancy, 2019).
     learning_rate
-        The highest, or one for each epoch. AdamW wants rates about ten times smaller than SGD.
+        The highest, or one for each epoch. AdamW needs rates about ten times smaller than SGD.
     schedule
-        How a single rate goes on, step by step. ``"constant"``; ``"step"``: a tenth from half way on and a hundredth
-        in the last tenth, as in 2018; ``"cosine"``: down to 0 (Loshchilov and Hutter, SGDR, 2017); ``"one_cycle"``:
-        up during the first quarter, then down to 0 (Smith and Topin, Super-convergence, 2018).
+        How a single rate changes from step to step. ``"step"``: a tenth from half way on and a hundredth in the last
+        tenth, as in 2018; ``"cosine"``: down to 0 (Loshchilov and Hutter, SGDR, 2017); ``"one_cycle"``: up during the
+        first quarter, then down to 0 (Smith and Topin, Super-convergence, 2018).
     optimizer
-        ``"sgd"`` with Nesterov momentum 0.9 (2018: SGD with momentum) or ``"adamw"`` (Loshchilov and Hutter,
-        Decoupled Weight Decay Regularization, 2019).
+        ``"sgd"`` with Nesterov momentum 0.9, or ``"adamw"`` (Loshchilov and Hutter, Decoupled Weight Decay
+        Regularization, 2019).
     l2
         Weight decay, 0 to below 1.
     freeze_epochs
-        So many epochs at the beginning train the new last layer alone; as many as `epochs`: the body stays as it is.
+        Number of epochs at the beginning that train the last layer alone.
     frozen_stages
-        So many stages of the body, from the input (`ImageClassifier.summary` lists them), keep their weights and
-        batch statistics. They see edges and colors; not to train them saves much of the time.
+        Number of stages of the body, from the input (`ImageClassifier.summary` lists them), that keep their weights
+        and batch statistics, which saves much of the time.
     body_rate
-        Factor of the learning rate for the body, 0 to 1: it is pretrained, the last layer is not.
+        Factor of the learning rate for the pretrained body, 0 to 1.
     label_smoothing
-        0 to below 1: share of each target that is spread over all labels (Szegedy et al., Rethinking the Inception
+        Share of each target that is spread over all labels, 0 to below 1 (Szegedy et al., Rethinking the Inception
         Architecture, 2016).
     class_weight : "balanced" or None
         Weigh each label in the loss by the inverse of its frequency.
     sublabels
-        Train to tell apart the finer labels in the dataset's column ``sublabel``, where it has one (`from_csv` keeps
-        there what its label_map merges), and add up their scores: what makes a melanoma and what makes a basal cell
-        carcinoma is learnt better one by one (Ha, Liu and Liu, Identifying Melanoma Images using EfficientNet Ensemble,
-        2020). The model still answers with its labels, and `class_weight` and `sampling` go by these.
+        Train to tell apart the finer labels in the dataset's column ``sublabel``, if it has one (`from_csv` keeps
+        there what its label_map merges), and add up their scores (Ha, Liu and Liu, Identifying Melanoma Images using
+        EfficientNet Ensemble, 2020). The model still answers with its labels, and `class_weight` and `sampling` are
+        about these.
     sampling : "shuffle" or "balanced"
         Each image once an epoch in random order, or drawn so that each label comes equally often.
     accumulate
-        Compute each step in so many parts, one after the other, to need less memory; batch norms see the parts.
+        Compute each step in this many parts, one after the other, to need less memory; batch norms see the parts.
     precision
-        ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed: 16 bits where they do no harm, by torch.autocast); ``"auto"`` times
-        a few steps of each on this machine and takes another than fp32 if it is clearly faster (`hardware.WORTH`).
+        ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed, by torch.autocast); ``"auto"`` times a few steps of each on this
+        machine and takes another than fp32 if it is clearly faster (`devices.WORTH`).
     compile
         torch.compile the network: a minute or more at the start, for faster steps on a GPU. Needs a C++ compiler.
     ema
-        Keep a moving average of the weights with this decay (0 to below 1) and take it as the result (Polyak and
-        Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992).
+        Take a moving average of the weights with this decay, 0 to below 1, as the result (Polyak and Juditsky,
+        Acceleration of Stochastic Approximation by Averaging, 1992).
     members
-        Train so many networks from the same start, each with random numbers of its own, and average their scores: in so
-        many times the time, of training and of prediction (Lakshminarayanan, Pritzel and Blundell, Simple and Scalable
-        Predictive Uncertainty Estimation using Deep Ensembles, 2017).
+        Train this many networks from the same start, each with random numbers of its own, and average their scores
+        (Lakshminarayanan, Pritzel and Blundell, Simple and Scalable Predictive Uncertainty Estimation using Deep
+        Ensembles, 2017).
     keep : "last" or "best"
-        Weights of the last epoch, or of that with the best validation figure: ROC AUC, or the loss where that is
-        not defined.
+        Weights of the last epoch, or of the one with the best validation ROC AUC, or loss where that is not defined.
     patience
-        Stop when that figure has not improved for so many epochs.
+        Stop when that figure has not improved for this many epochs.
 
     Raises
     ------
     ValueError
         If a value is out of range; the message names it.
+
+    Examples
+    --------
+    >>> settings = Settings(epochs=9, learning_rate=0.001, schedule="cosine", optimizer="adamw")
+    >>> settings.rate(epoch=4, position=0.5)
+    0.0005
     """
 
     epochs: int = 15
@@ -114,56 +126,28 @@ class Settings:
         for name, value in vars(self).items():
             value = [*map(plain, value)] if isinstance(value, list) else plain(value)
             object.__setattr__(self, name, value)
-
-        def check(names, is_right, meaning):
+        for names, is_right, meaning in _RULES:
             for name in names.split():
-                if not is_right(getattr(self, name)):
-                    raise ValueError(f"{name} is {meaning}, not {getattr(self, name)!r}")
-
-        def from_0_to_below_1(value):
-            return is_number(value, 0) and value < 1
-
-        def one_or_more(value):
-            return is_whole(value, 1)
-
-        check("epochs batch_size accumulate members", one_or_more, "a whole number of 1 or more")
-        check("freeze_epochs frozen_stages", lambda value: is_whole(value, 0), "a whole number of 0 or more")
-        check("freeze_epochs", lambda value: value <= self.epochs, f"at most epochs ({self.epochs})")
-        check("accumulate", lambda value: value <= self.batch_size, f"at most batch_size ({self.batch_size})")
-        check("l2", from_0_to_below_1, "a weight decay from 0 to below 1")
-        check("label_smoothing", from_0_to_below_1, "a share from 0 to below 1")
-        check("body_rate", lambda value: is_number(value, 0) and value <= 1, "a factor from 0 to 1")
-        for name, is_right, meaning in (
-            ("train_image_size", one_or_more, "None or a whole number of pixels"),
-            ("patience", one_or_more, "None or a whole number of 1 or more"),
-            ("ema", from_0_to_below_1, "None or a decay from 0 to below 1"),
-        ):
-            if getattr(self, name) is not None:
-                check(name, is_right, meaning)
-        for name, choices in (
-            ("schedule", SCHEDULES),
-            ("optimizer", OPTIMIZERS),
-            ("class_weight", ("balanced", None)),
-            ("sampling", ("shuffle", "balanced")),
-            ("precision", PRECISIONS),
-            ("compile", (False, True)),
-            ("sublabels", (False, True)),
-            ("keep", ("last", "best")),
-        ):
-            check(name, choices.__contains__, " or ".join(map(repr, choices)))
+                self._require(name, is_right(getattr(self, name)), meaning)
+        self._require("freeze_epochs", self.freeze_epochs <= self.epochs, f"at most epochs ({self.epochs})")
+        most = self.batch_size
+        self._require("accumulate", self.accumulate <= most, f"at most batch_size ({most})")
         is_list = isinstance(self.learning_rate, Sequence) and not isinstance(self.learning_rate, str)
-        if is_list and len(self.learning_rate) != self.epochs:
-            raise ValueError(
-                f"learning_rate has {len(self.learning_rate)} values for {self.epochs} epochs; give a number or one "
-                "for each"
-            )
         rates = self.learning_rate if is_list else [self.learning_rate]
+        if is_list and len(rates) != self.epochs:
+            raise ValueError(
+                f"learning_rate has {len(rates)} values for {self.epochs} epochs; give a number or one for each"
+            )
         positive = all(is_number(rate, 0) and rate > 0 for rate in rates)
-        check("learning_rate", lambda _: positive, "one or more positive numbers")
+        self._require("learning_rate", positive, "one or more positive numbers")
         if is_list and self.schedule != "constant":
             raise ValueError(
                 f"schedule {self.schedule!r} has no effect on a list of learning rates: give one of them"
             )
+
+    def _require(self, name, is_right, meaning):
+        if not is_right:
+            raise ValueError(f"{name} is {meaning}, not {getattr(self, name)!r}")
 
     @classmethod
     def of(cls, defaults: dict, given: dict) -> Settings:
@@ -187,15 +171,7 @@ class Settings:
         """Return the learning rate at `position` (0 to 1) of the whole training, in epoch `epoch` (from 0)."""
         if isinstance(self.learning_rate, Sequence):
             return self.learning_rate[epoch]
-        return (
-            self.learning_rate
-            * {
-                "constant": 1.0,
-                "step": 1.0 if position < 0.5 else 0.1 if position < 0.9 else 0.01,
-                "cosine": (1 + math.cos(math.pi * position)) / 2,
-                "one_cycle": min(position / 0.25, (1 + math.cos(math.pi * (position - 0.25) / 0.75)) / 2),
-            }[self.schedule]
-        )
+        return self.learning_rate * SCHEDULES[self.schedule](position)
 
 
 def spelled_out(function: Function) -> Function:
@@ -206,3 +182,39 @@ def spelled_out(function: Function) -> Function:
     kept = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
     function.__signature__ = signature.replace(parameters=[*kept, *shown])  # type: ignore[attr-defined]
     return function
+
+
+def _share(value):
+    return is_number(value, 0) and value < 1
+
+
+def _one_or_more(value):
+    return is_whole(value, 1)
+
+
+def _or_none(is_right):
+    return lambda value: value is None or is_right(value)
+
+
+def _one_of(names, choices):
+    return names, [*choices].__contains__, " or ".join(map(repr, choices))
+
+
+_RULES = (
+    ("epochs batch_size accumulate members", _one_or_more, "a whole number of 1 or more"),
+    ("freeze_epochs frozen_stages", lambda value: is_whole(value, 0), "a whole number of 0 or more"),
+    ("l2", _share, "a weight decay from 0 to below 1"),
+    ("label_smoothing", _share, "a share from 0 to below 1"),
+    ("body_rate", lambda value: is_number(value, 0) and value <= 1, "a factor from 0 to 1"),
+    ("train_image_size", _or_none(_one_or_more), "None or a whole number of pixels"),
+    ("patience", _or_none(_one_or_more), "None or a whole number of 1 or more"),
+    ("ema", _or_none(_share), "None or a decay from 0 to below 1"),
+    _one_of("schedule", SCHEDULES),
+    _one_of("optimizer", OPTIMIZERS),
+    _one_of("class_weight", ("balanced", None)),
+    _one_of("sampling", ("shuffle", "balanced")),
+    _one_of("precision", PRECISIONS),
+    _one_of("compile sublabels", (False, True)),
+    _one_of("keep", ("last", "best")),
+)
+"""Settings, whether a value of them is right, and in words which values are."""

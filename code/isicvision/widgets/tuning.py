@@ -143,7 +143,7 @@ class ParamsUI(_Tuning):
             "batch_size": whole(min=1, max=1024),
             "train_image_size": whole(min=32, max=1024),
             "learning_rate": power(min=-5, max=0, step=0.1, readout_format=".2g"),
-            "schedule": choice(options=SCHEDULES),
+            "schedule": choice(options=[*SCHEDULES]),
             "optimizer": choice(options=OPTIMIZERS),
             "l2": power(min=-6, max=-0.5, step=0.25, readout_format=".2g"),
             "body_rate": share(max=1, step=0.05),

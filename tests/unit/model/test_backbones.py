@@ -6,6 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from accelerate import init_empty_weights
@@ -51,6 +52,49 @@ def test_each_network_of_torchvision_gives_features_and_stages_that_hold_all_its
     staged = [p for _, modules in parts for module in modules for p in module.parameters()]
     assert len(parts) >= 4 and len({name for name, _ in parts}) == len(parts)
     assert len(staged) == len(set(staged)) and set(staged) == set(network.body.parameters())
+
+
+TIMM = "timm:convnext_atto.d2_in1k"
+
+
+def test_any_network_of_timm_is_known_by_the_configuration_of_its_weights():
+    backbone = backbones.get(TIMM)
+    assert (backbone.image_size, backbone.fixed_size, backbone.interpolation) == (224, False, "bicubic")
+    assert np.allclose(backbone.mean, np.multiply((0.485, 0.456, 0.406), 255))
+    assert backbone.license == "Apache-2.0"
+    assert backbone.source == "https://huggingface.co/timm/convnext_atto.d2_in1k"
+    assert backbones.get("timm:vit_tiny_patch16_224.augreg_in21k").fixed_size
+    with pytest.raises(ValueError, match="Did you mean timm:convnext_atto"):
+        backbones.get("timm:convnext_ato.d2_in1k")
+    with pytest.raises(ValueError, match="unknown network 'timm:resnet50.nope'"):
+        backbones.get("timm:resnet50.nope")
+
+
+@pytest.mark.parametrize("name", [TIMM, "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224"])
+def test_networks_of_timm_give_features_and_stages(name):
+    backbone, network = backbones.get(name), skeleton(name, classes=3)
+    images = torch.empty(2, backbone.image_size, backbone.image_size, 3, dtype=torch.uint8, device="meta")
+    assert network.features(images).shape == (2, backbone.features) and network(images).shape == (2, 3)
+    assert backbone.stage_count() == len(stages(network.body)) >= 4
+
+
+def test_weights_of_timm_are_those_of_a_file_or_of_the_hub_and_never_silently_random(tmp_path, monkeypatch):
+    whole = timm.create_model("convnext_atto")
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    network = backbones.build(TIMM, 2, tmp_path / "model.safetensors", 0.1)
+    assert torch.equal(network.body.stem[0].weight, whole.stem[0].weight)
+
+    def offline(*_, **options):
+        if options["pretrained"]:
+            raise OSError("no connection to https://user:secret@hub")
+        return whole
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        backbones.WeightsError, match=r"timm/convnext_atto.d2_in1k: no conn.*model.safetensors"
+    ) as e:
+        backbones.build(TIMM, 2)
+    assert "secret" not in str(e.value)
 
 
 def test_an_unknown_network_is_answered_with_the_nearest_names():
@@ -184,7 +228,7 @@ def test_weights_that_cannot_be_had_say_what_to_do(monkeypatch, cache):
     for part in (
         "resnet18",
         "Name or service not known",
-        f"put the file https://download.pytorch.org/models/resnet18-f37072fd.pth into {cache}",
+        f"Put the file https://download.pytorch.org/models/resnet18-f37072fd.pth into {cache}",
         "ISICVISION_WEIGHTS_MIRROR",
         "weights=<its path>",
         "efficientnet_lite0",
@@ -348,7 +392,7 @@ def test_dropout_has_the_given_probability_and_the_head_has_the_only_one_in_fron
 def test_names_of_tensors_are_torchvisions(name):
     """So saved models load."""
     expected = {f"body.{key}" for key in torchvision.models.get_model(name).state_dict()}
-    last = backbones.get(name).last_layer
+    last, _ = backbones._last_layer(torchvision.models.get_model(name))
     expected -= {f"body.{last}.weight", f"body.{last}.bias"}
     assert set(skeleton(name).state_dict()) == expected | {"mean", "std", "head.1.weight", "head.1.bias"}
 

@@ -84,7 +84,7 @@ def test_help_shows_every_setting():
     assert {field.name for field in dataclasses.fields(Settings)} < set(shown) and "settings" not in shown
 
 
-@given(st.sampled_from(SCHEDULES), st.floats(1e-6, 10), st.floats(1e-6, 1 - 1e-6))
+@given(st.sampled_from([*SCHEDULES]), st.floats(1e-6, 10), st.floats(1e-6, 1 - 1e-6))
 def test_a_schedule_never_exceeds_its_rate_nor_reaches_zero(schedule, rate, position):
     assert 0 < Settings(learning_rate=rate, schedule=schedule).rate(0, position) <= rate * (1 + 1e-9)
 
