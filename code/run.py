@@ -188,6 +188,8 @@ def main():
         help="go on with this one, such as 02_evaluate, where an earlier run was stopped",
     )
     arguments = parser.parse_args()
+    # else the threads of PyTorch's OpenMP spin while they wait: on a busy machine a step takes 5 times as long or more
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     given = {}
     if arguments.parameters:

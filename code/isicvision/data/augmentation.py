@@ -1,4 +1,4 @@
-"""imgaug pipelines: two ready ones and your own; on the fly while training, or materialized as images on disk."""
+"""Augmentation by imgaug: two ready pipelines and your own, on the fly while training or as copies on disk."""
 
 import copy
 import os
@@ -14,8 +14,8 @@ from imgaug import augmenters as iaa
 from imgaug.random import RNG
 from PIL import Image
 
-from .. import images as pixels
 from ..files import folder_name, user_path
+from ..images import ImageError, decode, frame, map_threads
 from ..text import listed
 from .dataset import ImageDataset
 
@@ -32,24 +32,22 @@ def augment_dataset(
 ) -> ImageDataset:
     """Augment the images of a training set with imgaug pipelines.
 
-    Without `folder` nothing is written: `ImageClassifier.fit` passes each image, in every epoch anew, through
-    one of the pipelines chosen at random. With `folder` every pipeline makes one copy of every image; the
-    originals stay in the dataset too, and each copy keeps label, group and metadata of its image and
-    names it in the column ``augmented_from``.
+    Without `folder` nothing is written: `ImageClassifier.fit` passes each image in each epoch through one of the
+    pipelines, chosen at random. With `folder` every pipeline makes one copy of every image. The originals stay in the
+    dataset; each copy keeps the metadata of its image and names it in the column ``augmented_from``.
 
     Parameters
     ----------
     dataset
-        The training part of a split. Never validation or test images: `evaluate` refuses augmented ones.
+        The training part of a split; `evaluate` refuses augmented images.
     augmenters
         Pipelines that keep size and channels of an image: `dermoscopy`, `original_2018`, or your own, such as
         ``iaa.Sequential([iaa.Fliplr(0.5)])``.
     folder
-        Where to write the copies (JPEG, at the size of the image), in a folder per label. Give each dataset
-        one of its own, apart from the originals: the same call writes the same files again, and
-        `ImageDataset.from_folder` would take copies for originals.
+        Where to write the copies (JPEG, at the size of the image), in a folder per label. Each dataset needs its own,
+        apart from the originals: `ImageDataset.from_folder` would take copies for originals.
     seed
-        0 or more. For the materialized copies; on the fly the seed of the classifier counts.
+        0 or more. For copies on disk; on the fly the seed of the classifier counts.
 
     Returns
     -------
@@ -59,22 +57,28 @@ def augment_dataset(
     Raises
     ------
     TypeError
-        If an element of `augmenters` is no imgaug augmenter.
+        If an element of `augmenters` is not an imgaug augmenter (https://imgaug.readthedocs.io).
     ValueError
-        If `augmenters` is empty, `dataset` holds materialized copies already, or a pipeline changes size,
-        channels or type of the images.
-    pixels.ImageError
-        If an image cannot be read: one error that names all of them, before anything is written.
+        If `augmenters` is empty, `dataset` holds copies already, or a pipeline changes size, channels or type of the
+        images.
+    ImageError
+        If images cannot be read: one error that names all of them, before anything is written.
 
-    Notes
-    -----
-    imgaug: https://imgaug.readthedocs.io; installed from its maintained fork, the distribution ``imaug``.
+    Examples
+    --------
+    >>> from isicvision import PROJECT_ROOT
+    >>> sample = PROJECT_ROOT / "sample_data"
+    >>> train = ImageDataset.from_csv(
+    ...     sample / "metadata.csv", images=sample / "images", label_column="diagnosis_1"
+    ... )
+    >>> len(augment_dataset(train, [dermoscopy()]).augmenters)
+    1
     """
     augmenters = _listed(augmenters)
     if "augmented_from" in dataset.table:
         raise ValueError(
-            "this dataset holds augmented copies already (column augmented_from): augment the images as they "
-            "were taken, with all pipelines in one call"
+            "this dataset holds augmented copies already (column augmented_from): augment the original images, with "
+            "all pipelines in one call"
         )
     if folder is None:
         return replace(dataset, augmenters=augmenters)
@@ -82,7 +86,7 @@ def augment_dataset(
 
 
 def _listed(augmenters):
-    """Return one or several imgaug augmenters as a tuple; raise if there is none, or it holds anything else."""
+    """Return one or several imgaug augmenters as a tuple."""
     one = (iaa.Augmenter, str, bytes, Mapping)  # an augmenter may be a list too: iaa.Sequential is
     if isinstance(augmenters, one) or not isinstance(augmenters, Iterable):
         augmenters = (augmenters,)
@@ -91,7 +95,7 @@ def _listed(augmenters):
         raise ValueError("augmenters is empty; give at least one imgaug pipeline")
     for augmenter in augmenters:
         if not isinstance(augmenter, iaa.Augmenter):
-            raise TypeError(f"{augmenter!r} is no imgaug augmenter (imgaug.augmenters.…)")
+            raise TypeError(f"{augmenter!r} is not an imgaug augmenter (imgaug.augmenters.…)")
     return augmenters
 
 
@@ -104,7 +108,7 @@ def _materialize(dataset, augmenters, folder, seed):
     folders = [folder / (folder_name(label) or "_") for label in table["label"]]
     for of_label in set(folders):
         of_label.mkdir(parents=True, exist_ok=True)
-    # the number of the row keeps apart images of one name from several folders
+    # with the row's number, since images from several folders may have one name
     copies = [
         table.assign(
             augmented_from=table["path"],
@@ -119,62 +123,66 @@ def _materialize(dataset, augmenters, folder, seed):
     pipelines = [Pipeline(augmenter, seed) for augmenter in augmenters]
 
     def write(row):
-        image = pixels.decode(sources[row])[None]
+        image = decode(sources[row])[None]
         for number, pipeline in enumerate(pipelines):
             augmented = pipeline(image, [row * len(pipelines) + number])[0]
             target = Path(targets[number][row])
-            temporary = target.with_name(f".{target.name}.tmp")  # an image is whole or not there
+            temporary = target.with_name(f".{target.name}.tmp")  # an image is written whole or not at all
             Image.fromarray(augmented).save(temporary, "JPEG", quality=92)
             temporary.replace(target)
 
-    pixels.map_threads(write, range(len(sources)), progress="augmenting")
+    map_threads(write, range(len(sources)), progress="augmenting")
     return replace(dataset, table=pd.concat([table, *copies], ignore_index=True))
 
 
 def _require_sound(paths):
-    """Raise a `pixels.ImageError` that names every image that cannot be read."""
+    """Raise a `ImageError` that names every image that cannot be read."""
 
     def trouble(path):
         try:
-            pixels.frame(path, 64)  # reads all of the file, but decodes at a reduced scale
-        except pixels.ImageError as error:
+            frame(path, 64)  # reads the whole file, but decodes at a reduced scale
+        except ImageError as error:
             return str(error)
 
-    broken = [reason for reason in pixels.map_threads(trouble, paths, progress="checking") if reason]
+    broken = [reason for reason in map_threads(trouble, paths, progress="checking") if reason]
     if broken:
-        raise pixels.ImageError(
+        raise ImageError(
             f"{len(broken)} of {len(paths)} images cannot be read, so nothing was augmented; "
             f"dataset.measure() sets such images aside:{listed(broken)}"
         )
 
 
 class Pipeline:
-    """Augmenters with a seed: what becomes of an image depends on the seed and the image's key alone.
+    """Augmenters with a seed: the result depends only on the image, the seed and the image's key.
 
-    So it is the same in any batch, order, thread or process. One pipeline may be called from several threads at once,
-    and be pickled for worker processes where its augmenters can be (`iaa.Lambda` of a lambda cannot). Each image
-    passes through one of the augmenters, chosen at random; they are copied. Raises TypeError or ValueError if there is
-    none, or something else is among them. The seed is 0 or more.
+    So it is the same in any batch, order, thread or process. One pipeline may be called from several threads, and be
+    pickled for worker processes if its augmenters can be (`iaa.Lambda` of a lambda cannot). Each image passes through
+    one of the augmenters, chosen at random. Raises TypeError or ValueError if there is none, or something else is among
+    them. The seed is 0 or more.
 
-    All augmenters draw from one generator, as they do in imgaug by default, but from a new one for each image:
-    numpy's SeedSequence makes streams of nearby keys independent
-    (https://numpy.org/doc/stable/reference/random/parallel.html). ``to_deterministic()`` of an augmenter has no effect
-    here. The global generators of numpy and imgaug stay as they were, but for a few augmenters that use them on their
-    own: `iaa.MotionBlur`, `iaa.Rain` and `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds
-    numpy's while it draws (use that in one thread only).
+    Each image gets a generator of its own, from numpy's SeedSequence, which makes streams of nearby keys independent
+    (https://numpy.org/doc/stable/reference/random/parallel.html). So ``to_deterministic()`` has no effect here. The
+    global generators of numpy and imgaug do not change, except that `iaa.MotionBlur`, `iaa.Rain` and
+    `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds numpy's (use it in one thread only).
+
+    Examples
+    --------
+    >>> images = np.zeros((2, 64, 64, 3), np.uint8)
+    >>> Pipeline(original_2018(), seed=0)(images, keys=[0, 1]).shape
+    (2, 64, 64, 3)
     """
 
     def __init__(self, augmenters: iaa.Augmenter | Sequence[iaa.Augmenter], seed: int) -> None:
         augmenters = copy.deepcopy(_listed(augmenters))
         nodes = [node for augmenter in augmenters for node in _nodes(augmenter)]
-        for node in nodes:  # a deterministic one would leave its random numbers to the next, to draw again
+        for node in nodes:  # else the next one would draw the same random numbers again
             node.deterministic = False
         self._original = augmenters, nodes
-        self._idle = []  # copies that no thread is using: an augmenter at work changes
+        self._idle = []  # copies that no thread is using: augmenters have state
         self._seed = seed
 
     def __setstate__(self, state):
-        # in a new process: imgaug fills the table of this class when one is constructed, not when one is unpickled
+        # imgaug fills a table of this class when one is constructed, not when one is unpickled
         iaa.AddToHueAndSaturation(seed=0)
         self.__dict__.update(state)
 
@@ -182,11 +190,11 @@ class Pipeline:
         """Augment uint8 images of shape (n, height, width, 3), each by its key: an array like them.
 
         Keys are whole numbers from 0, such as epoch * number of images + index of the image. Raises ValueError if a
-        pipeline changes size, channels or type of an image, or there are more or fewer keys than images.
+        pipeline changes size, channels or type of an image, or there is not one key for each image.
         """
         try:
             augmenters, nodes = copied = self._idle.pop()
-        except IndexError:  # the other threads have them all
+        except IndexError:  # other threads use them all
             augmenters, nodes = copied = copy.deepcopy(self._original)
         augmented = np.empty(images.shape, np.uint8)
         for number, (image, key) in enumerate(zip(images, keys, strict=True)):
@@ -207,7 +215,7 @@ class Pipeline:
 
 
 def _nodes(augmenter):
-    """Yield an augmenter and all those in it, at any depth."""
+    """Yield an augmenter and all augmenters inside it."""
     yield augmenter
     for children in augmenter.get_children_lists():
         # of iaa.Sometimes(0.5, iaa.OneOf(…)) this list is the OneOf itself, which imgaug's own seed_ passes over
@@ -218,9 +226,13 @@ def _nodes(augmenter):
 
 
 def described(augmenters: iaa.Augmenter | Sequence[iaa.Augmenter]) -> str:
-    """Write pipelines out as imgaug does, without the names nobody gave and what it has drawn ahead."""
+    """Return the text of pipelines as imgaug writes it, the same before and after use and in each process.
+
+    >>> described(iaa.Fliplr(0.5))
+    'Fliplr(parameters=[Binomial(0.5)])'
+    """
     text = ", ".join(str(augmenter) for augmenter in _listed(augmenters))
-    text = re.sub(r" at 0x[0-9a-f]+", "", text)  # of functions and the like: another in each process
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)  # addresses of functions differ between processes
     ahead = r"AutoPrefetcher\(nb_prefetch=.*?, last_rng_idx=\w+, other_param=(\w+\((?:[^()]|\([^()]*\))*\))\)"
     text = re.sub(ahead, r"\1", text)
     text = re.sub(r"Deterministic\((?:(?:int|float|str) )?([^()]*)\)", r"\1", text)
@@ -229,9 +241,9 @@ def described(augmenters: iaa.Augmenter | Sequence[iaa.Augmenter]) -> str:
 
 
 def original_2018() -> iaa.Sequential:
-    """Return the augmentation of Microsoft's sample of 2018: imgaug.augmenters.Sequential.
+    """Return the augmentation of Microsoft's sample of 2018: half of the images mirrored, each side cropped.
 
-    Half of the images are mirrored; each side is cropped by up to a tenth, and the rest resized to the old size.
+    Up to a tenth of each side is cropped, and the image resized to its old size.
     """
     return iaa.Sequential([iaa.Fliplr(0.5), iaa.Crop(percent=(0, 0.1))])
 
@@ -245,20 +257,20 @@ def dermoscopy(
     hair: float = 0.1,
     cutout: float = 0.2,
 ) -> iaa.Sequential:
-    """Return an augmentation for dermoscopic images: imgaug.augmenters.Sequential.
+    """Return an augmentation for dermoscopic images.
 
-    * **Mirrored and turned by quarters**, each of the eight ways as often: a lesion on the skin has no up and no left.
-      Turned by quarters only, no corner of a square is left empty.
-    * **Scaled and shifted** a little (`scale`, from and to; `shift`, of the side): the distance and the aim of the
-      dermatoscope vary. What comes into view is the skin, mirrored at the border. One warp does this and the turn,
-      so the image is interpolated once, and one that is no square is not distorted.
+    * **Mirrored and turned by quarters**, in all eight ways: a lesion has no up and no left.
+    * **Scaled and shifted** a little (`scale`, from and to; `shift`, share of the side): the dermatoscope's distance
+      and aim vary. Beyond the border the skin is mirrored.
     * **Brightness, white balance and saturation** changed a little (`brightness`, `tint` and `saturation`, 0 to 1: the
-      largest changes either way), as lamps and cameras do. Only a little, because color is diagnostic: a blue veil or
-      a second brown must stay what it is.
-    * **Hair** over some images (`hair`, their share; class `Hair`): it is frequent over lesions, of either class.
+      largest change either way). Only a little, because color is diagnostic.
+    * **Hair** over some images (`hair`, their share; class `Hair`).
     * **Cut-out**: on some images (`cutout`, their share) a gray square of a fifth of the side, so that no single spot
       decides (DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017,
-      arXiv:1708.04552). Small, because what it hides may be the one sign of malignancy.
+      arXiv:1708.04552). It is small because it may hide the only sign of malignancy.
+
+    >>> dermoscopy()(image=np.full((64, 64, 3), 200, np.uint8)).shape
+    (64, 64, 3)
     """
     return iaa.Sequential(
         [
@@ -283,7 +295,10 @@ def dermoscopy(
 class Hair(iaa.Augmenter):
     """Draw a few thin, dark, curved hairs over each image: RGB of uint8, any size.
 
-    Hairs of one image have one color, from black to brown, and grow roughly one way.
+    Hairs of one image have one color, from black to brown, and grow in roughly one direction.
+
+    >>> Hair()(image=np.full((64, 64, 3), 200, np.uint8)).min() < 190
+    np.True_
     """
 
     def _augment_batch_(self, batch, random_state, parents, hooks):
@@ -292,12 +307,12 @@ class Hair(iaa.Augmenter):
         return batch
 
     def get_parameters(self) -> list:
-        """Return what imgaug shows of an augmenter: here nothing."""
+        """Return the parameters that imgaug prints: none."""
         return []
 
 
 def _with_hair(image, random):
-    """Return a copy of `image`, array of uint8, shape (height, width, 3), with hairs drawn by the RNG `random`."""
+    """Return a copy of an image with hairs drawn by the RNG `random`."""
     height, width = image.shape[:2]
     side = min(height, width)
     drawn = np.ascontiguousarray(image).copy()

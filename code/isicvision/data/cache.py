@@ -1,10 +1,8 @@
 """Decoded images and features on disk, kept by the content of the image that they were made from.
 
-One small file an array, named by the hash of the image's bytes: no index that could disagree with the disk.
-A file appears whole by renaming, so that several runs may build the cache at once; each carries a checksum, and
-what is missing, damaged or cut short is made again. Reading goes straight into the batch, through the system's
-page cache, which all processes share: memory stays flat however many images there are. (A memory map reads no
-faster here, counts as the process's memory, and ends the process where a file is cut short.)
+One small file an array, named by the hash of the image's bytes: an index could disagree with the disk. A file appears
+whole by renaming, so several runs may build the cache at once. Each carries a checksum; what is missing or damaged is
+made again. Reading goes straight into the batch, so memory stays flat however many images there are.
 """
 
 from __future__ import annotations
@@ -25,32 +23,32 @@ import numpy as np
 import PIL
 from numpy.typing import DTypeLike
 
-from .. import images as pixels
 from ..files import user_path
+from ..images import ImageError, decode, map_threads
 from ..text import listed
 
 LIMIT = 20
-"""GB of all arrays together; the environment variable ISICVISION_CACHE_GB says otherwise."""
+"""GB of all arrays together; the environment variable ISICVISION_CACHE_GB overrides it."""
 KINDS = ("pixels", "features")
-"""With what the names of the cache's own folders begin."""
+"""The names of the cache's own folders begin with these."""
 DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""Errors of an index that is to be made again: other columns than ours, or no database."""
+"""Errors of an index that must be made again: it has other columns, or is not a database."""
 
 
 def folder() -> Path:
-    """Return where the cache lies: ISICVISION_CACHE, else ``isicvision`` in the user's own cache folder."""
+    """Return the folder of the cache: ISICVISION_CACHE, else ``isicvision`` in the user's own cache folder."""
     home = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return user_path(os.environ.get("ISICVISION_CACHE") or home / "isicvision")
 
 
 class Arrays:
-    """Arrays of one shape and type, by key; another `kind`, such as ``pixels-224``, is another folder."""
+    """Arrays of one shape and type on disk, by key, in a folder for each `kind`, such as ``pixels-224``."""
 
     def __init__(self, kind: str, shape: Sequence[int], dtype: DTypeLike) -> None:
         self.kind, self.shape, self.dtype = kind, tuple(shape), np.dtype(dtype)
         self.bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self._folder = folder() / kind
-        self._room: Any = None  # bytes that may still be written, from make_room on
+        self._room: Any = None  # bytes that may still be written; make_room sets it
 
     def path(self, key: str) -> Path:
         """Return the file of `key`, a hash in hexadecimal digits."""
@@ -64,7 +62,7 @@ class Arrays:
                 return False
         except OSError:
             return False
-        with suppress(OSError):  # a cache that is another's, or read only
+        with suppress(OSError):  # another user's cache, or a read-only one
             os.utime(path)
         return True
 
@@ -78,7 +76,7 @@ class Arrays:
             return False
 
     def write(self, key: str, array: np.ndarray) -> None:
-        """Keep `array` if there is room. If the disk takes no more, warn once and go on without."""
+        """Keep `array` if there is room. If the disk is full, warn once and continue without the cache."""
         if self._room is None:
             self.make_room(1)
         if self._room < self.bytes + 4:
@@ -88,10 +86,9 @@ class Arrays:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, part = tempfile.mkstemp(dir=path.parent, prefix=".")
             try:
-                with open(handle, "wb", buffering=0) as file:
-                    whole = file.write(array.data) == self.bytes and file.write(_checksum(array)) == 4
-                if not whole:
-                    raise OSError(28, "No space left on device")
+                with open(handle, "wb") as file:
+                    file.write(array.data)
+                    file.write(_checksum(array))
                 os.replace(part, path)
                 self._room -= self.bytes + 4
             finally:  # Ctrl-C too must leave no half file behind
@@ -99,17 +96,17 @@ class Arrays:
         except OSError as error:
             self._room = 0
             warnings.warn(
-                f"the cache {folder()} takes no more ({error.strerror or error}); the rest is made anew each time, "
-                "which is slower. ISICVISION_CACHE names another folder.",
+                f"the cache {folder()} takes no more ({error.strerror or error}): the other images are decoded "
+                "each time, which is slower. Set ISICVISION_CACHE to another folder.",
                 stacklevel=2,
             )
 
     def make_room(self, count: int) -> None:
-        """Delete the arrays of any kind that were not used for longest, until `count` more fit in the limit."""
+        """Evict the least recently used arrays until `count` more fit."""
         limit = _limit()
         files = []
         for path in (path for box in _boxes() for path in box.iterdir()):
-            with suppress(FileNotFoundError):  # another run made room, too
+            with suppress(FileNotFoundError):  # another run evicted it
                 status = path.lstat()
                 files.append((status.st_mtime, status.st_size, path))
         self._room, needed = limit - sum(size for _, size, _ in files), count * (self.bytes + 4)
@@ -118,19 +115,19 @@ class Arrays:
                 return
             try:
                 path.unlink(missing_ok=True)
-            except OSError:  # another's
+            except OSError:  # another user's
                 continue
             self._room += size
         if self._room < needed:
             warnings.warn(
-                f"{count} images take more than the {limit / 1e9:g} GB of the cache, so some are made anew each "
-                "time, which is slower; ISICVISION_CACHE_GB=… allows more",
+                f"{count} images take more than the {limit / 1e9:g} GB of the cache, so some are decoded each time, "
+                "which is slower; set ISICVISION_CACHE_GB to a larger number",
                 stacklevel=4,
             )
 
 
 def _limit():
-    """Return how many bytes all arrays may take."""
+    """Return how many bytes all arrays together may take."""
     given = os.environ.get("ISICVISION_CACHE_GB") or LIMIT
     try:
         if float(given) < 0:
@@ -145,50 +142,49 @@ def _checksum(array):
 
 
 def _boxes():
-    """List the folders of arrays; what else lies in the folder that ISICVISION_CACHE names is not the cache's."""
+    """List the folders of arrays; other files in the folder of the cache may be the user's."""
     return [box for kind in KINDS for box in folder().glob(f"{kind}-*/[0-9a-f][0-9a-f]")]
 
 
 def clear() -> None:
-    """Delete all that the cache holds: nothing is lost but time."""
+    """Delete everything that the cache holds; it is made again when needed."""
     boxes = _boxes()
     for box in boxes:
         shutil.rmtree(box, ignore_errors=True)
     for index in folder().glob("keys.sqlite*"):
         index.unlink(missing_ok=True)
     for each in (*{box.parent for box in boxes}, folder()):
-        with suppress(OSError):  # not empty: something of the user's
+        with suppress(OSError):  # not empty: files of the user
             each.rmdir()
 
 
 def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
-    """Return the key of each image, the hash of its bytes in 32 hexadecimal digits; None where it cannot be read.
+    """Return the key of each image: 32 hexadecimal digits, the hash of its bytes, or None if it cannot be read.
 
     Files whose name, size and times are known from an earlier call are not read again.
     """
     marks = [_mark(path) for path in paths]
     try:
         return _known_keys(paths, marks)
-    except sqlite3.DatabaseError as error:  # or in use for long, not ours to write, on a disk that is full
+    except sqlite3.DatabaseError as error:  # damaged, locked, read-only, or on a full disk
         if error.sqlite_errorcode & 0xFF in DAMAGED:
             with suppress(OSError):
                 (folder() / "keys.sqlite").unlink(missing_ok=True)
-    except (OSError, UnicodeEncodeError):  # the latter: a name that is no UTF-8
+    except (OSError, UnicodeEncodeError):  # the latter: a name that is not UTF-8
         pass
-    return pixels.map_threads(_key, paths)
+    return map_threads(_key, paths)
 
 
 def _known_keys(paths, marks):
     folder().mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(folder() / "keys.sqlite", timeout=60)) as index:
         index.execute("CREATE TABLE IF NOT EXISTS keys (mark TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
-        found = {}
-        for start in range(0, len(marks), 500):
-            some = [mark for mark in marks[start : start + 500] if mark]
-            query = f"SELECT mark, key FROM keys WHERE mark IN ({','.join('?' * len(some))})"
-            found.update(index.execute(query, some))
+        rows = (
+            index.execute("SELECT * FROM keys WHERE mark = ?", [mark]).fetchone() for mark in marks if mark
+        )
+        found = dict(filter(None, rows))
         unknown = [n for n, mark in enumerate(marks) if mark and mark not in found]
-        new = dict(zip(unknown, pixels.map_threads(_key, [paths[n] for n in unknown]), strict=True))
+        new = dict(zip(unknown, map_threads(_key, [paths[n] for n in unknown]), strict=True))
         with index:
             rows = [(marks[n], key) for n, key in new.items() if key]
             index.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?)", rows)
@@ -196,7 +192,7 @@ def _known_keys(paths, marks):
 
 
 def _mark(path):
-    """Name a file's state: a write changes its size or one of its times, and nobody can set the second of them."""
+    """Name a file's state: each write changes its size or times, and nobody can set the last of them."""
     try:
         status = os.stat(path)
     except OSError:
@@ -212,12 +208,35 @@ def _key(path):
 
 
 class Images:
-    """Decoded images as one large array that is never in memory whole: ``images[[3, 5]]`` reads two.
+    """Decoded images as one large array that is never whole in memory: ``images[[3, 5]]`` reads two.
 
-    Making one decodes what the cache does not hold, in as many threads as there are cores, to squares with sides of
-    `size` pixels (`interpolation` as of `pixels.decode`), with a bar under the title `progress`. The `shape` is
-    (images, size, size, 3), of uint8. `broken` is a dict of path to reason, of the images that cannot be read;
-    `keys` holds what the function `keys` gives, `how` names all else that the values depend on.
+    Creating one decodes what the cache does not hold, in as many threads as there are cores.
+
+    Parameters
+    ----------
+    paths
+        Image files.
+    size, interpolation
+        Of the squares, see `images.decode`.
+    progress
+        Title of the bar; None: no bar.
+
+    Attributes
+    ----------
+    shape
+        (images, size, size, 3), of uint8.
+    broken
+        Reason by path, of the images that cannot be read.
+    keys, how
+        What `keys` returns, and a name of everything else that the values depend on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save("black.png")
+    >>> Images(["black.png"], 64, progress=None)[[0]].shape
+    (1, 64, 64, 3)
     """
 
     dtype = np.dtype(np.uint8)
@@ -233,24 +252,24 @@ class Images:
         self.size, self.interpolation = size, interpolation
         self.shape = (len(self.paths), size, size, 3)
         self.keys = keys(self.paths)
-        # another Pillow may decode to other values
+        # another version of Pillow may decode to other values
         self.how = f"{size}-{interpolation}-pillow-{PIL.__version__}"
         self._arrays = Arrays(f"pixels-{self.how}", self.shape[1:], np.uint8)
         missing = [n for n, key in enumerate(self.keys) if key is None or not self._arrays.has(key)]
         if missing:
             self._arrays.make_room(len(missing))
-        reasons = pixels.map_threads(self._check, missing, progress)
+        reasons = map_threads(self._check, missing, progress)
         self.broken = {self.paths[n]: why for n, why in zip(missing, reasons, strict=True) if why}
 
     def _check(self, number):
         try:
             self._decode(number)
-        except pixels.ImageError as error:
+        except ImageError as error:
             return str(error)
 
     def _decode(self, number):
         path, key = self.paths[number], self.keys[number]
-        array = np.ascontiguousarray(pixels.decode(path, self.size, self.interpolation))
+        array = np.ascontiguousarray(decode(path, self.size, self.interpolation))
         if key:
             self._arrays.write(key, array)
         return array
@@ -259,7 +278,7 @@ class Images:
         return len(self.paths)
 
     def __getitem__(self, chosen):
-        """Return images by a slice or a sequence of numbers: uint8 array of shape (n, size, size, 3)."""
+        """Return images by a slice or a sequence of numbers: uint8, shape (n, size, size, 3)."""
         numbers = range(len(self))[chosen] if isinstance(chosen, slice) else chosen
         batch = np.empty((len(numbers), *self.shape[1:]), np.uint8)
         for out, number in zip(batch, numbers, strict=True):
@@ -269,9 +288,9 @@ class Images:
         return batch
 
     def require_all(self) -> Images:
-        """Return this object, or raise one pixels.ImageError that names every broken image."""
+        """Return this object, or raise one ImageError that names every broken image."""
         if self.broken:
-            raise pixels.ImageError(
+            raise ImageError(
                 f"{len(self.broken)} of {len(self)} images cannot be read; dataset.measure() sets such images "
                 f"aside:{listed(self.broken.values())}"
             )
@@ -279,18 +298,18 @@ class Images:
 
 
 def through(kind: str, width: int, images: Images, compute: Callable[[list[int]], np.ndarray]) -> np.ndarray:
-    """Return one vector an image, from the cache where it is, else computed and kept.
+    """Return a vector for each image, from the cache, or computed and kept: float32, shape (images, width).
 
-    `kind` must name everything that the vectors depend on but the image. ``compute(numbers)`` returns float32 of
-    shape (len(numbers), width); the result is of shape (images, width).
+    `kind` names everything besides the image that the vectors depend on. ``compute(numbers)`` returns float32, shape
+    (len(numbers), width).
     """
     arrays = Arrays(kind, (width,), np.float32)
     result = np.empty((len(images), width), np.float32)
-    missing = [
-        n
-        for n, key in enumerate(images.keys)
-        if not (key and arrays.has(key) and arrays.read(key, result[n]))
+    known = [
+        bool(key and arrays.has(key) and arrays.read(key, out))
+        for key, out in zip(images.keys, result, strict=True)
     ]
+    missing = [n for n, is_known in enumerate(known) if not is_known]
     if missing:
         arrays.make_room(len(missing))
         result[missing] = compute(missing)

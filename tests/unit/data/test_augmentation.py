@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import imgaug
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,7 +123,7 @@ def test_each_image_needs_a_key():
 
 
 def test_what_is_no_augmenter_is_refused(dataset):
-    with pytest.raises(TypeError, match="is no imgaug augmenter"):
+    with pytest.raises(TypeError, match="is not an imgaug augmenter"):
         augment_dataset(dataset, ["flip"])
     with pytest.raises(ValueError, match="augmenters is empty"):
         augment_dataset(dataset, [])
@@ -296,7 +297,7 @@ def test_the_preview_shows_each_image_and_what_becomes_of_it(dataset):
     assert np.array_equal(shown[0], pixels.decode(augmented.sample(2, balanced=True).paths[0], 32))
     assert len({view.tobytes() for view in shown}) == 8
     assert "Synthetic test image" in figure.get_supxlabel()
-    plots.plt.close(figure)
+    plt.close(figure)
 
 
 def test_the_augmentation_of_2018_mirrors_half_of_the_images_and_crops_each():
@@ -327,5 +328,5 @@ def test_a_description_is_the_same_before_and_after_use_and_tells_pipelines_apar
 )
 def test_what_is_no_augmenter_is_named(dataset, wrong):
     name = wrong[0] if isinstance(wrong, list) else wrong
-    with pytest.raises(TypeError, match=re.escape(f"{name!r} is no imgaug augmenter")):
+    with pytest.raises(TypeError, match=re.escape(f"{name!r} is not an imgaug augmenter")):
         augment_dataset(dataset, wrong)

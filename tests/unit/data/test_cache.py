@@ -26,7 +26,7 @@ def no_decoding(*_):
 
 def test_images_are_decoded_once_and_equal_decode(dataset, monkeypatch):
     first = cache.Images(dataset.paths, 32)[:]
-    monkeypatch.setattr(pixels, "decode", no_decoding)
+    monkeypatch.setattr(cache, "decode", no_decoding)
     again = cache.Images(dataset.paths, 32)
     assert np.array_equal(again[:], first) and again.shape == (24, 32, 32, 3)
     assert np.array_equal(again[[5, 3]], first[[5, 3]]) and np.array_equal(again[-2:], first[-2:])
@@ -165,7 +165,7 @@ def test_broken_images_are_reported_by_name(dataset, tmp_path):
     text.write_text("no image")
     images = cache.Images([*dataset.paths, text, tmp_path / "absent.jpg"], 32)
     assert [Path(path).name for path in images.broken] == ["text.jpg", "absent.jpg"]
-    with pytest.raises(pixels.ImageError, match=r"(?s)2 of 26.*dataset\.check\(\).*text\.jpg.*absent\.jpg"):
+    with pytest.raises(pixels.ImageError, match=r"(?s)2 of 26.*dataset\.measure\(\).*text\.jpg.*absent\.jpg"):
         images.require_all()
 
 
@@ -224,7 +224,7 @@ def test_a_cache_that_is_anothers_is_read_all_the_same(dataset, monkeypatch):
     monkeypatch.setattr(os, "utime", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
     with monkeypatch.context() as patch:
-        patch.setattr(pixels, "decode", None)
+        patch.setattr(cache, "decode", None)
         assert np.array_equal(cache.Images(dataset.paths, 32)[:], first)
     monkeypatch.setenv("ISICVISION_CACHE_GB", "0.000001")
     with pytest.warns(UserWarning, match="ISICVISION_CACHE_GB"):  # nothing there may be deleted
