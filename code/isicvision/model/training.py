@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +37,12 @@ from . import devices as hardware
 from .batches import Augment, Parts, forward, load, order_of, steps
 from .history import History
 from .network import Network, load_values, set_training
+from .optimization import class_weights, make_optimizer, move_average, seed_of
 from .settings import Settings
 
 if TYPE_CHECKING:
     from ..data.cache import Images
 
-TORCH_OPTIMIZERS = {
-    "sgd": partial(torch.optim.SGD, lr=1, momentum=0.9, nesterov=True, fused=True),
-    "adamw": partial(torch.optim.AdamW, lr=1, fused=True),
-}
-"""Fused: one pass over all weights; a loop over some hundred tensors takes a quarter of a step's time."""
 TRIAL_STEPS = 50
 """Shorter trainings are not worth timing the precisions: ``"auto"`` is fp32."""
 PROBE = 2
@@ -91,14 +86,9 @@ class Training:
         ``augment(images, keys)``, such as an `augmentation.Pipeline`.
     folder, about
         Keep ``checkpoint.safetensors`` in this folder, and resume from one of the same training: one with the same
-        settings and the same `about` (fit for JSON).
+        settings and the same `about` (fit for JSON). Another or a damaged one raises ValueError.
     tracker, workers, progress
         See `ImageClassifier.fit`.
-
-    Raises
-    ------
-    ValueError
-        If the checkpoint is damaged or of another training.
     """
 
     network: Network
@@ -136,11 +126,11 @@ class Training:
             self.accelerator.device,
             self.progress and self.accelerator.is_main_process,
         )
-        self.optimizer = self.accelerator.prepare_optimizer(_optimizer(network, settings))
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(network, settings))
         label_of = torch.tensor(network.label_of)
         self.labels = label_of[self.targets]
         count = int(label_of.max()) + 1
-        self.weights = _class_weights(self.labels.numpy(), count, settings.class_weight)[label_of]
+        self.weights = class_weights(self.labels.numpy(), count, settings.class_weight)[label_of]
         self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
         self.best, self.good, self.good_from = None, copy.deepcopy(network.state_dict()), "from the beginning"
         # all of the state that is not tensors
@@ -332,7 +322,9 @@ class Training:
         result = torch.zeros(2, device=self.device)
         for n, (numbers, _) in enumerate(parts):
             batch, targets = next(batches), self.targets[numbers].to(self.device)
-            torch.manual_seed(_seed(self.seed, number, n * world + self.accelerator.process_index))  # dropout
+            torch.manual_seed(
+                seed_of(self.seed, number, n * world + self.accelerator.process_index)
+            )  # dropout
             is_last = n == len(parts) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(run):
                 with self.accelerator.autocast():
@@ -348,7 +340,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            _move_average(self.average, self.network, min(settings.ema, (1 + number) / (10 + number)))
+            move_average(self.average, self.network, min(settings.ema, (1 + number) / (10 + number)))
         return self.accelerator.reduce(result, "sum")
 
     def _note(self, results):
@@ -448,35 +440,6 @@ def _accelerator(precision, tracker):
             f"the package of the tracker {tracker} is not installed: pip install {tracker}"
         )
     return accelerator
-
-
-def _optimizer(network, settings):
-    """Return the optimizer of what is trained of a network: the head, and the body at a rate of its own."""
-    groups = [{"params": [*network.head.parameters()], "factor": 1.0}]
-    if body := [weight for weight in network.body.parameters() if weight.requires_grad]:
-        groups.insert(0, {"params": body, "factor": settings.body_rate})
-    return TORCH_OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
-
-
-def _class_weights(labels, count, how):
-    """Return the weight of each of `count` labels in the loss: 1, or the inverse of its frequency."""
-    counts = np.bincount(labels, minlength=count) if how == "balanced" else np.zeros(count)
-    balanced = len(labels) / (max(1, np.count_nonzero(counts)) * np.maximum(counts, 1))
-    return torch.from_numpy(np.where(counts, balanced, 1)).float()
-
-
-def _seed(*numbers):
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-@torch.no_grad()
-def _move_average(average, network, decay):
-    new = network.state_dict()
-    real = [name for name, kept in average.items() if kept.is_floating_point()]
-    # all at once
-    torch._foreach_lerp_([average[name] for name in real], [new[name] for name in real], 1 - decay)
-    for name in average.keys() - set(real):  # counts
-        average[name].copy_(new[name])
 
 
 def _roc_auc(targets, scores):
