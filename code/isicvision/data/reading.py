@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +15,16 @@ import pandas as pd
 from .. import tables
 from ..fields import GROUP_COLUMNS, IMAGE_COLUMNS
 from ..files import folder_name, user_path
-from ..images import EXTENSIONS
 from ..text import as_label, counted, printable
 from . import folders, labelcolumns
+from .matching import NO_IMAGE, SEVERAL, below, find, image_names
 from .measures import MEASURES
 
 OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
 HASHES = ("sha256", "phash")
-NO_IMAGE, SEVERAL = -1, -2
 UNNAMED = {"", "-", "–", "—", "?", ".", "n/a", "na", "nan", "none", "null", "unknown", "missing"}
 """What says that a lesion or patient is not known, in lower case."""
-_ENDINGS = {*EXTENSIONS, *folders.UNREADABLE}
 
 
 @dataclass(frozen=True)
@@ -161,74 +157,6 @@ def warn_of_set_aside(aside: pd.DataFrame, lost: list[str], source: object) -> N
     )
 
 
-def below(folder: Path, files: list[str]) -> list[str]:
-    """Put `folder` in front of relative paths, as pathlib would but ten times faster: list of str."""
-    start = str(folder / "_")[:-1]
-    return [start + file for file in files]
-
-
-def find(names: pd.Series, files: list[str]) -> np.ndarray:
-    """Find the file that each name means: positions in `files`, `NO_IMAGE` or `SEVERAL`, shape (len(names),).
-
-    A name that matches the stem of one file takes it, whatever folder or extension either has: tables come from other
-    machines. Only if several files or names share a stem must folder and extension match. A name that matches nothing
-    may take a remaining file that differs in case, in how Unicode writes an accent, or by ``.0`` after a number.
-
-    >>> find(pd.Series(["b", "C.png", "d"]), ["x/a.jpg", "x/b.jpg", "c.jpg"])
-    array([ 1,  2, -1])
-    """
-    found = _find(names, files)
-    left = (found == NO_IMAGE) & names.notna().to_numpy()
-    if left.any() and len(free := np.setdiff1d(np.arange(len(files)), found)):
-        again = _find(names[left].map(_loose_name), [_loose_name(files[number]) for number in free])
-        found[left] = np.where(again < 0, again, free[again])
-    return found
-
-
-def _loose_name(name):
-    text = " ".join(unicodedata.normalize("NFC", printable(name)).casefold().split())
-    return re.sub(r"(^|[/\\])(\d+)\.0+$", r"\1\2", text)
-
-
-def _stem(base):
-    """Cut off the extension of an image, and nothing else: scan_2.5 is a name."""
-    front, _, ending = base.rpartition(".")
-    return front if front and f".{ending.lower()}" in _ENDINGS else base
-
-
-def _find(names, files):
-    by_stem = defaultdict(list)
-    for number, file in enumerate(files):
-        by_stem[_stem(file.rpartition("/")[2])].append(number)
-    stems = {}
-    for name in names.dropna().unique():
-        base = name.replace("\\", "/").rpartition("/")[2]
-        stems[name] = base if base in by_stem else _stem(base)
-    claims = Counter(stems.values())
-
-    def find_one(name):
-        candidates = by_stem.get(stems[name], ())
-        if not candidates:
-            return NO_IMAGE
-        if len(candidates) == claims[stems[name]] == 1:
-            return candidates[0]
-        tail = "/" + os.path.normpath(name.replace("\\", "/")).lstrip("/")
-        paths = {number: f"/{files[number]}" for number in candidates}
-        depth = {number: path.count("/") for number, path in paths.items()}
-        for fits in (
-            [n for n, path in paths.items() if path == tail],
-            [n for n, path in paths.items() if path.endswith(tail)],
-            [n for n, path in paths.items() if _stem(path).endswith(tail)],
-            sorted((n for n in paths if depth[n] > 1 and tail.endswith(paths[n])), key=depth.get)[-1:],
-        ):
-            if fits:
-                return fits[0] if len(fits) == 1 else SEVERAL
-        return SEVERAL if len(candidates) > 1 else NO_IMAGE
-
-    found = {name: find_one(name) for name in stems}
-    return np.array([found.get(name, NO_IMAGE) for name in names.to_numpy(object)], int)
-
-
 def read_table(path: str | os.PathLike, image_column: str | None, *given: str | None) -> pd.DataFrame:
     """Read a table as `tables.read` does; image names, groups, hashes and the columns `given` stay text.
 
@@ -248,33 +176,6 @@ def _known_spelling(table, given):
     return table.rename(
         columns={name: known[key] for name, key in fits.items() if key in known and keys[key] == 1}
     )
-
-
-def image_names(
-    table: pd.DataFrame, files: list[str], source: object, column: str | None = None
-) -> tuple[str, np.ndarray]:
-    """Find the column that names the images, by default the one of `IMAGE_COLUMNS` that matches most files.
-
-    Returns its name and the result of `find`. Raises ValueError if there is no such column.
-    """
-    if column:
-        columns = [tables.require_column(table, column, source)]
-    else:
-        columns = [name for name in IMAGE_COLUMNS if name in table]
-    if not columns:
-        raise ValueError(
-            f"{source} has no column that names the images ({', '.join(IMAGE_COLUMNS[:9])}, …); it has: "
-            f"{', '.join(table)}{tables.one_column(table) or '.'} "
-            "Rename the column with their names to image, or give image_column to from_csv."
-        )
-    best, found = columns[0], find(table[columns[0]].astype("string"), files)
-    for name in columns[1:]:
-        if (found >= 0).all():
-            break
-        other = find(table[name].astype("string"), files)
-        if (other >= 0).sum() > (found >= 0).sum():
-            best, found = name, other
-    return best, found
 
 
 def join_metadata(

@@ -89,7 +89,7 @@ def test_the_positive_label_is_derived_or_chosen_kept_and_printed(csv, folder, d
             read()
 
 
-def test_a_data_frame_is_read_as_its_csv_is(csv, folder):
+def test_a_data_frame_is_read_as_its_csv_is(csv, folder, tmp_path):
     options = {"images": folder, "label_column": "dx", "label_map": HAM_LABELS}
     read = ImageDataset.from_csv(csv, **options)
     taken = ImageDataset.from_table(pd.read_csv(csv).set_index("dx", drop=False), **options)
@@ -101,9 +101,9 @@ def test_a_data_frame_is_read_as_its_csv_is(csv, folder):
         {"Image Name": [0.0, 1.0, None], "Lesion ID": ["L", "L", "M"], "is": [True, False, True]}
     )
     for n in range(2):
-        shutil.copy(folder / "benign" / "p00.jpg", folder.parent / f"{n}.jpg")
+        shutil.copy(folder / "benign" / "p00.jpg", tmp_path / f"{n}.jpg")
     with pytest.warns(UserWarning, match="no name in the column 'image_name'"):
-        two = ImageDataset.from_table(numbers, folder.parent, label_column="is")
+        two = ImageDataset.from_table(numbers, tmp_path, label_column="is")
     assert two.labels == ["False", "True"] and two.table["group"].tolist() == ["L", "L"]
     with pytest.raises(ValueError, match="the table has no column 'label'; it has: image_id, dx, lesion_id"):
         ImageDataset.from_table(pd.read_csv(csv), folder)
