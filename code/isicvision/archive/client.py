@@ -24,7 +24,7 @@ from ..text import redacted, secret
 from . import transfer
 from .download import Download, DownloadReport, StoppedError
 from .labels import choose, labeler
-from .sample import SampleAdapter
+from .sample import SampleArchive
 from .transfer import TransferError
 
 ISIC = "https://api.isic-archive.com/api/v2/"
@@ -95,7 +95,7 @@ class IsicArchive:
             token = secret(token, "token") or secret(os.environ.get("ISIC_TOKEN"), "ISIC_TOKEN")
         self.session = transfer.Session(self.url, token)
         if self.url == SAMPLE:
-            self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleAdapter(PROJECT_ROOT / "sample_data"))
+            self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
         self._is_known = self.session.token is None
 
     def __repr__(self):

@@ -126,6 +126,7 @@ class Job:
     size: int = 0  # bytes, once it is there
 
 
+@dataclass
 class Download:
     """One call of `IsicArchive.download`; ValueError if `folder` holds something else.
 
@@ -134,31 +135,28 @@ class Download:
     Images larger than `max_side` are stored reduced to it; with `thumbnails` the archive's thumbnails are fetched.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        source: str,
-        session: Session,
-        timeout: tuple[float, float, float],
-        record_of: Callable[[str], dict],
-        label_of: Callable[[dict], str | None],
-        max_side: int | None,
-        thumbnails: bool,
-        connections: int,
-        bar: tqdm,
-    ) -> None:
-        self.folder, self.session, self.timeout, self.bar = Path(folder), session, timeout, bar
-        self.record_of, self.label_of = record_of, label_of
-        self.max_side, self.size_name = max_side, "thumbnail_256" if thumbnails else "full"
-        variant = f"at most {max_side} pixels a side" if max_side else "full size"
-        self.journal = Journal(self.folder, source, "thumbnails" if thumbnails else variant)
+    folder: Path
+    source: str
+    session: Session
+    timeout: tuple[float, float, float]
+    record_of: Callable[[str], dict]
+    label_of: Callable[[dict], str | None]
+    max_side: int | None
+    thumbnails: bool
+    connections: int
+    bar: tqdm
+
+    def __post_init__(self) -> None:
+        self.size_name = "thumbnail_256" if self.thumbnails else "full"
+        variant = f"at most {self.max_side} pixels a side" if self.max_side else "full size"
+        self.journal = Journal(self.folder, self.source, "thumbnails" if self.thumbnails else variant)
         self.report, self.parts = DownloadReport(self.folder), self.folder / PARTS
         self.left: dict = {}  # parts that an earlier call left, by isic_id
         self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
         self.later, self.turn = [], itertools.count()  # a heap of (when, turn, job)
         self.under_way, self.refused = 0, 0
         self.endless: list = []  # records with a number that is not finite
-        self.connections, self.slots = connections, threading.BoundedSemaphore(connections)
+        self.slots = threading.BoundedSemaphore(self.connections)
         self.stop, self.flushed, self.tags_fit = threading.Event(), time.monotonic(), False
 
     def run(self, records: Iterable[dict]) -> None:

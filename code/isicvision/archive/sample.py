@@ -1,10 +1,10 @@
-"""The bundled sample, answered as the ISIC Archive answers: same addresses, records, pages and queries.
+"""The bundled sample, answered as the ISIC Archive does: the same addresses, records, pages and queries.
 
-`IsicArchive("sample")` mounts `SampleAdapter` where other sources open a connection, so that the default run
-needs no network and still goes through all of the client. `SampleArchive` knows nothing of requests:
-tests/double puts a server around `SampleArchive.answer`, an archive on loopback (`make archive`).
+`IsicArchive("sample")` mounts a `SampleArchive` where other sources open a connection: so the default run needs no
+network, and still goes through all of the client. tests/double puts a server around `SampleArchive.answer`.
 """
 
+import ast
 import base64
 import csv
 import io
@@ -23,6 +23,7 @@ import requests
 from PIL import Image
 from urllib3 import HTTPResponse
 
+from ..errors import IsicVisionError
 from ..fields import FIELDS, SEARCHABLE
 from ..images import decode
 
@@ -31,30 +32,43 @@ ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_
 TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff"}
 
 _BOUNDS = r"(?P<open>[\[{])\s*(?P<low>[\d.*-]+)\s+TO\s+(?P<high>[\d.*-]+)\s*(?P<close>[\]}])"
-_TERM = re.compile(
-    rf'(-?)(\w+):(?:{_BOUNDS}|"(?P<quoted>[^"]*)"|(?P<bare>[A-Za-z0-9_*-]+(?:\.\d+)?))(?=[\s)]|$)'
+_TERM = (
+    rf'(-?)(?P<field>\w+):(?:{_BOUNDS}|"(?P<quoted>[^"]*)"|(?P<bare>[A-Za-z0-9_*-]+(?:\.\d+)?))(?=[\s)]|$)'
 )
-_OPERATOR = re.compile(r"(AND|OR)(?=[\s(])")  # so that none can be the last
-_DEPTH = 20  # of parentheses; deeper ones could exhaust the stack
+_TOKEN = re.compile(rf"\s*(?:(?P<word>[()]|AND(?=[\s(])|OR(?=[\s(]))|{_TERM})\s*")
 
 
-class SampleArchive:
-    """Answers of an archive whose images lie in a folder.
+class QueryError(IsicVisionError, ValueError):
+    """Raised for a query that is not in the archive's language.
 
-    The subset of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``, ``images/search/size/``,
-    ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and the files. ``previous`` is
-    always null, facets count each number on its own instead of ranges.
+    >>> issubclass(QueryError, ValueError)
+    True
+    """
+
+
+class SampleArchive(requests.adapters.BaseAdapter):
+    """An archive whose images lie in a folder: mount it in a `requests.Session` under any http address.
+
+    It answers the part of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``,
+    ``images/search/size/``, ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and the
+    files. ``previous`` is always null, and facets count single numbers, not ranges.
 
     The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row an image, oldest first, the columns
-    named as in the archive), or FileNotFoundError is raised. A column ``collections`` may hold numbers joined by ``;``;
-    without it all images are in collection 1.
+    named as in the archive). Its column ``collections`` may hold numbers joined by ``;``; without it all images are in
+    collection 1.
+
+    >>> from isicvision import PROJECT_ROOT
+    >>> status, headers, body = SampleArchive(PROJECT_ROOT / "sample_data").answer("http://host/api/v2/collections/")
+    >>> status, json.loads(body)["results"][0]["name"]
+    (200, 'sample_data')
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
+        super().__init__()
         folder = Path(folder)
         if not (folder / "metadata.csv").is_file():
             raise FileNotFoundError(
-                f"{folder / 'metadata.csv'} is not there. The sample is a part of the repository: start in a "
+                f"{folder / 'metadata.csv'} does not exist. The sample is part of the repository: start in a "
                 "checkout, installed with `make install`."
             )
         self.files = {path.stem: path for path in sorted((folder / "images").iterdir())}
@@ -72,14 +86,27 @@ class SampleArchive:
         ]
         self._select = lru_cache(32)(self._find)  # one search asks for many pages
 
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """Answer a prepared request; the options of a connection have no meaning here."""
+        response, url = requests.Response(), str(request.url)
+        response.status_code, headers, body = self.answer(url)
+        response.headers.update(headers)
+        response.raw = HTTPResponse(io.BytesIO(body), headers, preload_content=False)
+        response.reason = responses[response.status_code]
+        response.url, response.request = url, request
+        return response
+
+    def close(self) -> None:
+        """Do nothing: no connection is open."""
+
     def answer(self, url: str) -> tuple[int, dict, bytes]:
-        """Answer a GET of `url` by status, headers and body; its scheme and host are those of every address in it."""
+        """Return status, headers and body of a GET of `url`, whose scheme and host begin every address in the body."""
         parts = urlsplit(url)
         root, path = f"{parts.scheme}://{parts.netloc}", parts.path
         params = parse_qs(parts.query, keep_blank_values=True)
-        if path in ("/api/v2/images/", "/api/v2/images/search/"):
-            return self._search(params if path.endswith("search/") else {**params, "query": [""]}, root, path)
-        if path in ("/api/v2/images/search/size/", "/api/v2/images/facets/"):
+        if path == "/api/v2/images/":
+            return self._search({**params, "query": [""]}, root, path)
+        if re.fullmatch("/api/v2/images/(search|search/size|facets)/", path):
             return self._search(params, root, path)
         if path == "/api/v2/collections/":
             return _page(self._collections, params, root, path)
@@ -88,14 +115,11 @@ class SampleArchive:
         if match := re.fullmatch(r"/api/v2/images/(\w+)/", path):
             return _one([self._record(row, root) for row in self.rows if row["isic_id"] == match[1]])
         match = re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path)
-        if not match or match[2] not in self.files:
-            return _one([])
-        file = self.files[match[2]]
-        if match[1] == "images" and match[3] != file.suffix:
+        file = self.files.get(match[2]) if match else None
+        if file is None or (match[1] == "images" and match[3] != file.suffix):
             return _one([])
         body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
-        kind = TYPES.get(match[3], "application/octet-stream")
-        return 200, {"Content-Type": kind, "Content-Length": str(len(body))}, body
+        return _response(200, TYPES.get(match[3], "application/octet-stream"), body)
 
     def _search(self, params, root, path):
         """Answer one of the four questions that take a query and collections."""
@@ -134,83 +158,55 @@ class SampleArchive:
             "attribution": fields.pop("attribution", "Anonymous"),
             "files": {
                 "full": {"url": f"{root}/images/{name}", "size": size},
-                "thumbnail_256": {
-                    "url": thumbnail,
-                    "size": min(size, 10_000),
-                },  # drawn when asked for: a guess
+                "thumbnail_256": {"url": thumbnail, "size": min(size, 10_000)},  # a guess: not drawn yet
             },
             "metadata": {"acquisition": acquisition, "clinical": fields},
         }
 
 
-class QueryError(ValueError):
-    """A query is not of the archive's language; the message says where."""
-
-
-class SampleAdapter(requests.adapters.BaseAdapter):
-    """Lets a `requests.Session` ask a folder, as of `SampleArchive`: mount it under any http address."""
-
-    def __init__(self, folder: str | os.PathLike) -> None:
-        super().__init__()
-        self.archive = SampleArchive(folder)
-
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        """Answer a prepared request; the options of a connection (timeout, proxies, …) have no meaning here."""
-        response, url = requests.Response(), str(request.url)
-        response.status_code, headers, body = self.archive.answer(url)
-        response.headers.update(headers)
-        response.raw = HTTPResponse(io.BytesIO(body), headers, preload_content=False)
-        response.reason = responses[response.status_code]
-        response.url, response.request = url, request
-        return response
-
-    def close(self) -> None:
-        """Do nothing: no connection is open."""
-
-
 def parse_query(text: str) -> Callable[[dict], bool]:
-    """Turn a query into a function that says whether an image, a flat dict of its fields, is meant.
+    """Return a function that says whether a query finds an image, given as a flat dict of its fields.
 
     The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either end,
     ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and ``{20 TO 40}``
     without them, ``AND`` before ``OR``, a space between terms for ``AND``, and parentheses with ``AND`` or ``OR``
-    beside them. Raises QueryError, a ValueError, if it is something else, or names an unknown field.
+    beside them. QueryError if it is something else, or names an unknown field.
+
+    >>> parse_query("sex:male AND age_approx:[20 TO 40]")({"sex": "male", "age_approx": 40})
+    True
     """
-    groups, before, rest = [[[]]], "(", text.strip()  # each open group: alternatives, each a list of tests
-    while rest:
-        match = _OPERATOR.match(rest) or _TERM.match(rest)
-        token = match[1] if match and match.re is _OPERATOR else "term" if match else rest[0]
-        wants = ("AND", "OR", "(")  # after these something has to come
-        if {
-            "AND": before in wants,
-            "OR": before in wants,
-            "term": before == ")",
-            "(": before not in wants or len(groups) > _DEPTH,
-            ")": before in wants or len(groups) == 1,
-        }.get(token, True):
-            raise QueryError(f"not understood from {rest!r} on")
-        if token == "OR":
-            groups[-1].append([])
-        elif token == "(":
-            groups.append([[]])
-        elif token == ")":
-            group = groups.pop()
-            groups[-1][-1].append(_any_of(group))
-        elif token == "term":
-            groups[-1][-1].append(_test(match))
-        before, rest = token, rest[match.end() if match else 1 :].lstrip()
-    if len(groups) > 1:
-        raise QueryError("a parenthesis is not closed")
-    return _any_of(groups[0])
+    words, tests, place = [], {}, 0  # the query as an expression of Python, whose names stand for terms
+    while place < len(text.rstrip()):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            raise QueryError(f"not understood from {text[place:]!r} on")
+        if match["word"]:
+            words.append(match["word"].lower())
+        else:
+            words += ["and"] if words and words[-1] in tests else []
+            words.append(f"term{place}")
+            tests[words[-1]] = _test(match)
+        place = match.end()
 
+    def test_of(node):
+        if isinstance(node, ast.Name):
+            return tests[node.id]
+        if not isinstance(node, ast.BoolOp):
+            raise QueryError("parentheses need AND or OR beside them, and a term inside")
+        fold, parts = all if isinstance(node.op, ast.And) else any, [*map(test_of, node.values)]
+        return lambda row: fold(part(row) for part in parts)
 
-def _any_of(alternatives):
-    return lambda row: any(all(test(row) for test in tests) for tests in alternatives)
+    if not words:
+        return lambda row: True
+    try:
+        return test_of(ast.parse(" ".join(words), mode="eval").body)
+    except (SyntaxError, RecursionError, MemoryError):
+        raise QueryError("AND, OR and parentheses do not fit together") from None
 
 
 def _test(match):
     """Make the test of an image for one ``field:value``."""
-    negated, field, test = match[1] == "-", match[2], _test_of_value(match[2], match)
+    field, negated, test = match["field"], match[2] == "-", _test_of_value(match["field"], match)
     return lambda row: (field in row and test(row[field])) is not negated
 
 
@@ -221,7 +217,8 @@ def _test_of_value(field, match):
         raise QueryError(f"there is no field {field!r}")
     if value == "*":
         return lambda known: True
-    if FIELDS[field].kind in ("number", "whole number"):
+    kind = FIELDS[field].kind
+    if kind in ("number", "whole number"):
         if match["quoted"] is not None:
             raise QueryError(f"{field} takes a number, without quotes")
         low, high = (value, value) if value else (match["low"], match["high"])
@@ -233,7 +230,7 @@ def _test_of_value(field, match):
         return lambda known: low <= float(known) <= high and float(known) not in excluded
     if value is None:
         raise QueryError(f"{field} has no ranges")
-    if FIELDS[field].kind == "true/false":
+    if kind == "true/false":
         if value not in ("true", "false"):
             raise QueryError(f"{field} takes true or false")
         return lambda known: known is (value == "true")
@@ -245,10 +242,9 @@ def _test_of_value(field, match):
 
 
 def _typed(row):
-    """Turn the texts of a CSV row into what the archive's JSON has; unknown fields are left out, as there."""
+    """Turn the text of a CSV row into what the archive's JSON has, where decimals are strings."""
     read = {"whole number": lambda text: int(float(text)), "true/false": lambda text: text.lower() == "true"}
     kinds = {name: FIELDS[name].kind if name in FIELDS else "text" for name in row}
-    # decimals stay strings in API v2
     return {name: read.get(kinds[name], str)(text) for name, text in row.items() if text}
 
 
@@ -264,7 +260,7 @@ def _page(items, params, root, path, show=lambda item, root: item):
         limit = min(int(params.get("limit", [PAGE])[-1]) or PAGE, PAGE)
     except ValueError:
         return _invalid("limit", "Input should be a valid integer")
-    try:  # what decodes to nothing is page 1, as there
+    try:  # what decodes to nothing is page 1, as in the archive
         start = max(0, int(base64.b64decode(params.get("cursor", [""])[-1]).removeprefix(b"o=") or 0))
     except ValueError:
         return _invalid("cursor", "Value error, Invalid cursor.")
@@ -278,7 +274,7 @@ def _page(items, params, root, path, show=lambda item, root: item):
 
 
 def _facet(rows, field):
-    """Count the values of a field, the most frequent first; booleans are 0 and 1, as the search index has them."""
+    """Count the values of a field, the most frequent first; true is 1 and false 0, as in the search index."""
     counts, buckets = Counter(row[field] for row in rows if field in row), []
     for key, number in counts.most_common():
         text = {"key_as_string": str(key).lower()} if isinstance(key, bool) else {}
@@ -296,5 +292,8 @@ def _invalid(name, message):
 
 
 def _json(status, content):
-    body = json.dumps(content).encode()
-    return status, {"Content-Type": "application/json; charset=utf-8", "Content-Length": str(len(body))}, body
+    return _response(status, "application/json; charset=utf-8", json.dumps(content).encode())
+
+
+def _response(status, kind, body):
+    return status, {"Content-Type": kind, "Content-Length": str(len(body))}, body
