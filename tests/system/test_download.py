@@ -571,7 +571,7 @@ def _json_values(inner):
     st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=6), _json_values, max_leaves=10)
 )
 def test_any_json_makes_a_flat_row_that_a_table_can_hold(record):
-    row = flatten(record if isinstance(record, dict) else {"metadata": record})
+    row, _ = flatten(record if isinstance(record, dict) else {"metadata": record})
     for name, value in row.items():
         assert name.isidentifier() or name[0].isdigit()
         assert isinstance(value, int | float) or value.encode("utf-8") is not None

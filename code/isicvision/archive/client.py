@@ -194,15 +194,14 @@ class IsicArchive:
         label_field
             The archive's field whose value, in lower case, is the label. Default: ``diagnosis_1`` (``benign``, …).
         label
-            Instead of a field: a word, the label of all images; or a mapping from isic_ids or diagnoses to labels, of
-            which the finest level counts; or a function of the record that returns a label or None. Images without a
-            label are skipped and listed. Characters unfit for a folder's name become ``_``.
+            Instead of a field: a word, the label of all images; a mapping from isic_ids or diagnoses to labels, of
+            which the finest level counts; or a function of the record. Images without a label are skipped and listed.
         per_label
             The most images of each label, such as ``{"benign": 200, "malignant": None}``, where None takes all; images
             of other labels are left out.
         seed
             With `limit` or `per_label`: take a random sample, the same for the same seed, not the oldest images. The
-            API cannot shuffle, so the whole listing is walked first, 100 records a request.
+            whole listing is walked first, 100 records a request.
         max_side
             Reduce larger images to this many pixels on the longer side, as JPEG; ``original_width`` and
             ``original_height`` in metadata.csv keep their size.
@@ -210,8 +209,6 @@ class IsicArchive:
             Fetch the archive's thumbnails (at most 256 pixels a side), not the full images.
         connections
             How many images are fetched at the same time.
-        progress
-            Show a progress bar.
 
         Raises
         ------
@@ -224,8 +221,8 @@ class IsicArchive:
         """
         folder, started, label_of = user_path(folder), time.monotonic(), labeler(label_field, label)
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
+        # refuses a bad query before anything is written
         listing = Listing(self, query, limit if seed is None else None, collections)
-        listing.begin()  # refuses a bad query before anything is written
         ends = [limit, listing.count]
         if per_label and None not in per_label.values():
             ends.append(sum(number or 0 for number in per_label.values()))
@@ -356,9 +353,9 @@ class IsicArchive:
 
 
 class Listing:
-    """The records that a query finds, each once, page by page as they are asked for.
+    """The records that a query finds, each once; the first page is asked for at once, the others as they are needed.
 
-    `count` is how many there are by the archive's count, None before `begin`; `listed` how many came so far.
+    `count` is how many there are by the archive's count, or None; `listed` how many came so far.
 
     >>> listing = Listing(IsicArchive("sample"), "sex:female", 3)
     >>> len([*listing]), listing.count, listing.notes()
@@ -376,27 +373,20 @@ class Listing:
             raise ValueError(f"limit is a whole number from 0, not {limit!r}")
         self.archive, self.query, self.limit = archive, query, limit
         size = max(1, min(PAGE, limit or PAGE))  # the API takes a limit of 0 for 100
+        archive._require_login()
         self._pages = archive._pages(
             archive._address("images/search/", query, collections, limit=size), query
         )
-        self._first: list = []
-        self.count: int | None = None
-        self._is_whole, self.listed, self._twice = False, 0, 0
-
-    def begin(self) -> None:
-        """Ask for the first page."""
-        self.archive._require_login()
-        self._first = [next(self._pages)]
-        count = self._first[0].get("count")
+        self._first = next(self._pages)
+        count = self._first.get("count")
         self.count = count if isinstance(count, int) else None
+        self._is_whole, self.listed, self._twice = False, 0, 0
 
     def __iter__(self):
         if self.limit == 0:
             return
-        if not self._first:
-            self.begin()
         seen, idle = set(), 0
-        for page in itertools.chain(self._first, self._pages):
+        for page in itertools.chain([self._first], self._pages):
             before = self.listed
             for record in page["results"]:
                 isic_id = record.get("isic_id") if isinstance(record, dict) else None

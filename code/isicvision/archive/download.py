@@ -29,7 +29,7 @@ from ..files import replacing
 from ..images import EXTENSIONS, ImageError, frame
 from ..text import counted
 from .journal import FLUSH_SECONDS, Journal
-from .labels import endless, flatten
+from .labels import flatten
 from .transfer import ATTEMPTS, Part, Session, TransferError, fetch, pause
 
 if TYPE_CHECKING:
@@ -208,8 +208,9 @@ class Download:
         if not isinstance(isic_id, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", isic_id):
             name = isic_id[:80] if isinstance(isic_id, str) else str(record)[:80]
             return self._note(name, "failed", "its isic_id cannot make a safe file name", {})
-        row = {**flatten(record), "isic_id": isic_id, "label": self.label_of(record)}
-        self.endless += [f"{isic_id} ({', '.join(names)})"] if (names := endless(record)) else []
+        row, endless = flatten(record)
+        row |= {"isic_id": isic_id, "label": self.label_of(record)}
+        self.endless += [f"{isic_id} ({', '.join(endless)})"] if endless else []
         known = self.journal.get(isic_id)
         is_done = bool(known) and known[0] == "done"
         if row["label"] is None:

@@ -40,12 +40,12 @@ def labeler(
                 f"label_field: the archive has no field {field!r}; the nearest is {near[0]!r}. "
                 "isicvision.fields.SEARCHABLE lists them all."
             )
-        return lambda record: folder_name(flatten(record).get(field), lower=True)
+        return lambda record: folder_name(flatten(record)[0].get(field), lower=True)
     if isinstance(label, Mapping):
         names = ("isic_id", *(f"diagnosis_{level}" for level in (5, 4, 3, 2, 1)))
 
         def mapped(record):
-            row = flatten(record)
+            row, _ = flatten(record)
             return next((folder_name(label[row[name]]) for name in names if row.get(name) in label), None)
 
         return mapped
@@ -105,32 +105,21 @@ def choose(
             yield record
 
 
-def flatten(record: dict) -> dict:
-    """Return the metadata of a record as one flat dict, unknown fields included.
+def flatten(record: dict) -> tuple[dict, list[str]]:
+    """Return the metadata of a record as one flat dict, unknown fields included, and the names of fields left out.
 
-    Left out are missing values and numbers that are not finite.
+    Left out are numbers that are not finite, such as 1e999: no table can hold them.
 
-    >>> flatten({"isic_id": "a", "metadata": {"acquisition": {"pixels_x": 8}, "clinical": {"sex": None}}})
-    {'pixels_x': 8, 'isic_id': 'a'}
+    >>> flatten({"isic_id": "a", "metadata": {"acquisition": {"pixels_x": 8}, "clinical": {"age_approx": 1e999}}})
+    ({'pixels_x': 8, 'isic_id': 'a'}, ['age_approx'])
     """
-    return {
-        name: value if isinstance(value, int | float) else _text(value)
-        for name, value in _fields(record).items()
-        if value is not None and not _is_endless(value)
-    }
-
-
-def endless(record: dict) -> list[str]:
-    """Return the fields of a record whose number is not finite, such as 1e999: no table can hold them.
-
-    >>> endless({"metadata": {"clinical": {"age_approx": 1e999}}})
-    ['age_approx']
-    """
-    return [name for name, value in _fields(record).items() if _is_endless(value)]
-
-
-def _is_endless(value):
-    return isinstance(value, float) and not math.isfinite(value)
+    row, endless = {}, []
+    for name, value in _fields(record).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            endless.append(name)
+        elif value is not None:
+            row[name] = value if isinstance(value, int | float) else _text(value)
+    return row, endless
 
 
 def _fields(record):

@@ -9,6 +9,7 @@ import base64
 import csv
 import io
 import json
+import mimetypes
 import os
 import re
 from collections import Counter
@@ -29,7 +30,6 @@ from ..images import decode
 
 PAGE = 100
 ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_manipulation", "color_tint")
-TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".tif": "image/tiff"}
 
 _BOUNDS = r"(?P<open>[\[{])\s*(?P<low>[\d.*-]+)\s+TO\s+(?P<high>[\d.*-]+)\s*(?P<close>[\]}])"
 _TERM = (
@@ -116,10 +116,10 @@ class SampleArchive(requests.adapters.BaseAdapter):
             return _one([self._record(row, root) for row in self.rows if row["isic_id"] == match[1]])
         match = re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path)
         file = self.files.get(match[2]) if match else None
-        if file is None or (match[1] == "images" and match[3] != file.suffix):
+        if match is None or file is None or (match[1] == "images" and match[3] != file.suffix):
             return _one([])
         body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
-        return _response(200, TYPES.get(match[3], "application/octet-stream"), body)
+        return _response(200, mimetypes.guess_type(path)[0] or "application/octet-stream", body)
 
     def _search(self, params, root, path):
         """Answer one of the four questions that take a query and collections."""

@@ -14,6 +14,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,7 @@ def _parse(text):
     )
 
 
+@dataclass
 class Part:
     """The part of a file that has come, named ``<name>~<validator>`` so that a later call can resume it.
 
@@ -208,9 +210,9 @@ class Part:
     ('ISIC_0000000~%224f2a%22', '"4f2a"', 0)
     """
 
-    def __init__(self, folder: Path, name: str, path: Path | None = None) -> None:
-        self.folder, self.name = folder, name
-        self.path: Any = path  # or None
+    folder: Path
+    name: str
+    path: Any = None
 
     @property
     def size(self) -> int:
