@@ -108,7 +108,7 @@ def test_metadata_and_credits_add_up_over_calls(client, data):
 
 def test_the_metadata_is_kept_up_to_date_while_images_come(double, client, data, ids, monkeypatch):
     monkeypatch.setattr(download, "FLUSH_SECONDS", 0.05)
-    double.set(faults=[fault(ids[150], "stall", seconds=1.5, times=1)])
+    double.set(faults=[fault(ids[150], "stall", seconds=3, times=1)])
     done = threading.Event()
     runner = threading.Thread(target=lambda: (client.download(data, limit=151, progress=False), done.set()))
     runner.start()

@@ -77,13 +77,10 @@ class Journal:
                 )
         self._tell(**about)
         self._pending, self._rewritten = [], (time.monotonic(), 0.0)
-        self._columns: list[str] = []  # of metadata.csv; none if it must be written anew
         metadata = self.folder / "metadata.csv"
+        self._is_behind = about.get("tables") != "whole" or not metadata.exists()  # the tables are
         if is_new and metadata.exists():
             self._adopt(metadata)
-        elif about.get("tables") == "whole" and metadata.exists():
-            with open(metadata, encoding="utf-8", newline="") as file:
-                self._columns = next(csv.reader(file), [])
 
     def _open(self):
         self._db = sqlite3.connect(self.folder / NAME, timeout=0, isolation_level=None)
@@ -153,33 +150,24 @@ class Journal:
         `status` is ``done``, or ``failed`` or ``skipped`` with a `reason`; `file` is the image's path in the folder,
         with ``/``, and `size` its bytes; `record` is its flat metadata.
         """
-        row = (_clean(isic_id), status, _clean(reason), file, size)
-        self._pending.append((row, record or {}))
+        row = (_clean(isic_id), status, _clean(reason), file, size, json.dumps(record or {}))
+        self._pending.append(row)
 
     def flush(self) -> None:
-        """Write what was put to the journal, then update metadata.csv and the credits.
-
-        Raises OSError or sqlite3.Error if the disk is full; what was written before is kept.
-        """
-        if not self._pending:
-            return
-        rows = [(*row, json.dumps(record)) for row, record in self._pending]
-        done = [{**record, "file": file} for (_, how, _, file, _), record in self._pending if how == "done"]
-        # the journal must not tell of an image whose name a power cut may take back
-        for folder in {(self.folder / row["file"]).parent for row in done}:
-            _sync_folder(folder)
-        if not set().union(*done) <= {*self._columns} or any(self.get(isic_id) for isic_id, *_ in rows):
-            self._columns = []
-        names = "isic_id, status, reason, file, bytes, record"
-        with self._transaction():
-            self._db.executemany(f"INSERT OR REPLACE INTO images ({names}) VALUES (?, ?, ?, ?, ?, ?)", rows)
-            self._db.execute("INSERT OR REPLACE INTO about VALUES ('tables', 'behind')")
-        self._pending = []
+        """Write what was put to the journal, then the tables; OSError or sqlite3.Error if the disk is full."""
+        if self._pending:
+            # the journal must not tell of an image whose name a power cut may take back
+            for folder in {file.rpartition("/")[0] for _, _, _, file, *_ in self._pending if file}:
+                _sync_folder(self.folder / folder)
+            names = "isic_id, status, reason, file, bytes, record"
+            with self._transaction():
+                self._db.executemany(
+                    f"INSERT OR REPLACE INTO images ({names}) VALUES (?, ?, ?, ?, ?, ?)", self._pending
+                )
+                self._db.execute("INSERT OR REPLACE INTO about VALUES ('tables', 'behind')")
+            self._pending, self._is_behind = [], True
         when, took = self._rewritten
-        if self._columns:
-            with open(self.folder / "metadata.csv", "a", **TEXT) as file:
-                csv.DictWriter(file, self._columns, lineterminator="\n").writerows(done)
-        elif time.monotonic() - when > 20 * took:  # rarely when it is large
+        if self._is_behind and time.monotonic() - when > 20 * took:  # rarely when they are large
             self._write_tables()
 
     def close(self) -> Exception | None:
@@ -187,9 +175,9 @@ class Journal:
         with closing(self._db):
             try:
                 self.flush()
-                if self._about().get("tables") != "whole":
+                if self._is_behind:
                     self._write_tables()
-                    self._tell(tables="whole")
+                self._tell(tables="whole")
             except (OSError, sqlite3.Error) as error:
                 return error
         return None
@@ -199,10 +187,8 @@ class Journal:
         for text, _ in self._db.execute(DONE):
             record = json.loads(text)
             columns.update(record)
-            credits[
-                str(record.get("attribution", "Anonymous")),
-                str(record.get("copyright_license", "unknown license")),
-            ] += 1
+            terms = record.get("copyright_license", "unknown license")
+            credits[str(record.get("attribution", "Anonymous")), str(terms)] += 1
         columns = [*FIRST_COLUMNS, *sorted(columns - {*FIRST_COLUMNS})]
         with self._writing("metadata.csv") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -225,7 +211,7 @@ class Journal:
         with self._writing("licenses.txt") as file:
             for terms in sorted({terms for _, terms in credits}):
                 file.write(f"{terms}: {LICENSES.get(terms, 'ask the archive')}\n")
-        self._columns, self._rewritten = columns, (time.monotonic(), time.monotonic() - started)
+        self._rewritten, self._is_behind = (time.monotonic(), time.monotonic() - started), False
 
     @contextmanager
     def _writing(self, name):

@@ -108,9 +108,7 @@ class Session(requests.Session):
             else:
                 raise TransferError("the server redirects without end")
         except (requests.RequestException, HTTPError, ValueError) as error:
-            is_address = isinstance(
-                error, ValueError | LocationParseError
-            )  # requests' InvalidURL and its like
+            is_address = isinstance(error, ValueError | LocationParseError)  # as requests' InvalidURL
             raise TransferError(_cause(error), retry=not is_address) from error
         status, after = response.status_code, _asked_wait(response)
         if status in (200, 206) or (status == 416 and "Range" in headers):
