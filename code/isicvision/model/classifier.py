@@ -70,7 +70,7 @@ class ImageClassifier:
     step_loss : list of float
         The loss of every step of the last `fit`.
     outliers : isicvision.model.outliers.Outliers or None
-        What `fit_outlier_limit` has learnt.
+        What `fit_outlier_limit` learnt.
     seen : dict of numpy.ndarray, or None
         Hashes of the training images and of their lesions, see `splitting.fingerprints`; `evaluate` warns of them.
 
@@ -307,7 +307,7 @@ class ImageClassifier:
     def scores(self, array: np.ndarray) -> np.ndarray:
         """Return the probabilities of decoded images: as `predict_proba`, from what `images.decode` returns.
 
-        Maps uint8 of shape (images, image_size, image_size, 3) to float32 of shape (images, labels).
+        Maps uint8 (images, image_size, image_size, 3) to float32 (images, labels).
         """
         return self._learner.scores(forward(self.scoring_module(), array))
 
@@ -390,8 +390,7 @@ class ImageClassifier:
     def outlier_distance(self, images: Images | np.ndarray) -> np.ndarray:
         """Return how far from the training images each image lies: the service rejects images beyond 1.
 
-        Images may also be an array as for `scores`. Returns float32 of shape (images,); raises RuntimeError before
-        `fit_outlier_limit`.
+        Images may be an array as for `scores`. Returns float32 (images,). Raises RuntimeError before a limit is fitted.
         """
         if self.outliers is None:
             raise RuntimeError(

@@ -1,7 +1,7 @@
-"""Rank labels by how doubtful they are: scores of a model that has not seen the lesion, ranked by cleanlab.
+"""Rank labels by how doubtful they are, by cleanlab, with scores of a model that has not seen the lesion.
 
-How many labels are doubtful says nothing by itself. Where a model is right that 30 % of such images are malignant, the
-30 % look like mistakes. So `by_chance` counts how many would if no label were wrong.
+The number of doubtful labels says nothing by itself: where a model is right that 30 % of such images are malignant,
+these 30 % look like mistakes. `by_chance` counts how many would look so if no label were wrong.
 """
 
 from typing import Any
@@ -22,11 +22,10 @@ DRAWS = 10
 def out_of_fold(
     dataset: ImageDataset, backbone: str = "efficientnet_lite0", image_size: int | None = None
 ) -> np.ndarray:
-    """Score each image by a logistic regression that was fitted without any image of its lesion.
+    """Score each image by a logistic regression that was fitted without its lesion: float of shape (images, labels).
 
-    It sees the features of `backbone`, and is not balanced: its scores should be as rare as the labels are. Returns
-    floats of shape (images, labels), columns in the order of ``dataset.labels``. There are `FOLDS` folds, or as many
-    as the rarest label has lesions; raises ValueError if that is one.
+    It sees the features of `backbone`, and is not balanced: its scores should be as rare as the labels are. There are
+    `FOLDS` folds, or as many as the rarest label has lesions; raises ValueError if that is one.
     """
     lesions = dataset.table.groupby("label")["group"].nunique()
     if lesions.min() < 2:
@@ -42,29 +41,22 @@ def out_of_fold(
 
 
 def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> pd.DataFrame:
-    """Rank the images by how doubtful their label is (cleanlab's confident learning).
+    """Rank the images by how doubtful their label is (cleanlab's confident learning), the most doubtful first.
 
-    Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A low rank is no
-    verdict: rare kinds of a label are suspicious too. Someone who knows must look, see `widgets.AnnotationUI`.
+    Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A rank does not
+    prove a mistake, since rare kinds of a label are suspicious too: look at them in `widgets.AnnotationUI`.
 
     Parameters
     ----------
     scores : array of float, shape (images, labels), optional
         Out-of-fold, columns in the order of ``dataset.labels``. Default: `out_of_fold`, which takes `options`.
-    **options
-        Of `out_of_fold`.
 
     Returns
     -------
     pandas.DataFrame
-        The most suspicious first: ``path``, ``label``, ``suggested`` (the label with the highest score), ``quality`` (0
-        to 1, low if the label is doubtful: its score), and ``issue``, whether cleanlab counts it among the doubtful
-        ones. ``attrs["by_chance"]`` is how many such there would be without any mistake, see `by_chance` and `summary`.
-
-    Raises
-    ------
-    ValueError
-        If scores do not fit the dataset.
+        ``path``, ``label``, ``suggested`` (the label with the highest score), ``quality`` (0 to 1: the score of the
+        label) and ``issue``, whether cleanlab calls the label doubtful. ``attrs["by_chance"]`` is what `by_chance`
+        returns. Raises ValueError if the scores do not fit the dataset.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -92,10 +84,9 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
 
 
 def by_chance(scores: np.ndarray) -> tuple[int, int]:
-    """Count how many labels would be doubtful if none were wrong and the scores were right.
+    """Return the least and the most labels that `find` would doubt if none were wrong and the scores were right.
 
-    Labels are drawn from the scores themselves, `DRAWS` times, and counted as in `find`. Returns the smallest and the
-    largest number; `scores` are as of `find`.
+    Labels are drawn `DRAWS` times from the scores.
     """
     from cleanlab.filter import find_label_issues
 
@@ -111,15 +102,12 @@ def by_chance(scores: np.ndarray) -> tuple[int, int]:
 
 
 def summary(found: pd.DataFrame) -> str:
-    """Say in a sentence or two how many labels are doubtful, and how many would be without any mistake.
-
-    `found` is what `find` returns.
-    """
+    """Return in words how many labels are doubtful in what `find` returned, and how many would be by chance."""
     count, (low, high) = int(found["issue"].sum()), found.attrs["by_chance"]
     told = (
-        "That is more than chance gives: some labels are likely wrong, or the scores too sure."
+        "That is more than chance gives: some labels are likely wrong, or the scores too confident."
         if count > high
-        else "The number is no sign of wrong labels. Only the order says where to look first."
+        else "The number is not a sign of wrong labels. Only the order says where to look first."
     )
     chance = f"without a single mistake it would be {low:,} to {high:,}"
     return f"{count:,} of {len(found):,} labels are doubtful; {chance}. {told}"

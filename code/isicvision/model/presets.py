@@ -1,8 +1,8 @@
-"""Sets of choices for EfficientNet-Lite0 on dermoscopic images: how much time for how good a model.
+"""Presets: choices for EfficientNet-Lite0 on dermoscopic images, from fast to accurate.
 
 They were chosen by validation figures on HAM10000; docs/results.md says what each reached on test images, in which
-time. All train on smaller images than they predict at, keep the first stages as they are, average their weights, and
-learn finer labels where there are some. ``accurate`` is ``balanced`` three times, with its scores averaged.
+time. All train on smaller images than they predict at, freeze the first stages, average their weights, and learn finer
+labels where there are some. ``accurate`` averages the scores of three networks trained as ``balanced``.
 """
 
 _COMMON = {

@@ -1,4 +1,4 @@
-"""Where a fine-tuned network looks: Grad-CAM."""
+"""Saliency: which parts of an image move the score of a fine-tuned network."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ if TYPE_CHECKING:
 
 
 def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = None) -> np.ndarray:
-    """Say which parts of each image speak for a label, by Captum's LayerGradCam.
+    """Return which parts of each image speak for a label: float32 of shape (n, height, width), 0 to 1.
 
-    Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017, at the
-    last layer that still knows where things are; of several networks the maps are added up. The map is coarse, and no
-    proof: it shows what moved the score, not why.
+    Captum's LayerGradCam at the last layer that still has places (Selvaraju et al., Grad-CAM: Visual Explanations from
+    Deep Networks via Gradient-based Localization, 2017); the maps of several networks are added up. A map is coarse,
+    and not a proof. It is 0 where nothing speaks for the label.
 
     Parameters
     ----------
     model
-        Fine-tuned; a scikit-learn classifier has no gradient.
+        Fine-tuned.
     images : array of uint8, shape (n, image_size, image_size, 3)
-        As `pixels.decode` gives them.
+        As `images.decode` returns them.
     label
         Default: the model's positive label.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (n, image_size, image_size)
-        0 to 1; all 0 where nothing speaks for the label.
 
     Raises
     ------
     ValueError
-        If the model has no such label, is a scikit-learn classifier, or its network keeps no places (a transformer).
+        If the model has no such label, is a scikit-learn classifier, or its network has no places (a transformer).
+
+    Examples
+    --------
+    >>> from isicvision import ImageClassifier
+    >>> model = ImageClassifier("squeezenet1_1", ["benign", "malignant"], weights=None, image_size=64)
+    >>> grad_cam(model, np.zeros((1, 64, 64, 3), np.uint8)).shape
+    (1, 64, 64)
     """
     from captum.attr import LayerGradCam  # takes a second to load, and belongs to an extra
 
@@ -46,7 +48,7 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
     if label not in model.labels:
         raise ValueError(f"unknown label {label!r}; there are: {', '.join(model.labels)}")
     if not model.is_fine_tuned:
-        raise ValueError("a scikit-learn classifier has no gradient: saliency is of fine-tuned networks")
+        raise ValueError("a scikit-learn classifier has no gradient: saliency needs a fine-tuned network")
     batch = torch.from_numpy(np.ascontiguousarray(images)).to(model.device)
     target, maps = model.labels.index(label), np.zeros(1, np.float32)
     for network in model.networks:
@@ -58,7 +60,7 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
 
 
 def _last_with_places(network, batch):
-    """Return the last module with convolutions in it whose output has channels, and more than one row and column."""
+    """Return the last module with convolutions whose output has channels and more than one row and column."""
     modules, found = [*network.body.modules()], []
 
     def note(module, _, output):
@@ -72,14 +74,18 @@ def _last_with_places(network, batch):
         for module in modules:
             hooks.enter_context(module.register_forward_hook(note))
         network(batch)
-    # transformers begin with a convolution, too; what follows of them has no places
+    # transformers, too, begin with a convolution, but most of their modules come after it
     if not found or modules.index(found[-1]) + len([*found[-1].modules()]) < len(modules) / 2:
-        raise ValueError("this network keeps no places that Grad-CAM could show; take a convolutional one")
+        raise ValueError("this network keeps no places for Grad-CAM to show; take a convolutional one")
     return found[-1]
 
 
 def overlay(image: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """Lay a map over its image: uint8 array of shape (height, width, 3), red where the map is high."""
+    """Return an image with its map laid over it, red where the map is high: uint8 of shape (height, width, 3).
+
+    >>> overlay(np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32))[0, 0].tolist()
+    [64, 0, 0]
+    """
     heat = cv2.applyColorMap((255 * saliency).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     weight = saliency[..., None] / 2
     return (image * (1 - weight) + heat * weight).round().astype(np.uint8)

@@ -72,7 +72,7 @@ def test_labels_without_a_mistake_are_as_doubtful_as_is_said(dataset, labels):
     found["issue"] = False
     assert "0 of 2,000 labels are doubtful" in labelissues.summary(
         found
-    ) and "no sign" in labelissues.summary(found)
+    ) and "not a sign" in labelissues.summary(found)
 
 
 def test_a_label_that_is_never_drawn_does_no_harm():
