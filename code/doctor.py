@@ -137,7 +137,7 @@ def check_machine(root):
     yield (
         NOTE if few else OK,
         f"memory: {size / 1e9:.0f} GB"
-        + ("; nobody tried with less than 4 GB. A smaller BATCH_SIZE needs less" if few else ""),
+        + ("; nobody tried with less than 4 GB. A smaller batch_size needs less" if few else ""),
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = Path("/sys/fs/cgroup/cpu.max")

@@ -58,8 +58,9 @@ def check(given):
     declared = {path: defaults(path) for path in notebooks()}
     known = sorted(set().union(*declared.values()))
     for name in set(given) - set(known):
+        sentence = parameters.unknown(name, known)
         sys.exit(
-            f"No notebook has a parameter {name}{parameters.near(name, known) or '.'} There are: {', '.join(known)}"
+            f"{sentence[0].upper()}{sentence[1:]}{'' if sentence.endswith('?') else '.'} There are: {', '.join(known)}"
         )
     try:
         for values in declared.values():
@@ -94,16 +95,6 @@ def kept(path, outputs):
         f"{outputs}/ keeps what the notebooks before {path.name} wrote. "
         f"To go on there, give the same command with FROM={name} (make run) or --from {name} (run.py)."
     )
-
-
-def note_what_a_preset_overrides(given):
-    """Say which of the parameters `given` have no effect beside PRESET."""
-    idle = [name for name in (*parameters.TRAINING, "DROPOUT", "VIEWS") if name in given]
-    if given.get("PRESET") and idle:
-        print(
-            f"PRESET {given['PRESET']} chooses {', '.join(idle)} by itself, what the file says has no effect. "
-            "Settings of fit go through SETTINGS, such as SETTINGS: {batch_size: 16}; else leave PRESET out."
-        )
 
 
 def execute(path, target, given, outputs):
@@ -205,7 +196,6 @@ def main():
     os.chdir(ROOT)
     paths = beginning_with(arguments.first)
     wanted = check(given)
-    note_what_a_preset_overrides(given)
     if others := passed_over():
         print("Passed over, as they are not named like 01_train.ipynb:", ", ".join(map(str, others)))
 

@@ -35,22 +35,14 @@ from isicvision import (
 )
 from isicvision.evaluation.evaluation import METRICS
 from isicvision.files import read_parameters
-from isicvision.parameters import CHECKS, check, near, positive, unwritable
+from isicvision.parameters import CHECKS, check, positive, unknown, unwritable
 
 # the notebook's own defaults; a test compares the two
 PARAMETERS = {
     "OUTPUTS": "outputs",
-    "PRESET": None,
+    "PRESET": "fast",
     "BACKBONE": "efficientnet_lite0",
     "WEIGHTS": "imagenet",
-    "IMAGE_SIZE": 224,
-    "DROPOUT": 0.3,
-    "VIEWS": 1,
-    "EPOCHS": 12,
-    "BATCH_SIZE": 16,
-    "LEARNING_RATE": [0.0003] + [0.001] * 5 + [0.0003] * 4 + [0.0001] * 2,
-    "OPTIMIZER": "adamw",
-    "L2": 0.0005,
     "SETTINGS": {},
     "POSITIVE": None,
     "SENSITIVITY": 0.9,
@@ -90,30 +82,13 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
     is kept.
     """
     parts = split(p, dataset, expected, beside)
-    if p["PRESET"]:
-        model = ImageClassifier.from_preset(
-            p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], p["SEED"], p["POSITIVE"]
-        )
-        settings = {}
-    else:
-        model = ImageClassifier(
-            p["BACKBONE"],
-            dataset.labels,
-            p["WEIGHTS"],
-            p["IMAGE_SIZE"],
-            p["DROPOUT"],
-            views=p["VIEWS"],
-            seed=p["SEED"],
-            positive=p["POSITIVE"],
-        )
-        settings = {
-            name.lower(): p[name] for name in ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2")
-        }
+    model = ImageClassifier.from_preset(
+        p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], p["SEED"], p["POSITIVE"], **p["SETTINGS"]
+    )
     model.fit(
         augment_dataset(parts["train"], [augmentation.dermoscopy()]),
         validation=parts["validation"],
         checkpoint=checkpoint,
-        **settings | p["SETTINGS"],
     )
     if PartialState().is_main_process:
         outputs = Outputs(p["OUTPUTS"])
@@ -148,7 +123,7 @@ def read(arguments):
         given |= run["parameters"]
         given["SETTINGS"] = given["SETTINGS"] | {"precision": run["training"]["precision"]}
     for name in set(given) - set(CHECKS):
-        raise ValueError(f"no notebook has a parameter {name}{near(name, [*CHECKS])}")
+        raise ValueError(unknown(name, [*CHECKS]))
     if arguments.outputs:
         given["OUTPUTS"] = str(arguments.outputs)
     os.chdir(PROJECT_ROOT)

@@ -11,8 +11,8 @@ from typing import Any
 
 from .checks import is_number, is_whole
 from .files import is_stray, located
+from .model import presets
 from .model.presets import PRESETS
-from .model.settings import OPTIMIZERS, Settings
 from .text import as_label, listed
 
 Check = tuple[Callable[[Any], bool], str]
@@ -24,8 +24,6 @@ EXCLUDED = (
 )
 """The findings that EXCLUDE may name: the keys of `findings.WHY`, which takes seconds to import."""
 PATHS = ("OUTPUTS", "WEIGHTS", "MEASUREMENTS", "SOURCE")
-TRAINING = ("EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "OPTIMIZER", "L2")
-"""Fields of `Settings` that a notebook has as parameters of their own; SETTINGS takes the others."""
 
 
 def _is_map(value):
@@ -112,18 +110,7 @@ CHECKS: dict[str, Check] = {
             "imagenet, a .pth or .safetensors file of weights that is there",
         )
     ),
-    "IMAGE_SIZE": (lambda value: is_whole(value, 64), "a number of pixels, 64 or more"),
-    "DROPOUT": (lambda value: is_number(value, 0) and value < 1, "a share from 0 to below 1"),
-    "VIEWS": _one_of(1, 2, 4, 8),
-    "EPOCHS": _COUNT,
-    "BATCH_SIZE": _COUNT,
-    "LEARNING_RATE": (
-        _are_rates,
-        "a positive number, or a list with one for each epoch",
-    ),
-    "OPTIMIZER": _one_of(*OPTIMIZERS),
-    "L2": (lambda value: is_number(value, 0) and value < 1, "a weight decay from 0 to below 1"),
-    "SETTINGS": (lambda value: isinstance(value, dict), "lines such as label_smoothing: 0.1"),
+    "SETTINGS": (lambda value: isinstance(value, dict), "a map such as {epochs: 12, dropout: 0.3}"),
     "POSITIVE": (lambda value: not isinstance(value, (list, dict)), "a label"),  # and `positive`
     "SENSITIVITY": (lambda value: is_number(value, 0) and 0 < value <= 1, "a share above 0, at most 1"),
     "PREVALENCE": (lambda value: is_number(value, 0) and 0 < value < 1, "a share above 0 and below 1"),
@@ -200,6 +187,17 @@ def near(name: object, names: Sequence[str]) -> str:
     return f"; did you mean {by_lower[found[0]]}?" if found else ""
 
 
+def unknown(name: object, known: Sequence[str]) -> str:
+    """Say in a sentence that no notebook has a parameter of this name, and what was probably meant.
+
+    >>> unknown("EPOCHS", ["SEED"])
+    'no notebook has a parameter EPOCHS; write SETTINGS: {epochs: …}'
+    """
+    if (setting := str(name).lower()) in presets.SETTINGS:
+        return f"no notebook has a parameter {name}; write SETTINGS: {{{setting}: …}}"
+    return f"no notebook has a parameter {name}{near(name, known)}"
+
+
 def _outputs(values):
     """Say that the folder in which the model will be saved cannot be written, or holds something else."""
     if reason := unwritable(values.get("OUTPUTS", ".")):
@@ -224,21 +222,21 @@ def unwritable(folder: str | os.PathLike) -> str | None:
 
 def _network(values):
     """Say what is wrong with BACKBONE, with the size of its images and with the number of its frozen stages."""
-    name = values.get("BACKBONE", "efficientnet_lite0")
-    settings = values.get("SETTINGS") or {}
-    size, frozen = settings.get("train_image_size"), settings.get("frozen_stages", 0)
-    if name == "efficientnet_lite0" and size is None and not frozen:
+    name, settings = values.get("BACKBONE", "efficientnet_lite0"), values.get("SETTINGS") or {}
+    sizes = {
+        key: settings[key] for key in ("image_size", "train_image_size") if settings.get(key) is not None
+    }
+    frozen = settings.get("frozen_stages", 0)
+    if name == "efficientnet_lite0" and not sizes and not frozen:
         return None  # without PyTorch, whose import takes seconds
     from .model import backbones
 
     try:
         network = backbones.get(name)
-        if values.get("PRESET"):
-            network.check_size(PRESETS[values["PRESET"]]["model"]["image_size"], f"PRESET {values['PRESET']}")
-        elif "IMAGE_SIZE" in values:
-            network.check_size(values["IMAGE_SIZE"], "IMAGE_SIZE")
-        if size is not None:
-            network.check_size(size, "SETTINGS: train_image_size")
+        if (preset := values.get("PRESET")) and "image_size" not in sizes:
+            network.check_size(PRESETS[preset]["model"]["image_size"], f"PRESET {preset}")
+        for key, size in sizes.items():
+            network.check_size(size, f"SETTINGS: {key}")
         if is_whole(frozen, 1) and frozen > (count := network.stage_count()):
             return f"SETTINGS: frozen_stages is {frozen}, but {name} has {count} stages"
     except ValueError as error:
@@ -246,17 +244,11 @@ def _network(values):
 
 
 def _training(values):
-    """Say what is wrong with SETTINGS, or between it, EPOCHS and LEARNING_RATE."""
-    if "SETTINGS" not in values:
-        return None
-    preset = values.get("PRESET")
-    own = {} if preset else {name.lower(): values[name] for name in TRAINING if name in values}
+    """Say what is wrong with SETTINGS."""
     try:
-        Settings.of(PRESETS[preset]["training"] if preset else {}, own | values["SETTINGS"])
+        presets.divide(values.get("PRESET"), values.get("SETTINGS") or {})
     except (TypeError, ValueError) as error:
-        name = str(error).partition(" ")[0]
-        is_own = name in own and name not in values["SETTINGS"]
-        return str(error).replace(name, name.upper(), 1) if is_own else f"SETTINGS: {error}"
+        return f"SETTINGS: {error}"
 
 
 def _model(values):

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "code"))
 from run import notebooks  # noqa: E402
 
 NOTEBOOKS = [path.as_posix() for path in notebooks()]
-QUICK = {"IMAGE_SIZE": 96, "EPOCHS": 2, "LEARNING_RATE": 0.01, "SETTINGS": {"precision": "fp32"}}
+QUICK = {"SETTINGS": {"image_size": 96, "train_image_size": 96, "epochs": 2, "views": 1, "precision": "fp32"}}
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.xdist_group("walk")]  # one process has the walk
 
@@ -84,7 +84,7 @@ def test_the_walk_leaves_images_model_report_and_bundle(walk):
     run = json.loads((outputs / "model" / "run.json").read_text())
     for name in ("model", "model_features"):
         assert "On 32 test images" in (outputs / name / "README.md").read_text()
-    assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["EPOCHS"] == 2
+    assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["SETTINGS"]["epochs"] == 2
 
 
 def test_the_service_answers_what_the_notebook_predicts(walk):
@@ -170,7 +170,7 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
 
 
 def test_the_job_names_a_parameter_file_that_it_cannot_read(tmp_path):
-    (tmp_path / "odd.yaml").write_text("EPOCHS: [1, 2")
+    (tmp_path / "odd.yaml").write_text("SEED: [1, 2")
     command = [sys.executable, "code/02_modeling/train.py", "--parameters", tmp_path / "odd.yaml"]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 1 and "odd.yaml cannot be read as a parameter file" in refused.stderr

@@ -644,7 +644,8 @@ def test_the_training_jobs_command_runs_as_azure_runs_it(tmp_path):
         link.symlink_to(path)
     job = yaml.safe_load((TRAINING / "job.yml").read_text())
     parameters = tmp_path / "parameters.yml"
-    quick = {"BACKBONE": "resnet18", "WEIGHTS": None, "IMAGE_SIZE": 64, "EPOCHS": 1, "LEARNING_RATE": 0.001}
+    settings = {"image_size": 64, "epochs": 1, "learning_rate": 0.001}
+    quick = {"BACKBONE": "resnet18", "WEIGHTS": None, "PRESET": None, "SETTINGS": settings}
     parameters.write_text(yaml.safe_dump(quick))
     places = {
         "${{inputs.images}}": images,

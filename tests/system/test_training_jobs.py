@@ -131,8 +131,8 @@ def test_memory_of_large_tensors_is_kept_between_steps_and_given_back_at_the_end
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("epochs: 3", "no notebook has a parameter epochs; did you mean EPOCHS?"),
-        ("EPOCHS: 3", "LEARNING_RATE has 12 values for 3 epochs"),
+        ("sensitivity: 3", "no notebook has a parameter sensitivity; did you mean SENSITIVITY?"),
+        ("EPOCHS: 3", "no notebook has a parameter EPOCHS; write SETTINGS: {epochs: …}"),
         ("SENSITIVITY: 90", "SENSITIVITY is a share .* did you mean 0.9?"),
         ("SETTINGS: {label_smothing: 0.1}", "did you mean label_smoothing?"),
         ("PREVALENCE: 5", "PREVALENCE is a share"),  # of another notebook
@@ -148,10 +148,12 @@ def test_the_job_refuses_what_make_run_refuses(content, message, tmp_path, monke
 
 def test_the_job_takes_a_file_that_make_run_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "p.yaml").write_text("SOURCE: elsewhere\nSEED: 3\nL2: 1e-4\nWEIGHTS: None\nSLICES: [sex]")
+    (tmp_path / "p.yaml").write_text(
+        "SOURCE: elsewhere\nSEED: 3\nSENSITIVITY: 8e-1\nWEIGHTS: None\nSLICES: [sex]"
+    )
     job = runpy.run_path(str(SCRIPT))
     parameters, _ = job["read"](Namespace(parameters="p.yaml", rerun=None, outputs=None))
-    assert parameters == job["PARAMETERS"] | {"SEED": 3, "L2": 0.0001, "WEIGHTS": None}
+    assert parameters == job["PARAMETERS"] | {"SEED": 3, "SENSITIVITY": 0.8, "WEIGHTS": None}
 
 
 def test_the_job_names_a_positive_label_that_no_image_has_before_the_training(folder, tmp_path):
@@ -186,10 +188,10 @@ def test_the_model_is_saved_before_it_is_calibrated(dataset, tmp_path, monkeypat
 
     monkeypatch.setattr(ImageClassifier, "calibrate", fails)
     job = runpy.run_path(str(SCRIPT))
-    quick = {"OUTPUTS": str(tmp_path), "IMAGE_SIZE": 64, "EPOCHS": 1, "LEARNING_RATE": 0.001}
+    quick = {"image_size": 64, "train_image_size": 64, "epochs": 1, "precision": "fp32"}
     with pytest.raises(RuntimeError, match="no calibration today"):
-        job["train"](job["PARAMETERS"] | quick | {"SETTINGS": {"precision": "fp32"}}, dataset)
+        job["train"](job["PARAMETERS"] | {"OUTPUTS": str(tmp_path), "SETTINGS": quick}, dataset)
     assert len(ImageClassifier.load(tmp_path / "model").predict_proba(dataset)) == len(dataset)
     notebook = json.loads(SCRIPT.with_name("01_train.ipynb").read_text(encoding="utf-8"))
     code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
-    assert code.index("model.fit(") < code.index("model.save(") < code.index("model.calibrate(")
+    assert code.index("model.fit(") < code.index("model.save(") < code.index("model.finish(")

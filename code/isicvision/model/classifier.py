@@ -13,17 +13,16 @@ import pandas as pd
 import torch
 
 from .. import metrics
-from ..checks import check_threshold, is_number, is_whole, plain, positive_label, require_dataset
+from ..checks import check_threshold, is_whole, plain, positive_label, require_dataset
 from ..data import splitting
 from ..text import as_label
-from . import backbones, calibration, description, inputs, outliers, storage
+from . import backbones, calibration, description, inputs, outliers, presets, storage
 from . import devices as hardware
 from .batches import forward
 from .features import FeatureClassifier, featurize
 from .finetuning import FineTuning
 from .history import History
 from .network import Network, set_training, summary
-from .presets import PRESETS
 from .rangetest import RangeTest
 from .settings import spelled_out
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
 
     Images = ImageDataset | Sequence[str | Path]
-
-VIEWS = (1, 2, 4, 8)
 
 
 class ImageClassifier:
@@ -96,13 +93,10 @@ class ImageClassifier:
         self.backbone, self.labels = backbones.get(backbone), inputs.checked_labels(labels)
         image_size = self.backbone.image_size if image_size is None else image_size
         image_size, dropout, views, seed = map(plain, (image_size, dropout, views, seed))
-        if not is_number(dropout, 0) or dropout >= 1:
-            raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout!r}")
         if not is_whole(seed, 0) or seed >= 2**63:
             raise ValueError(f"seed is a whole number, 0 or more, not {seed!r}")
         self.backbone.check_size(image_size, "image_size")
-        if not is_whole(views, 1) or views not in VIEWS:
-            raise ValueError(f"views is one of {VIEWS}, not {views!r}")
+        presets.check_model(None, dropout, views)
         self.image_size, self.views, self.seed = image_size, views, seed
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
@@ -121,23 +115,24 @@ class ImageClassifier:
     @classmethod
     def from_preset(
         cls,
-        preset: str,
+        preset: str | None,
         labels: Sequence[str],
         backbone: str = "efficientnet_lite0",
         weights: str | Path | None = "imagenet",
         seed: int = 0,
         positive: object = None,
+        **settings: Any,
     ) -> ImageClassifier:
         """Make a model whose image size, views, augmentation and training settings were chosen together.
 
-        `preset` is ``"fast"``, ``"balanced"`` or ``"accurate"``; docs/results.md says what each reaches, in which time.
-        `fit` then needs no further setting, but takes any; training images that come without augmenters pass through
-        `augmentation.dermoscopy`. The other arguments are those of `ImageClassifier`.
+        `preset` is ``"fast"``, ``"balanced"`` or ``"accurate"``, see docs/results.md, or None for the defaults.
+        `settings` change single choices: image_size, dropout, views and the fields of
+        `settings.Settings`. `fit` then needs no further setting, but takes any; training images that come without
+        augmenters pass through `augmentation.dermoscopy`. The other arguments are those of `ImageClassifier`.
         """
-        if preset not in PRESETS:
-            raise ValueError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}")
-        model = cls(backbone, labels, weights, **PRESETS[preset]["model"], seed=seed, positive=positive)
-        model._learner.take_preset(preset)
+        options, training = presets.divide(preset, settings)
+        model = cls(backbone, labels, weights, **options, seed=seed, positive=positive)
+        model._learner.take(preset, training)
         return model
 
     def __repr__(self) -> str:

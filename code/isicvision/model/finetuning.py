@@ -55,9 +55,9 @@ class FineTuning:
         self.defaults: dict[str, Any] = {}
         self.augmenter: Any = None
 
-    def take_preset(self, preset: str) -> None:
-        """Take settings and augmentation of a preset as defaults."""
-        self.defaults, self.augmenter = dict(PRESETS[preset]["training"]), augmentation.dermoscopy()
+    def take(self, preset: str | None, settings: dict[str, Any]) -> None:
+        """Take settings as defaults of `fit`, and with a preset its augmentation."""
+        self.defaults, self.augmenter = settings, augmentation.dermoscopy()
         self.metadata["preset"] = preset
 
     def settings(self, given: dict[str, Any]) -> Settings:
@@ -219,7 +219,7 @@ class FineTuning:
         for network, values in zip(self.networks, saved.networks, strict=True):
             load_values(network, values)
         if about["preset"] in PRESETS:
-            self.take_preset(about["preset"])
+            self.take(about["preset"], dict(PRESETS[about["preset"]]["training"]))
 
     def module(self, calibrated: bool = True) -> Scores:
         """Return what computes scores from images."""

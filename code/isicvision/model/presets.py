@@ -5,6 +5,19 @@ time. All train on smaller images than they predict at, freeze the first stages,
 labels where there are some. ``accurate`` averages the scores of three networks trained as ``balanced``.
 """
 
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..checks import is_number, is_whole, plain
+from .settings import Settings
+
+MODEL = ("image_size", "dropout", "views")
+"""Settings that are arguments of `ImageClassifier`; the others are those of its `fit`."""
+SETTINGS = (*MODEL, *(field.name for field in dataclasses.fields(Settings)))
+VIEWS = (1, 2, 4, 8)
 _COMMON = {
     "batch_size": 32,
     "learning_rate": 0.001,
@@ -28,3 +41,39 @@ PRESETS: dict[str, dict[str, dict]] = {
     "accurate": {"model": _MODEL, "training": _BALANCED | {"members": 3}},
 }
 """For `ImageClassifier.from_preset`: arguments of the model, and settings of its `fit`."""
+
+
+def divide(preset: str | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide settings into arguments of `ImageClassifier` and of its `fit`: a preset's, changed by those `given`.
+
+    Raises ValueError if a value is out of range or there is no such preset, TypeError if there is no such setting.
+
+    >>> divide("fast", {"dropout": 0.3, "epochs": 8})[0]
+    {'image_size': 160, 'dropout': 0.3, 'views': 4}
+    """
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}")
+    chosen = PRESETS[preset] if preset else {"model": {}, "training": {}}
+    model = chosen["model"] | {name: plain(given[name]) for name in MODEL if name in given}
+    training = {name: value for name, value in given.items() if name not in MODEL}
+    Settings.of(chosen["training"], training)
+    check_model(**model)
+    kept = dict(chosen["training"])
+    if isinstance(training.get("learning_rate"), (list, tuple)) and "schedule" not in training:
+        kept.pop("schedule", None)  # a list says it all
+    return model, kept | training
+
+
+def check_model(image_size: Any = None, dropout: Any = 0.5, views: Any = 1) -> None:
+    """Raise ValueError unless these are an image size, a probability of dropout and a number of views.
+
+    >>> check_model(dropout=1)
+    Traceback (most recent call last):
+    ValueError: dropout is a probability from 0 to below 1, not 1
+    """
+    if image_size is not None and not is_whole(image_size, 64):
+        raise ValueError(f"image_size is a number of pixels, 64 or more, not {image_size!r}")
+    if not is_number(dropout, 0) or dropout >= 1:
+        raise ValueError(f"dropout is a probability from 0 to below 1, not {dropout!r}")
+    if not is_whole(views, 1) or views not in VIEWS:
+        raise ValueError(f"views is one of {VIEWS}, not {views!r}")

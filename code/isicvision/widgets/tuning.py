@@ -17,8 +17,7 @@ from .. import plots
 from ..data.augmentation import augment_dataset, dermoscopy
 from ..data.dataset import ImageDataset
 from ..model import backbones
-from ..model.classifier import VIEWS
-from ..model.presets import PRESETS
+from ..model.presets import PRESETS, VIEWS
 from ..model.settings import OPTIMIZERS, SCHEDULES, Settings
 from .parts import Widget, row, stack
 
