@@ -26,6 +26,7 @@ from .report import cards as cards
 from .report import record as record
 from .report import summary as summary
 from .report.evaluation import write_evaluation as write_evaluation
+from .report.evaluation import write_results as write_results
 from .service import azure as azure
 from .service.bundle import build_bundle as build_bundle
 from .service.client import ServiceClient as ServiceClient

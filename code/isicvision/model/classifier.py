@@ -299,6 +299,13 @@ class ImageClassifier:
         """
         return self._learner.predict_proba(self._images(images))
 
+    def answer(self, image: str | Path) -> str:
+        """Return in a sentence the label of one image, its score, and what the threshold says.
+
+        Unlike the service it rejects no image. Raises `isicvision.images.ImageError` if the file cannot be read.
+        """
+        return description.answer(self.metadata, self.predict_proba([image])[0].tolist())
+
     def scores(self, array: np.ndarray) -> np.ndarray:
         """Return the probabilities of decoded images: as `predict_proba`, from what `images.decode` returns.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..text import counted
 from .backbones import Backbone
@@ -71,3 +74,20 @@ def of(metadata: dict[str, Any], how: str, is_fine_tuned: bool) -> str:
     }
     shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
     return "\n".join(["ImageClassifier", *shown])
+
+
+def answer(metadata: dict[str, Any], scores: Sequence[float]) -> str:
+    """Return in a sentence what a model says about one image, from its scores.
+
+    >>> known = {"labels": ["benign", "malignant"], "decision": {"positive": "malignant", "threshold": 0.194}}
+    >>> answer(known, [0.816, 0.184])
+    'benign: malignant from a score of 0.194, this image has 0.184'
+    """
+    labels, decision = metadata["labels"], metadata["decision"]
+    if decision is None:
+        label = labels[int(np.argmax(scores))]
+        return f"{label}: its score is the highest, {max(scores):.3f}"
+    score = scores[labels.index(positive := decision["positive"])]
+    other = next(label for label in labels if label != positive)
+    label = positive if score >= decision["threshold"] else other
+    return f"{label}: {positive} from a score of {decision['threshold']:.3f}, this image has {score:.3f}"

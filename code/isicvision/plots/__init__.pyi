@@ -14,6 +14,7 @@ from .evaluation import slices as slices
 from .images import augmented as augmented
 from .images import changed as changed
 from .images import examples as examples
+from .images import explained as explained
 from .images import grid as grid
 from .images import pairs as pairs
 from .style import COLORS as COLORS

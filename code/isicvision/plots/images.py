@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,9 @@ from ..data.dataset import ImageDataset
 from ..evaluation import audit
 from ..images import ImageError, decode
 from .style import add_credit, literal, panels, show, wrapped
+
+if TYPE_CHECKING:
+    from ..model.classifier import ImageClassifier
 
 
 def grid(
@@ -57,7 +62,7 @@ def grid(
 
 def _title(row):
     seen = row.get("prediction", row["label"])
-    title = row["label"] if seen == row["label"] else f"{row['label']}\nseen as {seen}"
+    title = row["label"] if seen == row["label"] else f"{row['label']}\npredicted {seen}"
     score = row.get(f"score_{seen}")
     return title if score is None else f"{title} {score:.2f}"
 
@@ -158,6 +163,27 @@ def augmented(
         for column, (ax, image) in enumerate(zip(row, [original, *copies], strict=True)):
             show(ax, image, (f"view {column}" if column else "original") if number == 0 else None)
     return add_credit(figure, shown.table)
+
+
+def explained(model: ImageClassifier, path: str | os.PathLike, label: str | None = None) -> Figure:
+    """Draw one image beside what in it speaks for a label, the positive one by default: red by Grad-CAM.
+
+    See `saliency.grad_cam`, also for the errors.
+
+    Examples
+    --------
+    >>> explained(model, "lesion.jpg").axes[1].get_title()  # doctest: +SKIP
+    'speaks for malignant'
+    """
+    from ..model import saliency  # torch takes seconds to import
+
+    label = model.positive if label is None else label
+    image = decode(path, model.image_size, model.backbone.interpolation)
+    map_ = saliency.grad_cam(model, image[None], label)[0]
+    figure, axes = panels(1, 2, 5, 2.8)
+    show(axes.flat[0], image, literal(os.path.basename(path)))
+    show(axes.flat[1], saliency.overlay(image, map_), f"speaks for {literal(label)}")
+    return figure
 
 
 def changed(dataset: ImageDataset, names: Sequence[str] | None = None, size: int = 128) -> Figure:

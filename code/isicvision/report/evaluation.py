@@ -10,10 +10,40 @@ import matplotlib.pyplot as plt
 from jinja2 import Environment, FileSystemLoader
 
 from .. import plots
-from ..data.splitting import group_count, group_words
+from ..data.dataset import ImageDataset
+from ..data.splitting import group_count, group_words, shared_count, shared_words
 from ..evaluation.evaluation import Evaluation
 from ..files import replacing, user_path
+from ..model.classifier import ImageClassifier
+from ..outputs import Outputs
 from ..text import counted
+from . import cards, record
+
+
+def write_results(
+    evaluation: Evaluation, model: ImageClassifier, parts: dict[str, ImageDataset], outputs: Outputs
+) -> list[Path]:
+    """Write all that tells how good a model is: report, metrics in its record, model card; return their paths.
+
+    Examples
+    --------
+    >>> write_results(evaluation, model, parts, Outputs("outputs"))  # doctest: +SKIP
+    [PosixPath('outputs/evaluation/report.html'), ...]
+    """
+    train, test = parts["train"], evaluation.table
+    notes = [
+        f"Network {model.metadata['backbone']} at {model.image_size} px, trained "
+        f"{model.metadata['training']['finished']} on {counted(len(train), 'image')}; lesions: "
+        f"{group_words(**group_count(train.table))}.",
+        shared_words(**shared_count(parts)),
+        f"Test images: {plots.credit(test) or 'see their source for license and attribution'}.",
+        model.metadata["caveat"],
+    ]
+    return [
+        write_evaluation(evaluation, outputs.evaluation, "Evaluation of the skin lesion classifier", notes),
+        record.add_metrics(evaluation, outputs.model),
+        cards.write_model_card(outputs.model),
+    ]
 
 
 def write_evaluation(

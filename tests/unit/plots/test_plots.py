@@ -99,7 +99,7 @@ def test_a_grid_names_labels_and_says_where_the_images_come_from(dataset):
 
 def test_a_grid_of_predictions_says_what_each_was_seen_as_and_with_what_score_all_in_the_figure(evaluation):
     figure = plots.grid(evaluation.table.loc[[0, 2]])
-    assert [ax.get_title() for ax in figure.axes[:2]] == ["benign 1.00", "benign\nseen as malignant 0.70"]
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["benign 1.00", "benign\npredicted malignant 0.70"]
     assert all_inside(figure, [ax.title for ax in figure.axes[:2]])
 
 
