@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 
 import isicvision
-from isicvision import ImageClassifier, ImageDataset, IsicArchive, ServiceClient, augment_dataset, plots
+from isicvision import (
+    ImageClassifier,
+    ImageDataset,
+    IsicArchive,
+    ServiceClient,
+    augment_dataset,
+    plots,
+    tables,
+)
 from isicvision import files as project
 from isicvision.archive import transfer
 from isicvision.data import cache
@@ -44,8 +52,8 @@ def test_every_public_name_can_be_imported_and_has_a_docstring():
         assert getattr(isicvision, name).__doc__, name
 
 
-def test_an_unknown_name_says_what_there_is_and_so_does_completion():
-    with pytest.raises(AttributeError, match="ImageDataset"):
+def test_an_unknown_name_is_an_error_and_completion_offers_those_there_are():
+    with pytest.raises(AttributeError, match="Dataset"):
         isicvision.Dataset  # noqa: B018
     assert {"ImageDataset", "plots"} <= set(dir(isicvision))
 
@@ -142,7 +150,8 @@ def test_whatever_yaml_can_write_is_read_as_it_was(values):
 
 
 def test_tables_of_the_repository_are_read_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(project, "PROJECT_ROOT", tmp_path / "repository")
+    for module in (project, tables):
+        monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path / "repository")
     inside, elsewhere = tmp_path / "repository" / "outputs" / "a.jpg", tmp_path / "b.jpg"
     inside.parent.mkdir(parents=True)
     inside.touch()
