@@ -248,7 +248,7 @@ def test_large_images_are_stored_reduced_and_remember_their_size(double, client,
         ({"label_field": "diagnosis1"}, "no field 'diagnosis1'; the nearest is 'diagnosis_1'"),
         ({"label_field": ""}, "no field ''"),
         ({"label": "diagnosis_1"}, "write label_field='diagnosis_1'"),
-        ({"label": "x", "label_field": "sex"}, "one of the two"),
+        ({"label": "x", "label_field": "sex"}, "not both"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_before_anything_is_asked(

@@ -1,17 +1,15 @@
-"""Client of the ISIC Archive: count images, walk through their records, download them.
+"""Count the images of the ISIC Archive, walk through their records, download them.
 
-Speaks the ISIC Archive API v2 (https://api.isic-archive.com/api/docs/swagger/).
+It has the API v2: https://api.isic-archive.com/api/docs/swagger/.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urlencode, urlsplit
 
@@ -37,13 +35,7 @@ IDLE_PAGES = 3  # pages in a row without a new image
 class ArchiveError(IsicVisionError, RuntimeError):
     """Raised when the archive cannot be reached or breaks its API, or when a download must stop.
 
-    `report` is the DownloadReport of what had come until then, None outside a download.
-
-    >>> try:
-    ...     IsicArchive("sample").record("ISIC_none")
-    ... except ArchiveError as error:
-    ...     print(error.report, error)
-    None http://sample.invalid/api/v2/images/ISIC_none/ cannot be read: the server answers 404 Not Found. ...
+    `report` is the DownloadReport of what came until then, None outside a download.
     """
 
     report: DownloadReport | None = None
@@ -52,32 +44,16 @@ class ArchiveError(IsicVisionError, RuntimeError):
 class IsicArchive:
     """The ISIC Archive, or another one with the same API.
 
-    Parameters
-    ----------
-    source
-        ``"isic"``: the public archive at api.isic-archive.com. ``"sample"``: the synthetic images of this
-        repository, without a network. Or the address of an archive with the same API: ``"http://localhost:8000"``.
-    timeout
-        Seconds to wait for a connection, for the next bytes, and for a whole answer (default 600). A download that
-        takes longer resumes on the next attempt if the server supports it.
-    token
-        OAuth2 bearer token, for images that are not public. Default: the environment variable ``ISIC_TOKEN``. It is
-        sent to the API only, and over https only (or to loopback).
+    `source` is ``"isic"``, the public archive; ``"sample"``, the synthetic images of this repository, which need no
+    network; or an address such as ``"http://localhost:8000"``. `timeout` is in seconds: for the connection, for the
+    next bytes, for a whole answer (default 600); a longer download resumes on the next attempt if the server supports
+    it. `token` is an OAuth2 bearer token for images that are not public, by default the environment variable
+    ``ISIC_TOKEN``; it is sent to the API only, over https only (or to loopback). `url` is where the API begins; `name`
+    is a short name, fit for a folder.
 
-    Attributes
-    ----------
-    url : str
-        Where the API begins.
-    name : str
-        Short name, fit for a folder: ``isic``, ``sample``, or host and port.
-
-    Examples
-    --------
     >>> archive = IsicArchive("sample")
     >>> archive.count("diagnosis_1:Malignant"), archive.facets()["sex"]
     (79, {'female': 90, 'male': 63, None: 6})
-    >>> archive.download("images", limit=2, progress=False)
-    fetched 2, present 0, failed 0, skipped 0 in ... s: images
     """
 
     def __init__(
@@ -88,12 +64,11 @@ class IsicArchive:
             raise ValueError(f"timeout is two or three numbers of seconds, such as (5, 30), not {timeout!r}")
         if not all(is_number(seconds, 0.001) for seconds in timeout):
             raise ValueError(f"timeout: each number of seconds is above 0 and finite, not {timeout!r}")
-        self.timeout: tuple[float, float, float] = (timeout[0], timeout[1], (*timeout, 600)[2])
         if self.url == SAMPLE:
             token = None
         else:
             token = secret(token, "token") or secret(os.environ.get("ISIC_TOKEN"), "ISIC_TOKEN")
-        self.session = transfer.Session(self.url, token)
+        self.session = transfer.Session(self.url, token, (*timeout, 600)[:3])
         if self.url == SAMPLE:
             self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
         self._is_known = self.session.token is None
@@ -105,25 +80,25 @@ class IsicArchive:
         """Count the images that `query` finds; ValueError if the archive does not understand it.
 
         `query` is in the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``:
-        `isicvision.fields.SEARCHABLE` lists the fields, values are case-sensitive; all images if not given.
-        `collections` narrows it to images in any of these.
+        `isicvision.fields.SEARCHABLE` lists the fields, values are case-sensitive. `collections` narrows it to images
+        in any of these.
         """
-        return self._figure("count", "images/search/", query, collections, limit=1)
+        return self._number("count", "images/search/", query, collections, limit=1)
 
     def size(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
         """Return the bytes of the full-size images that `query` finds, from the archive's nightly index."""
-        return self._figure("size", "images/search/size/", query, collections)
+        return self._number("size", "images/search/size/", query, collections)
 
     def facets(
         self, query: str | None = None, collections: int | Sequence[int] | None = None
     ) -> dict[str, dict[str | None, int]]:
         """Count the images that `query` finds by the values of each field: field to value to images.
 
-        The most frequent value comes first; ``None`` counts the images without one. The archive's index is updated
-        every night, so `count` may differ a little.
+        The most frequent value comes first; ``None`` counts the images without one. The counts are those of the
+        nightly index.
         """
         facets = {}
-        for name, field in self._ask("images/facets/", query, collections).items():
+        for name, field in self._json(self._url("images/facets/", query, collections), query).items():
             try:
                 counts = {b.get("key_as_string", b["key"]): b["doc_count"] for b in field["buckets"]}
                 missing = (field.get("meta") or {}).get("missing_count")
@@ -152,11 +127,11 @@ class IsicArchive:
         limit: int | None = None,
         collections: int | Sequence[int] | None = None,
     ) -> Iterator[dict]:
-        """Yield the records of the images that `query` finds, oldest first; pages are asked for as they are needed.
+        """Yield the records of at most `limit` images that `query` finds (see `count`), each once, the oldest first.
 
-        `query` and `collections` are those of `count`; `limit` is the most records. A record is a dict of the ISIC
-        Archive API v2, with ``isic_id``, ``files``, ``metadata``, ``attribution`` and ``copyright_license``; no
-        ``isic_id`` comes twice. ArchiveError if the pages form a circle or lead to another host.
+        A record is a dict of the API, with ``isic_id``, ``files``, ``metadata``, ``attribution`` and
+        ``copyright_license``. Pages are asked for as they are needed; ArchiveError if they form a circle or lead to
+        another host.
         """
         return iter(Listing(self, query, limit, collections))
 
@@ -178,19 +153,17 @@ class IsicArchive:
     ) -> DownloadReport:
         """Download images to ``folder/<label>/<isic_id>.<extension>``; the same call again resumes.
 
-        Each image is checked and on the disk before it gets its name. One that is there is not fetched again; one that
-        was cut short resumes if the server supports it. Files beside the images are kept up to date: ``metadata.csv``
-        (a row an image, those of earlier calls included), ``attribution.txt``, ``licenses.txt``, ``missing.csv``
-        (images that could not be had, and why) and ``journal.sqlite``, which remembers all this.
+        Each image is checked and on the disk before it gets its name, and none is fetched twice. Beside the images
+        stand ``metadata.csv`` (a row an image, those of earlier calls included), ``attribution.txt``,
+        ``licenses.txt``, ``missing.csv`` (images that could not be had, and why) and ``journal.sqlite``, which
+        remembers all this.
 
         Parameters
         ----------
         folder
             Empty, new, or filled by an earlier download from the same archive.
-        query, collections
-            Same as in `count`.
-        limit
-            The most images, whether new, present or without a label.
+        query, limit, collections
+            Same as in `search`; `limit` also counts images that are present or have no label.
         label_field
             The archive's field whose value, in lower case, is the label. Default: ``diagnosis_1`` (``benign``, …).
         label
@@ -200,51 +173,37 @@ class IsicArchive:
             The most images of each label, such as ``{"benign": 200, "malignant": None}``, where None takes all; images
             of other labels are left out.
         seed
-            With `limit` or `per_label`: take a random sample, the same for the same seed, not the oldest images. The
-            whole listing is walked first, 100 records a request.
+            With `limit` or `per_label`: take a random sample, not the oldest images. The whole listing is walked first.
         max_side
-            Reduce larger images to this many pixels on the longer side, as JPEG; ``original_width`` and
-            ``original_height`` in metadata.csv keep their size.
+            Reduce larger images to this many pixels on the longer side, as JPEG; metadata.csv keeps their size in
+            ``original_width`` and ``original_height``.
         thumbnails
             Fetch the archive's thumbnails (at most 256 pixels a side), not the full images.
         connections
             How many images are fetched at the same time.
 
-        Raises
-        ------
-        ValueError
-            If there is no such field, the query is not understood, a label is unfit for a folder, `folder` holds
-            something else, or arguments exclude each other.
-        ArchiveError
-            If the archive cannot be listed, the disk is (or would be) full, or many images in a row are refused. What
-            came is kept, and is in the error's ``report``.
+        Raises ValueError if an argument or `folder` is unfit or arguments exclude each other, ArchiveError if the
+        archive cannot be listed, the disk is (or would be) full, or many images in a row are refused; its ``report``
+        says what came, which is kept.
+
+        >>> IsicArchive("sample").download("images", limit=2, progress=False)
+        fetched 2, present 0, failed 0, skipped 0 in ... s: images
         """
-        folder, started, label_of = user_path(folder), time.monotonic(), labeler(label_field, label)
+        folder, label_of = user_path(folder), labeler(label_field, label)
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
         # refuses a bad query before anything is written
         listing = Listing(self, query, limit if seed is None else None, collections)
         ends = [limit, listing.count]
         if per_label and None not in per_label.values():
             ends.append(sum(number or 0 for number in per_label.values()))
-        wanted = min((number for number in ends if number is not None), default=None)
-        bar = tqdm(total=wanted, unit="image", leave=False, disable=not progress)
-        run = Download(
-            folder,
-            self.url,
-            self.session,
-            self.timeout,
-            self.record,
-            label_of,
-            max_side,
-            thumbnails,
-            connections,
-            bar,
-        )
+        wanted = min((number for number in ends if number is not None), default=0)
+        bar = tqdm(total=wanted or None, unit="image", leave=False, disable=not progress)
+        run = Download(folder, self.session, self.record, label_of, max_side, thumbnails, connections, bar)
 
         def records():
-            if not max_side and not thumbnails:
-                to_come = (wanted or 0) - len(run.journal)
-                self._require_room(folder, query, collections, to_come, listing.count)
+            to_come = wanted - len(run.journal)
+            if to_come > 0 and listing.count and not max_side and not thumbnails:
+                self._require_room(folder, to_come / listing.count, query, collections)
             yield from choose(listing, label_of, limit, per_label, seed)
 
         resumes = f"what came is kept in {folder}, and the same call resumes from there"
@@ -258,20 +217,14 @@ class IsicArchive:
             tqdm.write(f"stopped; {resumes}")
             raise
         finally:
-            run.report.seconds = time.monotonic() - started
             run.report.notes += listing.notes()
-        came = Counter(path.parent.name for path in run.report.fetched + run.report.present)
-        for name, number in (per_label or {}).items():
-            if came[name] < (number or 0):
-                run.report.notes.append(f"{name}: {came[name]} of the {number} wanted")
+        run.report.note_lack(per_label or {})
         return run.report
 
-    def _require_room(self, folder, query, collections, wanted, count):
+    def _require_room(self, folder, share, query, collections):
         """Refuse a download that cannot fit on the disk, by the archive's own sum of sizes."""
-        if wanted <= 0 or not count:
-            return
         try:
-            needed = self.size(query, collections) * wanted / count
+            needed = self.size(query, collections) * share
         except (ArchiveError, ValueError):  # an undocumented part of the API, which may be missing
             return
         free = shutil.disk_usage(folder).free
@@ -281,30 +234,14 @@ class IsicArchive:
                 "folder, or take less by limit=, max_side= or thumbnails=True"
             )
 
-    def _ask(self, path, query, collections, **params):
-        self._require_login()
-        return self._json(self._address(path, query, collections, **params), query)
-
-    def _figure(self, name, path, query, collections, **params):
-        figure = self._ask(path, query, collections, **params).get(name)
-        if not isinstance(figure, int | float) or not 0 <= figure < math.inf:
+    def _number(self, name, path, query, collections, **params):
+        number = self._json(self._url(path, query, collections, **params), query).get(name)
+        if not is_number(number, 0):
             raise ArchiveError(f"{self.url} does not tell the {name} of its images: not the API v2?")
-        return int(figure)
+        return int(number)
 
-    def _require_login(self):
-        """Check the token once: the open parts of the API ignore a bad one, and list less."""
-        if not self._is_known:
-            try:
-                self._json(f"{self.url}users/me/")
-            except ArchiveError as error:
-                if error.__cause__.status in (401, 403):
-                    raise ArchiveError(
-                        f"{self.url} does not accept the token of ISIC_TOKEN: get a new one, or unset it"
-                    ) from None
-                raise
-            self._is_known = True
-
-    def _address(self, path, query, collections, **params):
+    def _url(self, path, query, collections, **params):
+        """Return the address of a question, once the token is known to be good."""
         if collections is not None:
             numbers = [collections] if isinstance(collections, int) else [*collections]
             if not numbers or not all(isinstance(number, int) for number in numbers):
@@ -314,6 +251,16 @@ class IsicArchive:
             raise ValueError(f"query is text, such as 'sex:female', not {query!r}")
         if query:
             params["query"] = query
+        if not self._is_known:  # the open parts of the API ignore a bad token, and list less
+            try:
+                self._json(f"{self.url}users/me/")
+            except ArchiveError as error:
+                if error.__cause__.status not in (401, 403):
+                    raise
+                raise ArchiveError(
+                    f"{self.url} does not accept the token of ISIC_TOKEN: get a new one, or unset it"
+                ) from None
+            self._is_known = True
         return f"{self.url}{path}?{urlencode(params)}"
 
     def _pages(self, url, query=None):
@@ -333,17 +280,15 @@ class IsicArchive:
 
     def _json(self, url, query=None):
         """Read a JSON object, retrying where that may help."""
-        attempt = 0
-        while True:
+        for attempt in itertools.count(1):
             try:
-                return self.session.read_json(url, self.timeout, LARGEST_PAGE)
+                return self.session.read_json(url, LARGEST_PAGE)
             except TransferError as fault:
                 if fault.status in (400, 422) and query:
                     raise ValueError(
                         f"{self.url} does not understand the query {query!r}: {fault.reason}. A query is like "
                         "'diagnosis_1:Malignant AND sex:female'; isicvision.fields.SEARCHABLE lists the fields."
                     ) from None
-                attempt += 1
                 if not fault.retry or attempt == transfer.ATTEMPTS:
                     raise ArchiveError(
                         f"{url[:300]} cannot be read: {fault.reason}. Check the network and the address, then make the "
@@ -355,7 +300,7 @@ class IsicArchive:
 class Listing:
     """The records that a query finds, each once; the first page is asked for at once, the others as they are needed.
 
-    `count` is how many there are by the archive's count, or None; `listed` how many came so far.
+    `count` is how many the archive says there are, or None.
 
     >>> listing = Listing(IsicArchive("sample"), "sex:female", 3)
     >>> len([*listing]), listing.count, listing.notes()
@@ -373,10 +318,7 @@ class Listing:
             raise ValueError(f"limit is a whole number from 0, not {limit!r}")
         self.archive, self.query, self.limit = archive, query, limit
         size = max(1, min(PAGE, limit or PAGE))  # the API takes a limit of 0 for 100
-        archive._require_login()
-        self._pages = archive._pages(
-            archive._address("images/search/", query, collections, limit=size), query
-        )
+        self._pages = archive._pages(archive._url("images/search/", query, collections, limit=size), query)
         self._first = next(self._pages)
         count = self._first.get("count")
         self.count = count if isinstance(count, int) else None

@@ -1,7 +1,7 @@
 """Download images into a folder: in parallel, each checked, with a report of what became of each.
 
-`IsicArchive.download` is the way in. One thread walks the records, keeps the journal and decides what comes next;
-daemon threads fetch, so that Ctrl-C need not wait for a silent server.
+One thread walks the records, keeps the journal and decides what comes next; daemon threads fetch, so that Ctrl-C need
+not wait for a silent server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -47,15 +47,12 @@ DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG ta
 
 @dataclass
 class DownloadReport:
-    """What became of each image of a download, and whatever else a person should know (`notes`).
+    """What became of each image of a download, and what else a person should know (`notes`).
 
     `rows` are tuples of isic_id, status (fetched, present, failed or skipped), reason and file below `folder`.
 
-    >>> report = DownloadReport(Path("images"), [("ISIC_1", "failed", "the server answers 404", "")])
-    >>> report
-    fetched 0, present 0, failed 1, skipped 0 in 0.0 s: images
-      failed ISIC_1: the server answers 404
-      the same call tries the failed ones again
+    >>> DownloadReport(Path("images"), [("ISIC_1", "failed", "the server answers 404", "")]).failed
+    [('ISIC_1', 'the server answers 404')]
     """
 
     folder: Path
@@ -91,12 +88,18 @@ class DownloadReport:
         rows = [(*row, str(self.folder / file) if file else "") for *row, file in sorted(self.rows)]
         return pd.DataFrame(rows, columns=["isic_id", "status", "reason", "path"])
 
+    def note_lack(self, wanted: Mapping[str, int | None]) -> None:
+        """Note of which labels fewer images came than were wanted."""
+        came = Counter(path.parent.name for path in self.fetched + self.present)
+        for label, number in wanted.items():
+            if came[label] < (number or 0):
+                self.notes.append(f"{label}: {came[label]} of the {number} wanted")
+
     def __repr__(self):
-        counts = Counter(status for _, status, *_ in self.rows)
-        words = ", ".join(
-            f"{status} {counts[status]}" for status in ("fetched", "present", "failed", "skipped")
-        )
-        lines = [f"{words} in {self.seconds:.1f} s: {self.folder}"]
+        groups = [
+            f"{name} {len(getattr(self, name))}" for name in ("fetched", "present", "failed", "skipped")
+        ]
+        lines = [f"{', '.join(groups)} in {self.seconds:.1f} s: {self.folder}"]
         for status, rows in (("failed", self.failed), ("skipped", self.skipped)):
             lines += [f"  {status} {isic_id}: {reason}" for isic_id, reason in rows[:5]]
             lines += [f"  … {len(rows) - 5} more {status}, see report.table"] if len(rows) > 5 else []
@@ -128,18 +131,11 @@ class Job:
 
 @dataclass
 class Download:
-    """One call of `IsicArchive.download`; ValueError if `folder` holds something else.
-
-    `source` is the archive's address, `timeout` as in `transfer.fetch`. `record_of` reads the record of an isic_id
-    again, for a fresh address where one has expired; `label_of` gives the label of a record, see `labels.labeler`.
-    Images larger than `max_side` are stored reduced to it; with `thumbnails` the archive's thumbnails are fetched.
-    """
+    """One call of `IsicArchive.download`; ValueError if `folder` holds something else."""
 
     folder: Path
-    source: str
     session: Session
-    timeout: tuple[float, float, float]
-    record_of: Callable[[str], dict]
+    record_of: Callable[[str], dict]  # reads the record of an isic_id again, for a fresh address
     label_of: Callable[[dict], str | None]
     max_side: int | None
     thumbnails: bool
@@ -147,26 +143,22 @@ class Download:
     bar: tqdm
 
     def __post_init__(self) -> None:
-        self.size_name = "thumbnail_256" if self.thumbnails else "full"
         variant = f"at most {self.max_side} pixels a side" if self.max_side else "full size"
-        self.journal = Journal(self.folder, self.source, "thumbnails" if self.thumbnails else variant)
+        self.journal = Journal(self.folder, self.session.home, "thumbnails" if self.thumbnails else variant)
         self.report, self.parts = DownloadReport(self.folder), self.folder / PARTS
         self.left: dict = {}  # parts that an earlier call left, by isic_id
         self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
         self.later, self.turn = [], itertools.count()  # a heap of (when, turn, job)
-        self.under_way, self.refused = 0, 0
+        self.under_way, self.refused, self.tags_fit = 0, 0, False
         self.endless: list = []  # records with a number that is not finite
-        self.slots = threading.BoundedSemaphore(self.connections)
-        self.stop, self.flushed, self.tags_fit = threading.Event(), time.monotonic(), False
+        self.slots, self.stop = threading.BoundedSemaphore(self.connections), threading.Event()
+        self.started = self.flushed = time.monotonic()
 
     def run(self, records: Iterable[dict]) -> None:
-        """Take every record; return when each image is there, or given up.
-
-        Raises StoppedError; and what `records` raises, after the images before it are there.
-        """
+        """Take every record until each image is there or given up; raise StoppedError, and what `records` raises."""
         number = self.connections + CORES  # some look at images while the others fetch
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
-        failures = []
+        failures = []  # raised once the images before them are there
 
         def listed():
             try:
@@ -181,14 +173,13 @@ class Download:
                 worker.start()
             for record in listed():
                 self._take(record)
-                while self._is_full():  # ask for pages no faster than images come
+                # ask for pages no faster than images come
+                while self.under_way - len(self.later) >= 2 * self.connections or len(self.later) >= WAITING:
                     self._collect(wait=True)
                 self._collect(wait=False)
                 if self.refused >= HOPELESS:
                     reason = self.report.failed[-1][1]
-                    raise StoppedError(
-                        f"{self.refused} images in a row were refused, the last because {reason}"
-                    )
+                    raise StoppedError(f"{self.refused} images in a row were refused, the last: {reason}")
             while self.under_way:
                 self._collect(wait=True)
         except (OSError, sqlite3.Error) as error:
@@ -197,10 +188,6 @@ class Download:
             self._finish(workers)
         if failures:
             raise failures[0]
-
-    def _is_full(self):
-        waiting = len(self.later)
-        return self.under_way - waiting >= 2 * self.connections or waiting >= WAITING
 
     def _take(self, record):
         """Decide what becomes of one record."""
@@ -217,12 +204,13 @@ class Download:
             return self._note(isic_id, "skipped", "no usable label", None if is_done else row)
         if is_done and self._is_there(isic_id, row, *known[1:]):
             return None
-        url, suffix = self._address(record)
+        url = self._address(record)
         if url is None:
             reason = "its record names no file that can be an image"
             return self._note(isic_id, "failed", reason, None if is_done else row)
         part = Part(self.parts, isic_id, self.left.pop(isic_id, None))
-        self.todo.put(Job(isic_id, url, f"{row['label']}/{isic_id}{suffix}", row, part, known is not None))
+        file = f"{row['label']}/{isic_id}{_suffix(url)}"
+        self.todo.put(Job(isic_id, url, file, row, part, known is not None))
         self.under_way += 1
 
     def _is_there(self, isic_id, row, file, size, before):
@@ -248,13 +236,12 @@ class Download:
         self.bar.update()
 
     def _address(self, record):
-        """Return the address of the image and its extension, or None twice."""
+        """Return the address of the image, or None."""
         try:
-            url = record["files"][self.size_name]["url"]
-            suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+            url = record["files"]["thumbnail_256" if self.thumbnails else "full"]["url"]
+            return url if _suffix(url) in EXTENSIONS else None
         except (KeyError, TypeError, AttributeError, ValueError):
-            return None, None
-        return (url, suffix) if suffix in EXTENSIONS else (None, None)
+            return None
 
     def _collect(self, wait):
         """Take in what the workers have done, queue the retries that are due, write the journal."""
@@ -311,10 +298,14 @@ class Download:
                 return "present"
         try:
             with self.slots:
-                headers = fetch(self.session, job.url, job.part, self.timeout, job.attempt, self.stop.is_set)
+                headers = fetch(self.session, job.url, job.part, job.attempt, self.stop.is_set)
         except TransferError as fault:
-            if fault.status in (401, 403, 410) and self._renew(job):
-                raise TransferError(f"{fault.reason}: its address had expired", retry=True) from fault
+            job.renewed += fault.status in (401, 403, 410)
+            if fault.status in (401, 403, 410) and job.renewed < WRONG:
+                url = self._address(self.record_of(job.isic_id))
+                if url not in (None, job.url):
+                    job.url = url
+                    raise TransferError(f"{fault.reason}: its address had expired", retry=True) from fault
             raise
         try:
             with DECODING:
@@ -367,24 +358,15 @@ class Download:
             return False
         return not self.max_side or max(size) <= self.max_side
 
-    def _renew(self, job):
-        """Read the record again for a fresh address; say whether there is one."""
-        url, _ = self._address(self.record_of(job.isic_id))
-        job.renewed += 1
-        is_fresh = url is not None and url != job.url and job.renewed < WRONG
-        job.url = url if is_fresh else job.url
-        return is_fresh
-
     def _finish(self, workers):
         """End the workers, write the journal, delete parts that nobody needs."""
         self.stop.set()
+        # a worker that waits for a silent server is left behind: it writes nothing more
+        until = time.monotonic() + 2
         for _ in workers:
             self.todo.put(None)
-        # one that waits for a silent server is left behind: it writes nothing more
-        until = time.monotonic() + 2
-        for worker in workers:
-            if worker.ident:
-                worker.join(max(0, until - time.monotonic()))
+        for worker in [worker for worker in workers if worker.ident]:
+            worker.join(max(0, until - time.monotonic()))
         while not self.done.empty():
             job, outcome = self.done.get()
             if isinstance(outcome, str):
@@ -402,6 +384,11 @@ class Download:
         if problem := self.journal.close():
             self.report.notes.append(f"metadata.csv is behind ({problem}); the same call updates it")
         self.bar.close()
+        self.report.seconds = time.monotonic() - self.started
+
+
+def _suffix(url):
+    return PurePosixPath(urlsplit(url).path).suffix.lower()
 
 
 def _disk_trouble(error, folder):

@@ -1,7 +1,7 @@
 """The journal of a download folder: what became of each image, and the tables for people that are written from it.
 
-An SQLite file survives a killed process and a power cut, answers for one image without holding all in memory, and keeps
-a second download out of the folder. If it is lost, it is rebuilt from metadata.csv.
+An SQLite file survives a killed process and a power cut, and keeps a second download out of the folder. If it is lost,
+it is rebuilt from metadata.csv.
 """
 
 import csv
@@ -33,19 +33,19 @@ SCHEMA = (
     "bytes INTEGER, record TEXT)",
 )
 DONE = "SELECT record, file FROM images WHERE status = 'done' ORDER BY isic_id"
+MISSING = "SELECT isic_id, status, reason FROM images WHERE status != 'done' ORDER BY isic_id"
 
 
 class Journal:
-    """The journal of one folder, which is created if needed; ValueError if the folder must not be written to.
+    """The journal of one folder, which is created if needed.
 
-    A folder holds the images of one `source`, the archive's address, in one `variant`, such as ``"full size"``. Another
-    download may not be writing to it.
+    A folder holds the images of one `source`, the archive's address, in one `variant`, such as ``"full size"``.
+    ValueError if it holds something else, or if another download is writing to it.
 
     >>> journal = Journal(Path("images"), "https://api.isic-archive.com/api/v2/", "full size")
     >>> journal.put("ISIC_0000000", "failed", reason="the server answers 404")
-    >>> journal.flush()
-    >>> journal.get("ISIC_0000000")[0], len(journal), journal.close()
-    ('failed', 0, None)
+    >>> journal.flush(), journal.get("ISIC_0000000")[0], len(journal), journal.close()
+    (None, 'failed', 0, None)
     """
 
     def __init__(self, folder: Path, source: str, variant: str) -> None:
@@ -59,21 +59,19 @@ class Journal:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
-            raise ValueError(
-                f"another download is writing to {self.folder}: wait, or choose another folder"
-            ) from None
+            raise ValueError(f"another download is writing to {self.folder}: wait for it") from None
         except sqlite3.DatabaseError:  # damaged
             self._db.close()
             os.replace(self.folder / NAME, self.folder / f"{NAME}.damaged")
             is_new = True
             self._open()
-        about = self._about()
+        about = dict(self._db.execute("SELECT name, value FROM about"))
         for name, value in (("source", source), ("variant", variant)):
             if about.setdefault(name, value) != value:
                 self._db.close()
                 raise ValueError(
-                    f"{self.folder} holds images of {about['source']}, {about.get('variant', variant)}; those of "
-                    f"{source}, {variant}, must not be mixed with them: choose another folder"
+                    f"{self.folder} holds images of {about['source']}, {about.get('variant', variant)}, not of "
+                    f"{source}, {variant}: choose another folder"
                 )
         self._tell(**about)
         self._pending, self._rewritten = [], (time.monotonic(), 0.0)
@@ -98,19 +96,13 @@ class Journal:
         if credits.is_file() and credits.read_text(encoding="utf-8").startswith(f"Images of {source}"):
             return  # of this archive; its journal was lost
         if any(not path.name.startswith(".") and not is_stray(path.name) for path in self.folder.iterdir()):
-            raise ValueError(
-                f"{self.folder} holds images of another origin, or files that no download put there: choose "
-                "another folder"
-            )
+            raise ValueError(f"{self.folder} holds files of another origin: choose another folder")
 
     @contextmanager
     def _transaction(self):
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:  # commits, or rolls back, also after Ctrl-C
             yield
-
-    def _about(self):
-        return dict(self._db.execute("SELECT name, value FROM about"))
 
     def _tell(self, **about):
         with self._transaction():
@@ -131,7 +123,7 @@ class Journal:
         return self._db.execute("SELECT COUNT(*) FROM images WHERE status = 'done'").fetchone()[0]
 
     def get(self, isic_id: str) -> tuple[str, str, int, dict] | None:
-        """Return (status, file, bytes, record) of an image, or None; see `put`."""
+        """Return (status, file, bytes, record) of an image as `put` took them, or None."""
         query = "SELECT status, file, bytes, record FROM images WHERE isic_id = ?"
         found = self._db.execute(query, (_clean(isic_id),)).fetchone()
         return found and (*found[:3], json.loads(found[3]))
@@ -147,11 +139,10 @@ class Journal:
     ) -> None:
         """Note what became of an image; on the disk after the next `flush`.
 
-        `status` is ``done``, or ``failed`` or ``skipped`` with a `reason`; `file` is the image's path in the folder,
-        with ``/``, and `size` its bytes; `record` is its flat metadata.
+        `status` is ``done``, or ``failed`` or ``skipped`` with a `reason`; `file` is its path in the folder (with
+        ``/``), `size` its bytes; `record` is its flat metadata.
         """
-        row = (_clean(isic_id), status, _clean(reason), file, size, json.dumps(record or {}))
-        self._pending.append(row)
+        self._pending.append((_clean(isic_id), status, _clean(reason), file, size, json.dumps(record or {})))
 
     def flush(self) -> None:
         """Write what was put to the journal, then the tables; OSError or sqlite3.Error if the disk is full."""
@@ -159,11 +150,8 @@ class Journal:
             # the journal must not tell of an image whose name a power cut may take back
             for folder in {file.rpartition("/")[0] for _, _, _, file, *_ in self._pending if file}:
                 _sync_folder(self.folder / folder)
-            names = "isic_id, status, reason, file, bytes, record"
             with self._transaction():
-                self._db.executemany(
-                    f"INSERT OR REPLACE INTO images ({names}) VALUES (?, ?, ?, ?, ?, ?)", self._pending
-                )
+                self._db.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", self._pending)
                 self._db.execute("INSERT OR REPLACE INTO about VALUES ('tables', 'behind')")
             self._pending, self._is_behind = [], True
         when, took = self._rewritten
@@ -194,14 +182,11 @@ class Journal:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows({**json.loads(text), "file": name} for text, name in self._db.execute(DONE))
-        rows = self._db.execute(
-            "SELECT isic_id, status, reason FROM images WHERE status != 'done' ORDER BY isic_id"
-        )
+        rows = self._db.execute(MISSING)
         if first := rows.fetchone():
             with self._writing("missing.csv") as file:
-                csv.writer(file, lineterminator="\n").writerows(
-                    [("isic_id", "status", "reason"), first, *rows]
-                )
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerows([("isic_id", "status", "reason"), first, *rows])
         else:
             (self.folder / "missing.csv").unlink(missing_ok=True)
         with self._writing("attribution.txt") as file:

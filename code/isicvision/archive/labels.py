@@ -1,4 +1,4 @@
-"""Labels of an archive's records: which one an image gets, how many images of each are taken, flat metadata."""
+"""Which label an archive's record gets, how many images of each are taken, and a record's flat metadata."""
 
 from __future__ import annotations
 
@@ -12,28 +12,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ..fields import SEARCHABLE
 from ..files import folder_name
 
-DEFAULT = "diagnosis_1"
-"""The field that labels are taken from, if nothing is said."""
-
 
 def labeler(
     label_field: str | None = None,
     label: str | Mapping[str, str] | Callable[[dict], str | None] | None = None,
 ) -> Callable[[dict], str | None]:
-    """Return a function that gives the label of a record, fit to name a folder, or None.
-
-    The arguments are those of `IsicArchive.download`; ValueError says what is wrong with them.
+    """Return a function that gives a record's label, fit to name a folder, or None; see `IsicArchive.download`.
 
     >>> record = {"isic_id": "ISIC_0000000", "metadata": {"clinical": {"diagnosis_1": "Benign"}}}
     >>> labeler()(record), labeler(label={"Benign": "nevus"})(record), labeler("sex")(record)
     ('benign', 'nevus', None)
     """
     if label_field is not None and label is not None:
-        raise ValueError(
-            "label_field takes the label from a field, label from elsewhere: give one of the two"
-        )
+        raise ValueError("give label_field or label, not both")
     if label is None:
-        field = DEFAULT if label_field is None else label_field
+        field = "diagnosis_1" if label_field is None else label_field
         if field not in SEARCHABLE:
             near = difflib.get_close_matches(str(field), SEARCHABLE, 1, 0)
             raise ValueError(
@@ -67,10 +60,9 @@ def choose(
 ) -> Iterator[dict]:
     """Yield the first records, or with a seed a random sample: `limit` in all, or `per_label` of each label.
 
-    Records without a label are passed on; with `per_label` those of other labels are not (None: all of a label).
-
-    The API cannot shuffle. So a sample walks the whole listing and keeps the records whose isic_id, hashed with the
-    seed, comes first (bottom-k sampling): each has the same chance, and an archive that has grown changes few of them.
+    Records without a label are passed on, those of labels not in `per_label` left out. A sample walks the whole listing
+    and keeps the records whose isic_id, hashed with the seed, comes first (bottom-k sampling): each has the same
+    chance, and an archive that has grown changes few of them.
 
     >>> records = [{"isic_id": str(n)} for n in range(9)]
     >>> [record["isic_id"] for record in choose(records, lambda record: "nevus", limit=3, seed=0)]
@@ -106,34 +98,25 @@ def choose(
 
 
 def flatten(record: dict) -> tuple[dict, list[str]]:
-    """Return the metadata of a record as one flat dict, unknown fields included, and the names of fields left out.
-
-    Left out are numbers that are not finite, such as 1e999: no table can hold them.
+    """Return a record's metadata as one flat dict, and the names of fields left out: their number is not finite.
 
     >>> flatten({"isic_id": "a", "metadata": {"acquisition": {"pixels_x": 8}, "clinical": {"age_approx": 1e999}}})
     ({'pixels_x': 8, 'isic_id': 'a'}, ['age_approx'])
     """
-    row, endless = {}, []
-    for name, value in _fields(record).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            endless.append(name)
-        elif value is not None:
-            row[name] = value if isinstance(value, int | float) else _text(value)
-    return row, endless
-
-
-def _fields(record):
-    metadata = record.get("metadata")
-    flat = {}
+    metadata, flat = record.get("metadata"), {}
     for part in ("acquisition", "clinical"):
         values = metadata.get(part) if isinstance(metadata, dict) else None
         flat |= values if isinstance(values, dict) else {}
     flat |= {name: record[name] for name in ("isic_id", "attribution", "copyright_license") if name in record}
-    return {
-        name: value for name, value in flat.items() if name.replace("_", "").isalnum() and len(name) <= 64
-    }
-
-
-def _text(value):
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text.encode("utf-8", "replace").decode().replace("\0", "")[:10_000]
+    row, endless = {}, []
+    for name, value in flat.items():
+        if value is None or not name.replace("_", "").isalnum() or len(name) > 64:
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            endless.append(name)
+        elif isinstance(value, int | float):
+            row[name] = value
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            row[name] = text.encode("utf-8", "replace").decode().replace("\0", "")[:10_000]
+    return row, endless

@@ -1,8 +1,4 @@
-"""The bundled sample, answered as the ISIC Archive does: the same addresses, records, pages and queries.
-
-`IsicArchive("sample")` mounts a `SampleArchive` where other sources open a connection: so the default run needs no
-network, and still goes through all of the client. tests/double puts a server around `SampleArchive.answer`.
-"""
+"""The bundled sample, answered as the ISIC Archive does: the same addresses, records, pages and queries."""
 
 import ast
 import base64
@@ -39,23 +35,16 @@ _TOKEN = re.compile(rf"\s*(?:(?P<word>[()]|AND(?=[\s(])|OR(?=[\s(]))|{_TERM})\s*
 
 
 class QueryError(IsicVisionError, ValueError):
-    """Raised for a query that is not in the archive's language.
-
-    >>> issubclass(QueryError, ValueError)
-    True
-    """
+    """Raised for a query that is not in the archive's language."""
 
 
 class SampleArchive(requests.adapters.BaseAdapter):
     """An archive whose images lie in a folder: mount it in a `requests.Session` under any http address.
 
-    It answers the part of the ISIC Archive API v2 that needs no login: ``images/``, ``images/search/``,
-    ``images/search/size/``, ``images/facets/``, ``images/{isic_id}/``, ``collections/``, ``collections/{id}/`` and the
-    files. ``previous`` is always null, and facets count single numbers, not ranges.
-
-    The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv`` (a row an image, oldest first, the columns
-    named as in the archive). Its column ``collections`` may hold numbers joined by ``;``; without it all images are in
-    collection 1.
+    It answers the part of the ISIC Archive API v2 that needs no login, and the files. ``previous`` is always null, and
+    facets count single numbers, not ranges. The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv``: a
+    row an image, oldest first, the columns named as in the archive. Its column ``collections`` may hold numbers joined
+    by ``;``; without it all images are in collection 1.
 
     >>> from isicvision import PROJECT_ROOT
     >>> status, headers, body = SampleArchive(PROJECT_ROOT / "sample_data").answer("http://host/api/v2/collections/")
@@ -68,8 +57,7 @@ class SampleArchive(requests.adapters.BaseAdapter):
         folder = Path(folder)
         if not (folder / "metadata.csv").is_file():
             raise FileNotFoundError(
-                f"{folder / 'metadata.csv'} does not exist. The sample is part of the repository: start in a "
-                "checkout, installed with `make install`."
+                f"{folder / 'metadata.csv'} does not exist: the sample is part of the repository. Start in a checkout."
             )
         self.files = {path.stem: path for path in sorted((folder / "images").iterdir())}
         with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
@@ -87,7 +75,7 @@ class SampleArchive(requests.adapters.BaseAdapter):
         self._select = lru_cache(32)(self._find)  # one search asks for many pages
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        """Answer a prepared request; the options of a connection have no meaning here."""
+        """Answer a prepared request, whatever the options of a connection."""
         response, url = requests.Response(), str(request.url)
         response.status_code, headers, body = self.answer(url)
         response.headers.update(headers)
@@ -110,16 +98,17 @@ class SampleArchive(requests.adapters.BaseAdapter):
             return self._search(params, root, path)
         if path == "/api/v2/collections/":
             return _page(self._collections, params, root, path)
+        found: list = []
         if match := re.fullmatch(r"/api/v2/collections/(\d{1,9})/", path):
-            return _one([known for known in self._collections if known["id"] == int(match[1])])
-        if match := re.fullmatch(r"/api/v2/images/(\w+)/", path):
-            return _one([self._record(row, root) for row in self.rows if row["isic_id"] == match[1]])
-        match = re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path)
-        file = self.files.get(match[2]) if match else None
-        if match is None or file is None or (match[1] == "images" and match[3] != file.suffix):
-            return _one([])
-        body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
-        return _response(200, mimetypes.guess_type(path)[0] or "application/octet-stream", body)
+            found = [known for known in self._collections if known["id"] == int(match[1])]
+        elif match := re.fullmatch(r"/api/v2/images/(\w+)/", path):
+            found = [self._record(row, root) for row in self.rows if row["isic_id"] == match[1]]
+        elif match := re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path):
+            file = self.files.get(match[2])
+            if file and (match[1] == "thumbnails" or match[3] == file.suffix):
+                body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
+                return _response(200, mimetypes.guess_type(path)[0] or "application/octet-stream", body)
+        return _json(found[0]) if found else _json({"detail": "Not Found"}, 404)
 
     def _search(self, params, root, path):
         """Answer one of the four questions that take a query and collections."""
@@ -127,17 +116,16 @@ class SampleArchive(requests.adapters.BaseAdapter):
         try:
             rows = self._select(params.get("query", [""])[-1], tuple(int(number) for number in numbers))
         except QueryError as error:
-            return _json(400, {"message": f"Could not parse search query: {error}"})
+            return _json({"message": f"Could not parse search query: {error}"}, 400)
         except ValueError:
             return _invalid("collections", "Input should be a valid integer")
         if path.endswith("size/"):
-            return _json(200, {"size": sum(self._size(row["isic_id"]) for row in rows)})
+            return _json({"size": sum(self._size(row["isic_id"]) for row in rows)})
         if path.endswith("facets/"):
-            return _json(200, {name: _facet(rows, name) for name in SEARCHABLE if name != "isic_id"})
+            return _json({name: _facet(rows, name) for name in SEARCHABLE if name != "isic_id"})
         return _page(rows, params, root, path, self._record)
 
     def _find(self, query, numbers):
-        """List the rows that `query` accepts in any of the collections, or in all if there is no number."""
         accept = parse_query(query)
         members = set().union(*(self._members.get(number, ()) for number in numbers))
         return [row for row in self.rows if (not numbers or row["isic_id"] in members) and accept(row)]
@@ -167,7 +155,7 @@ class SampleArchive(requests.adapters.BaseAdapter):
 def parse_query(text: str) -> Callable[[dict], bool]:
     """Return a function that says whether a query finds an image, given as a flat dict of its fields.
 
-    The query language of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either end,
+    The language is that of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either end,
     ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and ``{20 TO 40}``
     without them, ``AND`` before ``OR``, a space between terms for ``AND``, and parentheses with ``AND`` or ``OR``
     beside them. QueryError if it is something else, or names an unknown field.
@@ -206,12 +194,11 @@ def parse_query(text: str) -> Callable[[dict], bool]:
 
 def _test(match):
     """Make the test of an image for one ``field:value``."""
-    field, negated, test = match["field"], match[2] == "-", _test_of_value(match["field"], match)
-    return lambda row: (field in row and test(row[field])) is not negated
+    field, is_negated, test = match["field"], match[2] == "-", _test_of_value(match["field"], match)
+    return lambda row: (field in row and test(row[field])) is not is_negated
 
 
 def _test_of_value(field, match):
-    """Make the test of a known value of `field`, for one ``field:value``."""
     value = match["quoted"] if match["bare"] is None else match["bare"]
     if field not in SEARCHABLE:
         raise QueryError(f"there is no field {field!r}")
@@ -270,7 +257,7 @@ def _page(items, params, root, path, show=lambda item, root: item):
         following = f"{root}{path}?{urlencode(sorted({**params, 'cursor': [cursor]}.items()), doseq=True)}"
     results = [show(item, root) for item in items[start:end]]
     count = None if start else len(items)
-    return _json(200, {"results": results, "count": count, "next": following, "previous": None})
+    return _json({"results": results, "count": count, "next": following, "previous": None})
 
 
 def _facet(rows, field):
@@ -283,15 +270,11 @@ def _facet(rows, field):
     return {"buckets": buckets, "meta": {"missing_count": len(rows) - present, "present_count": present}}
 
 
-def _one(found):
-    return _json(200, found[0]) if found else _json(404, {"detail": "Not Found"})
-
-
 def _invalid(name, message):
-    return _json(422, {"detail": [{"type": "value_error", "loc": ["query", name], "msg": message}]})
+    return _json({"detail": [{"type": "value_error", "loc": ["query", name], "msg": message}]}, 422)
 
 
-def _json(status, content):
+def _json(content, status=200):
     return _response(status, "application/json; charset=utf-8", json.dumps(content).encode())
 
 

@@ -1,7 +1,4 @@
-"""Get files over HTTP: resumed where they were cut, within bounds of time and size, and never from a private network.
-
-Knows nothing of the ISIC Archive, nor of what the bytes mean.
-"""
+"""Get files over HTTP: resumed where they were cut, within bounds of time and size, never from a private network."""
 
 import errno
 import ipaddress
@@ -13,7 +10,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,9 +43,6 @@ class TransferError(IsicVisionError):
     """Raised when a request fails; `retry` says whether another one may succeed, not before `after` seconds.
 
     `status` is the HTTP status, None if the server did not answer.
-
-    >>> TransferError("the server answers 503", retry=True, status=503).retry
-    True
     """
 
     def __init__(
@@ -59,44 +53,41 @@ class TransferError(IsicVisionError):
 
 
 def pause(attempt: int, after: float = 0.0) -> float:
-    """Return the seconds to wait after attempt number `attempt` (from 0), with jitter; at least `after`.
-
-    >>> 0.25 <= pause(0) <= 0.75
-    True
-    """
+    """Return the seconds to wait after attempt number `attempt` (from 0), with jitter; at least `after`."""
     return after + BACKOFF * 2**attempt * random.uniform(0.5, 1.5)
 
 
 class Session(requests.Session):
     """Connections of `requests` for several threads, without cookies and ~/.netrc, in half the time.
 
-    It follows redirections itself, so that every address passes `require_allowed`; `home` is the archive's address.
+    It follows redirections itself, so that every address passes `require_allowed`. `home` is the archive's address;
+    only what begins with it gets the token. `timeout` is in seconds: connection, next bytes, whole answer.
 
     >>> Session("https://api.isic-archive.com/").headers["User-Agent"].split("/")[0]
     'isicvision'
     """
 
-    def __init__(self, home: str, token: str | None = None) -> None:
+    def __init__(self, home: str, token: str | None = None, timeout: Sequence[float] = (5, 30, 600)) -> None:
         super().__init__()
         parts = urlsplit(home)
         if token and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ValueError(
                 f"{home} is not https and would get the token unencrypted: unset ISIC_TOKEN, or use https"
             )
-        self.home, self.token = home, token
+        self.home, self.token, self.timeout = home, token, timeout
         self.headers["User-Agent"] = f"isicvision/{__version__} {self.headers['User-Agent']}"
         for scheme in ("https://", "http://"):
             self.mount(scheme, HTTPAdapter(pool_maxsize=64))
         self._settings = {}  # by host
 
     def ask(
-        self, url: str, timeout: tuple[float, float], headers: Mapping[str, str] | None = None
+        self, url: str, headers: Mapping[str, str] | None = None, patience: float = math.inf
     ) -> requests.Response:
         """Send a GET; return a successful response (or 416 to a Range), its body unread; else raise TransferError.
 
-        `timeout` is in seconds: for the connection, for the next bytes.
+        `patience` is the most seconds to wait for the next bytes.
         """
-        headers = headers or {}
+        headers, timeout = headers or {}, (self.timeout[0], min(self.timeout[1], patience))
         try:
             for _ in range(5):
                 require_allowed(url, self.home)
@@ -121,10 +112,10 @@ class Session(requests.Session):
             raise TransferError(f"{reason} and asks to wait {after:.0f} s", status=status)
         raise TransferError(reason, status in BUSY, after, status)
 
-    def read_json(self, url: str, timeout: tuple[float, float, float], largest: int) -> dict:
-        """Read a JSON object of at most `largest` bytes; `timeout` and errors are those of `fetch`."""
-        deadline = time.monotonic() + timeout[2]
-        text = _body(self.ask(url, timeout[:2]), deadline, largest)
+    def read_json(self, url: str, largest: int) -> dict:
+        """Read a JSON object of at most `largest` bytes, or raise TransferError."""
+        deadline = time.monotonic() + self.timeout[2]
+        text = _body(self.ask(url), deadline, largest)
         try:
             answer = _parse(text)
         except ValueError as error:
@@ -177,7 +168,7 @@ def _body(response, deadline, largest):
 
 
 def _parse(text):
-    """Read JSON; what is nested deeper than `DEEPEST` becomes null, before Python's reader runs out of stack."""
+    """Read JSON; what is nested deeper than `DEEPEST` becomes null, because Python's reader would run out of stack."""
     kept, depth, start = [], 0, 0
     for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
         if match[0] in (b"[", b"{"):
@@ -199,8 +190,8 @@ def _parse(text):
 class Part:
     """The part of a file that has come, named ``<name>~<validator>`` so that a later call can resume it.
 
-    The validator is what the server called this version: the strong ETag, else the date (RFC 9110, 13.1.5 If-Range).
-    Without either, the next attempt starts from the beginning. `name` is unique in `folder` and has no ``~``.
+    The validator is what the server called this version: the strong ETag, else the date (RFC 9110, 13.1.5 If-Range);
+    without either, the next attempt starts from the beginning. `name` is unique in `folder` and has no ``~``.
 
     >>> part = Part(Path("."), "ISIC_0000000")
     >>> part.begin('"4f2a"')
@@ -238,33 +229,24 @@ class Part:
 
 
 def fetch(
-    session: Session,
-    url: str,
-    part: Part,
-    timeout: tuple[float, float, float],
-    attempt: int = 0,
-    stopped: Callable[[], bool] = lambda: False,
+    session: Session, url: str, part: Part, attempt: int = 0, stopped: Callable[[], bool] = lambda: False
 ) -> Mapping[str, str]:
     """Download the file at `url` to `part`, resuming where an earlier attempt ended if the server supports it.
 
-    `timeout` is in seconds: for the connection, for the next bytes (less in the first attempts, from 0, see
-    `PATIENCE`), for all. Once `stopped()` is true, nothing more is written. Returns the headers; the part is then
-    whole and on the disk. Raises TransferError if the attempt failed (what can be resumed stays), OSError if the disk
-    is full (what came is deleted).
+    The first attempts, from 0, wait less for the next bytes, see `PATIENCE`. Once `stopped()` is true, nothing more is
+    written. Returns the headers; the part is then whole and on the disk. Raises TransferError if the attempt failed
+    (what can be resumed stays), OSError if the disk is full (what came is deleted).
 
     >>> from isicvision import IsicArchive
     >>> archive, part = IsicArchive("sample"), Part(Path("."), "first")
-    >>> file = next(archive.search())["files"]["full"]
-    >>> fetch(archive.session, file["url"], part, archive.timeout)["Content-Type"], part.size == file["size"]
-    ('image/jpeg', True)
+    >>> fetch(archive.session, next(archive.search())["files"]["full"]["url"], part)["Content-Type"]
+    'image/jpeg'
     """
-    connect, read, overall = timeout
-    deadline = time.monotonic() + overall
-    begun = part.size
+    deadline, begun = time.monotonic() + session.timeout[2], part.size
     headers = {"Accept-Encoding": "identity"}
     if begun and part.validator:
         headers |= {"Range": f"bytes={begun}-", "If-Range": part.validator}
-    with session.ask(url, (connect, min(read, PATIENCE * 2**attempt)), headers) as response:
+    with session.ask(url, headers, PATIENCE * 2**attempt) as response:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise TransferError("the file comes compressed, as no image does")
         whole = _expected(response, part, begun)
@@ -302,10 +284,8 @@ def _expected(response, part, begun):
 
 def _write(response, part, deadline, whole, stopped):
     begun = part.size
-    free = shutil.disk_usage(part.folder).free
-    if (whole or 0) - begun + ROOM > free:
-        reason = f"{free / 1e6:.1f} MB are free, less than the next file needs"
-        raise OSError(errno.ENOSPC, reason, str(part.folder))
+    if (whole or 0) - begun + ROOM > shutil.disk_usage(part.folder).free:
+        raise OSError(errno.ENOSPC, "the next file needs more than is free", str(part.folder))
     with open(part.path, "ab", buffering=0) as file:  # unbuffered: a killed process leaves what came
         for chunk in _chunks(response, deadline, LARGEST):
             if stopped():
@@ -319,12 +299,8 @@ def _write(response, part, deadline, whole, stopped):
 def require_allowed(url: str, home: str) -> None:
     """Raise TransferError for an address that an archive's record must not lead to.
 
-    The host of `home`, the archive's own address, is always allowed; a host in a private network only if `home` is in
-    one itself; a link-local host, where cloud machines keep their secrets, never.
-
-    >>> require_allowed("http://169.254.169.254/a.jpg", "https://api.isic-archive.com/")
-    Traceback (most recent call last):
-    isicvision.archive.transfer.TransferError: address in a private network: 'http://169.254.169.254/a.jpg'
+    The host of `home`, the archive's own address, is always allowed; one in a private network only if `home` is in one
+    itself; a link-local host, where cloud machines keep their secrets, never.
     """
     parts, own = urlsplit(url), urlsplit(home)
     if parts.scheme not in ("http", "https") or not parts.hostname:
