@@ -108,7 +108,8 @@ def flatten(record: dict) -> tuple[dict, list[str]]:
         values = metadata.get(part) if isinstance(metadata, dict) else None
         flat |= values if isinstance(values, dict) else {}
     flat |= {name: record[name] for name in ("isic_id", "attribution", "copyright_license") if name in record}
-    row, endless = {}, []
+    row: dict = {}
+    endless = []
     for name, value in flat.items():
         if value is None or not name.replace("_", "").isalnum() or len(name) > 64:
             continue
