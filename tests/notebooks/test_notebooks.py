@@ -241,7 +241,7 @@ def test_features_and_classifier_says_what_a_label_of_three_lesions_does_not_all
         "metrics": {"predictions": record.digest(evaluation)},
     }
     (tmp_path / "model" / "run.json").write_text(json.dumps(known))
-    printed = run("code/02_modeling/03_features_and_classifier.ipynb", tmp_path, IMAGE_SIZE=64)
+    printed = run("code/02_modeling/03_features_and_classifier.ipynb", tmp_path)
     assert "a label has one training lesion only" in printed and "README.md" in printed  # it was saved
 
 
