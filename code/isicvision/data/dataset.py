@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from .. import tables
 from ..checks import check_seed, is_number, is_whole, positive_label
 from ..images import ImageError, map_threads
 from ..tables import restored, stored
 from ..text import as_label, counted, printable
-from . import cache, duplicates, labelcolumns, reading, splitting
+from . import cache, duplicates, folders, labelcolumns, reading, splitting
+from .measures import MEASURES, measure
 
 TINY, OVERSIZED = 64, 10_000
 """Sides in pixels: a shorter one below the first shows no structures, a longer one above the second is suspicious."""
@@ -34,30 +36,16 @@ def _reasons(paths=(), reasons=()):
 class ImageDataset:
     """Images with labels, as a table. Methods return a new dataset; only `save` writes a file.
 
-    Attributes
-    ----------
-    table : pandas.DataFrame
-        One row per image: ``path``, ``label``, ``group`` (all str; images of one lesion or patient share a group, and
-        a split keeps them together), then the columns of the metadata.
-    set_aside : pandas.DataFrame
-        ``path`` and ``reason`` of every image or row that is not in `table`.
-    augmenters : tuple
-        imgaug pipelines applied during training, see `augment_dataset`.
-    notes : tuple of str
-        How many rows of each table were matched with how many images.
-    positive : str or None
-        The positive label, which recall, thresholds and audits are about: the one chosen, or the default of
-        `checks.positive_label` if the dataset was read with two labels. Every method keeps it; `save` does not.
+    `table` has one row per image: ``path``, ``label``, ``group`` (all str; images of one lesion or patient share a
+    group, and a split keeps them together), then the metadata. `set_aside` has ``path`` and ``reason`` of every image
+    or row that is not in `table`. `augmenters` are imgaug pipelines applied during training, see `augment_dataset`.
+    `notes` say how many rows of each table were matched with how many images. `positive` is the positive label: the
+    one chosen, or the default of `checks.positive_label` if the dataset was read with two labels; `save` drops it.
 
-    Examples
-    --------
     >>> table = pd.DataFrame({"path": [f"{n}.jpg" for n in range(8)]})
     >>> dataset = ImageDataset(table.assign(label=["benign", "malignant"] * 4, group=[*"aabbccdd"]))
     >>> [len(part) for part in dataset.split(0.5, 0.5)]
     [4, 4]
-    >>> few = dataset.where(dataset.table["group"] > "a").relabel({"2.jpg": "malignant", "4.jpg": None})
-    >>> few.summary()["images"].to_dict()
-    {'benign': 1, 'malignant': 4, 'all': 5}
     """
 
     table: pd.DataFrame
@@ -74,8 +62,7 @@ class ImageDataset:
         labels = self.table["label"]
         if labels.isna().any() or pd.api.types.infer_dtype(labels) not in ("string", "categorical", "empty"):
             raise ValueError(
-                "the column label of the table must be text without missing values: leave out images without a "
-                "label, and write numbers as text, such as table.astype({'label': str})"
+                "the column label of the table must be text without missing values: table.astype({'label': str})"
             )
 
     @classmethod
@@ -89,34 +76,9 @@ class ImageDataset:
         """Read a folder with one subfolder per label; a ``metadata.csv`` in any of these is joined by file name.
 
         If the subfolders are parts of a split (train, validation, test), the labels are the folders in them, and the
-        column ``split`` holds the part. Metadata columns with one of our names (`reading.OWN_COLUMNS`) become
-        ``metadata_NAME``.
-
-        Parameters
-        ----------
-        group_column
-            Metadata column that says which images belong together, in any spelling. Default, also for empty cells:
-            ``lesion_id``, else ``patient_id``, else each image stands alone. Words such as ``unknown``
-            (`reading.UNNAMED`) count as empty.
-        sublabel_column
-            Metadata column with finer labels, such as ``diagnosis_3``; it becomes ``sublabel``, see
-            `settings.Settings`.
-        positive
-            The positive label, see `checks.positive_label`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If `root` is not a folder or has no images in subfolders.
-        ValueError
-            If all images have one label, the subfolders are not labels, or the metadata lacks a column or does not
-            match any image.
-
-        Warns
-        -----
-        UserWarning
-            About images set aside, images without metadata, contradicting rows, and labels or files that differ only
-            in spelling.
+        column ``split`` holds the part. The metadata column `sublabel_column` (finer labels, such as ``diagnosis_3``)
+        becomes ``sublabel``, see `settings.Settings`. The rest is as in `from_csv`; FileNotFoundError also if there
+        are no images in subfolders, ValueError also if the subfolders are not labels.
         """
         return cls._read(reading.read_folder(root, group_column, sublabel_column), positive)
 
@@ -134,42 +96,30 @@ class ImageDataset:
     ) -> ImageDataset:
         """Read images and labels from a CSV file with one row per image.
 
+        Columns are found in any spelling, see `tables.find_column`; other columns with one of our names
+        (`reading.OWN_COLUMNS`) become ``metadata_NAME``. Raises FileNotFoundError if a file is missing or none of the
+        images is in `images`, ValueError if a column is missing, `metadata` or `label_map` matches nothing, or fewer
+        than two labels are left. Warns about images set aside, contradicting rows and spellings.
+
         Parameters
         ----------
         images
             Folder of the images, which may lie in subfolders. Default: the folder of `csv`.
         image_column
             Column with the image's name; folder and extension may be missing. Default: the column of
-            `reading.IMAGE_COLUMNS` that matches most files. Columns are found in any spelling, see
-            `tables.find_column`.
+            `fields.IMAGE_COLUMNS` that matches most files.
         label_column
             Column with the label; or a list with one column per label, one of which each row marks (with 1, x, …).
         group_column
-            Column that says which images belong together. Default, also for empty cells: ``lesion_id``, else
-            ``patient_id``, else each image stands alone.
+            Column that says which images belong together. Default, also for empty cells and words such as ``unknown``
+            (`reading.UNNAMED`): ``lesion_id``, else ``patient_id``, else each image stands alone.
         label_map
             Dict of label in the file to label in the dataset, see `labelcolumns.apply_map`; None leaves a label out.
             Rows with other labels are set aside. If labels are merged, ``sublabel`` keeps those of the file.
         metadata
-            Second CSV file, joined by image name. It fills gaps in columns that both files have; if they contradict
-            each other, `csv` counts.
+            Second CSV file, joined by image name. It fills gaps; if the files contradict each other, `csv` counts.
         positive
             The positive label, see `checks.positive_label`.
-
-        Other columns with one of our names (`reading.OWN_COLUMNS`) become ``metadata_NAME``.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a file is missing, or none of the images is in `images`.
-        ValueError
-            If a column is missing, `metadata` matches none of the images, no label is in `label_map`, or fewer than
-            two labels are left.
-
-        Warns
-        -----
-        UserWarning
-            As `from_folder` does, and if a label matches a key of `label_map` in another spelling.
         """
         columns = reading.Columns(image_column, label_column, group_column, label_map)
         return cls._read(reading.read_csv(csv, images, columns, metadata), positive)
@@ -188,12 +138,9 @@ class ImageDataset:
     ) -> ImageDataset:
         """Take images and labels from a DataFrame with one row per image, otherwise as `from_csv` does.
 
-        Examples
-        --------
-        >>> from isicvision.files import PROJECT_ROOT
+        >>> from isicvision import PROJECT_ROOT
         >>> table = pd.DataFrame({"image": ["ISIC_9900259", "ISIC_9900634"], "dx": ["bkl", "nv"]})
-        >>> folder = PROJECT_ROOT / "sample_data"
-        >>> ImageDataset.from_table(table, folder, label_column="dx", positive="nv").labels
+        >>> ImageDataset.from_table(table, PROJECT_ROOT / "sample_data", label_column="dx", positive="nv").labels
         ['bkl', 'nv']
         """
         columns = reading.Columns(image_column, label_column, group_column, label_map)
@@ -210,10 +157,9 @@ class ImageDataset:
         lost = sorted({*found.table["label"][~keep].dropna()} - {*counts.index})
         reading.warn_of_set_aside(aside, lost, found.source)
         if len(counts) < 2:
-            advice = " If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
             raise ValueError(
                 f"{found.source} has images of {len(counts)} label ({', '.join(counts.index) or 'none'}); a "
-                f"classifier needs two.{advice * Path(found.source).is_dir()}"
+                f"classifier needs two. {folders.USE_CSV * Path(found.source).is_dir()}"
             )
         labelcolumns.warn_of_spellings(sorted(counts.index), counts, found.source)
         if positive is not None or len(counts) == 2:
@@ -291,25 +237,18 @@ class ImageDataset:
         return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
 
     def sources(self) -> list[dict]:
-        """List whom to credit for the images, and under which license.
+        """List whom to credit: dicts of ``attribution`` and ``license`` (each may be None) and ``images``, most first.
 
-        Returns
-        -------
-        list of dict
-            ``attribution`` and ``license`` (str or None) and the number of ``images``, most first; empty without the
-            ISIC Archive's columns ``attribution`` and ``copyright_license``.
+        The list is empty without the ISIC Archive's columns ``attribution`` and ``copyright_license``.
         """
-        table = self.table.reindex(columns=["attribution", "copyright_license"])
-        rows = [
-            (*(None if pd.isna(value) else str(value) for value in values), int(count))
-            for values, count in table.value_counts(dropna=False).items()
-        ]
-        return [
-            dict(zip(("attribution", "license", "images"), row, strict=True)) for row in rows if any(row[:2])
-        ]
+        names = {"attribution": "attribution", "copyright_license": "license"}
+        table = self.table.reindex(columns=[*names]).rename(columns=names).astype("string")
+        counts = table.value_counts(dropna=False).reset_index(name="images").astype(object)
+        rows = counts.where(counts.notna(), None).to_dict("records")
+        return [row for row in rows if row["attribution"] or row["license"]]
 
     def summary(self) -> pd.DataFrame:
-        """Count images and groups: one row per label and one for all; the column ``positive`` marks the positive label.
+        """Count the images and groups of each label and of all; the column ``positive`` marks the positive label.
 
         The column ``groups`` is ``unknown`` if no column names lesions or patients.
         """
@@ -323,11 +262,7 @@ class ImageDataset:
         return summary if known else summary.assign(groups="unknown")
 
     def sample(self, n: int, seed: int = 0, balanced: bool = False) -> ImageDataset:
-        """Draw `n` images at random, or all if there are fewer.
-
-        With `balanced`, draw the same number of each label and list them label by label: good to look at, but the
-        proportions are then not those of the dataset.
-        """
+        """Draw `n` images at random, or all if there are fewer; if `balanced`, equally many of each label, in order."""
         if not is_whole(n, 1):
             raise ValueError(f"n is the number of images, a whole number of 1 or more, not {n!r}")
         check_seed(seed)
@@ -344,7 +279,7 @@ class ImageDataset:
     def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
         """Correct labels by path; None sets the image aside. A corrected image loses its ``sublabel``.
 
-        Labels are read by `text.as_label`. Raises KeyError if a path is not in the dataset.
+        Raises KeyError if a path is not in the dataset.
         """
         labels = {path: as_label(label) for path, label in labels.items()}
         if unknown := {*labels} - {*self.table["path"]}:
@@ -366,7 +301,6 @@ class ImageDataset:
 
     def measure(self) -> ImageDataset:
         """Decode every image, add the columns of `measures.MEASURES`, and set aside files that cannot be decoded."""
-        from .measures import MEASURES, measure
 
         def measured(path):
             try:
@@ -381,23 +315,15 @@ class ImageDataset:
         return replace(sound, table=sound.table.drop(columns=list(MEASURES), errors="ignore").join(found))
 
     def _measured(self):
-        from .measures import MEASURES
-
         return self if {*MEASURES} <= {*self.table} else self.measure()
 
     def problems(self) -> pd.DataFrame:
-        """List what is wrong with the files; `measure` them first if that has not been done.
+        """List what is wrong with the files: ``path, problem, detail``. Images are measured unless they have been.
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``path, problem, detail``, one row per problem, sorted: ``unreadable`` (also above `images.MAX_PIXELS`),
-            ``tiny`` and ``oversized`` (see `TINY` and `OVERSIZED`), ``grayscale``, ``wrong extension``, ``exact
-            duplicate`` (the same bytes as an earlier image), ``label conflict`` (the same bytes as an image with
-            another label; each of them is listed).
+        A problem is ``unreadable`` (also above `images.MAX_PIXELS`), ``tiny`` and ``oversized`` (see `TINY` and
+        `OVERSIZED`), ``grayscale``, ``wrong extension``, ``exact duplicate`` (the same bytes as an earlier image), or
+        ``label conflict`` (the same bytes as an image with another label; each of them is listed).
         """
-        from PIL import Image
-
         measured = self._measured()
         table, aside = measured.table, measured.set_aside
         pairs = zip(aside["path"], aside["reason"], strict=True)
@@ -427,21 +353,11 @@ class ImageDataset:
     def near_duplicates(
         self, threshold: int = duplicates.THRESHOLD, parts: splitting.Parts | None = None
     ) -> pd.DataFrame:
-        """List pairs of images that look alike; `measure` the images first if that has not been done.
+        """List pairs of images whose perceptual hashes differ in at most `threshold` of 64 bits, the nearest first.
 
-        Parameters
-        ----------
-        threshold
-            Bits of 64 in which their perceptual hashes may differ, see `duplicates.near_pairs`.
-        parts
-            Parts of this dataset, as `split` returns them. Default: the column ``split``, if there is one.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per pair, the nearest first: ``path_a, path_b, distance, label_a, label_b, group_a, group_b,
-            crosses_label, crosses_group`` (missing if a lesion is unknown) and, with parts, ``part_a, part_b,
-            crosses_split`` (false if an image is in no part).
+        The columns are ``path_a, path_b, distance, label_a, label_b, group_a, group_b, crosses_label, crosses_group``
+        (missing if a lesion is unknown) and, if there are `parts` of a split or a column ``split``, ``part_a, part_b,
+        crosses_split`` (false if an image is in no part). Images are measured unless they have been.
         """
         table = self._measured().table.drop(columns="part", errors="ignore")
         if parts is not None:
@@ -460,10 +376,12 @@ class ImageDataset:
         near_duplicates: int | None = None,
         keep: splitting.Parts | None = None,
     ) -> list[ImageDataset]:
-        """Split into parts that share no group and have the labels in similar proportions.
+        """Split into one part per fraction; the parts share no group and have the labels in similar proportions.
 
         Groups are assigned one by one, larger ones first, to the part that lacks most of their labels. (scikit-learn's
-        StratifiedGroupKFold makes equal folds only.)
+        StratifiedGroupKFold makes equal folds only.) Raises ValueError if an argument is out of range, a column is
+        missing, a label has fewer groups than parts, or `keep` has another number of parts or parts that share images.
+        Warns if a part gets no image of a label, a group is in several parts, or `keep` is mostly about other images.
 
         Parameters
         ----------
@@ -478,27 +396,9 @@ class ImageDataset:
             Keep groups in one part too if their images' perceptual hashes differ in at most this many bits. Call
             `measure` first.
         keep
-            Parts of an earlier split, in the same order or by name (train, validation, test): their images and groups
-            stay where they are, and only new groups are assigned. Images are found by `splitting.matched`. If a
-            correction joins groups of several parts, all go to the first of these parts (train before test), so that
-            no image that a model was trained on gets into a test part.
-
-        Returns
-        -------
-        list of ImageDataset
-            One per fraction, the rows in the order of `table`.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of range, a column is missing, a label has fewer groups than parts, or `keep` has
-            another number of parts, or parts that share images.
-
-        Warns
-        -----
-        UserWarning
-            If `group` is None and images of one group are in several parts, if a part gets no image of a label, or if
-            the dataset has less than half of the images to keep.
+            Parts of an earlier split, in the same order or by name (train, validation, test): their images, found by
+            `splitting.matched`, and groups stay where they are; only new groups are assigned. If a correction joins
+            groups of several parts, all go to the first of these parts, so that no training image gets into the test.
         """
         positive = [is_number(share, 0) and share > 0 for share in fractions]
         if len(fractions) < 2 or not all(positive) or abs(sum(fractions) - 1) > 1e-6:
@@ -527,14 +427,11 @@ class ImageDataset:
         group: str = "group",
         near_duplicates: int | None = None,
     ) -> pd.DataFrame:
-        """Tell how well a split keeps groups whole and labels in proportion; the arguments are those of `split`.
+        """Tell how well a split keeps groups whole and labels in proportion: one row per part and one for all.
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row per part and one for all: ``images``, ``groups``, ``share`` of all images, ``share_LABEL`` of each
-            label in the part, ``largest_deviation`` of these from the shares in all, ``shared_groups``: groups that are
-            also in another part (NaN if no column names lesions), ``groups_known``: share of images whose group is
-            named, unless all are, ``near_duplicates``: pairs with an image of another part.
+        The columns are ``images``, ``groups``, ``share`` of all images, ``share_LABEL`` of each label in the part,
+        ``largest_deviation`` of these from the shares in all, ``shared_groups`` that are also in another part (NaN if
+        no column names lesions), ``groups_known``: share of images whose group is named, unless all are, and with
+        `near_duplicates` the pairs with an image of another part. The arguments are those of `split`.
         """
         return splitting.report(self, parts, stratify, group, near_duplicates)

@@ -4,59 +4,42 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import Counter
 from pathlib import Path
 
-from .. import images as pixels
+from ..errors import warn
 from ..files import user_path
+from ..images import EXTENSIONS
 from ..text import printable
 
 SYSTEM = {
-    *(
-        "@eadir",
-        "@recycle",
-        "@recently-snapshot",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "recycler",
-        "recycled",
-    ),
-    *("system volume information", "lost+found", "found.000", "__macosx", "__pycache__", "thumbs.db"),
-    *("@tmp", "network trash folder", "temporary items", "cachedimages", "~snapshot"),
+    *"@eadir @recycle @recently-snapshot #recycle #snapshot $recycle.bin recycler recycled @tmp ~snapshot".split(),
+    *"lost+found found.000 __macosx __pycache__ thumbs.db cachedimages".split(),
+    *("system volume information", "network trash folder", "temporary items"),
 }
 """Folders and files of operating systems and network drives, which hold no data of the user's (in lower case)."""
-UNREADABLE = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
-    **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
-    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".j2c", ".jpf"), "JPEG 2000"),
-    **dict.fromkeys((".jxr", ".jxl", ".avif", ".gif", ".svg", ".psd", ".ico", ".tga", ".eps", ".xcf"), ""),
-    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".emf", ".wmf", ".dib", ".apng"), ""),
-    **dict.fromkeys(
-        (".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef"), "camera raw"
-    ),
+_KINDS = {
+    "HEIC": ".heic .heif .hif",
+    "DICOM": ".dcm .dicom",
+    "JPEG 2000": ".jp2 .j2k .jpx .j2c .jpf",
+    "camera raw": ".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef",
+    "": ".jxr .jxl .avif .gif .svg .psd .ico .tga .eps .xcf .ppm .pgm .pbm .pnm .exr .hdr .emf .wmf .dib .apng",
 }
+UNREADABLE = {ending: kind for kind, endings in _KINDS.items() for ending in endings.split()}
 """Extensions of image files that are not read, and what such a file is called if not by its extension."""
-PARTS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
+_PART_NAMES = {
+    "train": "train training",
+    "validation": "val valid validation validate",
+    "test": "test testing",
 }
-"""Names of folders that are parts of a split (in lower case), and the part of each; ``train_set`` is ``train`` too."""
+_PARTS = {name: part for part, names in _PART_NAMES.items() for name in names.split()}
 BESIDE = re.compile(r"_*(masks?|segmentations?|thumbnails?|thumbs|backups?|caches?)", re.IGNORECASE)
 """Folders that people keep beside those of the labels: they are set aside where there are two others."""
-TABLES = (
-    "metadata.csv",
-    "metadata.tsv",
-    "metadata.csv.gz",
-    "metadata.csv.txt",
-    "metadata.xlsx",
-    "metadata.xls",
-)
+TABLES = [f"metadata.{ending}" for ending in ("csv", "tsv", "csv.gz", "csv.txt", "xlsx", "xls")]
 """Names of a table about the images (in lower case); the last two only where there is none of the others."""
+USE_CSV = "If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
 _NO_LABEL = re.compile(
-    r"(.*[ _-])?(part|batch|chunk|archive|volume|vol|disk|input|images?|imgs?|images?|photos?|"
+    r"(.*[ _-])?(part|batch|chunk|archive|volume|vol|disk|input|images?|pictures?|imgs?|photos?|"
     r"masks?|segmentations?|annotations?|ground[ _-]?truth)[ _-]*\d*",
     re.IGNORECASE,
 )
@@ -71,37 +54,28 @@ _COPY = re.compile(
 
 
 def _part(name):
-    """Return the part of a split that a folder's name says, or None."""
-    return PARTS.get(re.sub(r"[ _-]*(set|data|dataset)$", "", name.lower()))
+    """Return the part of a split that a folder's name says, or None; ``train_set`` is ``train`` too."""
+    return _PARTS.get(re.sub(r"[ _-]*(set|data|dataset)$", "", name.lower()))
 
 
 def folder(path: str | os.PathLike) -> Path:
     """Return the path of a folder that a user gave, or raise FileNotFoundError, which says what is there instead."""
     root = user_path(path)
     if root.is_file():
-        hint = (
-            "unpack the archive"
-            if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-            else ""
-        )
-        raise FileNotFoundError(
-            f"{root} is not a folder but a file: {hint or 'give its folder'}, such as {root.parent}"
-        )
+        is_archive = root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+        hint = "unpack the archive" if is_archive else "give its folder"
+        raise FileNotFoundError(f"{root} is not a folder but a file: {hint}, such as {root.parent}")
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder; there is nothing of that name")
     return root
 
 
 def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
-    """List the files below a folder, relative to it with ``/``, each folder in the order of its names.
+    """List images, unreadable images (`UNREADABLE`) and tables (`TABLES`) below a folder, relative to it with ``/``.
 
-    Links are followed, unless they lead back to a folder above them. Hidden files and those of `SYSTEM` are left out.
-    A pipe or device that is called as an image is listed as unreadable: to open it might never end.
-
-    Returns
-    -------
-    images, unreadable, tables
-        Images by `pixels.EXTENSIONS`; images by `UNREADABLE`; files called as in `TABLES`, in any case.
+    Each folder is in the order of its names. Links are followed, unless they lead back to a folder above them. Hidden
+    files and those of `SYSTEM` are left out. A pipe or device that is called as an image is listed as unreadable: to
+    open it might never end.
     """
     images: list[str] = []
     unreadable: list[str] = []
@@ -116,10 +90,9 @@ def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
                 about = entry.stat()
                 if (here := (about.st_dev, about.st_ino)) not in above:
                     enter(entry.path, f"{start}{entry.name}/", {*above, here})
-            elif name.endswith(pixels.EXTENSIONS) and not entry.is_file() and os.path.exists(entry.path):
-                unreadable.append(start + entry.name)
-            elif name.endswith(pixels.EXTENSIONS):
-                images.append(start + entry.name)
+            elif name.endswith(EXTENSIONS):
+                is_odd = not entry.is_file() and os.path.exists(entry.path)
+                (unreadable if is_odd else images).append(start + entry.name)
             elif name in TABLES and entry.is_file():
                 tables.append(start + entry.name)
             elif os.path.splitext(name)[1] in UNREADABLE:
@@ -133,7 +106,7 @@ def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
 def why_unreadable(file: str) -> str:
     """Say why an image of `UNREADABLE` is not read, and what to do."""
     ending = os.path.splitext(file)[1].lower()
-    if ending in pixels.EXTENSIONS:
+    if ending in EXTENSIONS:
         return "it is a pipe, a socket or a device, not a file"
     return f"{UNREADABLE[ending] or ending[1:].upper()} files cannot be read: save it as JPEG or PNG"
 
@@ -145,25 +118,11 @@ def why_no_label(file: str) -> str:
 
 
 def arrange(root: Path, files: list[str]) -> tuple[list[str | None], list[str] | None]:
-    """Find the label of each file, and its part where the folders are parts of a split, by the names of the folders.
+    """Return the label of each file that `walk` lists and, where the folders are parts of a split, its part.
 
-    Parameters
-    ----------
-    files
-        As `walk` lists them.
-
-    Returns
-    -------
-    labels, parts
-        None for the label of a file that lies in no label's folder; None for the parts where there are none.
-
-    Raises
-    ------
-    FileNotFoundError
-        If no file lies in a folder.
-    ValueError
-        If the folders are no labels: parts of a split beside others, ``part_1`` and ``part_2``, a copy of another one,
-        or folders that hold the labels' folders. The message says what to do.
+    A file in no label's folder has the label None. Raises FileNotFoundError if no file lies in a folder, ValueError
+    if the folders are no labels: parts of a split beside others, ``part_1`` and ``part_2``, a copy of another one, or
+    folders that hold the labels' folders.
     """
     paths = [file.split("/") for file in files]
     found: list[str] | None = None
@@ -186,16 +145,15 @@ def arrange(root: Path, files: list[str]) -> tuple[list[str | None], list[str] |
     if found and not names:
         raise ValueError(
             f"the folders of {root} are parts of a split ({', '.join(sorted({*found} - {''}))}) without a folder per "
-            "label in them. If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
+            f"label in them. {USE_CSV}"
         )
     _refuse_what_is_no_label(root, names, parts, below)
     _say_if_labels_may_lie_below(root, names, paths)
     if found:
         counts = ", ".join(f"{part} {count:,}" for part, count in sorted(Counter(found).items()) if part)
-        warnings.warn(
+        warn(
             f"{root} has a folder per part of a split ({counts} images). The labels are those of the folders "
-            "below, and the column split says which part an image is from; split() deals out all of them anew.",
-            stacklevel=3,
+            "below, and the column split says which part an image is from; split() deals out all of them anew."
         )
     return [path[0] if len(path) > 1 else None for path in paths], found
 
@@ -206,27 +164,27 @@ def _without_parts(path):
     return path
 
 
+def _shown(names):
+    return ", ".join(map(printable, names[:5]))
+
+
 def _refuse_what_is_no_label(root, names, parts, below):
     """Raise if the folders are no labels: FileNotFoundError if there are none, else ValueError."""
-    listed = ", ".join(map(printable, names[:5]))
     if not names:
         raise FileNotFoundError(
-            f"{root} has no images ({', '.join(pixels.EXTENSIONS)}) in a folder per label, such as "
-            f"{root / 'benign'} and {root / 'malignant'}. If it is itself the folder of a label, give {root.parent}. "
-            "If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
+            f"{root} has no images ({', '.join(EXTENSIONS)}) in a folder per label, such as {root / 'benign'} and "
+            f"{root / 'malignant'}. If it is itself the folder of a label, give {root.parent}. {USE_CSV}"
         )
     if parts:
-        others = ", ".join(printable(name) for name in names if name not in parts)
         raise ValueError(
-            f"{root} has folders of a split ({', '.join(parts)}) beside others ({others}). Move the ones or the others "
-            "away: either each folder is a label, or each is a part with a folder per label in it."
+            f"{root} has folders of a split ({', '.join(parts)}) beside others "
+            f"({_shown([name for name in names if name not in parts])}). Move the ones or the others away: either each "
+            "folder is a label, or each is a part with a folder per label in it."
         )
     if len(names) == 1 and len(below) > 1:
-        inner = root / names[0]
         raise ValueError(
-            f"{root} has one folder with images, {listed}, so all would have one label. If the folders in it "
-            f"({', '.join(map(printable, below[:5]))}) are the labels, give {printable(inner)}. If a CSV file "
-            "holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
+            f"{root} has one folder with images, {_shown(names)}, so all would have one label. If the folders in it "
+            f"({_shown(below)}) are the labels, give {printable(root / names[0])}. {USE_CSV}"
         )
     for name in names:
         copied = (found := _COPY.fullmatch(name)) and (found[1] or found[2])
@@ -237,8 +195,8 @@ def _refuse_what_is_no_label(root, names, parts, below):
             )
     if len(names) > 1 and all(map(_NO_LABEL.fullmatch, names)):
         raise ValueError(
-            f"the folders of {root} ({listed}) are no labels but parts of one collection. Its labels are in a table: "
-            f"use from_csv(table, images={str(root)!r}) (in the notebooks: set LABEL_COLUMN)."
+            f"the folders of {root} ({_shown(names)}) are no labels but parts of one collection. Its labels are in a "
+            f"table: use from_csv(table, images={str(root)!r}) (in the notebooks: set LABEL_COLUMN)."
         )
 
 
@@ -247,7 +205,7 @@ def _say_if_labels_may_lie_below(root, names, paths):
     inner = [{path[1] if len(path) > 2 else None for path in paths if path[0] == name} for name in names]
     if len(names) < 2 or len(inner[0]) < 2 or None in inner[0] or any(each != inner[0] for each in inner):
         return
-    outside, inside = (", ".join(map(printable, sorted(each)[:5])) for each in (names, inner[0]))
+    outside, inside = _shown(names), _shown(sorted(inner[0]))
     if all(map(_COLLECTION.fullmatch, names)):
         raise ValueError(
             f"{root}: the labels seem to be {inside}, in each of the folders {outside}. Move the images into one "
@@ -255,21 +213,18 @@ def _say_if_labels_may_lie_below(root, names, paths):
             "labels, move the images out of the inner ones."
         )
     if not all(_COLLECTION.fullmatch(name) or _part(name) for name in inner[0]):
-        warnings.warn(
+        warn(
             f"{root}: the labels are {outside}; each of these folders has the folders {inside} in it. If those are the "
-            "labels, move the images into one folder per label.",
-            stacklevel=4,
+            "labels, move the images into one folder per label."
         )
 
 
 def warn_of_twins(root: Path, files: list[str]) -> None:
     """Warn of files whose names differ only in case, ``a.jpg`` and ``A.JPG``: not every system can tell them apart."""
-    lower = [file.lower() for file in files]
-    if len(set(lower)) < len(lower):
-        counts = Counter(lower)
-        twins = [file for file, key in zip(files, lower, strict=True) if counts[key] > 1]
-        warnings.warn(
-            f"{root}: the names of {len(twins)} images differ from another's only in case, such as "
-            f"{', '.join(map(printable, twins[:2]))}; if they are copies, dataset.problems() finds them",
-            stacklevel=3,
+    counts = Counter(file.lower() for file in files)
+    if len(counts) < len(files):
+        twins = [file for file in files if counts[file.lower()] > 1]
+        warn(
+            f"{root}: the names of {len(twins)} images differ from another's only in case, such as {_shown(twins[:2])}"
+            "; if they are copies, dataset.problems() finds them"
         )

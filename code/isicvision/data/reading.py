@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import tables
+from ..errors import warn
 from ..fields import GROUP_COLUMNS, IMAGE_COLUMNS
 from ..files import folder_name, user_path
 from ..text import as_label, counted, printable
@@ -59,27 +59,27 @@ class Found:
 def read_folder(root: str | os.PathLike, group_column: str | None, sublabel_column: str | None) -> Found:
     """Read a folder as `ImageDataset.from_folder` says."""
     root = folders.folder(root)
-    files, unreadable, csvs = folders.walk(root)
-    labels, parts = folders.arrange(root, files + unreadable)
-    folders.warn_of_twins(root, files)
-    table = pd.DataFrame({"path": below(root, files + unreadable)}, dtype=str)
+    images, unreadable, csvs = folders.walk(root)
+    files = images + unreadable
+    labels, parts = folders.arrange(root, files)
+    folders.warn_of_twins(root, images)
+    table = pd.DataFrame({"path": below(root, files)}, dtype=str)
     table["label"] = pd.Series([*map({label: as_label(label) for label in {*labels}}.get, labels)], dtype=str)
     reasons = pd.Series(index=table.index, dtype=object)
     nowhere = np.flatnonzero(table["label"].isna())
-    reasons[nowhere] = [folders.why_no_label((files + unreadable)[number]) for number in nowhere]
-    reasons[len(files) :] = [*map(folders.why_unreadable, unreadable)]
+    reasons[nowhere] = [folders.why_no_label(files[number]) for number in nowhere]
+    reasons[len(images) :] = [*map(folders.why_unreadable, unreadable)]
     if parts:
         table["split"] = parts
-    metadata, notes = join_metadata(root, files, csvs, group_column)
+    metadata, notes = _join_metadata(root, images, csvs, group_column)
     for name in filter(None, (group_column, sublabel_column) if metadata.empty else ()):
         raise ValueError(f"the column {name!r} is not there: {root} has no metadata.csv. Put one into it.")
+    source = f"the metadata of {root}"
     if group_column:
-        group_column = tables.require_column(metadata, group_column, f"the metadata of {root}")
-    table = table.join(set_apart(metadata, table["label"], group_column))
+        group_column = tables.require_column(metadata, group_column, source)
+    table = table.join(_set_apart(metadata, table["label"], group_column))
     if sublabel_column:
-        table["sublabel"] = metadata[
-            tables.require_column(metadata, sublabel_column, f"the metadata of {root}")
-        ]
+        table["sublabel"] = metadata[tables.require_column(metadata, sublabel_column, source)]
     table.insert(2, "group", groups(metadata, group_column, root).reindex(table.index))
     return Found(table, reasons, root, notes)
 
@@ -93,7 +93,7 @@ def read_csv(
     """Read a table of images and labels as `ImageDataset.from_csv` says."""
     csv = user_path(csv)
     text = columns.labels if isinstance(columns.label, str) else []
-    rows = read_table(csv, columns.image, columns.group, *text)
+    rows = _read_table(csv, columns.image, columns.group, *text)
     return _matched(rows, csv, csv.parent if images is None else images, columns, metadata)
 
 
@@ -116,10 +116,15 @@ def _matched(rows, source, images, columns, metadata):
     column, found = image_names(rows, files, source, columns.image)
     names = rows[column].astype("string").str.strip()
     if (found < 0).all():
-        raise none_found(source, images, column, names, found, [*files, *unreadable])
-    notes, group = [say_fit(source, found, files, images)], columns.group
+        several = " (several files have such a name: give folder and extension)" * (SEVERAL in found)
+        raise FileNotFoundError(
+            f"none of the {len(names)} images of {source} is below {images}: its column {column!r} begins with "
+            f"{', '.join(names.dropna()[:3])}{several}; below the folder lie {_some([*files, *unreadable])}. "
+            "images= names the folder, image_column= the column."
+        )
+    notes, group = [f"{_say_fit(source, found, files)} below {images}"], columns.group
     if metadata:
-        rows, note = join(rows, names, metadata, column, group)
+        rows, note = _join(rows, names, metadata, column, group)
         notes.append(note)
     if group:
         group = tables.require_column(rows, group, f"{source} with {metadata}" if metadata else source)
@@ -130,13 +135,16 @@ def _matched(rows, source, images, columns, metadata):
     if columns.label_map is not None:
         labels, kept, not_mapped = labelcolumns.apply_map(labels, columns.label_map, source)
         reasons = reasons.fillna(not_mapped)
-    paths = locate(source, found, names, files, unreadable, images, column, reasons)
-    set_aside_copies(paths, labels, reasons)
+    _say_lost(reasons, found, names, unreadable, images, column)
+    paths = pd.Series(below(images, files), dtype=object).reindex(found).set_axis(names.index)
+    numbers = pd.Series([f"{source}, row {row + 1}" for row in names.index], names.index, dtype=object)
+    paths = paths.fillna(names.astype(object)).fillna(numbers)
+    _set_aside_copies(paths, labels, reasons)
     table = pd.DataFrame({"path": paths, "label": labels, "group": groups(rows, group, source)})
-    table = table.join(set_apart(rows, labels, column, group, *label_columns))
+    table = table.join(_set_apart(rows, labels, column, group, *label_columns))
     if columns.label_map is not None and labelcolumns.merges(columns.label_map):
         table["sublabel"] = kept
-    warn_of_contradictions(source, names, rows, found, group)
+    _warn_of_contradictions(source, names, rows, found, group)
     return Found(table, reasons, source, notes)
 
 
@@ -146,22 +154,20 @@ def warn_of_set_aside(aside: pd.DataFrame, lost: list[str], source: object) -> N
         return
     said = aside.groupby("reason", sort=False)["path"].agg(["size", "first"])
     said = said.sort_values("size", ascending=False, kind="stable").head(5)
-    warnings.warn(
-        f"{source}: {counted(len(aside), 'image')} set aside, listed in dataset.set_aside: "
-        + "; ".join(
-            f"{size} × {reason} (such as {printable(os.path.basename(first))})"
-            for reason, size, first in said.itertuples()
-        )
-        + (f". Nothing is left of the label {', '.join(lost[:5])}" if lost else ""),
-        stacklevel=4,
+    reasons = "; ".join(
+        f"{size} × {reason} (such as {printable(os.path.basename(first))})"
+        for reason, size, first in said.itertuples()
+    )
+    nothing = f". Nothing is left of the label {', '.join(lost[:5])}" if lost else ""
+    warn(
+        f"{source}: {counted(len(aside), 'image')} set aside, listed in dataset.set_aside: {reasons}{nothing}"
     )
 
 
-def read_table(path: str | os.PathLike, image_column: str | None, *given: str | None) -> pd.DataFrame:
-    """Read a table as `tables.read` does; image names, groups, hashes and the columns `given` stay text.
+def _read_table(path, image_column, *given):
+    """Read a table in which image names, groups, hashes and the columns `given` are text.
 
-    In columns of image names only an empty cell is missing: an image may be called ``NA``. Columns of `IMAGE_COLUMNS`
-    and `GROUP_COLUMNS` get that spelling, unless `given` has another one.
+    In columns of image names only an empty cell is missing: an image may be called ``NA``.
     """
     names = [name for name in (image_column, *given) if name]
     images = {image_column or "image", *IMAGE_COLUMNS}
@@ -170,6 +176,7 @@ def read_table(path: str | os.PathLike, image_column: str | None, *given: str | 
 
 
 def _known_spelling(table, given):
+    """Spell the columns of `IMAGE_COLUMNS` and `GROUP_COLUMNS` so, except those `given` otherwise."""
     known = {tables.key(name): name for name in (*IMAGE_COLUMNS, *GROUP_COLUMNS)}
     keys = Counter(map(tables.key, table))
     fits = {name: tables.key(name) for name in table if name not in given}
@@ -178,41 +185,17 @@ def _known_spelling(table, given):
     )
 
 
-def join_metadata(
-    root: Path, files: list[str], csvs: list[str], group_column: str | None
-) -> tuple[pd.DataFrame, list[str]]:
-    """Read each ``metadata.csv`` for the images beside and below it.
-
-    Returns the rows of images that have one, indexed by position in `files`, and a sentence per table. Raises
-    ValueError if a table cannot be read, names no images, or matches none of them.
-    """
+def _join_metadata(root, files, csvs, group_column):
+    """Return the rows of each ``metadata.csv``, indexed by the position in `files`, and a sentence per table."""
     joined, notes = [pd.DataFrame()], []
     for csv in sorted(csvs, key=lambda csv: -csv.count("/")):
-        source, start = root / csv, csv.rpartition("/")[0]
-        start = f"{start}/" if start else ""
+        start = csv[: csv.rfind("/") + 1]
         numbers = np.array([n for n, file in enumerate(files) if file.startswith(start)], int)
         relative = [files[number][len(start) :] for number in numbers]
-        metadata = read_table(source, None, group_column)
-        column, found = image_names(metadata, relative, source)
-        names = metadata[column]
-        if several := (found == SEVERAL).sum():
-            warnings.warn(
-                f"{source}: {several} rows not joined, as each names several images, such as "
-                f"{names[found == SEVERAL].iloc[0]}; give folder and extension",
-                stacklevel=3,
-            )
-        if not (found >= 0).any():
-            raise ValueError(
-                f"{source} fits none of the {len(files)} images: its column {column!r} begins with "
-                f"{', '.join(names.dropna().astype(str)[:3])}; the images are called {_some(relative)}. Correct the "
-                "names, or rename or move the file if it is about other images."
-            )
-        notes.append(_say_partly(source, names, found, relative))
-        warn_of_contradictions(
-            source, names[found >= 0], metadata[found >= 0], found[found >= 0], group_column
-        )
-        metadata = metadata.drop(columns={column} & {*OWN_COLUMNS})
-        joined.append(metadata.set_axis(numbers[found])[(found >= 0) & ~pd.Index(found).duplicated()])
+        metadata = _read_table(root / csv, None, group_column)
+        column, rows, note = _fitted(metadata, root / csv, relative, None, group_column)
+        notes.append(note)
+        joined.append(rows.set_axis(numbers[rows.index]).drop(columns={column} & {*OWN_COLUMNS}))
     table = pd.concat(joined)
     if table.index.has_duplicates:
         _warn_of_two_tables(root, files, table[table.index.duplicated(keep=False)])
@@ -220,97 +203,90 @@ def join_metadata(
     return table, notes
 
 
-def _warn_of_two_tables(root, files, rows):
-    """Warn if several tables say different things about one image."""
-    for name in rows.columns.difference(IMAGE_COLUMNS, sort=False):
-        said = (plain_ids(rows[name]) if name in GROUP_COLUMNS else rows[name].map(as_label)).dropna()
-        different = said.groupby(level=0).nunique().loc[lambda count: count > 1].index
-        if len(different):
-            values = " and ".join(dict.fromkeys(said.loc[[different[0]]]))
-            warnings.warn(
-                f"{root}: metadata tables contradict each other in {name} for {counted(len(different), 'image')}: "
-                f"{printable(files[different[0]])} has {values}. The table nearest to the image counts.",
-                stacklevel=4,
-            )
-
-
-def say_fit(source: object, found: np.ndarray, files: list[str], where: object = "") -> str:
-    """Say how many rows of a table match how many images."""
-    images = len(np.unique(found[found >= 0]))
-    below = f" below {where}" if where else ""
-    return f"{source}: {(found >= 0).sum():,} of {len(found):,} rows fit {images:,} of {len(files):,} images{below}"
-
-
-def _say_partly(source, names, found, files):
-    """Return what `say_fit` says, and warn if images are without a row."""
-    note, lost = say_fit(source, found, files), np.setdiff1d(np.arange(len(files)), found)
+def _fitted(table, source, images, column, group_column):
+    """Return the column of names, the rows that name one of `images`, indexed by its position, and a sentence."""
+    column, found = image_names(table, images, source, column)
+    names = table[column]
+    if several := (found == SEVERAL).sum():
+        warn(
+            f"{source}: {several} rows not joined, as each names several images, such as "
+            f"{names[found == SEVERAL].iloc[0]}; give folder and extension"
+        )
+    if not (found >= 0).any():
+        raise ValueError(
+            f"{source} fits none of the {len(images)} images: its column {column!r} begins with "
+            f"{', '.join(names.dropna().astype(str)[:3])}; the images are called {_some(images)}. Correct the "
+            "names, or rename or move the file if it is about other images."
+        )
+    note, lost = _say_fit(source, found, images), np.setdiff1d(np.arange(len(images)), found)
     if len(lost):
         strange = names[found == NO_IMAGE]
         also = f", and {strange.iloc[0]} in the table is the name of none" if len(strange) else ""
-        warnings.warn(f"{note}. {printable(files[lost[0]])} has no row{also}.", stacklevel=4)
-    return note
+        warn(f"{note}. {printable(images[lost[0]])} has no row{also}.")
+    _warn_of_contradictions(source, names, table, found, group_column)
+    return column, table.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()], note
+
+
+def _warn_of_two_tables(root, files, rows):
+    """Warn if several tables say different things about one image."""
+    for name in rows.columns.difference(IMAGE_COLUMNS, sort=False):
+        said = (_plain_ids(rows[name]) if name in GROUP_COLUMNS else rows[name].map(as_label)).dropna()
+        different = said.groupby(level=0).nunique().loc[lambda count: count > 1].index
+        if len(different):
+            values = " and ".join(dict.fromkeys(said.loc[[different[0]]]))
+            warn(
+                f"{root}: metadata tables contradict each other in {name} for {counted(len(different), 'image')}: "
+                f"{printable(files[different[0]])} has {values}. The table nearest to the image counts."
+            )
+
+
+def _say_fit(source, found, files):
+    images = len(np.unique(found[found >= 0]))
+    return f"{source}: {(found >= 0).sum():,} of {len(found):,} rows fit {images:,} of {len(files):,} images"
 
 
 def _some(files):
     return ", ".join(printable(file) for file in files[:3]) or "nothing"
 
 
-def warn_of_contradictions(
-    source: object, names: pd.Series, rows: pd.DataFrame, found: np.ndarray, group_column: str | None
-) -> None:
-    """Warn if the rows of one image name different lesions or patients; the first row counts."""
-    for name in dict.fromkeys((group_column, *GROUP_COLUMNS)):
-        column = tables.find_column(rows, name) if name else None
-        if column is None:
+def _warn_of_contradictions(source, names, rows, found, group_column):
+    """Warn if the rows of one image name different lesions or patients."""
+    for name in filter(None, dict.fromkeys((group_column, *GROUP_COLUMNS))):
+        if (column := tables.find_column(rows, name)) is None:
             continue
-        pairs = pd.DataFrame(
-            {"image": found, "group": plain_ids(rows[column]).to_numpy(), "name": names.to_numpy()}
-        )
-        pairs = pairs.dropna().drop_duplicates(["image", "group"])
-        twice = pairs[pairs.duplicated("image", keep=False)]
+        ids = {"image": found, "group": _plain_ids(rows[column]).to_numpy(), "name": names.to_numpy()}
+        pairs = pd.DataFrame(ids)[found >= 0].dropna().drop_duplicates(["image", "group"])
+        twice = pairs[pairs["image"].duplicated(keep=False)]
         if len(twice):
             first = twice[twice["image"] == twice["image"].iloc[0]]
-            warnings.warn(
+            warn(
                 f"{source}: the rows of some images ({twice['image'].nunique()}) differ in {column}: "
-                f"{first['name'].iloc[0]} has {' and '.join(map(str, first['group'][:2]))}; the first row counts",
-                stacklevel=4,
+                f"{first['name'].iloc[0]} has {' and '.join(map(str, first['group'][:2]))}; the first row counts"
             )
 
 
-def join(
-    rows: pd.DataFrame, names: pd.Series, csv: str | os.PathLike, image_column: str, group_column: str | None
-) -> tuple[pd.DataFrame, str]:
-    """Add the columns of a second table, joined by the image `names` of the first: table and a sentence.
+def _join(rows, names, csv, image_column, group_column):
+    """Add the columns of a second table, which fills gaps in those of the first; return a sentence too.
 
-    If both tables have a column, the first counts and the second fills its gaps. The first table's `image_column` is
-    tried before others.
+    The first table's `image_column` is tried before others.
     """
-    other = read_table(csv, image_column, group_column)
+    other = _read_table(csv, image_column, group_column)
     known = names.dropna().unique().tolist()
     column = tables.find_column(other, image_column)
     if column is None and not any(name in other for name in IMAGE_COLUMNS):
         tables.require_column(other, image_column, csv)
-    column, found = image_names(other, known, csv, column)
-    if not (found >= 0).any():
-        raise ValueError(
-            f"{csv} knows none of the images: its column {column!r} begins with "
-            f"{', '.join(other[column].dropna().astype(str)[:3])}; the first table's with {_some(known)}"
-        )
-    note = _say_partly(csv, other[column], found, known)
-    warn_of_contradictions(csv, other[column][found >= 0], other[found >= 0], found[found >= 0], group_column)
-    other = other.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()]
+    column, other, note = _fitted(other, csv, known, column, group_column)
     position = names.map({name: number for number, name in enumerate(known)})
     other = other.drop(columns=column).reindex(position).set_axis(rows.index)
     for name in [name for name in other if name in rows and name not in IMAGE_COLUMNS]:
         if name in (group_column, *GROUP_COLUMNS):
-            first, second = plain_ids(rows[name]), plain_ids(other[name])
+            first, second = _plain_ids(rows[name]), _plain_ids(other[name])
             different = (first.str.casefold() != second.str.casefold()).fillna(False)
             if different.any():
                 row = different.idxmax()
-                warnings.warn(
+                warn(
                     f"{csv} contradicts the first table in {name} for {counted(different.sum(), 'row')}: "
-                    f"{names[row]} has {first[row]} in the first table, which counts, and {second[row]} in this one",
-                    stacklevel=3,
+                    f"{names[row]} has {first[row]} in the first table, which counts, and {second[row]} in this one"
                 )
             rows = rows.assign(**{name: first})
         if rows[name].isna().any() and other[name].notna().any():
@@ -318,33 +294,8 @@ def join(
     return rows.join(other[other.columns.difference(rows.columns, sort=False)]), note
 
 
-def none_found(
-    csv: object, images: Path, column: str, names: pd.Series, found: np.ndarray, files: list[str]
-) -> FileNotFoundError:
-    """Return the error for a table that matches no image."""
-    several = " (several files have such a name: give folder and extension)" * (SEVERAL in found)
-    return FileNotFoundError(
-        f"none of the {len(names)} images of {csv} is below {images}: its column {column!r} "
-        f"begins with {', '.join(names.dropna()[:3])}{several}; below the folder lie {_some(files)}. "
-        "images= names the folder, image_column= the column."
-    )
-
-
-def locate(
-    source: object,
-    found: np.ndarray,
-    names: pd.Series,
-    files: list[str],
-    unreadable: list[str],
-    images: Path,
-    column: str,
-    reasons: pd.Series,
-) -> pd.Series:
-    """Return the path of each row's image, or what its row says; add to `reasons` why an image cannot be used.
-
-    `found` is what `find` returns for `names` and `files`.
-    """
-    paths = pd.Series(below(images, files), dtype=object).reindex(found).set_axis(names.index)
+def _say_lost(reasons, found, names, unreadable, images, column):
+    """Add to `reasons` why a row of a table has no image."""
     lost = names[(found == NO_IMAGE) & names.notna().to_numpy()]
     reasons[lost.index] = f"no such image below {images}"
     reasons[found == SEVERAL] = f"several images below {images} have this name: give folder and extension"
@@ -353,31 +304,23 @@ def locate(
         for row, number in zip(lost.index, find(lost, unreadable), strict=True):
             if number >= 0:
                 reasons[row] = folders.why_unreadable(unreadable[number])
-    nameless = names.index[names.isna()]
-    rows = pd.Series([f"{source}, row {row + 1}" for row in nameless], nameless, dtype=object)
-    return paths.fillna(names.astype(object)).fillna(rows)
 
 
-def set_aside_copies(paths: pd.Series, labels: pd.Series, reasons: pd.Series) -> None:
+def _set_aside_copies(paths, labels, reasons):
     """Add to `reasons` the rows whose image is in an earlier row, or all its rows if their labels differ."""
     usable = reasons.isna()
     again = paths.where(usable).duplicated() & usable
     reasons[again] = "the same image stands in an earlier row"
-    if again.any():
-        copies = paths[usable].isin(paths[again])
-        rows = pd.DataFrame({"path": paths[usable][copies], "label": labels[usable][copies]})
-        for path, given in rows.drop_duplicates().groupby("path")["label"]:
-            if len(given) > 1:
-                said = " and ".join(map(repr, given[:2]))
-                reasons[rows.index[rows["path"] == path]] = f"its rows contradict each other: {said}"
+    copies = usable & paths.isin(paths[again])
+    rows = pd.DataFrame({"path": paths[copies], "label": labels[copies]})
+    for path, given in rows.drop_duplicates().groupby("path")["label"]:
+        if len(given) > 1:
+            said = " and ".join(map(repr, given[:2]))
+            reasons[rows.index[rows["path"] == path]] = f"its rows contradict each other: {said}"
 
 
-def plain_ids(column: pd.Series) -> pd.Series:
-    """Return ids as text; blanks and words of `UNNAMED` are missing: Series of string.
-
-    >>> plain_ids(pd.Series(["12.0", " IL_1 ", "unknown"])).tolist()
-    ['12', 'IL_1', <NA>]
-    """
+def _plain_ids(column):
+    """Return ids as text, missing where they are blank or in `UNNAMED`."""
     ids = column.astype("string").str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     return ids.mask(ids.str.casefold().isin(UNNAMED))
 
@@ -386,31 +329,32 @@ def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the t
     """Return the group of each row, from `group_column`, else from `GROUP_COLUMNS`: Series of string.
 
     Ids that differ only in case become one, with a warning. It also warns if most of 20 or more rows share an id.
+
+    >>> groups(pd.DataFrame({"lesion_id": ["12.0", " IL_1 ", "unknown"]}), None).tolist()
+    ['12', 'IL_1', <NA>]
     """
     group = pd.Series(pd.NA, rows.index, "string")
     for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):
         if column in rows:
-            group = group.fillna(plain_ids(rows[column]))
+            group = group.fillna(_plain_ids(rows[column]))
     spellings = pd.Series(group.dropna().unique(), dtype="string")
     first = spellings.groupby(spellings.str.casefold()).transform("first")
     if len(other := spellings[spellings != first]):
-        warnings.warn(
+        warn(
             f"{source}: {counted(len(other), 'id')} of lesions or patients differ from another's only in case, such as "
-            f"{other.iloc[0]} and {first[other.index[0]]}; they are read as one",
-            stacklevel=3,
+            f"{other.iloc[0]} and {first[other.index[0]]}; they are read as one"
         )
         group = group.map(dict(zip(spellings, first, strict=True))).astype("string")
     counts = group.value_counts()
     if len(rows) >= 20 and len(counts) and counts.iloc[0] > len(rows) / 2:
-        warnings.warn(
+        warn(
             f"{source}: {counts.iloc[0]:,} of {len(rows):,} images have the lesion or patient {counts.index[0]!r}, so "
-            "they stay in one part of a split. If it means that none is known, leave these cells empty.",
-            stacklevel=3,
+            "they stay in one part of a split. If it means that none is known, leave these cells empty."
         )
     return group
 
 
-def set_apart(rows: pd.DataFrame, labels: pd.Series, *used: str | None) -> pd.DataFrame:
+def _set_apart(rows, labels, *used):
     """Rename the user's columns that have one of our names; drop those that were `used` for ours.
 
     A column ``label`` that equals `labels`, as in the metadata of a download, is dropped too.

@@ -376,7 +376,7 @@ def test_rows_that_mark_no_label_or_several_are_set_aside(tmp_path):
 def test_metadata_of_other_images_or_without_names_is_refused(csv, folder, tmp_path):
     (tmp_path / "other.csv").write_text("image_id,sex\nq1,male\n")
     with pytest.raises(
-        ValueError, match=r"other\.csv knows none of the images: its column 'image_id' begins with q1"
+        ValueError, match=r"other\.csv fits none of the 24 images: its column 'image_id' begins with q1"
     ):
         ImageDataset.from_csv(csv, folder, label_column="dx", metadata=tmp_path / "other.csv")
     (tmp_path / "other.csv").write_text("sex\nmale\n")
