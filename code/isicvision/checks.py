@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import reprlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .errors import warn as warn_user
 from .text import as_label
 
 WELL_KNOWN = ("malignant", "melanoma", "cancer", "positive", "abnormal", "disease", "yes", "true", "1")
 """Names of the positive class, of two, that need no `positive=`: compared in lower case."""
-
-
 CALL_NONE = 1.001
 """The threshold above every score: no image is called positive."""
 
@@ -60,29 +58,11 @@ def require_dataset(value: object, what: str) -> None:
 
 
 def positive_label(labels: Sequence[str], positive: object = None, warn: bool = True) -> str:
-    """Return the positive label: the class that recall, thresholds, curves and audits are about.
+    """Return the positive label of sorted `labels`: the class that recall, thresholds, curves and audits are about.
 
-    Parameters
-    ----------
-    labels
-        The classes, sorted.
-    positive
-        What the user chose. Default: of two labels the one in `WELL_KNOWN`, else the last.
-    warn
-        Whether to warn.
+    It is the one chosen (ValueError if that is not a label), else of two labels the one in `WELL_KNOWN`, else the last,
+    with a warning if there are two and `warn`.
 
-    Raises
-    ------
-    ValueError
-        If `positive` is not one of `labels`.
-
-    Warns
-    -----
-    UserWarning
-        If neither of two labels is well known, so that the last one is taken.
-
-    Examples
-    --------
     >>> positive_label(["melanoma", "nevus"]), positive_label(["a", "b", "c"], "b")
     ('melanoma', 'b')
     """
@@ -95,9 +75,8 @@ def positive_label(labels: Sequence[str], positive: object = None, warn: bool = 
     if len(labels) == 2 and len(known) == 1:
         return known[0]
     if len(labels) == 2 and warn:
-        warnings.warn(
+        warn_user(
             f"neither {labels[0]!r} nor {labels[1]!r} is known as the positive label: {labels[1]!r} is taken; "
-            f"choose with positive={labels[0]!r}, in the notebooks with POSITIVE",
-            stacklevel=3,
+            f"choose with positive={labels[0]!r}, in the notebooks with POSITIVE"
         )
     return labels[-1]

@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import IO
 
 import pandas as pd
 
+from ..errors import warn
 from ..files import portable, user_path
 from ..text import as_label, counted
 from .dataset import ImageDataset
@@ -24,11 +24,10 @@ _UNDO = re.compile(r"\(undo(?: ([0-9]+))?\)")
 
 
 class Annotations:
-    """Labels of a dataset as people correct them.
+    """Labels of a dataset as people correct them, each written at once to a log, which is applied when it is opened.
 
-    Each decision is written to the log at once; all are applied again when the log is opened again. Images and
-    metadata on disk never change. Several people, or browser tabs, may write to one log: each sees the decisions of
-    the others and undoes only their own. Decisions about images that the dataset lacks stay in the log.
+    Images and metadata on disk never change. Several people, or browser tabs, may write to one log: each sees the
+    decisions of the others and undoes only their own. Decisions about images that the dataset lacks stay in the log.
 
     The log is a CSV file: ``path``; ``label``, or `EXCLUDE` to leave the image out, `UNDO` to take back the decision
     before, ``(undo 2)`` to take back the second one about this image; ``previous``, the label until then; ``time``, in
@@ -48,8 +47,7 @@ class Annotations:
         self.labels = dataset.labels
         if marks := [label for label in self.labels if label == EXCLUDE or _UNDO.fullmatch(label)]:
             raise ValueError(
-                f"the label {min(marks)!r} has another meaning in the log of decisions: give it another name, in the "
-                "table or of its folder, and read the dataset again"
+                f"the label {min(marks)!r} means something else in the log: give it another name"
             )
         self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
         self._stored = {portable(path): path for path in dataset.paths}  # as in the log
@@ -60,14 +58,12 @@ class Annotations:
         self._data = b""  # the log as it was read last
         self._catch_up()
         if self._strange and not self._said:
-            warnings.warn(
+            warn(
                 f"{self.log}: 0 of {counted(self._strange, 'decision')} apply, because none is about one of the "
-                f"{counted(len(dataset), 'image')} of this dataset. If images have moved, correct the log's paths.",
-                stacklevel=2,
+                f"{counted(len(dataset), 'image')} of this dataset. If images have moved, correct the log's paths."
             )
 
     def _catch_up(self):
-        """Apply what others have written."""
         if self.log.is_file():
             with self._held("rb"):
                 pass
@@ -101,14 +97,14 @@ class Annotations:
         rows = csv.reader(io.StringIO(text, newline=""))
         if text and next(rows) != COLUMNS:
             raise ValueError(
-                f"{self.log} is not a log of decisions: its first line is not {','.join(COLUMNS)}"
+                f"{self.log} is not a log of decisions: it should begin with {','.join(COLUMNS)}"
             )
         for row in rows:
             where = f"{self.log}, line {rows.line_num}"
             if len(row) == len(COLUMNS):
                 self._apply(self._stored.get(portable(row[0])), row[1], where)
             elif row and rows.line_num > known:
-                warnings.warn(f"{where}: left out, because it was cut short", stacklevel=5)
+                warn(f"{where}: left out, because it was cut short")
 
     def _apply(self, path, label, where):
         """Apply one decision, or take one back."""
@@ -140,8 +136,8 @@ class Annotations:
     def decide(self, path: str | os.PathLike, label: object) -> None:
         """Give an image a label, which may be the present one to confirm it, or `EXCLUDE` it.
 
-        A repeated decision is not written again unless someone else has decided otherwise since. `text.as_label` reads
-        the label, so the number 1 means ``"1"``. Raises ValueError for an unknown label, KeyError for an unknown image.
+        A repeated decision is not written again unless someone else has decided otherwise since. Raises ValueError for
+        an unknown label, KeyError for an unknown image.
         """
         path, label = os.fspath(path), as_label(label)
         if label not in (*self.labels, EXCLUDE):
@@ -155,10 +151,7 @@ class Annotations:
                 self._own.append((path, self._said[path]))
 
     def undo(self) -> str | None:
-        """Take back the last decision made by this object; return the path of its image, or None if there is none.
-
-        Decisions made before the log was opened, or by others, stay.
-        """
+        """Take back the last decision made by this object, not by others; return the path of its image, or None."""
         while self._own:
             with self._held() as file:
                 path, number = self._own.pop() if self._own else ("", 0)  # the log may be another one now
@@ -174,9 +167,8 @@ class Annotations:
         rows = csv.writer(text, lineterminator="\n")
         if not self._data:
             rows.writerow(COLUMNS)
-        rows.writerow(
-            [portable(path), label, self.label(path), datetime.now(UTC).isoformat(timespec="seconds")]
-        )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows.writerow([portable(path), label, self.label(path), now])
         # a last line without a line break was cut short, perhaps within quotes
         is_whole = not self._data or self._data.endswith(b"\n")
         ending = b"" if is_whole else b'"\n' if self._data.count(b'"') % 2 else b"\n"

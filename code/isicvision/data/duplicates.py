@@ -1,10 +1,5 @@
-"""Find images that look alike, by the distance between their perceptual hashes, without comparing every pair.
+"""Find images that look alike, by the distance between their perceptual hashes, without comparing every pair."""
 
-Public collections hold the same image resized, brightened or saved again. On both sides of a split it flatters the
-test scores; with two labels it teaches nothing.
-"""
-
-import warnings
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -13,6 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..checks import is_whole
+from ..errors import warn
 from ..tables import is_named
 
 THRESHOLD = 2
@@ -26,11 +22,8 @@ LIMIT = 1_000_000
 def near_pairs(hashes: ArrayLike, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find all pairs of 64-bit hashes that differ in at most `threshold` bits, up to `CROWD` and `LIMIT`.
 
-    Two such hashes, cut into ``threshold + 1`` blocks, have a block in common; only hashes that do are compared. A
-    threshold above 8 makes the blocks short and the search slow.
-
-    Returns three arrays of int64, shape (pairs,), the nearest pairs first: positions in `hashes`, the first below the
-    second, and the number of bits that differ. Raises ValueError unless `threshold` is 0 to 64.
+    Returns three arrays of int64, the nearest pairs first: positions in `hashes`, the first below the second, and the
+    number of bits that differ. A threshold above 8 is slow. Raises ValueError unless `threshold` is 0 to 64.
 
     >>> first, second, bits = near_pairs([0b0000, 0b1111, 0b1011], threshold=2)
     >>> first.tolist(), second.tolist(), bits.tolist()
@@ -80,9 +73,7 @@ def as_integers(hashes: Iterable[str]) -> np.ndarray:
 
 
 def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:
-    """List near-duplicates in a table with the columns ``path, label, group, phash`` and, if there are parts, ``part``.
-
-    `ImageDataset.near_duplicates` describes the result.
+    """List near-duplicates as `ImageDataset.near_duplicates` does; the column ``part`` of the table is optional.
 
     >>> table = pd.DataFrame({"path": ["a", "b"], "label": "nevus", "group": ["a", "b"], "phash": ["0" * 16] * 2})
     >>> near_table(table)[["path_a", "path_b", "distance", "crosses_label"]].values.tolist()
@@ -106,7 +97,7 @@ def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:
 
 
 def _search(hashes, threshold):
-    """Compare hashes that have a block in common; return two arrays of positions and one of distances."""
+    """Return positions and distances of near hashes: cut into ``threshold + 1`` blocks, they have one in common."""
     if not is_whole(threshold, 0) or threshold > 64:
         raise ValueError(f"threshold is a number of bits from 0 to 64, not {threshold!r}")
     found, n = [np.empty(0, np.int64)], max(len(hashes), 1)
@@ -125,10 +116,9 @@ def _search(hashes, threshold):
             step += 1
     nearest = np.unique(np.concatenate(found))  # a pair with several blocks in common is found as often
     if len(nearest) > LIMIT:
-        warnings.warn(
+        warn(
             f"more than {LIMIT:,} pairs of images differ in at most {threshold} bits: only the nearest are used. "
-            "Lower the threshold, and see whether many images are blank.",
-            stacklevel=4,
+            "Lower the threshold, and see whether many images are blank."
         )
     distance, pair = np.divmod(nearest[:LIMIT], 2**56)
     return *np.divmod(pair, n), distance

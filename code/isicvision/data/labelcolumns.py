@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from ..errors import warn
 from ..text import as_label
 
 NOT_MARKED = ("", "false", "f", "no", "n", "absent", "negative", "-", "–", "—")
@@ -49,10 +49,9 @@ def one_hot_labels(columns: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def loose(label: str) -> str:
-    """Return what is compared of a label where its exact spelling is not known.
+    """Return what is compared of labels that differ in spelling: not case, invisible characters or runs of blanks.
 
-    Case, invisible characters and runs of blanks do not count. 1, 01 and 1.0 are the same number, yes is true and no
-    is false.
+    1, 01 and 1.0 are the same number, yes is true and no is false.
     """
     if not label.isascii():
         label = "".join(letter for letter in label if unicodedata.category(letter) != "Cf")
@@ -65,20 +64,11 @@ def loose(label: str) -> str:
 def apply_map(
     labels: pd.Series, label_map: Mapping, source: object
 ) -> tuple[pd.Series, pd.Series, pd.Series]:
-    """Map the file's labels to the dataset's.
+    """Map the file's labels to the dataset's: the label of each row, the key that it fits, and why there is none.
 
     A key fits the label that `as_label` makes of it. Else the only key that equals the label after `loose` is taken,
-    with a warning; True, yes, False and no then also fit 1 and 0. A value of None leaves the label's rows out.
-
-    Returns
-    -------
-    mapped, keys, reasons
-        Label of each row in the dataset and the key that it fits (both missing where there is none), and why.
-
-    Raises
-    ------
-    ValueError
-        If it is no such map, or no label fits.
+    with a warning; True, yes, False and no then also fit 1 and 0. A value of None leaves the label's rows out. Raises
+    ValueError if it is no such map, or no label fits.
     """
     targets, alike = _targets(label_map)
     counts = labels.value_counts()
@@ -90,13 +80,13 @@ def apply_map(
     }
     if not key_of and not loosely and len(counts):
         there = ", ".join(f"{label!r} ({count})" for label, count in counts.head(8).items())
+        keys = ", ".join(map(repr, targets)) or "nothing"
         raise ValueError(
-            f"no label of {source} is in label_map: the labels are {there}; label_map has "
-            f"{', '.join(map(repr, targets)) or 'nothing'}"
+            f"no label of {source} is in label_map: the labels are {there}; label_map has {keys}"
         )
     if loosely:
         said = ", ".join(f"{label!r} as {key!r}" for label, key in [*loosely.items()][:5])
-        warnings.warn(f"{source}: label_map has other spellings; read {said}", stacklevel=3)
+        warn(f"{source}: label_map has other spellings; read {said}")
     keys = labels.map(key_of | loosely).astype("string")
     mapped = keys.map(targets).astype("string")
     reasons = pd.Series(index=labels.index, dtype=object)
@@ -115,16 +105,15 @@ def _targets(label_map):
         )
     targets, alike = {}, defaultdict(list)
     for key, value in label_map.items():
-        name = as_label(key)
+        name, label = as_label(key), as_label(value)
         if name is None:
             raise ValueError(f"label_map has the key {key!r}, which is no label")
         if isinstance(value, Iterable) and not isinstance(value, str):
             raise ValueError(
                 f"label_map has {value!r} for {key!r}: give one label, or None to leave its rows out"
             )
-        if targets.get(name, as_label(value)) != as_label(value):
-            raise ValueError(f"label_map has {name!r} twice, as {targets[name]!r} and {as_label(value)!r}")
-        targets[name] = as_label(value)
+        if targets.setdefault(name, label) != label:
+            raise ValueError(f"label_map has {name!r} twice, as {targets[name]!r} and {label!r}")
         alike[loose(name)].append(name)
         if loose(name) in ("true", "false"):
             alike[str(int(loose(name) == "true"))].append(name)
@@ -147,8 +136,7 @@ def warn_of_spellings(labels: Iterable[str], counts: Mapping[str, int], source: 
             most = max(group, key=lambda label: counts[label])
             merge = ", ".join(f"{label!r}: {most!r}" for label in group)
             said = " and ".join(f"{label!r} ({counts[label]})" for label in group)
-            warnings.warn(
+            warn(
                 f"{source}: the labels {said} differ only in spelling and are learned as different labels. If they are "
-                f"one, give from_csv label_map={{{merge}}} or give their folders one name.",
-                stacklevel=4,
+                f"one, give from_csv label_map={{{merge}}} or give their folders one name."
             )

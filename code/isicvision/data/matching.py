@@ -30,9 +30,9 @@ def below(folder: Path, files: list[str]) -> list[str]:
 def find(names: pd.Series, files: list[str]) -> np.ndarray:
     """Find the file that each name means: positions in `files`, `NO_IMAGE` or `SEVERAL`, shape (len(names),).
 
-    A name that matches the stem of one file takes it, whatever folder or extension either has: tables come from other
-    machines. Only if several files or names share a stem must folder and extension match. A name that matches nothing
-    may take a remaining file that differs in case, in how Unicode writes an accent, or by ``.0`` after a number.
+    A name takes the file with its stem, whatever folder or extension either has: tables come from other machines. Only
+    if several files or names share a stem must folder and extension match. A name that matches nothing may take a
+    remaining file that differs in case, in how Unicode writes an accent, or by ``.0`` after a number.
 
     >>> find(pd.Series(["b", "C.png", "d"]), ["x/a.jpg", "x/b.jpg", "c.jpg"])
     array([ 1,  2, -1])
@@ -92,25 +92,23 @@ def _find(names, files):
 def image_names(
     table: pd.DataFrame, files: list[str], source: object, column: str | None = None
 ) -> tuple[str, np.ndarray]:
-    """Find the column that names the images, by default the one of `IMAGE_COLUMNS` that matches most files.
+    """Return the column that names the images, by default the best match of `IMAGE_COLUMNS`, and what `find` finds.
 
-    Returns its name and the result of `find`. Raises ValueError if there is no such column.
+    Raises ValueError if there is no such column.
     """
+    columns = [name for name in IMAGE_COLUMNS if name in table]
     if column:
         columns = [tables.require_column(table, column, source)]
-    else:
-        columns = [name for name in IMAGE_COLUMNS if name in table]
     if not columns:
         raise ValueError(
             f"{source} has no column that names the images ({', '.join(IMAGE_COLUMNS[:9])}, …); it has: "
             f"{', '.join(table)}{tables.one_column(table) or '.'} "
             "Rename the column with their names to image, or give image_column to from_csv."
         )
-    best, found = columns[0], find(table[columns[0]].astype("string"), files)
-    for name in columns[1:]:
-        if (found >= 0).all():
+    found = {}
+    for name in columns:
+        found[name] = find(table[name].astype("string"), files)
+        if (found[name] >= 0).all():
             break
-        other = find(table[name].astype("string"), files)
-        if (other >= 0).sum() > (found >= 0).sum():
-            best, found = name, other
-    return best, found
+    best = max(found, key=lambda name: (found[name] >= 0).sum())
+    return best, found[best]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..checks import check_seed, require_dataset
+from ..errors import warn
 from ..files import portable
 from ..tables import is_named
 from ..text import counted
@@ -56,17 +56,15 @@ def deal(
     _deal(counts, part_of, fractions, seed)
     names = [*named(range(len(fractions)))]
     for code, part in _supply(counts, part_of, ~kept, len(fractions)):
-        warnings.warn(
-            f"no image with {stratify} {labels[code]!r} is in part {names[part]}: whole groups"
-            f"{' and the parts to keep' * bool(kept.any())} do not allow it",
-            stacklevel=3,
+        also = " and the parts to keep" * bool(kept.any())
+        warn(
+            f"no image with {stratify} {labels[code]!r} is in part {names[part]}: whole groups{also} do not allow it"
         )
     parts = part_of[groups]
     if group is None and (leak := in_several(parts, table["group"])).any():
-        warnings.warn(
+        warn(
             f"{table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} images) stand in "
-            "more than one part, so the metrics will be too good: group='group' keeps each group in one part",
-            stacklevel=3,
+            "more than one part, so the metrics will be too good: group='group' keeps each group in one part"
         )
     return parts
 
@@ -103,19 +101,17 @@ def _keep(part_of, table, groups, group, keep, count):
     for number in reversed(range(count)):
         part_of[groups[moved & (held == number)]] = number
     if found.sum() * 2 < len(found):
-        warnings.warn(
+        warn(
             f"keep: only {found.sum():,} of the {counted(len(found), 'image')} of the earlier split are in this "
             "dataset, by path, name or group. The rest of this dataset is split anew, so images that a model was "
-            "trained on may get into the test part.",
-            stacklevel=5,
+            "trained on may get into the test part."
         )
 
 
 def matched(now: Sequence[str] | pd.Series, then: Sequence[str] | pd.Series) -> np.ndarray:
     """Find images in an earlier list of paths, even if their folder has moved: the row of each, -1 for a new image.
 
-    An image is found by its path, else by its path below the folder common to its list, else by a file name that
-    occurs once in each list.
+    An image is found by its path, its path below the folder common to its list, or a file name that is unique in both.
 
     >>> matched(["new/a.jpg", "new/c.jpg"], ["old/a.jpg", "old/b.jpg"])
     array([ 0, -1])
@@ -135,7 +131,6 @@ def matched(now: Sequence[str] | pd.Series, then: Sequence[str] | pd.Series) -> 
 
 
 def _below(paths):
-    """Return paths below the folder that they share: Series of str, missing where there is none."""
     full = paths.map(os.path.abspath)
     try:
         root = os.path.commonpath([*full.map(os.path.dirname).unique()])
@@ -231,10 +226,7 @@ def named(parts: Parts) -> dict[Any, Any]:
 
 
 def group_names(table: pd.DataFrame, group: str) -> pd.Series:
-    """Return the group of each image: Series of str, independent of where the repository lies.
-
-    An image without a group is its own.
-    """
+    """Return the group of each image, or the image itself without one, wherever the repository lies: Series of str."""
     return table[group].astype("string").fillna(table["path"]).astype(str).map(portable)
 
 
@@ -245,10 +237,8 @@ def group_count(table: pd.DataFrame) -> dict:
     {'groups': 2, 'groups_known': 0.5}
     """
     known = is_named(table).mean() if len(table) else 1.0
-    return {
-        "groups": int(table["group"].nunique()) if known else None,
-        "groups_known": round(float(known), 4),
-    }
+    groups = int(table["group"].nunique()) if known else None
+    return {"groups": groups, "groups_known": round(float(known), 4)}
 
 
 def group_words(groups: int | None, groups_known: float = 1.0) -> str:
@@ -336,19 +326,16 @@ def seen(dataset: Any, known: dict[str, np.ndarray]) -> np.ndarray:
 def warn_of_seen(dataset: Any, known: dict[str, np.ndarray] | None, purpose: str) -> None:
     """Warn if a model with these `fingerprints` was trained on images or lesions of `dataset`."""
     if known is not None and (count := seen(dataset, known).sum()):
-        warnings.warn(
+        warn(
             f"{counted(count, 'image')} of the {len(dataset):,} {purpose} were trained on, or show a lesion (by its "
-            "name) that was: the metrics will be too good",
-            stacklevel=3,
+            "name) that was: the metrics will be too good"
         )
 
 
 def _fingerprints(dataset):
     images = [int((key or "0")[:16], 16) for key in cache.keys(dataset.paths)]
-    digest = [
-        hashlib.blake2b(name.encode(errors="replace"), digest_size=8) for name in dataset.table["group"]
-    ]
-    groups = [int.from_bytes(each.digest()) for each in digest]
+    names = (name.encode(errors="replace") for name in dataset.table["group"])
+    groups = [int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) for name in names]
     return np.array(images, np.uint64), np.array(groups, np.uint64)
 
 

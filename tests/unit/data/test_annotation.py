@@ -107,7 +107,7 @@ def test_paths_with_commas_quotes_and_other_scripts_survive(dataset, log):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n", "decisions.csv is not a log of decisions: its first line is not path,label"),
+        ("a,b\n1,2\n", "decisions.csv is not a log of decisions: it should begin with path,label"),
         (
             f"{','.join(COLUMNS)}\nPATH,wart,benign,now\n",
             r"line 2: the label 'wart' is neither one of .*benign, mal",
@@ -133,7 +133,9 @@ def test_unknown_labels_and_images_are_refused_and_nothing_is_written(dataset, l
 @pytest.mark.parametrize("mark", [EXCLUDE, UNDO])
 def test_a_label_that_reads_as_a_mark_of_the_log_is_refused(dataset, log, mark):
     odd = ImageDataset(dataset.table.assign(label=[mark, "benign"] * 12))
-    with pytest.raises(ValueError, match=rf"the label '\{mark[:-1]}\)' has another meaning .* another name"):
+    with pytest.raises(
+        ValueError, match=rf"the label '\{mark[:-1]}\)' means something else in the log: give it another name"
+    ):
         Annotations(odd, log)
 
 
