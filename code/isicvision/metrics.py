@@ -1,7 +1,6 @@
-"""Metrics of many bootstrap draws at once.
+"""Metrics of many bootstrap draws at once: equal to scikit-learn's, which take one set of weights at a time.
 
-They equal scikit-learn's (https://scikit-learn.org/stable/modules/model_evaluation.html), as the tests check, but that
-takes one set of weights at a time: a loop over the draws is many times slower (tests/bench/bench_intervals.py).
+A loop over the draws would be many times slower (tests/bench/bench_intervals.py).
 """
 
 from collections.abc import Iterator
@@ -64,9 +63,8 @@ def counts(
 ) -> dict[str, np.ndarray]:
     """Return the metrics of the confusion matrix by name: arrays of float, NaN where one is not defined.
 
-    The truth, the predictions (0 or 1) and the scores have the shape (images, classes), the weights, how much each
-    image counts, (draws, images). A metric has the shape (draws, classes), each class against the others; accuracies
-    have (draws, 1).
+    Truth, predictions (0 or 1) and scores have the shape (images, classes), weights, how much each image counts,
+    (draws, images). A metric has the shape (draws, classes), each class against the others; accuracies have (draws, 1).
 
     >>> true, predicted = np.eye(2)[[0, 1, 1]], np.eye(2)[[0, 1, 0]]
     >>> counts(true, predicted, true, np.ones((1, 3)))["recall"]
@@ -204,8 +202,8 @@ def probabilities(
     """Return the metrics that take scores for probabilities, over all classes, as `counts` does: shape (draws, 1).
 
     The Brier score of two classes is that of one of them, as in scikit-learn. The expected calibration error (Guo et
-    al., On Calibration of Modern Neural Networks, 2017) takes the score of the second of two classes, or the highest
-    of more, in `BINS` bins of the same width.
+    al., On Calibration of Modern Neural Networks, 2017) takes the score of the second of two classes, or the highest of
+    more, in `BINS` bins of the same width.
 
     >>> scores = np.array([[0.9, 0.1], [0.2, 0.8]])
     >>> probabilities(np.eye(2), np.eye(2), scores, np.ones((1, 2)))["brier"].round(3)
@@ -245,8 +243,6 @@ def choose_threshold(
     positive: np.ndarray, scores: np.ndarray, sensitivity: float | None = None, cost: float | None = None
 ) -> float:
     """Choose the score from which on an image counts as positive: see `Evaluation.choose_threshold`.
-
-    `positive` is a bool for each image, `scores` its score. Raises ValueError if both or none are positive.
 
     >>> choose_threshold(np.array([False, True, False, True]), np.array([0.1, 0.4, 0.6, 0.8]), sensitivity=1)
     0.25

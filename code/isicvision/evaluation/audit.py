@@ -1,9 +1,8 @@
 """Test whether a model looks at the lesion: change the images around it and compare the scores.
 
-Peers: Bissoto et al., (De)Constructing bias on skin lesion datasets, 2019 (images without the lesion still tell the
-label); Xiao et al., Noise or signal: the role of image backgrounds in object recognition, 2021 (backgrounds swapped);
-Winkler et al., Association between surgical skin markings in dermoscopic images and diagnostic performance of a deep
-learning convolutional neural network for melanoma recognition, 2019.
+Peers: Bissoto et al., (De)Constructing bias on skin lesion datasets, 2019; Winkler et al., Association between surgical
+skin markings in dermoscopic images and diagnostic performance of a deep learning convolutional neural network for
+melanoma recognition, 2019; Xiao et al., Noise or signal: the role of image backgrounds in object recognition, 2021.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ CHANGES: dict[str, Callable] = {
 
 
 def changed(images: np.ndarray, name: str) -> np.ndarray:
-    """Apply one of `CHANGES` to uint8 RGB images, shape (n, side, side, 3); ValueError if there is no such change.
+    """Apply one of `CHANGES` to uint8 RGB images, shape (n, side, side, 3); raises ValueError for any other name.
 
     >>> changed(np.zeros((1, 64, 64, 3), np.uint8), "red marks added")[0, 0, 0].tolist()
     [200, 30, 40]
@@ -113,10 +112,9 @@ def changed(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def with_borders(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Put the border of another image around the middle of each, in the color of its own skin.
+    """Put the border of another image around the middle of each; all are arrays of uint8, shape (n, side, side, 3).
 
-    With the other's skin color, a model could recognize the source of the border. All are arrays of uint8, shape
-    (n, side, side, 3).
+    The border takes the skin color of the image: a model could recognize the other one's source by its color.
 
     >>> images = np.full((1, 64, 64, 3), 200, np.uint8)
     >>> with_borders(images, images).shape
@@ -136,50 +134,23 @@ def shortcuts(
 ) -> pd.DataFrame:
     """Predict the same images with changes that should matter, or should not, and judge the difference.
 
-    * **lesion masked**, **border only**: the lesion, or all but the border, is filled with the color of the skin. ROC
-      AUC should fall towards 0.5, but rarely falls all the way: in HAM10000 the skin around the lesion is related to
-      the label. Judged by the share of the ROC AUC above 0.5 that is kept; flagged above 0.9 and 0.8.
-    * **border masked**: the border should not matter. Flagged if less than 0.7 is kept.
-    * **ruler**, **dark corners**, **marks** in the corners **added**: flagged if the average image moves past more
-      than 0.25 of the images in the order of their scores; dark corners, which cover more, past 0.35.
-    * **border swapped**: each image with the border of a positive one, and again with that of another one. The
-      difference of the two scores is what the model learned from borders. Flagged above 0.17.
+    With the lesion masked or only the border left, the ROC AUC should fall; it rarely falls to 0.5, since the skin
+    around the lesion is related to the label too. Nothing else should matter: rulers, dark corners, marks in the
+    corners, a masked border, or the border of a positive image instead of another one's. A change is flagged if its
+    whole 95 % interval, from a bootstrap over lesions, lies beyond its bound in `BOUNDS`. Those were measured in
+    tests/bench/bench_audit.py. A shortcut may still go unflagged: a weak one, or one inside the lesion.
 
-    A bound is exceeded if the whole 95 % interval lies beyond it. tests/bench/bench_audit.py measured the bounds
-    (`BOUNDS`) on twins of models trained with and without a planted mark. A shortcut may still go unflagged: a weak
-    one, one inside the lesion, or one that these changes do not touch.
+    Give `dataset` images that the model was not trained on (``dataset.sample(200)`` is enough: each is predicted 15
+    times), and as `borders` the training images, which hold what the model could learn from; default: `dataset`.
+    `positive` is as in `evaluate`. A model without a method ``scores`` for arrays is shown BMP files.
 
-    Parameters
-    ----------
-    model
-        Without a method ``scores`` for arrays it is shown BMP files in a temporary folder.
-    dataset
-        Images that the model was not trained on. Each is predicted 15 times; ``dataset.sample(200)`` is enough.
-    borders
-        The images whose borders are swapped in: give the training images, which hold whatever the model could learn.
-        Default: `dataset`.
-    positive
-        The label whose score is compared, against all others. Default: as in `evaluate`.
+    Returns a table, a row a change, the first one ``unchanged``: ``roc_auc``; ``lost``, by which it falls; ``kept``,
+    the share of ROC AUC - 0.5 that is left; ``shift``, by which the score changes on average; ``moved``, the same as a
+    share of the images whose unchanged score is lower (0 to 1), each with ``_low`` and ``_high``; then ``bound``,
+    ``verdict`` (``"flagged"``, ``"not flagged"`` or, with fewer than `FEWEST` positive or other lesions, ``"too few to
+    say"``) and ``sentence``. Raises ValueError if a dataset is augmented, lacks images with or without the positive
+    label, or has labels that the model does not know, and ImageError if images cannot be read.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A row a change, the first one ``unchanged``. Each figure has a 95 % interval, ``_low`` and ``_high``, from a
-        bootstrap over lesions: ``roc_auc``; ``lost``, by which it falls; ``kept``, the share of ROC AUC - 0.5 that
-        is left (1: all of it); ``shift``, by which the score changes on average; ``moved``, the same as a share of
-        the images whose unchanged score is lower (0 to 1). Then ``bound``, ``verdict`` (``"flagged"``, ``"not
-        flagged"`` or, with fewer than `FEWEST` positive or other lesions, ``"too few to say"``) and ``sentence``.
-
-    Raises
-    ------
-    ValueError
-        If a dataset is augmented, has no images with or without the positive label, or has labels that the model does
-        not know.
-    isicvision.images.ImageError
-        If images cannot be read.
-
-    Examples
-    --------
     >>> found = shortcuts(model, test.sample(200, balanced=True), borders=train)  # doctest: +SKIP
     """
     labels, borders = [*map(str, map(as_label, model.labels))], dataset if borders is None else borders

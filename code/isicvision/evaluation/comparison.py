@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from ..metrics import BLOCK
+from ..text import as_label
 from .evaluation import PREFIX, Evaluation
 from .intervals import interval, lesions, of_agreement, same
 
@@ -28,25 +29,11 @@ BANDS = 4
 def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> pd.Series:
     """Compare two models by their scores for the same images: a paired bootstrap over lesions.
 
-    Parameters
-    ----------
-    metric
-        One of `METRICS`.
+    Returns ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``;
+    ``p_delong``, for the ROC AUC if each image is its own group, else NaN (DeLong, DeLong and Clarke-Pearson, Comparing
+    the areas under two or more correlated ROC curves, 1988); and a ``sentence``. `metric` is one of `METRICS`. Raises
+    ValueError if the images, their labels or groups, or the positive label differ.
 
-    Returns
-    -------
-    pandas.Series
-        ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``;
-        ``p_delong``, for ROC AUC if each image is its own group, from DeLong, DeLong and Clarke-Pearson (Comparing
-        the areas under two or more correlated ROC curves, 1988), else NaN; and a ``sentence``.
-
-    Raises
-    ------
-    ValueError
-        If the images, their labels or groups, or the positive label differ.
-
-    Examples
-    --------
     >>> labels = ["benign", "malignant"] * 20
     >>> good, poor = (Evaluation.from_scores(labels, scores) for scores in ([0.1, 0.9] * 20, [0.1, 0.9, 0.9, 0.1] * 10))
     >>> compare(good, poor, "accuracy")["sentence"]
@@ -117,32 +104,16 @@ def slices(
 ) -> pd.DataFrame | list[pd.DataFrame]:
     """Evaluate the images with each value of a metadata column, and compare them with all other images.
 
-    With more than two classes, the positive one is evaluated against the others.
+    Give all columns of interest in one list: each is one more chance of a false alarm. Numbers with more than ten
+    values are cut into `BANDS` bands. Of more than two classes, the positive one is evaluated against the others.
 
-    Parameters
-    ----------
-    column
-        Such as ``sex`` or ``anatom_site_general``; numbers with more than ten values are cut into `BANDS` bands.
-        Bands and ordered categories (`skin.estimate_tone`) keep their order, other values are sorted. Give all columns
-        of interest in one list, since each of them is one more chance of a false alarm.
+    Returns a table, or for several columns a list of them. A row a value (missing ones too): ``images``, ``lesions``,
+    ``positive`` (lesions), the metric as ``value`` with its 95 % interval, the ``difference`` to all other images, and
+    its ``p_value``: how often the difference is as large if lesions of the same label exchange their values at random,
+    corrected for the number of values in all columns (Holm, A simple sequentially rejective multiple test procedure,
+    1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"`` or, with fewer than `FEWEST` positive
+    or other lesions, ``"too few to say"``. Raises ValueError if a column is unknown or holds infinite numbers.
 
-    Returns
-    -------
-    pandas.DataFrame, or for several columns a list of them
-        A row a value (missing ones too): ``images``, ``lesions``, ``positive`` (lesions), the metric as ``value``
-        with its 95 % interval, the ``difference`` to all other images, and its ``p_value``: how often the difference
-        is as large if lesions of the same label exchange their values at random (`PERMUTATIONS` times), corrected for
-        the number of values in all columns by Holm (A simple sequentially rejective multiple test procedure, 1979).
-        ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"``, or ``"too few to say"`` with
-        fewer than `FEWEST` positive or other lesions.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column, or it holds infinite numbers.
-
-    Examples
-    --------
     >>> sites = pd.DataFrame({"site": ["arm", "arm", "leg", "leg"] * 10})
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10, metadata=sites)
     >>> slices(made, "site", "accuracy")["verdict"].to_dict()
@@ -171,9 +142,7 @@ def _values(values):
     """Turn a column into names of its values, numbers into bands if they are many: categorical Series."""
     if values.dtype.kind in "if" and values.nunique() > 10:
         if np.isinf(values.astype(float)).any():
-            raise ValueError(
-                f"the column {values.name!r} holds infinite values: exclude them or make them missing"
-            )
+            raise ValueError(f"column {values.name!r} holds infinite values: make them missing")
         bands = pd.qcut(values, BANDS, duplicates="drop")
         if len(bands.cat.categories) == 1:  # nearly all are the least value, or the greatest
             least = values.median()
@@ -205,11 +174,10 @@ def _by_value(evaluation, values, metric):
 
 
 def _permuted(evaluation, members, metric):
-    """Return how often the metric of `members` differs as much from that of the others by chance: a p-value for each.
+    """Return how often chance makes as large a difference between `members` (bool, images) and the others: p-values.
 
-    `members` are images, a bool for each row of the table. A lesion takes the place of another one with the same
-    label; one with images of both labels that of another such one. The observed order counts as one more permutation
-    (Phipson and Smyth, Permutation p-values should never be zero, 2010).
+    Lesions with the same label exchange their places; those with images of both labels do so among themselves. The
+    observed order counts as one more permutation (Phipson and Smyth, Permutation p-values should never be zero, 2010).
     """
     rows, numbers = evaluation.rows_by_group
     count = np.bincount(numbers)
@@ -237,17 +205,12 @@ def _permuted(evaluation, members, metric):
 
 def _named(values):
     """Turn values into strings in their order, the missing ones last: categorical Series."""
-    missing, is_number = values.isna(), values.dtype.kind in "if"
-
-    def write(value):
-        return str(value).removesuffix(".0") if is_number else str(value)
-
     if isinstance(values.dtype, pd.CategoricalDtype):
-        names = values.cat.categories
+        order = values.cat.categories
     else:
-        names = sorted(values[~missing].unique() if is_number else {*map(str, values[~missing])})
-    values = values.astype(object).map(write, na_action="ignore").where(~missing, "missing")
-    return values.astype(pd.CategoricalDtype([*dict.fromkeys([*map(write, names), "missing"])]))
+        order = sorted(values.dropna().unique(), key=None if values.dtype.kind in "if" else str)
+    names = dict.fromkeys([*filter(None, map(as_label, order)), "missing"])
+    return values.astype(object).map(as_label).fillna("missing").astype(pd.CategoricalDtype([*names]))
 
 
 def _holm(p_values):

@@ -12,18 +12,12 @@ from .intervals import interval
 
 
 def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -> np.ndarray:
-    """Adapt probabilities to a place where the classes are more or less frequent: array of the same shape.
+    """Adapt probabilities, shape (images, classes), to a place where the classes are more or less frequent.
 
-    Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, 2002.
+    `trained` and `expected` are the shares of the classes in training (equal for ``class_weight="balanced"``) and where
+    the model is used. Source: Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
+    probabilities, 2002.
 
-    Parameters
-    ----------
-    scores : array of float, shape (images, classes)
-    trained, expected : sequence of float, length classes
-        Shares of the classes in training (equal for ``class_weight="balanced"``), and where the model is used.
-
-    Examples
-    --------
     >>> at_prevalence(np.array([[0.5, 0.5]]), [0.5, 0.5], [0.9, 0.1])
     array([[0.9, 0.1]])
     """
@@ -44,39 +38,21 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
 def at_sensitivity(
     validation: Evaluation, test: Evaluation, sensitivity: float
 ) -> tuple[float, pd.DataFrame]:
-    """Choose a threshold on validation images, and measure it on test images.
+    """Choose a threshold on validation images, and measure it on test images: (threshold, table).
 
-    The interval covers chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and
-    applies it to drawn test lesions (a percentile interval, since a threshold jumps too much for a jackknife). The
-    interval of ``test.at(threshold)`` takes the threshold as given, and is too narrow to tell whether the model
-    reaches the wanted sensitivity.
+    The table has the rows ``recall`` (sensitivity) and ``specificity`` on the test images, with value, low and high
+    (95 %). The interval covers chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions
+    and applies it to drawn test lesions. That of ``test.at(threshold)`` takes the threshold as given, and is too narrow
+    to tell whether the model reaches the wanted sensitivity (above 0, at most 1).
 
-    Parameters
-    ----------
-    validation, test
-        Of the same model and two classes.
-    sensitivity
-        The wanted one, above 0, at most 1.
-
-    Returns
-    -------
-    threshold : float
-        From `Evaluation.choose_threshold`.
-    table : pandas.DataFrame
-        Rows ``recall`` (sensitivity) and ``specificity`` on the test images; value, low and high (95 %).
-
-    Examples
-    --------
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
     >>> threshold, table = at_sensitivity(made, made, sensitivity=0.9)
     >>> round(threshold, 3), table.loc["recall", "value"]
     (0.115, np.float64(0.9))
     """
     if validation.positive != test.positive or {*validation.classes} != {*test.classes}:
-        raise ValueError(
-            "at_sensitivity needs two evaluations with the same classes and the same positive label, not "
-            f"{validation.positive} of {', '.join(validation.classes)} and {test.positive} of {', '.join(test.classes)}"
-        )
+        of = [f"{each.positive} of {', '.join(each.classes)}" for each in (validation, test)]
+        raise ValueError(f"the classes and the positive label must be the same, not {of[0]} and {of[1]}")
     threshold = validation.choose_threshold(sensitivity=sensitivity)
     chosen_on, chosen_scores, chosen_groups = _arrays(validation)
     order = np.flatnonzero(chosen_on)[np.argsort(-chosen_scores[chosen_on], kind="stable")]
@@ -99,29 +75,17 @@ def at_sensitivity(
 
 
 def _arrays(evaluation):
-    """Return whether each image is positive, its score, and the number of its group: three arrays."""
     true, _, scores = evaluation.arrays
     column = evaluation.classes.index(evaluation.positive)
     return true[:, column] > 0, scores[:, column], evaluation.rows_by_group[1]
 
 
 def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
-    """Count what the decisions of an evaluation with two classes mean for 1,000 lesions.
+    """Count what the decisions of an evaluation with two classes mean for 1,000 lesions: value, low and high (95 %).
 
-    Parameters
-    ----------
-    prevalence
-        Share of positive lesions where the model is used, above 0 and below 1. That of the test images is rarely that
-        of a clinic.
+    The rows are ``referred`` (predicted positive), ``found`` and ``missed`` positive lesions, ``false_alarms``. The
+    prevalence is the share of positive lesions where the model is used: that of test images is rarely that of a clinic.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Rows: ``referred`` (predicted positive), ``found`` and ``missed`` positive lesions, ``false_alarms``; columns:
-        value, low and high of the 95 % interval.
-
-    Examples
-    --------
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.9] * 10)
     >>> per_thousand(made, prevalence=0.05)["value"].round().to_dict()
     {'referred': 525.0, 'found': 50.0, 'missed': 0.0, 'false_alarms': 475.0}
@@ -133,29 +97,23 @@ def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
         found, alarms = sick * recall, well * (1 - specificity)
         return {"referred": found + alarms, "found": found, "missed": sick - found, "false_alarms": alarms}
 
-    values, draws, without = (
-        count(*map(get, names)) for get in (evaluation.metric, evaluation.draws, evaluation.jackknife)
-    )
+    each = evaluation.metric, evaluation.draws, evaluation.jackknife
+    values, draws, without = (count(*map(get, names)) for get in each)
     recall, specificity = map(evaluation.interval, names)
     least, most = count(recall[0], specificity[1]), count(recall[1], specificity[0])
     low, high = interval(values["referred"], draws["referred"], jackknife=without["referred"])
     for part in ("found", "false_alarms"):  # at least as wide as either part makes it
         low = min(low, values["referred"] + (least[part] - values[part]))
         high = max(high, values["referred"] + (most[part] - values[part]))
-    ends = {name: (least[name], most[name]) for name in values} | {
-        "referred": (low, high),
-        "missed": (most["missed"], least["missed"]),
-    }
-    rows = {name: (value, *ends[name]) for name, value in values.items()}
+    rows = {name: (value, *sorted((least[name], most[name]))) for name, value in values.items()}
+    rows["referred"] = values["referred"], low, high
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
 def _check_two(evaluation, prevalence):
-    """Raise ValueError unless there are two classes, and `prevalence` is a share."""
     if len(evaluation.classes) != 2:
-        raise ValueError(
-            f"this needs an evaluation with two classes, not {len(evaluation.classes)}: see Evaluation.against"
-        )
+        count = len(evaluation.classes)
+        raise ValueError(f"this needs an evaluation with two classes, not {count}: see Evaluation.against")
     if not is_share(prevalence):
         raise ValueError(f"prevalence must be above 0 and below 1, not {prevalence!r}")
 
@@ -163,34 +121,20 @@ def _check_two(evaluation, prevalence):
 def net_benefit(
     evaluation: Evaluation, prevalence: float | None = None, thresholds: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Weigh found positive lesions against false alarms at each threshold: a decision curve.
+    """Weigh found positive lesions against false alarms at each threshold: a decision curve, from calibrated scores.
 
     At the threshold p a false alarm counts p / (1 - p) times as much as a found lesion: referring at 5 % accepts 19
-    false alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). It needs two classes and calibrated
-    scores.
+    false alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). The table has ``threshold``
+    (default: 0.01 to 0.5) and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0).
+    Scores are adapted to the prevalence, by default the share of positive images in these.
 
-    Parameters
-    ----------
-    prevalence
-        As in `per_thousand`. Default: the share in these images. Scores are adapted to it by `at_prevalence`.
-    thresholds : array of float, optional
-        Above 0 and below 1. Default: 0.01 to 0.5.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``threshold``, and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0).
-
-    Examples
-    --------
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20)
     >>> net_benefit(made, thresholds=[0.2]).round(3).loc[0].to_dict()
     {'threshold': 0.2, 'model': 0.5, 'all': 0.375, 'none': 0.0}
     """
-    given = np.arange(1, 51) / 100 if thresholds is None else np.asarray(thresholds, dtype=object)
-    if wrong := [value for value in np.ravel(given).tolist() if not is_share(value)]:
+    thresholds = np.arange(1, 51) / 100 if thresholds is None else np.ravel(thresholds)
+    if wrong := [value for value in thresholds.tolist() if not is_share(value)]:
         raise ValueError(f"thresholds must be above 0 and below 1, not {wrong[0]!r}")
-    thresholds = np.ravel(given).astype(float)
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
     moved, prevalence = _at_prevalence(evaluation, evaluation.scores, prevalence)
     from_here = thresholds * (1 - 1e-9)  # a score may equal the threshold up to rounding
@@ -199,20 +143,13 @@ def net_benefit(
         for part in (moved[positive], moved[~positive])
     )
     odds = thresholds / (1 - thresholds)
-    return pd.DataFrame(
-        {
-            "threshold": thresholds,
-            "model": prevalence * recall - (1 - prevalence) * rate * odds,
-            "all": prevalence - (1 - prevalence) * odds,
-            "none": 0.0,
-        }
-    )
+    model = prevalence * recall - (1 - prevalence) * rate * odds
+    everyone = prevalence - (1 - prevalence) * odds
+    return pd.DataFrame({"threshold": thresholds, "model": model, "all": everyone, "none": 0.0})
 
 
 def risk(evaluation: Evaluation, prevalence: float | None = None) -> float:
-    """Return the threshold of an evaluation as a probability at a prevalence: its place on the axis of `net_benefit`.
-
-    ValueError if the evaluation has no threshold.
+    """Return an evaluation's threshold as a probability at a prevalence: its place on the axis of `net_benefit`.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20, threshold=0.5)
     >>> risk(made, prevalence=0.05)
@@ -240,8 +177,8 @@ def _at_prevalence(evaluation, scores, prevalence):
 def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
     """Compare the scores of the positive label with the share of positive images, in bins of equally many images.
 
-    There are at most `bins`, each with at least 10 images. A row a bin: mean ``score``, ``share`` of positive images,
-    its 95 % Wilson interval ``low`` and ``high`` (over images, not lesions), and ``images``.
+    A row a bin, of at least 10 images: mean ``score``, ``share`` of positive images with its 95 % Wilson interval
+    ``low`` and ``high`` (over images, not lesions), and ``images``.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
     >>> reliability(made)["share"].tolist()

@@ -41,23 +41,10 @@ class Model(Protocol):
 def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Evaluation:
     """Predict every image of `dataset` once and evaluate; warn if the model was trained on some or their lesions.
 
-    Parameters
-    ----------
-    model
-        An `ImageClassifier`, whose threshold (`ImageClassifier.decide_at`) is used, or any other `Model`.
-    dataset
-        Images that the model was not trained on.
-    positive
-        The positive label. Default: that of the model's threshold, of the model, of the dataset, or what
-        `checks.positive_label` finds.
+    The threshold of an `ImageClassifier` (`ImageClassifier.decide_at`) is used. The positive label is by default that
+    of the threshold, of the model, of the dataset, or what `checks.positive_label` finds. Raises ValueError if the
+    dataset is augmented, or has labels that the model does not know.
 
-    Raises
-    ------
-    ValueError
-        If `dataset` is augmented, or has labels that the model does not know.
-
-    Examples
-    --------
     >>> class Coin:
     ...     labels = ["benign", "malignant"]
     ...     def predict_proba(self, dataset):
@@ -103,22 +90,12 @@ def positive_of(model: Model, dataset: ImageDataset, labels: Sequence[str], posi
 class Evaluation:
     """Predictions and the metrics that follow from them.
 
-    Attributes
-    ----------
-    table
-        A row an image: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column ``score_<label>`` for
-        each label, then the metadata. Its columns with one of these names are renamed to ``metadata_<name>``.
-    classes
-        The labels that the model tells apart.
-    positive
-        The positive label. With more than two classes, precision, recall, F1 and the areas are means over the classes
-        (`per_class` has each), and `roc` and `precision_recall` take `positive` against all others.
-    threshold
-        With two classes, predict the positive one from this score on. None: predict the class with the highest score.
-        `CALL_NONE`: never predict the positive one.
+    ``table`` has a row an image: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
+    ``score_<label>`` for each of ``classes``, then the metadata. Its columns with one of these names are renamed to
+    ``metadata_<name>``. With more than two classes, precision, recall, F1 and the areas are means over the classes
+    (`per_class` has each), and curves take the ``positive`` label against all others. With two classes, the positive
+    one is predicted from the ``threshold`` on, with `CALL_NONE` never; None predicts the class with the highest score.
 
-    Examples
-    --------
     >>> evaluation = Evaluation.from_scores(["benign", "malignant"] * 10, [0.2, 0.9, 0.1, 0.4] * 5)
     >>> evaluation.metric("recall"), evaluation.text("accuracy")
     (0.5, '0.750 [0.483, 0.925]')
@@ -158,30 +135,21 @@ class Evaluation:
         metadata: pd.DataFrame | None = None,
         threshold: float | None = None,
     ) -> Evaluation:
-        """Evaluate scores of any source.
+        """Evaluate scores of any source; ValueError if shapes do not fit, a label is unknown, or scores are none.
 
         Parameters
         ----------
-        true_labels : sequence, shape (images,)
+        true_labels, classes
             Text, or numbers and truth values, which `text.as_label` writes as text.
-        scores : array of float, shape (images, classes) or (images,)
-            Probabilities that sum to 1; of two classes the positive one's are enough. The columns of a DataFrame are
-            the classes, in any order.
+        scores
+            Probabilities that sum to 1, shape (images, classes), the classes in their order; of two classes the
+            positive one's are enough. The columns of a DataFrame are the classes, in any order.
         groups
             The lesion of each image, since intervals resample lesions. Without one, an image is its own group.
-        classes
-            In the order of the columns of `scores`.
-        positive
-            The positive label. Default: what `checks.positive_label` finds.
         metadata
             More columns for `table`, a row an image: ``path``, ``group`` (unless `groups` is given), any others.
         threshold
-            0 to 1, see the attribute; two classes only.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not fit, a label is not in `classes`, or scores are not probabilities.
+            0 to 1; two classes only.
         """
         names, true = predictions.as_labels(classes, "class"), predictions.as_labels(true_labels, "label")
         if len(set(names)) < len(names):
@@ -189,9 +157,8 @@ class Evaluation:
         sought = positive_label(names, positive)
         found = predictions.as_scores(scores, names, sought, len(true))
         if unknown := sorted(set(true) - set(names)):
-            raise ValueError(
-                f"labels {', '.join(map(repr, unknown))} are not among the classes {', '.join(names)}"
-            )
+            listed = ", ".join(map(repr, unknown))
+            raise ValueError(f"labels {listed} are not among the classes {', '.join(names)}")
         predicted = predictions.decide(found, names, sought, threshold)
         columns = pd.DataFrame(found, columns=[PREFIX + name for name in names])
         return cls(predictions.joined(true, predicted, columns, groups, metadata), names, sought, threshold)
@@ -217,11 +184,9 @@ class Evaluation:
         if name is None or name not in self.classes:
             raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
         others = apart(OTHERS, [name])
-        one = {
-            each: self.table[each].where(self.table[each] == name, others) for each in ("label", "prediction")
-        }
-        score = self.table[PREFIX + name]
-        table = self.table.assign(**one, **{PREFIX + others: 1 - score, PREFIX + name: score})
+        names = self.table[["label", "prediction"]]
+        scores = {PREFIX + others: 1 - self.table[PREFIX + name]}
+        table = self.table.assign(**names.where(names == name, others), **scores)
         return replace(self, table=table, classes=[others, name], positive=name)
 
     @property
@@ -233,8 +198,8 @@ class Evaluation:
     def rows_by_group(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows of `table` in the order of their groups' names, and the number of each one's group, from 0.
 
-        The bootstrap draws images in this order, so that an interval does not depend on the order of the table. Images
-        without a name are ordered by label and scores.
+        The bootstrap draws images in this order, whatever that of the table. Nameless ones are ordered by label and
+        scores.
         """
         columns = ["label", *(PREFIX + name for name in self.classes)]
         names = self.table.reset_index(drop=True).sort_values(columns)["group"].astype(str)
@@ -247,18 +212,16 @@ class Evaluation:
     @cached_property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Truth and prediction (0 or 1) and scores, as `metrics` takes them, in the order of `rows_by_group`."""
-        codes = {name: number for number, name in enumerate(self.classes)}
-        rows = self.rows_by_group[0]
-        true, predicted = (
-            np.eye(len(codes))[self.table[name].map(codes)][rows] for name in ("label", "prediction")
-        )
+        rows, classes = self.rows_by_group[0], np.array(self.classes)
+        names = self.table[["label", "prediction"]].to_numpy(object)[rows, :, None]
+        true, predicted = (names == classes).astype(float).swapaxes(0, 1)
         return true, predicted, self.scores[rows]
 
     def metric(self, name: str) -> float:
         """Return one of `METRICS`, NaN where it is not defined, for instance with one class only.
 
         ``brier``, ``log_loss`` and ``ece`` are better when smaller. ``recall`` is the sensitivity; ``precision`` and
-        ``npv`` hold for this share of positive images. Definitions: `metrics`.
+        ``npv`` hold for this share of positive images.
         """
         return float(self.weighted(name, np.ones((1, len(self.table))))[0])
 
@@ -269,8 +232,7 @@ class Evaluation:
     def draws(self, name: str) -> np.ndarray:
         """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
 
-        Evaluations of the same images share their draws if the images have groups or paths, so that the difference of
-        two such arrays is paired.
+        Evaluations of the same images share their draws, so that the difference of two such arrays is paired.
         """
         return self._resampled(name, metrics.draws)
 
@@ -302,18 +264,11 @@ class Evaluation:
         }
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Return (low, high), the interval of one metric, NaN twice where it is undefined.
-
-        A bootstrap draws lesions, not images, `metrics.RESAMPLES` times with a fixed seed, because images of one lesion
-        resemble each other: see `intervals.of_metric`. ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions.
-        """
+        """Return the interval of one metric, NaN twice where it is undefined: see `intervals.of_metric`."""
         return intervals.of_metric(self, name, level)
 
     def text(self, name: str) -> str:
-        """Return one metric with its 95 % interval in words, or why it has none.
-
-        Such as ``0.871 [0.840, 0.902]``, or ``1.000 [≥ 0.692]`` for an area of 1.
-        """
+        """Return one metric with its 95 % interval, such as ``0.871 [0.840, 0.902]``, or why it has none."""
         value, (low, high) = self.metric(name), self.interval(name)
         if np.isnan(value):
             return "undefined"
@@ -330,10 +285,7 @@ class Evaluation:
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
     def per_class(self) -> pd.DataFrame:
-        """Return the metrics of each class against the others: rows by label and metric.
-
-        The columns are value, low and high of the 95 % interval, and the number of images with that label.
-        """
+        """Return the metrics of each class against the others, by label and metric: value, low, high (95 %), images."""
         each = {label: self.against(label).metrics(PER_CLASS) for label in self.classes}
         counts = {label: int((self.table["label"] == label).sum()) for label in self.classes}
         table = pd.concat(each, names=["label", "metric"])
@@ -353,7 +305,6 @@ class Evaluation:
         return wrong.sort_values("confidence", ascending=False, kind="stable")
 
     def _of_positive(self):
-        """Return whether each image is positive, and its score; ValueError if all or none are."""
         positive = (self.table["label"] == self.positive).to_numpy()
         if positive.all() or not positive.any():
             raise ValueError(f"a curve needs images with and without the label {self.positive!r}")
@@ -367,8 +318,8 @@ class Evaluation:
     def precision_recall(self) -> pd.DataFrame:
         """Return the precision-recall curve of the positive label: columns recall, precision, threshold."""
         precision, recall, threshold = precision_recall_curve(*self._of_positive())
-        table = {"recall": recall, "precision": precision, "threshold": np.append(threshold, np.inf)}
-        return pd.DataFrame(table)
+        threshold = np.append(threshold, np.inf)
+        return pd.DataFrame({"recall": recall, "precision": precision, "threshold": threshold})
 
     @cached_property
     def _bands(self):
@@ -385,33 +336,19 @@ class Evaluation:
     def bands(self) -> pd.DataFrame:
         """Return pointwise 95 % bootstrap bands of both curves of the positive label.
 
-        Columns: ``place``, from 0 to 1; ``recall_low`` and ``recall_high`` at this false positive rate,
-        ``precision_low`` and ``precision_high`` at this recall.
+        ``recall_low`` and ``recall_high`` hold at the false positive rate ``place``, ``precision_low`` and
+        ``precision_high`` at the recall ``place``, from 0 to 1.
         """
         return self._bands.copy()
 
     def choose_threshold(self, sensitivity: float | None = None, cost: float | None = None) -> float:
         """Choose the threshold for `at` and `ImageClassifier.decide_at`, on validation images, never on test images.
 
-        Parameters
-        ----------
-        sensitivity
-            0 to 1: choose the highest threshold at which at least this share of the positive images is found.
-        cost
-            Of a missed positive image, where a false alarm costs 1: choose the threshold with the least cost on these
-            images. Without either: with the largest sum of sensitivity and specificity (Youden, Index for rating
-            diagnostic tests, 1950).
-
-        Returns
-        -------
-        float
-            Midway between two scores, so that rounding moves no image to the other side. `CALL_NONE` if it is best to
-            call nothing positive and a score is 1.
-
-        Raises
-        ------
-        ValueError
-            If both are given, one is out of range, or there are not two classes with images of each.
+        It is the highest that finds at least the share `sensitivity` of the positive images; or the one with the least
+        cost, if a missed positive image costs `cost` and a false alarm 1; or that with the largest sum of sensitivity
+        and specificity (Youden, Index for rating diagnostic tests, 1950). It lies midway between two scores, so that
+        rounding moves no image to the other side; `CALL_NONE` calls nothing positive. Raises ValueError if both are
+        given, one is out of range, or there are not two classes with images of each.
         """
         if len(self.classes) != 2:
             raise ValueError(f"a threshold needs two classes; there are {len(self.classes)}")

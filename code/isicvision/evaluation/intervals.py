@@ -19,7 +19,8 @@ def of_metric(evaluation: Any, name: str, level: float = 0.95) -> tuple[float, f
     """Return the interval of one metric of an `Evaluation`: (low, high), NaN twice where it is undefined.
 
     It is `interval` as a rule, `of_agreement` if all draws agree, for instance because all lesions are right, and
-    `of_share` for shares. ValueError if `level` is not above 0 and below 1.
+    `of_share` for shares. ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions. ValueError if `level` is not
+    above 0 and below 1.
 
     >>> from isicvision import Evaluation
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 10, [0.2, 0.9, 0.1, 0.4] * 5)
@@ -40,9 +41,8 @@ def of_metric(evaluation: Any, name: str, level: float = 0.95) -> tuple[float, f
     without = evaluation.jackknife(name)
     if name in SHARES and (two or name == "accuracy"):
         return of_share(value, drawn, count, level, without)
-    if (
-        name == "f1" and two
-    ):  # F / (2 - F) is a share: of the images positive or predicted so, those that are both
+    if name == "f1" and two:
+        # F / (2 - F) is a share: of the images positive or predicted so, those that are both
         low, high = of_share(value / (2 - value), drawn / (2 - drawn), count, level, without / (2 - without))
         return 2 * low / (1 + low), 2 * high / (1 + high)
     low, high = interval(value, drawn, level, without, name == "ece")
@@ -86,14 +86,13 @@ def same(draws: np.ndarray) -> bool:
 
 
 def of_agreement(value: float, lesions: int, level: float = 0.95, most: float = 1.0) -> tuple[float, float]:
-    """Return the exact interval of a value in which every draw agrees: (low, high).
+    """Return the exact interval of a value, 0 to `most`, in which every draw agrees: (low, high).
 
-    If `lesions` independent lesions behave alike, lesions that do not are at most 1 - (alpha / 2) ** (1 / lesions) of
-    all: the bound of Clopper and Pearson (The use of confidence or fiducial limits illustrated in the case of the
-    binomial, 1934). They move a value between 0 and `most` no more than if each of them were at an end. This holds for
-    a ROC AUC of 1 too: as many pairs as there are lesions of the rarer label share no lesion, and all are in order.
-    It also holds for means over classes, with the lesions of the rarest. For an average precision it is about right
-    if positive lesions are as frequent as here.
+    If `lesions` independent lesions behave alike, those that do not are at most 1 - (alpha / 2) ** (1 / lesions) of all
+    (Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial, 1934), and
+    move the value no more than if each were at an end. This holds for a ROC AUC of 1 too, and for means over classes,
+    with the lesions of the rarest; for an average precision it is about right if positive lesions are as frequent as
+    here.
 
     >>> [round(end, 3) for end in of_agreement(1, lesions=10)]
     [0.692, 1.0]
@@ -103,11 +102,7 @@ def of_agreement(value: float, lesions: int, level: float = 0.95, most: float = 
 
 
 def of_share(
-    value: float,
-    draws: np.ndarray,
-    lesions: int,
-    level: float = 0.95,
-    jackknife: np.ndarray | None = None,
+    value: float, draws: np.ndarray, lesions: int, level: float = 0.95, jackknife: np.ndarray | None = None
 ) -> tuple[float, float]:
     """Return the interval of a share: (low, high).
 
@@ -143,28 +138,17 @@ def interval(
 ) -> tuple[float, float]:
     """Return the bootstrap interval of a value: (low, high), NaN twice where undefined.
 
-    The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from the jackknife. Draws of
-    few lesions vary less than lesions collected anew, so the interval reaches as far as Student's t does, expanded as
-    in Hesterberg (What teachers should know about the bootstrap, 2015), with Satterthwaite's degrees of freedom (An
-    approximate distribution of estimates of variance components, 1946) from the jackknife's kurtosis. For a recall on
-    a few malignant lesions they are as few. Coverage: tests/bench/bench_intervals.py.
+    The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from `jackknife`, the value
+    without each part of the data. Draws of few lesions vary less than lesions collected anew, so it reaches as far as
+    Student's t, expanded as in Hesterberg (What teachers should know about the bootstrap, 2015), with Satterthwaite's
+    degrees of freedom (An approximate distribution of estimates of variance components, 1946) from the jackknife's
+    kurtosis. Coverage: tests/bench/bench_intervals.py. What jumps too much for a jackknife, such as a chosen threshold,
+    gets the plain percentile interval. NaN draws are left out.
 
-    Parameters
-    ----------
-    draws : array of float, shape (draws,)
-        The value of each bootstrap draw; NaN is left out.
-    level
-        Above 0 and below 1.
-    jackknife : array of float, optional
-        The value without each part of the data. Without it the interval is the plain percentile interval, for what
-        jumps too much to have a jackknife, such as a chosen threshold.
-    folded
-        The value is a sum of distances (the expected calibration error), which chance can only enlarge, and each draw
-        enlarges once more. The draws are moved down: for the upper end by their bias; for the lower end to what is left
-        of the value if the noise of the draws is taken from its square, as in the mean of a folded normal.
+    A `folded` value is a sum of distances (the expected calibration error): chance can only enlarge it, and each draw
+    enlarges it once more. The draws are moved down: for the upper end by their bias; for the lower end to what is left
+    of the value if the noise of the draws is taken from its square, as in the mean of a folded normal.
 
-    Examples
-    --------
     >>> [round(end, 3) for end in interval(0.5, np.linspace(0, 1, 1001))]
     [0.025, 0.975]
     """

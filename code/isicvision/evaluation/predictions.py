@@ -58,21 +58,17 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
         )
     outside = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
     off = np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
-    for wrong, rule in (
-        (outside, "scores must lie from 0 to 1"),
-        (off, "the scores of an image must sum to 1"),
-    ):
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise ValueError(f"{rule}; row {row} has {found[row]}")
+    if (wrong := outside | off).any():
+        row = int(np.argmax(wrong))
+        rule = "lie from 0 to 1" if outside[row] else "sum to 1 for each image"
+        raise ValueError(f"scores must {rule}; row {row} has {found[row]}")
     return np.clip(found, 0, 1)
 
 
 def _in_order(scores, classes):
     """Put the columns of a DataFrame into the order of the classes; unnamed ones, 0 to n - 1, stay as they are."""
-    if not isinstance(scores, pd.DataFrame) or scores.shape[1] == 1:
-        return scores
-    if [*scores.columns] == [*range(len(classes))]:
+    is_named = isinstance(scores, pd.DataFrame) and scores.shape[1] > 1
+    if not is_named or [*scores.columns] == [*range(len(classes))]:
         return scores
     columns = [as_label(name) for name in scores.columns]
     if sorted(columns, key=str) != sorted(classes):
@@ -139,16 +135,12 @@ def save(table: pd.DataFrame, own: dict, csv: str | Path) -> Path:
 def load(csv: str | Path) -> tuple[pd.DataFrame, dict]:
     """Read a table that `save` wrote, without its predictions, and what was said of it."""
     table = tables.load(csv, verbatim=("path", "group", "label", "prediction", RECORD))
-    own, written = {}, table[RECORD].iloc[0] if RECORD in table and len(table) else None
+    written, own = table[RECORD].iloc[0] if RECORD in table else None, {}
     try:
-        own = (
-            {name: json.loads(written)[name] for name in ("classes", "positive", "threshold")}
-            if written
-            else {}
-        )
+        if written:
+            own = {name: json.loads(written)[name] for name in ("classes", "positive", "threshold")}
     except (ValueError, TypeError, KeyError):
-        problem = f"is damaged: its column {RECORD} holds {written!r}, not what `save` writes"
-        raise ValueError(f"{csv} {problem}") from None
+        raise ValueError(f"{csv} is damaged: its column {RECORD} holds {written!r}") from None
     needed = {"path", "group", "label", *(PREFIX + name for name in own.get("classes", ()))}
     if not own or not needed <= set(table):
         raise ValueError(f"{csv} is not a table of predictions: its columns are {', '.join(table.columns)}")
