@@ -205,12 +205,15 @@ def _permuted(evaluation, members, metric):
 
 def _named(values):
     """Turn values into strings in their order, the missing ones last: categorical Series."""
+    names = values.astype(object).map(as_label)
     if isinstance(values.dtype, pd.CategoricalDtype):
-        order = values.cat.categories
+        order = map(as_label, values.cat.categories)
+    elif values.dtype.kind in "if":
+        order = map(as_label, np.sort(values.dropna().unique()))
     else:
-        order = sorted(values.dropna().unique(), key=None if values.dtype.kind in "if" else str)
-    names = dict.fromkeys([*filter(None, map(as_label, order)), "missing"])
-    return values.astype(object).map(as_label).fillna("missing").astype(pd.CategoricalDtype([*names]))
+        order = sorted(names.dropna().unique())
+    order = dict.fromkeys([*filter(None, order), "missing"])
+    return names.fillna("missing").astype(pd.CategoricalDtype([*order]))
 
 
 def _holm(p_values):

@@ -52,7 +52,9 @@ def at_sensitivity(
     """
     if validation.positive != test.positive or {*validation.classes} != {*test.classes}:
         of = [f"{each.positive} of {', '.join(each.classes)}" for each in (validation, test)]
-        raise ValueError(f"the classes and the positive label must be the same, not {of[0]} and {of[1]}")
+        raise ValueError(
+            f"both evaluations need the same classes and the same positive label, not {of[0]} and {of[1]}"
+        )
     threshold = validation.choose_threshold(sensitivity=sensitivity)
     chosen_on, chosen_scores, chosen_groups = _arrays(validation)
     order = np.flatnonzero(chosen_on)[np.argsort(-chosen_scores[chosen_on], kind="stable")]

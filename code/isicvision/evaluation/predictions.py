@@ -60,8 +60,8 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
     off = np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
     if (wrong := outside | off).any():
         row = int(np.argmax(wrong))
-        rule = "lie from 0 to 1" if outside[row] else "sum to 1 for each image"
-        raise ValueError(f"scores must {rule}; row {row} has {found[row]}")
+        rule = "lie from 0 to 1" if outside[row] else "sum to 1"
+        raise ValueError(f"the scores of an image must {rule}; row {row} has {found[row]}")
     return np.clip(found, 0, 1)
 
 
