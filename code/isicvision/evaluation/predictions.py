@@ -56,7 +56,7 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
         raise ValueError(
             f"{images} labels of {len(classes)} classes do not fit scores of shape {found.shape}"
         )
-    outside = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
+    outside: np.ndarray = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
     off = np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
     if (wrong := outside | off).any():
         row = int(np.argmax(wrong))
