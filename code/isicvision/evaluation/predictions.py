@@ -56,12 +56,12 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
         raise ValueError(
             f"{images} labels of {len(classes)} classes do not fit scores of shape {found.shape}"
         )
-    outside: np.ndarray = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
+    outside = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
     off = np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
-    if (wrong := outside | off).any():
-        row = int(np.argmax(wrong))
-        rule = "lie from 0 to 1" if outside[row] else "sum to 1"
-        raise ValueError(f"the scores of an image must {rule}; row {row} has {found[row]}")
+    for rule, wrong in {"lie from 0 to 1": outside, "sum to 1": off}.items():
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"the scores of an image must {rule}; row {row} has {found[row]}")
     return np.clip(found, 0, 1)
 
 
