@@ -37,14 +37,11 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def require(path: str | os.PathLike, made_by: str) -> Path:
-    """Return `path` if it is there, else raise FileNotFoundError, which names the notebook to run first.
-
-    That is `made_by`, from the repository's root: ``"code/02_modeling/01_train.ipynb"``.
-    """
+    """Return `path` if it is there, else raise FileNotFoundError, which names the notebook `made_by` to run first."""
     path = user_path(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is not there yet. Run {made_by} first: it writes it. (`make run` runs them all.)"
+            f"{path} is not there yet. Run {made_by} first (`make run` runs all notebooks)."
         )
     return path
 
@@ -84,8 +81,7 @@ def user_path(path: str | os.PathLike) -> Path:
 def located(path: str | Path) -> str:
     """Return where the path in a parameter lies, ``~`` being your home.
 
-    A relative path starts at the repository when the notebook that runs lies in it, as `make run` reads it, and at the
-    current folder elsewhere: a copied cell works where it was copied to.
+    A relative path starts at the repository when the notebook that runs lies in it, else at the current folder.
     """
     path = os.path.expanduser(path)
     return str(PROJECT_ROOT / path) if PROJECT_ROOT in Path.cwd().parents else path
@@ -98,7 +94,7 @@ def portable(path: str) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Lend a new file, which takes the place of `path` once it is whole and on the disk; else all stays as it was.
+    """Yield a temporary file that atomically replaces `path` on success. On error `path` is untouched.
 
     Its name ends as that of `path` does, because some writers go by it. The folder is made if it is not there.
     """
@@ -154,10 +150,10 @@ _YAML = {  # YAML 1.2: in 1.1, which PyYAML reads, 1e-3 is text, `no` is false, 
 
 
 def read_parameters(path: str | os.PathLike) -> dict:
-    """Read a parameter file, YAML with lines such as ``EPOCHS: 12``: dict, empty if the file is.
+    """Read a parameter file, YAML 1.2 with lines such as ``EPOCHS: 12``: dict, empty if the file is.
 
-    Numbers are those of YAML 1.2, and None is null. SETTINGS with nothing behind it is an empty dict. Raises
-    ValueError, which names the file, if it cannot be read, gives a name twice or holds anything else.
+    None is null; SETTINGS with nothing behind it is an empty dict. Raises ValueError, which names the file, if it
+    cannot be read, gives a name twice or holds anything else.
     """
     import yaml  # type: ignore[import-untyped]
 
@@ -168,11 +164,8 @@ def read_parameters(path: str | os.PathLike) -> dict:
             seen = {}
             for key, _ in node.value:
                 if (first := seen.setdefault(str(key.value), key)) is not key:
-                    line = first.start_mark.line + 1
-                    raise yaml.constructor.ConstructorError(
-                        problem=f"{key.value} is given twice, first in line {line}",
-                        problem_mark=key.start_mark,
-                    )
+                    said = f"{key.value} is given twice, first in line {first.start_mark.line + 1}"
+                    raise yaml.constructor.ConstructorError(problem=said, problem_mark=key.start_mark)
             return super().construct_mapping(node, deep)
 
     for kind, pattern in _YAML.items():

@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,13 +19,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from .errors import warn
 from .files import PROJECT_ROOT, portable, replacing, user_path
 from .text import printable
 
-_MISSING = (
-    ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
+MISSING = ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null".split(
+    ","
 )
-MISSING = _MISSING.split(",")
 """What pandas.read_csv takes for missing, by its documentation."""
 NAMELESS = "(image "
 """How the group of an image begins for which nobody gave a group or a path."""
@@ -62,20 +61,9 @@ def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[s
     Names of columns and text cells are stripped and composed (Unicode NFC). Numbers with a decimal comma are read as
     such where semicolons or tabs separate the cells. A column without name and without values is left out.
 
-    Parameters
-    ----------
-    text
-        Columns that stay text, in any spelling that `find_column` accepts: ``0012`` stays ``0012``.
-    verbatim
-        Those of them in which only an empty cell is missing: ``NA`` stays ``NA``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no such table: empty, no rows, a name of a column twice, a row longer than the header, unbalanced
-        quotes, a spreadsheet. The message says where and what to do.
+    Columns of `text`, in any spelling that `find_column` accepts, stay text: ``0012`` stays ``0012``. In those of them
+    that are `verbatim` too, only an empty cell is missing: ``NA`` stays ``NA``. Raises FileNotFoundError if there is no
+    such file, ValueError if it is no such table, such as one with a row longer than the header, or a spreadsheet.
     """
     path = user_path(path)
     content = _decoded(path)
@@ -89,18 +77,21 @@ def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[s
             content = content.replace("\r", "\n")
     keys, whole = {key(name) for name in text}, {key(name) for name in verbatim}
     separator, content = _separator(_without_comments(path, content, keys))
-    decimal = separator in ";\t"
-    around = [space + mark for space in " \xa0" for mark in (separator, "\n")]
-    around += [pair[::-1] for pair in around]
+    around = [
+        pair for mark in (separator, "\n") for space in " \xa0" for pair in (space + mark, mark + space)
+    ]
     if any(pair in content for pair in around):
         bare = re.sub('"[^"]*"', '""', content)  # within quotes they are text
         if any(pair in bare for pair in around):
             separator, content = ",", _even(content, separator, path, strip=True)
 
-    def missing(name):
-        return [""] if key(name) in whole else MISSING
-
-    table = _parsed(path, content, separator, lambda name: key(name) in keys, missing, decimal)
+    table = _parsed(
+        path,
+        content,
+        separator,
+        is_text=lambda name: key(name) in keys,
+        missing=lambda name: [""] if key(name) in whole else MISSING,
+    )
     if '" ' in content or ' "' in content:
         for name in [name for name in table if key(name) in keys]:
             table[name] = table[name].str.strip()
@@ -110,8 +101,8 @@ def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[s
 def save(table: pd.DataFrame, path: str | os.PathLike) -> Path:
     """Write a table as CSV so that `load` gives it back, whatever its cells and names of files hold; return the path.
 
-    The names of columns that hold text are quoted in the header: so `load` knows that ``0012`` in them is no number.
-    Missing values are empty cells. A path that ends in ``.gz`` is compressed.
+    The names of columns that hold text are quoted in the header: so `load` knows that ``0012`` in them is no number. A
+    path that ends in ``.gz`` is compressed.
     """
     path = user_path(path)
     lines = table.to_csv(index=False, header=False, lineterminator="\n")
@@ -137,7 +128,7 @@ def load(path: str | os.PathLike, verbatim: Iterable[str] = ()) -> pd.DataFrame:
     content = _decoded(path, own=True)
     separator, content = _separator(content)
     text = {*verbatim, *(name.strip() for name in _quoted(content, separator))}
-    table = _parsed(path, content, separator, lambda name: name in text, lambda _: [""], separator in ";\t")
+    table = _parsed(path, content, separator, is_text=lambda name: name in text, missing=lambda _: [""])
     for name in filter(
         _SPECIAL.search, table.columns.difference([*verbatim])
     ):  # quoted, whatever its cells are
@@ -147,9 +138,7 @@ def load(path: str | os.PathLike, verbatim: Iterable[str] = ()) -> pd.DataFrame:
             continue
         if (numbers.astype(str) == table[name])[table[name].notna()].all():
             table[name] = numbers
-    if (
-        not content.isascii()
-    ):  # not UTF-8 for the sake of names of files only, unless another program saved it
+    if not content.isascii():  # only names of files may be other than UTF-8, unless another program saved it
         for name in table.columns.difference(OF_FILES):
             if table[name].dtype in (object, "str"):
                 table[name] = table[name].map(printable, na_action="ignore")
@@ -162,9 +151,9 @@ def key(name: object) -> str:
 
 
 def find_column(table: pd.DataFrame, name: str) -> str | None:
-    """Find a column by its exact name, else by its letters and digits: ``lesion_id`` finds *Lesion ID*.
+    """Find a column by its exact name, else by its letters and digits: ``lesion_id`` finds *Lesion ID*; else None.
 
-    Returns None if there is none; raises ValueError if several fit equally well.
+    Raises ValueError if several fit equally well.
     """
     if name in table:
         return name
@@ -183,8 +172,7 @@ def require_column(table: pd.DataFrame, name: str, source: object) -> str:
     if found is None:
         keys = {key(column): column for column in table}
         nearest = difflib.get_close_matches(key(name), keys, 1)
-        hint = f"; did you mean {keys[nearest[0]]!r}?" if nearest else ""
-        hint = one_column(table) or hint
+        hint = one_column(table) or (f"; did you mean {keys[nearest[0]]!r}?" if nearest else "")
         raise ValueError(f"{source} has no column {name!r}; it has: {', '.join(map(str, table))}{hint}")
     return found
 
@@ -226,9 +214,8 @@ def _decoded(path, own=False):
             text = content.decode("cp1252")
         except UnicodeDecodeError:
             raise ValueError(f"{path} is neither UTF-8 nor Windows-1252: save it as CSV (UTF-8)") from None
-        warnings.warn(
-            f"{path} is not UTF-8 and was read as Windows-1252. If letters are wrong, save it as CSV (UTF-8).",
-            stacklevel=5,
+        warn(
+            f"{path} is not UTF-8 and was read as Windows-1252. If letters are wrong, save it as CSV (UTF-8)."
         )
     if "\0" in text[:1000] and not own:
         raise ValueError(f"{path} cannot be read as CSV: it is not a text file")
@@ -272,10 +259,9 @@ def _separator(text):
     sample = text[:100_000]
     best, found = (0, 0), ","
     for separator in SEPARATORS:
+        lines = csv.reader(io.StringIO(sample, newline=""), delimiter=separator)
         try:
-            rows = list(
-                itertools.islice(csv.reader(io.StringIO(sample, newline=""), delimiter=separator), 50)
-            )
+            rows = [*itertools.islice(lines, 50)]
         except csv.Error:
             continue
         rows = [row for row in rows[: -1 if len(sample) < len(text) and len(rows) < 50 else None] if row]
@@ -286,7 +272,7 @@ def _separator(text):
     return found, text
 
 
-def _parsed(path, text, separator, is_text, missing, decimal):
+def _parsed(path, text, separator, is_text, missing):
     """Parse the text of a table. Rows that are not as wide as the header are looked at one by one."""
     try:
         header = next(csv.reader(io.StringIO(text[:1_000_000], newline=""), delimiter=separator), [])
@@ -301,7 +287,7 @@ def _parsed(path, text, separator, is_text, missing, decimal):
         "dtype": {name: str for name in names if is_text(name)},
         "na_values": {name: missing(name) for name in names},
         **{"names": names, "header": 0, "keep_default_na": False, "low_memory": False},
-        **{"encoding_errors": "surrogateescape"},
+        "encoding_errors": "surrogateescape",
     }
     try:
         table = pd.read_csv(io.StringIO(text, newline=""), sep=separator, **options)
@@ -315,8 +301,8 @@ def _parsed(path, text, separator, is_text, missing, decimal):
     if table.empty:
         raise ValueError(f"{path} has a header and no rows: save the table with its rows")
     nameless = [name for name in table if name.startswith("Unnamed: ") and table[name].isna().all()]
-    for name in [name for name in table if decimal and table[name].dtype in (object, "str")]:
-        cells = [] if is_text(name) else table[name].dropna()
+    for name in table if separator in ";\t" else ():
+        cells = [] if is_text(name) or table[name].dtype not in (object, "str") else table[name].dropna()
         if len(cells) and cells[:9].str.fullmatch(_DECIMAL).all() and cells.str.fullmatch(_DECIMAL).all():
             table[name] = pd.to_numeric(table[name].str.replace(",", "."))
     return table.drop(columns=nameless)
@@ -348,15 +334,13 @@ def _even(text, separator, path, strip=False):
 
 
 def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
-    """Check what says of each row of a table whether to keep it: numpy.ndarray of bool.
+    """Check a bool for each row of a table, a Series by its index, else by position: numpy.ndarray of bool.
 
-    A Series is taken by its index, anything else by position. ValueError if it does not fit or holds no bools.
+    Raises ValueError if it does not fit or holds no bools.
     """
     if isinstance(rows, pd.Series) and len(rows) == len(table) and not rows.index.equals(table.index):
         if not rows.index.is_unique or set(rows.index) != set(table.index):
-            raise ValueError(
-                "the rows to keep have another index than the table: give them as an array, to_numpy()"
-            )
+            raise ValueError("the rows to keep have another index than the table: give an array, to_numpy()")
         rows = rows.reindex(table.index)
     found = np.asarray(rows, dtype=object)
     if found.shape != (len(table),):
@@ -367,10 +351,7 @@ def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
 
 
 def is_named(table: pd.DataFrame, group: str = "group") -> np.ndarray:
-    """Say of each image whether a column names its lesion or patient: numpy.ndarray of bool.
-
-    Without such a column an image is its own group, and nobody can know which images show one lesion.
-    """
+    """Say of each image whether a column names its lesion or patient, or it is its own group: numpy.ndarray of bool."""
     names = table[group].astype("string")
     alone = names.isna() | (names == table["path"]) | names.str.startswith(NAMELESS)
     return ~alone.to_numpy(bool, na_value=True)

@@ -20,19 +20,16 @@ def printable(name: object) -> str:
 
 
 def as_label(value: object) -> str | None:
-    """Return what a value means as a label, the one rule wherever labels enter: str, or None where there is none.
+    """Return what a value means as a label, the one rule wherever labels enter: str, or None for None, NaN and blanks.
 
     Text is stripped, and its letters are composed (NFC), since macOS takes names apart. Numbers and truth values are
-    written as Python does, whole numbers without ``.0``: 1, 1.0 and ``numpy.int64(1)`` are ``"1"``. None, NaN and
-    empty text are no label.
+    written as Python does, whole numbers without ``.0``.
 
     >>> as_label(1.0), as_label(" nv "), as_label(True), as_label(float("nan"))
     ('1', 'nv', 'True', None)
     """
-    if value is None or type(value).__name__ in (
-        "NAType",
-        "NaTType",
-    ):  # pandas' own, which need no import here
+    # pandas' own need no import here
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, Real) and not isinstance(value, bool):
         if value != value:
@@ -54,7 +51,7 @@ def apart(name: str, labels: Iterable[str]) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Write a count with its noun, which is in the singular for 1 only, and thousands separators: str.
+    """Write a count with its noun, in the singular for 1, and thousands separators.
 
     >>> counted(1, "image"), counted(7006, "image")
     ('1 image', '7,006 images')
@@ -63,13 +60,13 @@ def counted(count: int, noun: str) -> str:
 
 
 def listed(reasons: Iterable[str]) -> str:
-    """Write out the first ten messages, each on a line of its own: str."""
+    """Write out the first ten messages, each on a line of its own."""
     reasons = [*reasons]
     return "".join(f"\n  {reason}" for reason in reasons[:10] + ["…"] * (len(reasons) > 10))
 
 
 def file_size(count: int) -> str:
-    """Write a number of bytes in words, with three digits that count: str.
+    """Write a number of bytes with its unit and three significant digits.
 
     >>> file_size(1), file_size(34_200), file_size(13_300_000), file_size(2 * 10**9)
     ('1 B', '34.2 kB', '13.3 MB', '2 GB')
@@ -83,8 +80,7 @@ def file_size(count: int) -> str:
 def secret(value: str | None, name: str) -> str | None:
     """Return a key or token without the white space and line breaks around it, None if none is given.
 
-    Raises ValueError if it holds what no header of HTTP takes. The message names the `name`, such as ``"ISIC_TOKEN"``,
-    and shows no part of the secret.
+    Raises ValueError, which gives its `name` but shows no part of it, if it holds what no header of HTTP takes.
     """
     if value is None or value == "":
         return None

@@ -46,7 +46,7 @@ def role(column: str, table: pd.DataFrame) -> str:
 def rank(
     dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """Rank columns by how well each one alone predicts the label, measured as ROC AUC.
+    """Rank columns, by default all except identifiers, by how well each one alone predicts the label: ROC AUC.
 
     A number is itself the score: an AUC below 0.5 means that lower values go with the label, and images without the
     number are left out. For text and true/false, the score is the share of the label among images with the same value
@@ -54,8 +54,7 @@ def rank(
 
     Returns ``column, role, of, auc, low, high, images``, the strongest column first. ``of`` is the label that is told
     from all others: with two labels the last one, with more the one whose AUC is farthest from 0.5. ``low`` and
-    ``high`` bound the 95 % interval from `draws` bootstrap draws of the groups. NaN is undefined, as for a constant
-    column. `columns` are by default all except identifiers.
+    ``high`` bound the 95 % interval from `draws` bootstrap draws of the groups. NaN is undefined, as for a constant.
 
     >>> table = pd.DataFrame({"path": [*"abcdefgh"], "label": ["nevus"] * 4 + ["wart"] * 4, "age": range(8)})
     >>> rank(ImageDataset(table.assign(group=table["path"])), ["age"])[["column", "of", "auc"]].values.tolist()
@@ -112,17 +111,15 @@ def label_from_metadata(
     columns = [column for column in columns if table[column].nunique(dropna=False) > 1]
     if fold is None or not columns or len(table) < 50:  # a leaf holds 20 images: fewer grow no tree
         return {"auc": np.nan, "low": np.nan, "high": np.nan, "columns": columns}
-    features = table[columns].apply(
-        # the trees take at most 255 categories
+    features = table[columns].apply(  # the trees take at most 255 categories
         lambda values: values if is_numeric(values) else frequent(values, 200).astype("category")
     )
     model = HistGradientBoostingClassifier(
         max_leaf_nodes=8, categorical_features="from_dtype", random_state=seed
     )
+    options = {"cv": PredefinedSplit(fold), "method": "predict_proba"}
     with threadpool_limits(1, "openmp"):  # on a busy machine, threads that wait for each other cost more
-        scores = cross_val_predict(
-            model, features, table["label"], cv=PredefinedSplit(fold), method="predict_proba"
-        )
+        scores = cross_val_predict(model, features, table["label"], **options)
     areas = [
         _areas(scores[:, n], table["label"] == label, table["group"], fold, draws, seed)
         for n, label in enumerate(dataset.labels)
@@ -134,7 +131,7 @@ def label_from_metadata(
 def missing(dataset: ImageDataset) -> pd.DataFrame:
     """Return the share of images without a value, or with "unknown", for each column of the source.
 
-    Index ``column``, the emptiest first; columns ``all`` and one per label, from 0 to 1.
+    One column for ``all`` images and one per label, from 0 to 1; the emptiest first.
 
     >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"xxyy"], "group": [*"abcd"], "sex": ["f", None] * 2})
     >>> missing(ImageDataset(table)).loc["sex"].to_dict()
@@ -150,9 +147,8 @@ def missing(dataset: ImageDataset) -> pd.DataFrame:
 def relations(dataset: ImageDataset, most: int = 10) -> pd.DataFrame:
     """List the strongest relations between columns: Spearman's rank correlation of numbers, Cramér's V of text.
 
-    V is corrected for bias (Bergsma, *A bias-correction for Cramér's V and Tschuprow's T*, J. Korean Stat. Soc. 2013),
-    so that columns with many values do not look related by chance. Returns ``one, other, measure, value``, the
-    strongest first, at most `most` rows of each measure.
+    V is corrected for bias (Bergsma, *A bias-correction for Cramér's V and Tschuprow's T*, J. Korean Stat. Soc. 2013).
+    Returns ``one, other, measure, value``, the strongest first, at most `most` rows of each measure.
 
     >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"xxyy"], "age": [20, 30, 40, 50], "size": [9, 7, 5, 3]})
     >>> relations(ImageDataset(table.assign(group=table["path"]))).query("value < 0").values.tolist()
@@ -172,11 +168,11 @@ def relations(dataset: ImageDataset, most: int = 10) -> pd.DataFrame:
 
 
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
-    """Mark the images whose diagnosis was confirmed in a way that occurs with every label.
+    """Mark the images whose diagnosis was confirmed in a way that occurs with every label: array of bool.
 
     Where most malignant lesions were excised and most benign ones only followed up, often with another camera, a
     network can tell kinds of images apart instead of lesions. Compare its score on all images with its score on these.
-    All are marked if the `table`, of an `ImageDataset` or `Evaluation`, has none of the columns `CONFIRMED`.
+    All are marked if the `table` has none of the columns `CONFIRMED`.
 
     >>> table = pd.DataFrame({"label": ["nevus", "nevus", "melanoma"], "dx_type": ["follow_up", "histo", "histo"]})
     >>> confirmed_alike(table).tolist()
@@ -201,15 +197,14 @@ def is_numeric(values: pd.Series) -> bool:
 def frequent(values: pd.Series, most: int) -> pd.Series:
     """Turn a column into text: its `most` frequent values, ``(rare)`` for others, ``(missing)`` for none.
 
-    >>> frequent(pd.Series(["a", "a", "b", None, None]), 2).tolist()
-    ['a', 'a', '(rare)', '(missing)', '(missing)']
+    >>> frequent(pd.Series(["a", "a", "b", None]), 1).tolist()
+    ['a', 'a', '(rare)', '(rare)']
     """
     text = values.astype("string").fillna("(missing)")
     return text.where(text.isin(text.value_counts().index[:most]), "(rare)")
 
 
 def _cramer(one, other):
-    """Return the bias-corrected Cramér's V of two columns; NaN where one has a single value."""
     from scipy.stats import chi2_contingency
 
     counts = pd.crosstab(frequent(one, 50), frequent(other, 50))

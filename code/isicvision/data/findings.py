@@ -1,4 +1,4 @@
-"""List what is wrong or odd: problems of single images, images that a split would leak, and what each column holds."""
+"""List problems of single images, images that a split would leak, and what each column holds."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -26,10 +26,10 @@ WHY = {
 
 
 def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
-    """List the problems of single images: those of `ImageDataset.problems` and near-duplicates with another label.
+    """List ``path, problem, detail`` of `ImageDataset.problems` and of near-duplicates with another label.
 
-    The hashes of near-duplicates differ in at most `threshold` bits. Returns ``path, problem, detail``; both images of
-    a pair are listed. Images are measured unless they have been.
+    The hashes of near-duplicates differ in at most `threshold` bits; both images of a pair are listed. Images are
+    measured unless they have been.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
@@ -50,11 +50,10 @@ def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.Dat
 
 
 def count(dataset: ImageDataset, found: pd.DataFrame, excluded: Sequence[str] = ()) -> pd.DataFrame:
-    """Count the images of each problem, with the reason for or against leaving them out.
+    """Count the images of each problem in what `find` found, with the reason for or against leaving them out.
 
-    `found` is the result of `find`, `excluded` the problems whose images are left out. Returns a table with the index
-    ``problem`` and the columns ``images``, ``excluded``, one for each label, ``why``. Raises ValueError if `excluded`
-    names an unknown problem.
+    The columns are ``images``, ``excluded`` (whether the problem is in `excluded`), one for each label, and ``why``.
+    Raises ValueError if `excluded` names an unknown problem.
 
     >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"]})
     >>> found = pd.DataFrame({"path": ["a"], "problem": ["tiny"], "detail": ["9x9 pixels"]})
@@ -72,9 +71,7 @@ def count(dataset: ImageDataset, found: pd.DataFrame, excluded: Sequence[str] = 
 
 
 def exclude(dataset: ImageDataset, found: pd.DataFrame, problems: Sequence[str]) -> ImageDataset:
-    """Set aside the images that have one of `problems`, with the reason.
-
-    Raises ValueError if `problems` names an unknown problem; `WHY` has them all.
+    """Set aside the images that `find` found with one of `problems`; ValueError if one is not in `WHY`.
 
     >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"]})
     >>> found = pd.DataFrame({"path": ["a"], "problem": ["tiny"], "detail": ["9x9 pixels"]})
@@ -142,29 +139,21 @@ def dictionary(dataset: ImageDataset, columns: Iterable[str]) -> pd.DataFrame:
     kinds = {"b": "true/false", "i": "whole number", "u": "whole number", "f": "number"}
     for column in columns:
         values = dataset.table[column].dropna()
-        rows.append(
-            {
-                "column": column,
-                "type": kinds.get(values.dtype.kind, "text"),
-                **_meaning(column),
-                "values": _shown(values),
-                "missing": f"{empty.get(column, dataset.table[column].isna().mean()):.1%}",
-                "example": values.iloc[0] if len(values) else "",
-            }
-        )
+        share = empty.get(column, dataset.table[column].isna().mean())
+        kind, example = kinds.get(values.dtype.kind, "text"), values.iloc[0] if len(values) else ""
+        rows.append((column, kind, *_meaning(column), _shown(values), f"{share:.1%}", example))
     names = ["column", "type", "unit", "meaning", "made by", "values", "missing", "example"]
     return pd.DataFrame(rows, columns=names)
 
 
 def _meaning(column):
+    """Return the unit, the meaning and the origin of a column."""
     if column in OWN_COLUMNS:
-        unit, (meaning, origin) = "", OWN_COLUMNS[column]
-    elif column in MEANINGS:
-        (unit, meaning), origin = MEANINGS[column], "ImageDataset.measure"
-    else:
-        _, unit, meaning, _ = FIELDS.get(column, Field("", "", "not known here", ""))
-        origin = "the source, as found"
-    return {"unit": unit, "meaning": meaning, "made by": origin}
+        return "", *OWN_COLUMNS[column]
+    if column in MEANINGS:
+        return *MEANINGS[column], "ImageDataset.measure"
+    known = FIELDS.get(column, Field("", "", "not known here", ""))
+    return known.unit, known.meaning, "the source, as found"
 
 
 def _shown(values):

@@ -26,10 +26,7 @@ MEANINGS = {
     "green": ("0 to 255", "mean of the green channel"),
     "blue": ("0 to 255", "mean of the blue channel"),
     "sharpness": ("0 and more", "variance of the Laplacian: low if blurred"),
-    "dark_corners": (
-        "0 to 1",
-        "share of the corners that is nearly black, as around a dermatoscope's round view",
-    ),
+    "dark_corners": ("0 to 1", "nearly black share of the corners, as around a dermatoscope's round view"),
     "border": ("0 to 1", "share of the image in plain black or white bars along its edges"),
     "edge_red": ("0 to 255", "mean of the red channel along the edge, to a depth of an eighth of each side"),
     "edge_green": ("0 to 255", "mean of the green channel there"),
@@ -49,16 +46,15 @@ REGULAR = 0.5
 
 
 def measure(path: str | os.PathLike) -> dict:
-    """Read and decode one image once, and return a value for each of `MEASURES`.
+    """Read and decode one image once, and return a value for each of `MEASURES`, in the units of `MEANINGS`.
 
-    `MEANINGS` has their units. ``sharpness`` is the variance of the Laplacian (Pech-Pacheco et al., *Diatom
-    autofocusing in brightfield microscopy*, ICPR 2000) of the gray image with its longer side at `SIDE`. ``phash`` is
-    ImageHash's, of 8 x 8 bits. Raises ImageError, which names the file, if it cannot be read or decoded.
+    ``sharpness`` is the variance of the Laplacian (Pech-Pacheco et al., *Diatom autofocusing in brightfield
+    microscopy*, ICPR 2000) of the gray image with its longer side at `SIDE`. ``phash`` is ImageHash's, of 8 x 8 bits.
+    Raises ImageError, which names the file, if it cannot be read or decoded.
 
     >>> Image.new("RGB", (300, 200), (0, 0, 255)).save("blue.png")
-    >>> found = measure("blue.png")
-    >>> found["width"], found["format"], found["blue"], found["gray"]
-    (300, 'PNG', 255.0, False)
+    >>> measure("blue.png")["blue"]
+    255.0
     """
     import imagehash  # slow to import, as SciPy is
 

@@ -1,7 +1,6 @@
 """Find lesion and skin in a dermoscopic image, and estimate the skin tone: the individual typology angle (ITA).
 
-The regions are found simply and quickly. They are good enough to mask the lesion in most images, and not accurate
-enough to measure it.
+The regions are good enough to mask the lesion in most images, and not accurate enough to measure it.
 """
 
 from dataclasses import replace
