@@ -1,12 +1,11 @@
 """The web service in Azure Machine Learning, by azureml-core (SDK v1), and by azure-ai-ml (SDK v2) in `run_managed`.
 
-With ``dry_run=True`` a function prints the calls to Azure that it would make, with their arguments, and makes none.
-That needs azureml-core, but no account, no network and no workspace (pass None).
+With ``dry_run=True`` a function prints the calls to Azure that it would make and makes none. That needs azureml-core,
+but no account, no network and no workspace (pass None).
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
@@ -29,33 +28,25 @@ if TYPE_CHECKING:
 _LOGIN = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
-def _require_azureml():
-    try:
-        importlib.import_module("azureml.core")
-    except ImportError as error:
-        raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
-
-
-def _azureml(dry_run):
+def _azureml(dry_run=False):
     """Return the classes of azureml-core that call Azure, or stand-ins that print these calls."""
     if dry_run:
         return SimpleNamespace(**{name: Rehearsal(name) for name in ("Model", "Webservice", "AksCompute")})
-    _require_azureml()
-    from azureml.core.compute import AksCompute
-    from azureml.core.model import Model
-    from azureml.core.webservice import Webservice
-
-    return SimpleNamespace(Model=Model, Webservice=Webservice, AksCompute=AksCompute)
+    try:
+        from azureml.core import Workspace
+        from azureml.core.compute import AksCompute
+        from azureml.core.model import Model
+        from azureml.core.webservice import Webservice
+    except ImportError as error:
+        raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
+    return SimpleNamespace(Model=Model, Webservice=Webservice, AksCompute=AksCompute, Workspace=Workspace)
 
 
 def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
-    """Open the workspace that a config.json names, and return the `azureml.core.Workspace`.
+    """Open the workspace that a config.json names; FileNotFoundError or ValueError if it does not.
 
     It logs in as a service principal if the environment variables AZURE_TENANT_ID, AZURE_CLIENT_ID and
-    AZURE_CLIENT_SECRET are set, otherwise as azureml-core does by default: in a browser. FileNotFoundError and
-    ValueError say what is wrong with `config`.
-
-    >>> workspace = open_workspace(".azureml/config.json")  # doctest: +SKIP
+    AZURE_CLIENT_SECRET are set, otherwise in a browser.
     """
     config, where = user_path(config), "Azure portal > your workspace > Download config.json"
     try:
@@ -67,25 +58,24 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
     wanted = ("resource_group", "subscription_id", "workspace_name")
     if missing := [name for name in wanted if not settings.get(name)]:
         raise ValueError(f"{config} has no {', '.join(missing)}: get it again from {where}")
-    _require_azureml()
-    from azureml.core import Workspace
+    azureml = _azureml()
     from azureml.core.authentication import ServicePrincipalAuthentication
 
     given = all(os.environ.get(name) for name in _LOGIN)  # one alone may belong to another program
     login = [secret(os.environ[name], name) for name in _LOGIN] if given else []
-    return Workspace.from_config(str(config), auth=ServicePrincipalAuthentication(*login) if given else None)
+    return azureml.Workspace.from_config(
+        str(config), auth=ServicePrincipalAuthentication(*login) if given else None
+    )
 
 
 def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
     """Describe a service in azureml-core's objects: (Environment, InferenceConfig, deployment configuration).
 
     The last is a container instance (ACI) with one core and 2 GB, or one to three such replicas on the Kubernetes
-    `cluster` (AKS) of that name. Both require a key. This needs no account and no network.
-
-    >>> environment, inference, container = azure_plan("outputs/bundle")  # doctest: +SKIP
+    `cluster` (AKS) of that name. Both require a key.
     """
     bundle = user_path(bundle)
-    _require_azureml()
+    _azureml()
     from azureml.core import Environment
     from azureml.core.model import InferenceConfig
     from azureml.core.webservice import AciWebservice, AksWebservice
@@ -103,12 +93,8 @@ def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:
 
 
 def register_bundle(bundle: str | Path, workspace: Workspace | None, dry_run: bool = False) -> Model:
-    """Register the bundle's model and environment in a workspace; return the `azureml.core.Model`.
-
-    >>> register_bundle("outputs/bundle", workspace)  # doctest: +SKIP
-    """
-    environment, _, _ = azure_plan(bundle)
-    metadata = read_metadata(bundle)
+    """Register the bundle's model and environment in a workspace."""
+    metadata, environment = read_metadata(bundle), azure_plan(bundle)[0]
     (Rehearsal(f"Environment({environment.name!r})") if dry_run else environment).register(workspace)
     return _azureml(dry_run).Model.register(
         workspace,
@@ -131,13 +117,13 @@ def deploy_azure(
 
     Its `name` has 3 to 32 lower-case letters, digits and dashes, starting with a letter. `cluster` names a Kubernetes
     cluster attached to the workspace; without it, it is a container instance. `overwrite` replaces a service of
-    that name. `azure_client` talks to the service, `delete_service` deletes it.
+    that name.
 
     >>> deploy_azure("outputs/bundle", None, "lesions", dry_run=True)  # doctest: +SKIP
     """
     if not re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", name):  # Azure checks it only after the upload
         raise ValueError(
-            f"{name!r} cannot be a service's name: use 3 to 32 lower-case letters, digits and dashes, first a letter"
+            f"{name!r} cannot be a service's name: use 3 to 32 lower-case letters, digits and dashes, a letter first"
         )
     azureml = _azureml(dry_run)
     _, inference, configuration = azure_plan(bundle, cluster)
@@ -153,10 +139,7 @@ def deploy_azure(
 def update_service(
     bundle: str | Path, workspace: Workspace | None, name: str, dry_run: bool = False
 ) -> Webservice:
-    """Replace the bundle of a running service, which keeps its address and keys; return the service.
-
-    >>> update_service("outputs/bundle", workspace, "lesions")  # doctest: +SKIP
-    """
+    """Replace the bundle of a running service, which keeps its address and keys."""
     _, inference, _ = azure_plan(bundle)
     service = _azureml(dry_run).Webservice(workspace, name)
     service.update(models=[register_bundle(bundle, workspace, dry_run)], inference_config=inference)
@@ -178,33 +161,19 @@ def list_services(workspace: Workspace | None, dry_run: bool = False) -> list[di
 
 
 def service_exists(workspace: Workspace | None, name: str, dry_run: bool = False) -> bool:
-    """Say whether the workspace has a service of that name, in whatever state.
-
-    >>> service_exists(None, "lesions", dry_run=True)
-    Webservice.list(workspace)
-    False
-    """
+    """Say whether the workspace has a service of that name, in whatever state."""
     return any(service["name"] == name for service in list_services(workspace, dry_run))
 
 
 def azure_client(workspace: Workspace | None, name: str, dry_run: bool = False) -> ServiceClient | None:
-    """Return a `ServiceClient` with the service's key, which it never shows.
-
-    >>> azure_client(workspace, "lesions").score("lesion.jpg")  # doctest: +SKIP
-    """
+    """Return a `ServiceClient` with the service's key, which it never shows."""
     service = _azureml(dry_run).Webservice(workspace, name)
     keys = service.get_keys()
     return None if dry_run else ServiceClient(service.scoring_uri, key=keys[0])
 
 
 def renew_keys(workspace: Workspace | None, name: str, dry_run: bool = False) -> None:
-    """Replace both keys of a service; `azure_client` gets the new ones.
-
-    >>> renew_keys(None, "lesions", dry_run=True)
-    Webservice(workspace, 'lesions')
-    Webservice(…).regen_key('Primary')
-    Webservice(…).regen_key('Secondary')
-    """
+    """Replace both keys of a service; `azure_client` gets the new ones."""
     service = _azureml(dry_run).Webservice(workspace, name)
     for key in ("Primary", "Secondary"):
         service.regen_key(key)
@@ -227,16 +196,12 @@ def delete_service(
 def build_image(
     bundle: str | Path, workspace: Workspace | None, folder: str | Path | None = None, dry_run: bool = False
 ) -> ModelPackage:
-    """Let Azure build the service's container image for a host of your own; return the `ModelPackage`.
+    """Let Azure build the service's container image for a host of your own; `location` is its address.
 
-    Its `location` is the image's address in the workspace's registry. With `folder`, Azure only writes a Dockerfile and
-    what belongs to it, which are saved there.
-
-    >>> build_image("outputs/bundle", workspace).location  # doctest: +SKIP
+    With `folder`, Azure only writes a Dockerfile and what belongs to it, which are saved there.
     """
     _, inference, _ = azure_plan(bundle)
-    metadata = read_metadata(bundle)
-    model = register_bundle(bundle, workspace, dry_run)
+    metadata, model = read_metadata(bundle), register_bundle(bundle, workspace, dry_run)
     package = _azureml(dry_run).Model.package(
         workspace,
         [model],
@@ -258,24 +223,19 @@ def run_managed(command: str, endpoint: str, bundle: str | Path, dry_run: bool =
 
     >>> print(run_managed("traffic blue=100", "lesions", "outputs/bundle", dry_run=True))
     workspace.online_endpoints.get('lesions')
-    workspace.online_endpoints.get(…).traffic = {'blue': 100}
     ...
     """
     python = sys.executable if dry_run else PROJECT_ROOT / ".venv-azure/bin/python"
     script = PROJECT_ROOT / "code/03_deployment/azure/managed.py"
     options = ["--endpoint", endpoint, "--bundle", str(user_path(bundle)), *["--dry-run"] * dry_run]
-    done = subprocess.run(
-        [str(python), str(script), *options, *shlex.split(command)], capture_output=True, text=True
-    )
+    arguments = [str(python), str(script), *options, *shlex.split(command)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"managed.py {command} failed:\n{done.stderr}")
     return done.stdout
 
 
 def managed_client(endpoint: str, bundle: str | Path) -> ServiceClient:
-    """Return a `ServiceClient` of a managed endpoint (SDK v2) with its key, which it never shows.
-
-    >>> managed_client("lesions", "outputs/bundle").score("lesion.jpg")  # doctest: +SKIP
-    """
+    """Return a `ServiceClient` of a managed endpoint (SDK v2) with its key, which it never shows."""
     addresses = dict(line.split()[:2] for line in run_managed("list", endpoint, bundle).splitlines())
     return ServiceClient(addresses[endpoint], key=run_managed("key", endpoint, bundle))

@@ -1,7 +1,4 @@
-"""The bundle: a folder with everything that a web service needs, without training code.
-
-It runs on this machine (`deploy_local`), in a container, or in Azure (`isicvision.azure`).
-"""
+"""The bundle: a folder with everything that a web service needs, without training code."""
 
 from __future__ import annotations
 
@@ -48,23 +45,16 @@ CMD ["azmlinfsrv", "--entry_script", "score.py"]
 
 
 def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
-    """Write everything that a web service of `model` needs into one folder.
+    """Write everything that a web service of `model` needs into one folder; return `folder`.
 
-    The folder is written whole or not at all: an interrupted build leaves an earlier bundle untouched.
-
-    `folder` is new, empty, or an earlier bundle, which is replaced; anything else raises ValueError. Returns `folder`,
-    with model.onnx (uint8 images in, probabilities out), model.json (the model's metadata, an id, a version, the
-    packages' versions, and checksums that the service verifies when it starts), score.py with page.html and
-    requestlog.py, images.py, requirements.txt, conda.yml and Dockerfile.
-
-    >>> build_bundle(model, "outputs/bundle")  # doctest: +SKIP
-    PosixPath('outputs/bundle')
+    It is written whole or not at all. `folder` is new, empty, or an earlier bundle, which is replaced; ValueError if it
+    holds anything else. It gets model.onnx (uint8 images in, probabilities out), model.json (the model's metadata, an
+    id, a version, the packages' versions, and checksums that the service verifies when it starts), score.py with
+    page.html and requestlog.py, images.py, requirements.txt, conda.yml and Dockerfile.
     """
     scripts = PROJECT_ROOT / "code" / "03_deployment"
     if not scripts.is_dir():
-        raise FileNotFoundError(
-            f"{scripts} is missing: install isicvision from its repository by `pip install -e .`"
-        )
+        raise FileNotFoundError(f"{scripts} is missing: install from the repository by `pip install -e .`")
     folder = user_path(folder)
     target = folder.resolve()
     strange = {path.name for path in target.glob("*") if not is_stray(path.name)}
@@ -98,7 +88,7 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
 
 
 def read_metadata(bundle: str | Path) -> dict:
-    """Read a bundle's model.json: dict. FileNotFoundError says what to do if `bundle` is not a bundle."""
+    """Read a bundle's model.json; FileNotFoundError if `bundle` is not a bundle."""
     try:
         return read_json(user_path(bundle) / "model.json")
     except (FileNotFoundError, NotADirectoryError):

@@ -6,8 +6,9 @@ import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import requests
@@ -36,32 +37,25 @@ class ServiceError(IsicVisionError, RuntimeError):
 
 
 class ServiceClient:
-    """Send images to a scoring service, on this machine or in Azure.
+    """Send images to a scoring service, whose address, `url`, is like ``http://127.0.0.1:5001/score``.
 
     An image is a path, an http(s) address (which this client fetches, at most 20 MiB: the service fetches nothing),
-    the bytes of a file, a Pillow image, or a uint8 array of shape (height, width, 3). The client retries lost
-    connections and the statuses 429 and 503.
+    the bytes of a file, a Pillow image, or a uint8 array of shape (height, width, 3). Lost connections and the statuses
+    429 and 503 are retried.
 
     Parameters
     ----------
-    url
-        The scoring URI, such as ``http://127.0.0.1:5001/score``.
     key
         The service's key or token. Read it from the environment: it does not belong in a notebook.
     timeout
         Seconds to wait for the next bytes of an answer, and for a whole image from the web.
-    image_size
-        The network's, in pixels, as in model.json. The client then cuts and resizes images exactly as the service
-        does, and sends the square if it has fewer bytes: some 100 kB for 12 megapixels. The scores stay the same.
-    interpolation : "bilinear" or "bicubic"
-        How to resize, as in model.json.
+    image_size, interpolation
+        Those in model.json. With the size, the client cuts and resizes images exactly as the service does, and sends
+        the square if it has fewer bytes: some 100 kB for 12 megapixels. The scores stay the same.
     class_map
         Other names for the service's labels in the answers: ``{"malignant": "refer"}``.
 
-    Examples
-    --------
-    >>> client = ServiceClient("http://127.0.0.1:5001/score")
-    >>> client.score("lesion.jpg")  # doctest: +SKIP
+    >>> ServiceClient("http://127.0.0.1:5001/score").score("lesion.jpg")  # doctest: +SKIP
     {'label': 'benign', 'scores': {'benign': 0.93, 'malignant': 0.07}}
     """
 
@@ -74,23 +68,19 @@ class ServiceClient:
         interpolation: str = "bilinear",
         class_map: dict[str, str] | None = None,
     ):
-        self.scoring_uri = url
-        self.image_size = image_size
-        self.interpolation = interpolation
-        self.class_map = dict(class_map or {})
+        self.scoring_uri, self.image_size, self.interpolation = url, image_size, interpolation
+        self.class_map, self._timeout = dict(class_map or {}), timeout
         key = secret(key, "the service's key")
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(
-                f"{redacted(url)} is not the address of a service, such as http://127.0.0.1:5001/score"
+                f"{redacted(url)} is not a service's address, such as http://127.0.0.1:5001/score"
             )
         if not is_number(timeout, 0.001):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         if image_size is not None and not is_whole(image_size, 1):
             raise ValueError(f"image_size must be a whole number of pixels from 1, not {image_size!r}")
-        self._authorization = lambda: (
-            {"Authorization": f"Bearer {key}"} if key else {}
-        )  # no attribute shows it
-        self._timeout = timeout
+        # a function, because no attribute is to show the key
+        self._authorization = lambda: {"Authorization": f"Bearer {key}"} if key else {}
         self._session = requests.Session()
         retry = Retry(
             3, status_forcelist=(429, 503), allowed_methods=None, backoff_factor=0.3, raise_on_status=False
@@ -103,8 +93,8 @@ class ServiceClient:
     def score(self, image: ImageInput) -> dict:
         """Score one image: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
 
-        An image that cannot be read, or that the service refuses, gives ``{"error": "lesion.jpg: it is blurred"}``,
-        and so it does in `score_many`. Raises ServiceError if the service itself fails or does not answer.
+        An image that cannot be read, or that the service refuses, gives ``{"error": "lesion.jpg: it is blurred"}``.
+        Raises ServiceError if the service itself fails or does not answer.
         """
         try:
             body = self._prepare(image)
@@ -135,45 +125,44 @@ class ServiceClient:
         first byte of the answer, whatever its status, ``read`` the rest, and their ``total``. ``service`` is the part
         of ``wait`` that the service itself reports, or None. Raises ServiceError if no answer comes.
         """
-        marks = [time.perf_counter()]
-        body = self._prepare(image)
-        marks.append(time.perf_counter())
         address = urlsplit(self.scoring_uri)
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         connection = kind(address.netloc, timeout=self._timeout)
         headers = {"Content-Type": TYPE} | self._authorization()
-        path = address.path + (f"?{address.query}" if address.query else "")
+        target = urlunsplit(("", "", address.path, address.query, ""))
+        times, marks = {}, [time.perf_counter()]
+
+        def done(step):
+            marks.append(time.perf_counter())
+            times[step] = 1000 * (marks[-1] - marks[-2])
+
+        body = self._prepare(image)
+        done("prepare")
         try:
             connection.connect()
-            marks.append(time.perf_counter())
-            connection.request("POST", path, body, headers)
-            marks.append(time.perf_counter())
+            done("connect")
+            connection.request("POST", target, body, headers)
+            done("send")
             response = connection.getresponse()
-            marks.append(time.perf_counter())
+            done("wait")
             response.read()
-            marks.append(time.perf_counter())
+            done("read")
         except (OSError, http.client.HTTPException) as error:
             raise self._unanswered(error) from None  # the error would repeat the address, and a secret in it
         finally:
             connection.close()
-        times = dict(
-            zip(("prepare", "connect", "send", "wait", "read"), (1000 * np.diff(marks)).tolist(), strict=True)
-        )
         service = response.headers.get("x-ms-run-fn-exec-ms")
         return times | {"total": sum(times.values()), "service": float(service) if service else None}
 
     def _prepare(self, image):
-        """Return the bytes to send."""
         if isinstance(image, str) and re.match(r"[a-zA-Z][\w+.-]*://", image):
             image = _fetch(image, self._timeout)
         data = _to_bytes(image)
-        if not self.image_size:
-            return data
-        try:
-            square = decode(data, self.image_size, self.interpolation)
-        except ImageError:  # the service gives the reason
-            return data
-        return min(data, _to_bytes(square), key=len)
+        if self.image_size:
+            with suppress(ImageError):  # the service gives the reason
+                square = decode(data, self.image_size, self.interpolation)
+                return min(data, _to_bytes(square), key=len)
+        return data
 
     def _ask(self, body, attempts=3):
         """Post one image and return the service's answer to it, which may be {"error": reason}."""
@@ -210,9 +199,8 @@ class ServiceClient:
         if len(set(names.values())) < len(names):
             raise ValueError(f"class_map gives two of the labels {', '.join(names)} one name")
         renamed = {key: names[answer[key]] for key in ("label", "positive") if key in answer}
-        return (
-            answer | renamed | {"scores": {names[label]: score for label, score in answer["scores"].items()}}
-        )
+        scores = {names[label]: score for label, score in answer["scores"].items()}
+        return answer | renamed | {"scores": scores}
 
     def _unanswered(self, error):
         return ServiceError(
@@ -230,7 +218,7 @@ def _to_bytes(image):
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
-                f"an array must be uint8 of shape (height, width, 3), not {image.dtype} {image.shape}"
+                f"an array is uint8 of shape (height, width, 3), not {image.dtype} {image.shape}"
             )
         image = Image.fromarray(image)
     image = upright(image)  # PNG would lose the orientation
@@ -257,9 +245,7 @@ def _fetch(url, seconds):
                 if len(body) > MAX_BYTES:
                     raise OSError(f"{name} is larger than {MAX_BYTES // 2**20} MiB: save a smaller copy")
                 if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"{name} did not come within {seconds} s: raise timeout, or save a copy"
-                    )
+                    raise TimeoutError(f"{name} did not come within {seconds} s: save a copy")
     except (requests.RequestException, HTTPError) as error:
         reason = redacted(f"{name} cannot be fetched: {error}")
         raise OSError(reason) from (error if name == url else None)  # the error would repeat the address

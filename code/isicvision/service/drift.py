@@ -35,48 +35,29 @@ def drift(
     day: str | date | None = None,
     last: int | None = None,
 ) -> pd.DataFrame:
-    """Compare the images in a service's log with those on which its model was evaluated.
+    """Compare the images in a service's log with the held-out images of its model.
 
-    Parameters
-    ----------
-    log
-        The log file (`service.log` of `deploy_local`) or its lines. Damaged lines, those about other versions of the
-        model, and everything else that is not a request are skipped.
-    bundle
-        The service's. Its model.json holds what to compare with: quantiles of the held-out images' scores and
-        distances.
-    reference : dict of str to array-like, optional
-        Other values to compare with, by label or ``"distance"``: ``{"malignant": evaluation.scores}``.
-    day
-        Only the requests of this day, in UTC: ``"2026-11-25"``.
-    last
-        Only so many of the latest requests.
+    `log` is the log file (`service.log` of `deploy_local`) or its lines; what is damaged, about another version of the
+    model or not a request is skipped. The `bundle` is the service's. `reference` gives other values to compare with, by
+    label or ``"distance"``: ``{"malignant": evaluation.scores}``. `day`, in UTC, such as ``"2026-11-25"``, takes the
+    requests of that day only, `last` so many of the latest.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per label except the first, one for the distance and one for the share of refused images, as far as
-        there is something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the
-        refused), ``psi``, ``p_value``, and ``verdict``: *steady*, *moved* (p-value at most `SURE`), *moved far* (PSI
-        also at least `FAR`, or twice as many refused), or *too few images*. Without any change about 1 % of the rows
-        read *moved*. Every image counts as independent: with many images per lesion the p-value is too small.
-
-    Examples
-    --------
-    >>> drift(service.log, "outputs/bundle")  # doctest: +SKIP
-                        images  reference   now    psi  p_value verdict
-    score of malignant     120       0.21  0.24  0.051    0.322  steady
+    A row a label except the first, one for the distance and one for the share of refused images, where there is
+    something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the refused),
+    ``psi``, ``p_value``, and ``verdict``: *steady*, *moved* (p-value at most `SURE`), *moved far* (PSI also at least
+    `FAR`, or twice as many refused), or *too few images*. Without any change about 1 % of the rows read *moved*. Every
+    image counts as independent: with many images per lesion the p-value is too small.
     """
     metadata = read_metadata(bundle)
     requests = _requests(log, metadata["version"], day)[-last if last else None :]
     known, refused = _reference(metadata)
-    known |= _given({} if reference is None else reference, metadata["labels"])
+    known |= _given(reference, metadata["labels"])
     rows = {}
     for label in metadata["labels"][1:]:
         if (name := f"score of {label}") in known:
             answers = [each for line in requests for each in line["scores"] if isinstance(each, dict)]
-            scores = [each.get(label) for each in answers]
-            rows[name] = _compare([score for score in scores if is_number(score, 0)], *known[name])
+            scores = [each[label] for each in answers if is_number(each.get(label), 0)]
+            rows[name] = _compare(scores, *known[name])
     if "distance" in known:
         distances, quantiles = _distances(requests, known["distance"][0])
         rows["distance"] = _compare(distances, quantiles, known["distance"][1])
@@ -122,9 +103,7 @@ def _reference(metadata):
     known = {f"score of {label}": (values, count) for label, values in (metadata.get("scores") or {}).items()}
     held_out = outliers.get("held_out") or {"images": 0}
     count = held_out["images"]
-    quantiles = outliers.get(
-        "distance_quantiles", outliers.get("distance_deciles")
-    )  # older models have deciles
+    quantiles = outliers.get("distance_quantiles", outliers.get("distance_deciles"))  # of older models
     known["distance"] = quantiles, count or None
     refused = (round(held_out["refused"] * count), count) if count else None
     return {row: each for row, each in known.items() if each[0]}, refused
@@ -132,15 +111,13 @@ def _reference(metadata):
 
 def _given(reference, labels):
     """Return the user's values to compare with, by row as `_reference` does."""
-    if not isinstance(reference, dict):
+    if not isinstance(reference, dict | None):
         raise ValueError(f"reference must be a dict of label to scores, not {type(reference).__name__}")
     known = {}
-    for name, values in reference.items():
+    for name, values in (reference or {}).items():
         label = as_label(name)
         if label not in labels and label != "distance":
-            raise ValueError(
-                f'reference has {name!r}; its keys are "distance" or labels: {", ".join(labels)}'
-            )
+            raise ValueError(f'reference has {name!r}; its keys are "distance" and {", ".join(labels)}')
         try:
             values = np.asarray(values, dtype=float)
         except (TypeError, ValueError):
@@ -178,8 +155,8 @@ def _compare(values, reference, count):
 def _kolmogorov_smirnov(values, quantiles, count):
     """Return the p-value of the two-sample test for sorted values and `count` others, of which quantiles are known.
 
-    The distributions are compared at the quantiles only, so that with few of them the test finds less. The greatest
-    difference there is raised to its average over all places (Siegmund, Corrected diffusion approximations, 1979).
+    The greatest difference at the quantiles is raised to its average over all places (Siegmund, Corrected diffusion
+    approximations, 1979).
     """
     # ranks, as numpy.quantile interpolates between them
     ranks = np.linspace(0, count - 1, len(quantiles)).round(6)
@@ -205,8 +182,7 @@ def _psi(values, reference):
 def _compare_shares(requests, refused_before, before):
     """Compare two counts by Fisher's exact test, two-sided, with the mid-p value (Lancaster, 1961).
 
-    The limit was chosen on the held-out images, so that an image passes it with the expected chance even if none of
-    them did.
+    The limit was chosen on the held-out images: an image passes it with the expected chance even if none of them did.
     """
     count, refused = (sum(line[name] for line in requests) for name in ("images", "refused"))
     expected = (refused_before + 1) / (before + 1)

@@ -40,6 +40,7 @@ post_fork(None, None)  # the main process watches, too
 _COMMAND = """
 -m gunicorn --bind fd://{socket} --worker-class gthread --workers {workers} --threads {threads}
 --timeout 300 --graceful-timeout 5
+azureml_inference_server_http.server.entry:app
 """
 
 
@@ -48,9 +49,6 @@ class LocalService(ServiceClient):
 
     It ends with `stop`, with the ``with`` block, or with this process. `log` is its log file, which `drift` reads; the
     file is deleted with this object.
-
-    >>> with deploy_local("outputs/bundle") as service:  # doctest: +SKIP
-    ...     service.score("lesion.jpg")
     """
 
     def __init__(self, bundle: str | Path, workers: int, threads: int, timeout: float):
@@ -59,9 +57,7 @@ class LocalService(ServiceClient):
         # gunicorn takes over the open socket, so that no other program can take its port in between
         with socket.create_server(("127.0.0.1", 0)) as listener:
             super().__init__(f"http://127.0.0.1:{listener.getsockname()[1]}/score")
-            self._process, pipe = self._start(
-                user_path(bundle).resolve(), workers, threads, listener.fileno()
-            )
+            self._process, pipe = self._start(user_path(bundle).resolve(), workers, threads, listener)
         self._session.trust_env = False  # no proxy
         self._end = weakref.finalize(self, _end, self._process, pipe)  # runs when this process exits, too
         with ExitStack() as failed:  # Ctrl-C must not leave a server behind either
@@ -72,31 +68,23 @@ class LocalService(ServiceClient):
     def _start(self, bundle, workers, threads, listener):
         # settings meant for another server would change this one: its route, its script, its kind of worker
         theirs = ("AML_", "AZUREML_", "GUNICORN_", "SERVICE_")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(theirs)} | {
-            "AML_APP_ROOT": str(bundle),
-            "AZUREML_ENTRY_SCRIPT": "score.py",
-            "WORKER_COUNT": str(workers),  # score.py divides the cores by it
-            "PYTHONDONTWRITEBYTECODE": "1",  # the bundle stays as it was built
-        }
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
+        environment |= {"AML_APP_ROOT": str(bundle), "AZUREML_ENTRY_SCRIPT": "score.py"}
+        environment |= {"WORKER_COUNT": str(workers)}  # score.py divides the cores by it
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1"}  # the bundle stays as it was built
         watched, pipe = os.pipe()
         config = self.log.with_name("gunicorn.py")
         config.write_text(_GUNICORN.format(pipe=watched))
-        command = _COMMAND.format(socket=listener, workers=workers, threads=threads).split()
+        command = _COMMAND.format(socket=listener.fileno(), workers=workers, threads=threads)
         with open(self.log, "wb") as log:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    *command,
-                    "--config",
-                    config,
-                    "azureml_inference_server_http.server.entry:app",
-                ],
+                [sys.executable, *command.split(), "--config", config],
                 cwd=bundle,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=(listener, watched),
+                pass_fds=(listener.fileno(), watched),
                 start_new_session=True,  # otherwise interrupting the notebook's kernel would end the service
             )
         os.close(watched)
@@ -113,9 +101,8 @@ class LocalService(ServiceClient):
                         return
                 except requests.RequestException:
                     time.sleep(0.05)
-        state = (
-            f"was not ready within {timeout} s" if self._process.poll() is None else "ended while it started"
-        )
+        is_running = self._process.poll() is None
+        state = f"was not ready within {timeout} s" if is_running else "ended while it started"
         raise RuntimeError(f"the service {state}. The end of its log:\n{self.logs(25)}")
 
     def logs(self, lines: int = 50) -> str:
@@ -157,21 +144,12 @@ def _end(process, pipe):
 
 
 def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout: float = 60) -> LocalService:
-    """Run a bundle as a web service on this machine, by the inference server that Azure ML uses.
+    """Run a bundle as a web service on 127.0.0.1, by the inference server that Azure ML uses; several may run at once.
 
-    It listens only on 127.0.0.1, on a free port; several may run at once.
+    `workers` are processes that answer requests, each with its own copy of the model; they share the cores. `threads`
+    are the requests that one process handles at a time: with two or more, it answers health checks while it scores.
+    RuntimeError, with the end of the log, if the start takes more than `timeout` seconds.
 
-    Parameters
-    ----------
-    workers
-        Processes that answer requests, each with its own copy of the model. They share the cores.
-    threads
-        Requests that one process handles at a time. With more than one, it answers health checks while it scores.
-    timeout
-        Seconds that the start may take; RuntimeError after that holds the end of the log.
-
-    Examples
-    --------
     >>> deploy_local("outputs/bundle").score("lesion.jpg")  # doctest: +SKIP
     {'label': 'benign', 'scores': {'benign': 0.93, 'malignant': 0.07}}
     """
@@ -181,7 +159,7 @@ def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout
         if importlib.util.find_spec(module) is None:
             raise ImportError(f'{module} is not installed: pip install -e ".[serving]"')
     if not is_whole(workers, 1) or not is_whole(threads, 1):
-        raise ValueError(f"workers and threads must be whole numbers from 1, not {workers!r} and {threads!r}")
+        raise ValueError(f"workers and threads are whole numbers from 1, not {workers!r} and {threads!r}")
     if not is_number(timeout, 0.001):
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     read_metadata(bundle)

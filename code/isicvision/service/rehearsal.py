@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Rehearsal:
-    """Stands in for what needs an account: prints each call, makes none, and answers with another stand-in.
+    """Stands in for what needs an account: print each call, make none, answer with another stand-in.
 
     >>> Rehearsal("Model").register(None, "outputs/bundle")
     Model.register(workspace, 'outputs/bundle')
@@ -26,7 +26,7 @@ class Rehearsal:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Rehearsal:
         """Print the call."""
-        # the only None given by position is a workspace, which a rehearsal does not need
+        # the only None by position is a workspace
         values = ["workspace" if value is None else _describe(value) for value in args]
         values += [f"{name}={_describe(value)}" for name, value in kwargs.items() if value is not None]
         print(f"{self._text}({', '.join(values)})")
