@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST, NEWEST = (3, 11), (3, 13)  # of Python; constraints.txt names versions without wheels for later ones
 INSTALLED_GB, WORK_GB = 7, 1  # README.md; a run on the bundled sample and the caches need far less than one
-WEIGHTS = {  # torchvision's files by network; a test compares them with isicvision.backbones
+WEIGHTS = {  # torchvision's files by network; a test compares them with isicvision.model.backbones
     "alexnet": "alexnet-owt-7be5be79.pth",
     "resnet18": "resnet18-f37072fd.pth",
     "resnet34": "resnet34-b627a593.pth",
