@@ -61,7 +61,7 @@ def draw_images(part, dataset):
 def draw_training(part, history):
     """Draw the ROC AUC on the validation images after each epoch."""
     ax = part.subplots()
-    ax.plot(history["epoch"], history["validation_roc_auc"], "o-", color=plots.COLORS[1], markersize=3)
+    ax.plot(history["epoch"], history["validation_roc_auc"], "o-", color=plots.style.COLORS[1], markersize=3)
     ax.axhline(0.5, linestyle=":", color="0.5")
     ax.annotate("chance", (history["epoch"].max(), 0.5), ha="right", va="bottom", color="0.35")
     ax.set(ylim=(0.4, 1.02), xlabel="epoch", ylabel="ROC AUC, validation images")

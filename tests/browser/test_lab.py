@@ -79,7 +79,7 @@ def test_a_widget_shows_rather_than_its_image_and_outlives_page_and_kernel(lab):
         [
             "import ipywidgets\nfrom IPython.display import display\nfrom matplotlib.figure import Figure\n"
             "from isicvision import plots",
-            "slider = ipywidgets.IntSlider(3)\nimage = plots.encode(Figure(), 'jpeg')\n"
+            "slider = ipywidgets.IntSlider(3)\nimage = plots.style.encode(Figure(), 'jpeg')\n"
             "display(slider._repr_mimebundle_() | {'image/jpeg': image}, raw=True)",
         ]
     )

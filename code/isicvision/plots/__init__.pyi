@@ -1,3 +1,4 @@
+from . import style as style
 from .data import associations as associations
 from .data import class_balance as class_balance
 from .data import distribution as distribution
@@ -17,12 +18,7 @@ from .images import examples as examples
 from .images import explained as explained
 from .images import grid as grid
 from .images import pairs as pairs
-from .style import COLORS as COLORS
-from .style import colors as colors
 from .style import credit as credit
-from .style import encode as encode
-from .style import ink as ink
-from .style import legend_below as legend_below
 from .style import literal as literal
 from .style import save as save
 from .training import history as history

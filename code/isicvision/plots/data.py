@@ -27,15 +27,11 @@ def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     known = group_count(dataset.table)["groups"] is not None
     ax = axes_or_new(ax, 5, 1 + 0.6 * len(counts))
     palette = colors(dataset.labels)
-    for row, (label, count) in enumerate(counts.iterrows()):
-        groups = count["groups"] if known else 0
-        lesions = f"{counted(groups, 'lesion')} (or groups)" if known else "lesions unknown"
-        for place, height, alpha, text in (
-            (row - 0.2, count["images"], 1, counted(count["images"], "image")),
-            (row + 0.2, groups, 0.5, lesions),
-        ):
-            ax.barh(place, height, 0.4, color=palette[label], alpha=alpha)
-            ax.annotate(f" {text}", (height, place), va="center")
+    for row, (label, (images, groups)) in enumerate(counts[["images", "groups"]].iterrows()):
+        lesions = f" {counted(groups, 'lesion')} (or groups)" if known else " lesions unknown"
+        lengths, shades = [images, groups if known else 0], [palette[label], (palette[label], 0.5)]
+        bars = ax.barh([row - 0.2, row + 0.2], lengths, 0.4, color=shades)
+        ax.bar_label(bars, [f" {counted(images, 'image')}", lesions])
     ax.set_yticks(range(len(counts)), [wrapped(label, 20) for label in counts.index])
     ax.set_xlim(0, counts["images"].max() * 1.55)
     ax.set_title(f"{len(dataset):,} images by label")
@@ -75,31 +71,21 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
     """Draw how measures are spread: a small plot for each column of numbers that vary, a row a label.
 
     A box is the middle half of the label's images with their median; its line covers 95 % of them. Where most images
-    have the same value, as with few rulers, a bar shows the share of images above it.
+    have the same value, as with few rulers, a bar shows the share of images above it. The columns are by default the
+    numbers among `MEASURES`.
 
-    Parameters
-    ----------
-    dataset
-        Checked, unless `columns` are named.
-    columns
-        Default: the numbers among `MEASURES`.
-
-    Examples
-    --------
     >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"mnmn"], "group": [*"abcd"], "size": range(4)})
     >>> measures(ImageDataset(table), ["size"]).axes[0].get_title()
     'size'
     """
     table, palette = dataset.table, colors(dataset.labels)
+    numbers = table.select_dtypes("number")
     columns = [
-        column
-        for column in (MEASURES if columns is None else columns)
-        if column in table and table[column].dtype.kind in "iuf" and table[column].nunique() > 1
+        c for c in (MEASURES if columns is None else columns) if c in numbers and numbers[c].nunique() > 1
     ]
     rows, height = max(1, -(-len(columns) // 4)), 0.8 + 0.24 * len(palette)
-    figure, axes = plt.subplots(
-        rows, 4, figsize=(11, height * rows + 0.3), squeeze=False, sharey=True, layout="constrained"
-    )
+    size = 11, height * rows + 0.3
+    figure, axes = plt.subplots(rows, 4, figsize=size, squeeze=False, sharey=True, layout="constrained")
     for ax in axes.flat[len(columns) :]:
         ax.set_axis_off()
     for ax, column in zip(axes.flat, columns, strict=False):
@@ -107,8 +93,9 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
         ax.set_yticks(range(len(palette)), [wrapped(label, 20) for label in palette])
         ax.xaxis.get_major_locator().set_params(nbins=5)
     axes[0, 0].invert_yaxis()
-    note = "box: half of the label's images, and their median; line: 95 % of them"
-    figure.supxlabel(note, fontsize=9, color="0.4")
+    figure.supxlabel(
+        "box: half of the label's images, and their median; line: 95 % of them", fontsize=9, color="0.4"
+    )
     return figure
 
 
@@ -170,9 +157,8 @@ def associations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axvline(0.5, linestyle=":", color="0.5")
     ax.set_yticks(range(len(shown)), [*map(literal, names)])
     ax.set(xlim=(-0.02, 1.02), xlabel="ROC AUC of the column alone; 0.5 tells nothing, 0 and 1 everything")
-    ax.set_title(
-        f"What tells {literal(labels[0])}" if len(labels) == 1 else "What tells a label (in brackets: which)"
-    )
+    what = literal(labels[0]) if len(labels) == 1 else "a label (in brackets: which)"
+    ax.set_title(f"What tells {what}")
     ax.invert_yaxis()
     ax.legend(frameon=False, loc="lower left")
     return ax

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -23,13 +21,11 @@ def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     >>> roc(evaluation).get_title()
     'ROC, malignant (n = 100)'
     """
-    ax = axes_or_new(ax, 4.6, 4.8)
     curve = evaluation.roc()
-    _draw_curve(ax, evaluation, "recall", "area", curve["false_positive_rate"], curve["recall"])
-    _mark_threshold(ax, evaluation, 1 - evaluation.metric("specificity"), evaluation.metric("recall"))
+    point = 1 - evaluation.metric("specificity"), evaluation.metric("recall")
+    ax = _curve(evaluation, ax, "ROC", "roc_auc", curve["false_positive_rate"], curve["recall"], point)
     ax.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
     ax.set(xlabel="false positive rate (1 - specificity)", ylabel="recall (sensitivity)", aspect="equal")
-    ax.set_title(f"ROC, {literal(evaluation.positive, 30)} (n = {len(evaluation.table)})", fontsize=10)
     legend_below(ax)
     return ax
 
@@ -40,29 +36,33 @@ def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     >>> precision_recall(evaluation).get_ylabel()
     'precision'
     """
-    ax = axes_or_new(ax, 4.6, 4.8)
-    curve = evaluation.precision_recall()
-    x, y = curve["recall"], curve["precision"]
-    _draw_curve(ax, evaluation, "precision", "average precision", x, y, drawstyle="steps-post")
-    _mark_threshold(ax, evaluation, evaluation.metric("recall"), evaluation.metric("precision"))
+    curve, title = evaluation.precision_recall(), "Precision and recall"
+    point = evaluation.metric("recall"), evaluation.metric("precision")
+    ax = _curve(evaluation, ax, title, "average_precision", curve["recall"], curve["precision"], point)
     share = (evaluation.table["label"] == evaluation.positive).mean()
     ax.axhline(share, linestyle=":", color="0.5", label=f"chance ({share:.2f})")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    title = f"Precision and recall, {literal(evaluation.positive, 30)} (n = {len(evaluation.table)})"
-    ax.set_title(title, fontsize=10)
     legend_below(ax)
     return ax
 
 
-def _draw_curve(ax, evaluation, band, area, x, y, **style):
-    bands = evaluation.bands()
+def _curve(evaluation, ax, title, metric, x, y, point):
+    """Draw a curve with its band and area, and the point of the threshold."""
+    ax, bands, positive = axes_or_new(ax, 4.6, 4.8), evaluation.bands(), literal(evaluation.positive, 30)
+    name, band, style = {
+        "roc_auc": ("area", "recall", "default"),
+        "average_precision": ("average precision", "precision", "steps-post"),
+    }[metric]
     low, high = bands[f"{band}_low"], bands[f"{band}_high"]
     ax.fill_between(bands["place"], low, high, color=COLORS[1], alpha=0.2, lw=0)
-    metric = {"area": "roc_auc", "average precision": "average_precision"}[area]
-    label = f"{area} {evaluation.text(metric)}"
+    label = f"{name} {evaluation.text(metric)}"
     if len(evaluation.classes) > 2:  # the metric is then the mean over the classes, not this curve's
-        label = f"{literal(evaluation.positive, 30)} against the others"
-    ax.plot(x, y, color=COLORS[1], label=label, **style)
+        label = f"{positive} against the others"
+    ax.plot(x, y, color=COLORS[1], label=label, drawstyle=style)
+    if (threshold := _threshold(evaluation)) is not None:
+        ax.plot(*point, "o", color="black", label=f"at threshold {threshold:.3f}")
+    ax.set_title(f"{title}, {positive} (n = {len(evaluation.table)})", fontsize=10)
+    return ax
 
 
 def _threshold(evaluation):
@@ -70,11 +70,6 @@ def _threshold(evaluation):
     if len(evaluation.classes) == 2:
         return 0.5 if evaluation.threshold is None else evaluation.threshold
     return None
-
-
-def _mark_threshold(ax, evaluation, x, y):
-    if (threshold := _threshold(evaluation)) is not None:
-        ax.plot(x, y, "o", color="black", label=f"at threshold {threshold:.3f}")
 
 
 def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
@@ -88,10 +83,9 @@ def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax, side + 0.6, side)
     shares = counts.to_numpy() / np.maximum(counts.sum(axis=1).to_numpy()[:, None], 1)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts.to_numpy()):
-        share = shares[row, column]
-        color = ink(image.cmap(share)[:3])
-        ax.text(column, row, f"{count}\n{share:.0%}", ha="center", va="center", color=color)
+    for (row, column), share in np.ndenumerate(shares):
+        text, color = f"{counts.iat[row, column]}\n{share:.0%}", ink(image.cmap(share)[:3])
+        ax.text(column, row, text, ha="center", va="center", color=color)
     ax.set_xticks(range(len(counts)), names)
     ax.set_yticks(range(len(counts)), names, rotation=90, va="center")
     ax.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix (n = {len(evaluation.table)})")
@@ -152,8 +146,7 @@ def net_benefit(evaluation: Evaluation, prevalence: float | None = None, ax: Axe
         ax.plot(table["threshold"], table[name], style, color=color, label=label)
     if (score := evaluation.threshold) is not None:
         risk = decisions.risk(evaluation, prevalence)
-        label = f"model's threshold: score {score:.3f}, risk {risk:.3f}"
-        ax.axvline(risk, color=COLORS[0], label=label)
+        ax.axvline(risk, color=COLORS[0], label=f"model's threshold: score {score:.3f}, risk {risk:.3f}")
     top = max(table["model"].max(), table["all"].max())
     ax.set(xlabel="risk from which on one refers (not the score)", ylabel="net benefit")
     ax.set(ylim=(-0.2 * top, 1.1 * top), title="Net benefit per image")
@@ -174,15 +167,13 @@ def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None)
         "no difference seen": (COLORS[0], "o"),
         "too few to say": ("0.6", "x"),
     }
-    for place, (_, row) in enumerate(table.iterrows()):
+    names = []
+    for place, (value, row) in enumerate(table.iterrows()):
         color, marker = styles[row["verdict"]]
         ax.hlines(place, row["low"], row["high"], color=color, lw=2)
         ax.plot(row["value"], place, marker, color=color, label=row["verdict"], clip_on=False)
-    names = [
-        f"{literal(value)}\n{counted(row['images'], 'image')}, "
-        f"{counted(row['lesions'], 'lesion')}, {row['positive']} positive"
-        for value, row in table.iterrows()
-    ]
+        counts = f"{counted(row['images'], 'image')}, {counted(row['lesions'], 'lesion')}"
+        names.append(f"{literal(value)}\n{counts}, {row['positive']} positive")
     ax.set_yticks(range(len(table)), names, fontsize=8)
     ax.set_xlabel(metric.replace("roc_auc", "ROC AUC").replace("_", " "))
     ax.set_title(f"By {literal(table.index.name)}")
@@ -204,15 +195,13 @@ def audit(table: pd.DataFrame) -> Figure:
     _draw_changes(axes[0], table[hidden], "kept", signs=(1,))
     axes[0].set(xlabel="kept: share of ROC AUC - 0.5 (dotted: chance)", title="With a part hidden")
     _draw_changes(axes[1], table[~hidden], "moved", signs=(1, -1))
-    axes[1].set_title("With something added")
-    axes[1].set_xlabel(
-        "moved: by how much of the ranking (0 to 1)\nan average image moves up (+) or down (-)"
-    )
+    moved = "moved: by how much of the ranking (0 to 1)\nan average image moves up (+) or down (-)"
+    axes[1].set(xlabel=moved, title="With something added")
     legend(axes[1], figure, loc="outside lower center", ncols=4)
     return figure
 
 
-def _draw_changes(ax: Axes, table: pd.DataFrame, figure: str, signs: Any) -> None:
+def _draw_changes(ax, table, figure, signs):
     """Draw one figure of each change, its interval, and its bound with each sign."""
     styles = {"flagged": COLORS[1], "not flagged": COLORS[0], "too few to say": "0.6", "": "0.2"}
     for place, (_, row) in enumerate(table.iterrows()):

@@ -1,4 +1,4 @@
-"""Plots of images: as they are, augmented, and as the shortcut audit changes them."""
+"""Plots of images: as they are, augmented, explained, and as the shortcut audit changes them; `size` is in pixels."""
 
 from __future__ import annotations
 
@@ -27,20 +27,11 @@ def grid(
     titles: Sequence[str] | None = None,
     size: int = 150,
 ) -> Figure:
-    """Draw images in rows, with their labels and where they come from.
+    """Draw images in rows, with their labels, or other `titles`, and where they come from.
 
-    Parameters
-    ----------
-    images
-        A dataset, or a table with ``path`` and ``label``. With ``prediction`` too, as in `Evaluation.table`, a title
-        says what a wrong image was taken for, and its score.
-    titles
-        Instead of the labels.
-    size
-        Side of each image in pixels.
+    `images` is a dataset, or a table with ``path`` and ``label``. With ``prediction`` too, as in `Evaluation.table`, a
+    title says what a wrong image was taken for, and its score.
 
-    Examples
-    --------
     >>> [ax.get_title() for ax in grid(dataset.sample(2, balanced=True), columns=2).axes]
     ['benign', 'malignant']
     """
@@ -48,7 +39,7 @@ def grid(
         raise ValueError(f"columns and size must be whole numbers from 1, not {columns!r} and {size!r}")
     table = images if isinstance(images, pd.DataFrame) else images.table
     titles = [*map(_title, table.to_dict("records"))] if titles is None else titles
-    titles = ["\n".join(wrapped(line, 22) for line in str(title).splitlines()) for title in titles]
+    titles = ["\n".join(wrapped(line, 24) for line in str(title).splitlines()) for title in titles]
     rows, lines = max(1, -(-len(table) // columns)), max([1, *(1 + each.count("\n") for each in titles)])
     figure, axes = panels(rows, columns, 1.6 * columns, (1.65 + 0.2 * lines) * rows + 0.4)
     for ax, path, title in zip(axes.flat, table["path"], titles, strict=False):
@@ -70,19 +61,8 @@ def _title(row):
 def examples(
     dataset: ImageDataset, column: str, each: int = 6, most: int = 10, seed: int = 0, size: int = 120
 ) -> Figure:
-    """Draw images of each value of a column, a row a value, the frequent ones first.
+    """Draw `each` images of the `most` frequent values of a column, such as a diagnosis: a row a value.
 
-    Parameters
-    ----------
-    column
-        A diagnosis, say.
-    each, most
-        Images of each value, and the number of values.
-    size
-        Side of each image in pixels.
-
-    Examples
-    --------
     >>> figure = examples(dataset, "sex", each=2)
     >>> [ax.get_ylabel().split()[0] for ax in figure.axes if ax.get_ylabel()]
     ['female', 'male']
@@ -105,19 +85,8 @@ def examples(
 
 
 def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
-    r"""Draw pairs of images side by side, with their distance and labels.
+    r"""Draw pairs of images, rows of `ImageDataset.near_duplicates`, side by side, with their distance and labels.
 
-    Parameters
-    ----------
-    pairs
-        Rows of `ImageDataset.near_duplicates`.
-    columns
-        Pairs in a row.
-    size
-        Side of each image in pixels.
-
-    Examples
-    --------
     >>> one, other = dataset.paths[:2]
     >>> row = {"path_a": one, "path_b": other, "label_a": "a", "label_b": "b", "distance": 3, "crosses_group": True}
     >>> pairs(pd.DataFrame([row])).axes[1].get_title()
@@ -135,19 +104,8 @@ def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
 def augmented(
     dataset: ImageDataset, images: int = 3, views: int = 6, seed: int = 0, size: int = 150
 ) -> Figure:
-    """Draw a few images of an augmented dataset, each followed by augmented copies.
+    """Draw a few images of a dataset from `augment_dataset`, each followed by augmented copies, its `views`.
 
-    Parameters
-    ----------
-    dataset
-        From `augment_dataset` without a folder.
-    images, views
-        Rows, fewer if the dataset is smaller, and copies in each.
-    size
-        Side of each image in pixels.
-
-    Examples
-    --------
     >>> from isicvision import augment_dataset, augmentation
     >>> figure = augmented(augment_dataset(dataset, augmentation.dermoscopy()), images=1, views=2)
     >>> [ax.get_title() for ax in figure.axes]
@@ -166,12 +124,8 @@ def augmented(
 
 
 def explained(model: ImageClassifier, path: str | os.PathLike, label: str | None = None) -> Figure:
-    """Draw one image beside what in it speaks for a label, the positive one by default: red by Grad-CAM.
+    """Draw one image beside what in it speaks for a label, the positive one by default: red by `saliency.grad_cam`.
 
-    See `saliency.grad_cam`, also for the errors.
-
-    Examples
-    --------
     >>> explained(model, "lesion.jpg").axes[1].get_title()  # doctest: +SKIP
     'speaks for malignant'
     """
@@ -189,17 +143,8 @@ def explained(model: ImageClassifier, path: str | os.PathLike, label: str | None
 def changed(dataset: ImageDataset, names: Sequence[str] | None = None, size: int = 128) -> Figure:
     """Draw what `audit.shortcuts` shows the model: all changes of one image, then those of the next.
 
-    Parameters
-    ----------
-    dataset
-        A few images.
-    names
-        Of `audit.CHANGES`. Default: all, and the border of the next image.
-    size
-        Side of each image in pixels.
+    The changes are those of `audit.CHANGES` in `names`; by default all, and the border of the next image.
 
-    Examples
-    --------
     >>> [ax.get_title() for ax in changed(dataset.sample(1), ["ruler added"]).axes]
     ['unchanged', 'ruler added']
     """

@@ -35,9 +35,7 @@ def colors(labels: Iterable[str]) -> dict[str, str]:
 
 
 def ink(color: Sequence[float]) -> str:
-    """Return black or white, whichever has a contrast of at least 4.5 on `color` (RGB from 0 to 1).
-
-    By the relative luminance of WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance.
+    """Return black or white, whichever has a contrast of at least 4.5 (WCAG 2.2) on `color`, RGB from 0 to 1.
 
     >>> ink((1, 1, 0)), ink((0, 0, 1))
     ('black', 'white')
@@ -48,8 +46,6 @@ def ink(color: Sequence[float]) -> str:
 
 def literal(text: object, most: int = 60) -> str:
     r"""Return text that Matplotlib draws as it stands: no formula, no control characters, each line cut to `most`.
-
-    Matplotlib reads text between two dollar signs as a formula, and leaves names that begin with ``_`` out of legends.
 
     >>> literal("$5\tor $10")
     '\\$5 or \\$10'

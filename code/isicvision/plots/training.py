@@ -1,4 +1,4 @@
-"""Plots of trainings: history, learning rate range test, and what settings do."""
+"""Plots of trainings: history, learning rate range test, and measurements of what settings do."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def history(history: History) -> Figure:
-    """Draw loss, accuracy, ROC AUC and learning rate by epoch, from what `ImageClassifier.fit` returns.
-
-    Several networks (``members``) stand side by side.
+    """Draw loss, accuracy, ROC AUC and learning rate by epoch, of each network, from what `fit` returns.
 
     >>> from isicvision.model.history import History
     >>> table = pd.DataFrame({"train_loss": [1, 0.5], "learning_rate": [0.1, 0.01]}, index=[1, 2])
@@ -87,44 +85,33 @@ def learning_rates(found: RangeTest, ax: Axes | None = None) -> Axes:
 def measured(table: pd.DataFrame, setting: str, ax: Axes | None = None) -> Axes:
     r"""Draw the ROC AUC and the training time for each value of one setting, all settings on one scale.
 
-    Parameters
-    ----------
-    table
-        Written by tests/bench/bench_settings.py: setting, value, images, roc_auc, low, high, seconds. The row
-        ``common`` stands for the value that all other settings share. The gray band covers it and the rows ``seed``:
-        what chance alone does.
+    The table is from tests/bench/bench_settings.py. Its row ``common`` is the value that all other settings share; the
+    gray band covers it and the rows ``seed``: what chance alone does.
 
-    Examples
-    --------
     >>> rows = [("rate", 0.1, 0.001, 0.8), ("common", None, 0.001, 0.9)]
     >>> table = pd.DataFrame(rows, columns=["setting", "value", "common_value", "roc_auc"])
     >>> ax = measured(table.assign(images=10, low=0.7, high=1.0, seconds=60), "rate")
     >>> [text.get_text() for text in ax.get_xticklabels()]
     ['0.001\n60 s', '0.1\n60 s']
     """
-    rows = table[table["setting"].isin([setting, "common"])].astype({"value": object, "common_value": object})
+    rows = table[table["setting"].isin([setting, "common"])]
     is_common = rows["setting"] == "common"
-    if setting == "images":
-        rows["value"] = rows["images"]
-    else:
-        rows.loc[is_common, "value"] = rows.loc[~is_common, "common_value"].iloc[0]
-    numbers = pd.to_numeric(rows["value"], errors="coerce")
-    rows = rows.assign(order=numbers).sort_values("order", kind="stable", ignore_index=True)
+    common = rows.loc[~is_common, "common_value"].iloc[0]
+    values = rows["images"] if setting == "images" else rows["value"].astype(object).mask(is_common, common)
+    rows = rows.assign(value=values, order=pd.to_numeric(values, errors="coerce"))
+    rows, names = rows.sort_values("order", kind="stable", ignore_index=True), []
     ax = axes_or_new(ax, 8, 2.8)
     chance = table["roc_auc"][table["setting"].isin(["common", "seed"])]
     ax.axhspan(chance.min(), chance.max(), color="0.9", label="chance: other seeds")
     for place, row in rows.iterrows():
-        common, area = row["setting"] == "common", row["roc_auc"]
-        color, name = (COLORS[1], "common to all plots") if common else (COLORS[0], "changed")
+        area, is_common = row["roc_auc"], row["setting"] == "common"
+        color, name = (COLORS[1], "common to all plots") if is_common else (COLORS[0], "changed")
         ax.vlines(place, row["low"], row["high"], color=color, lw=2)
         ax.plot(place, area, "o", color=color, label=name)
         ax.annotate(f"{area:.3f}", (place, area), xytext=(6, -3), textcoords="offset points")
-    names = [
-        wrapped(row["value"], 20) if pd.isna(row["order"]) else f"{row['order']:g}"
-        for _, row in rows.iterrows()
-    ]
-    seconds = rows["seconds"].map("{:.0f} s".format)
-    ax.set_xticks(range(len(rows)), [f"{name}\n{time}" for name, time in zip(names, seconds, strict=True)])
+        value = wrapped(row["value"], 20) if pd.isna(row["order"]) else f"{row['order']:g}"
+        names.append(f"{value}\n{row['seconds']:.0f} s")
+    ax.set_xticks(range(len(rows)), names)
     ax.set(xlim=(-0.5, len(rows) - 0.3), ylim=(table["low"].min() - 0.01, table["high"].max() + 0.01))
     ax.set(xlabel=f"{setting}, and the time of the training", ylabel="ROC AUC", title=setting)
     legend(ax)

@@ -16,6 +16,7 @@ from ..evaluation.evaluation import Evaluation
 from ..files import replacing, user_path
 from ..model.classifier import ImageClassifier
 from ..outputs import Outputs
+from ..plots.style import encode
 from ..text import counted
 from . import cards, record
 
@@ -79,7 +80,7 @@ def write_evaluation(
         over="lesions" if group_count(evaluation.table)["groups"] else f"images ({group_words(None)})",
         positive=evaluation.positive,
         table=table.to_html(border=0),
-        plots=plots.encode(figure),
+        plots=encode(figure),
     )
     path = user_path(where)
     path.parent.mkdir(parents=True, exist_ok=True)

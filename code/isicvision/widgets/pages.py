@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import ipywidgets
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, colors
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from .. import plots
@@ -24,6 +25,7 @@ from ..checks import is_whole
 from ..data.annotation import EXCLUDE, Annotations
 from ..data.dataset import ImageDataset
 from ..images import ImageError, decode, frame, map_threads
+from ..plots.style import colors, ink
 from ..text import apart, as_label, counted
 from .imagegrid import ImageGrid
 from .parts import Widget, button, line, row, short, stack
@@ -185,7 +187,7 @@ class AnnotationUI(_Pages):
         super().__init__("Images and their labels", per_page, [self.filter], [bar], keys)
 
     def _buttons(self, keys):
-        palette = plots.colors(self.annotations.labels)
+        palette = colors(self.annotations.labels)
         for key, name in (self._keys | KEYS).items():
             made = self._button(name, key)
             made.description += f" [{key}]" if key in keys else ""
@@ -281,7 +283,7 @@ class AnnotationUI(_Pages):
         return {
             "title": short(label) + changed + " ✓" * is_decided,
             "spoken": f"{label}{changed}, {'decided' if is_decided else 'undecided'}, {note}",
-            "color": plots.colors(self.annotations.labels).get(label, "#9e9e9e"),
+            "color": colors(self.annotations.labels).get(label, "#9e9e9e"),
             "note": note,
             "dim": label == EXCLUDE,
         }
@@ -341,7 +343,7 @@ class ResultsUI(_Pages):
 
     def _caption(self, row):
         label, prediction, note = row["label"], row["prediction"], Path(row["path"]).stem
-        palette = plots.colors(self.evaluation.classes).items()
+        palette = colors(self.evaluation.classes).items()
         bars = [
             {"name": name, "value": float(row[f"score_{name}"]), "color": color} for name, color in palette
         ]
@@ -413,7 +415,7 @@ class ConfusionMatrixUI(Widget):
         hint = f"{cell[0]}, predicted {cell[1]}"
         made = button(f"{count} ({share:.0%})", hint, lambda: self.show(*cell), width="auto", height="44px")
         color = colormaps["Blues"](share)
-        made.style.button_color, made.style.text_color = colors.to_hex(color), plots.ink(color[:3])
+        made.style.button_color, made.style.text_color = to_hex(color), ink(color[:3])
         return made
 
     def show(self, true: object, predicted: object) -> None:

@@ -9,7 +9,7 @@ from html import escape
 import ipywidgets
 from matplotlib.figure import Figure
 
-from .. import plots
+from ..plots.style import encode
 from .imagegrid import Names
 
 
@@ -23,7 +23,7 @@ class Widget(abc.ABC):
         """Draw the static image."""
 
     def _jpeg(self) -> str:
-        return plots.encode(self._figure(), "jpeg")
+        return encode(self._figure(), "jpeg")
 
     def _repr_mimebundle_(self, **_):
         return self.view._repr_mimebundle_() | {"image/jpeg": self._jpeg()}

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from .. import plots
 from ..checks import CALL_NONE
 from ..evaluation.evaluation import Evaluation
+from ..plots.style import legend_below
 from ..text import counted
 from .pages import ResultsUI
 from .parts import Widget, row, stack
@@ -111,7 +112,7 @@ class PrecisionRecallUI(Widget):
         }
         marks = [ax.plot([], [], "D", **look)[0] for ax in axes]
         for ax in axes:
-            plots.legend_below(ax)
+            legend_below(ax)
             ax.set_aspect("auto")  # an equal aspect leaves too little room for the legend
         return marks
 

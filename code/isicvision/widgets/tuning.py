@@ -19,6 +19,7 @@ from ..data.dataset import ImageDataset
 from ..model import backbones
 from ..model.presets import PRESETS, VIEWS
 from ..model.settings import OPTIMIZERS, SCHEDULES, Settings
+from ..plots.style import colors
 from .parts import Widget, row, stack
 
 
@@ -201,7 +202,7 @@ class ParamsUI(_Tuning):
         places = np.arange(60 * settings.epochs) / 60
         rates = np.array([settings.rate(int(place), place / settings.epochs) for place in places])
         body = places >= settings.freeze_epochs
-        blue, orange = plots.colors(["last layer", "body"]).values()
+        blue, orange = colors(["last layer", "body"]).values()
         ax.plot(places, rates, color=blue, label="last layer")
         if body.any():
             ax.plot(places[body], settings.body_rate * rates[body], "--", color=orange, label="body")

@@ -44,7 +44,7 @@ def luminance(color):
 
 @given(color=st.tuples(*[st.floats(0, 1)] * 3))
 def test_text_on_any_color_can_be_read(color):
-    assert contrast(matplotlib.colors.to_rgb(plots.ink(color)), color) >= 4.5
+    assert contrast(matplotlib.colors.to_rgb(plots.style.ink(color)), color) >= 4.5
 
 
 @pytest.mark.parametrize("wrong", range(11))
