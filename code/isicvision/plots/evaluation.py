@@ -84,7 +84,7 @@ def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     shares = counts.to_numpy() / np.maximum(counts.sum(axis=1).to_numpy()[:, None], 1)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
-        text, color = f"{counts.iat[row, column]}\n{share:.0%}", ink(image.cmap(share)[:3])
+        text, color = f"{counts.iat[row, column]}\n{share:.0%}", ink(image.cmap(float(share))[:3])
         ax.text(column, row, text, ha="center", va="center", color=color)
     ax.set_xticks(range(len(counts)), names)
     ax.set_yticks(range(len(counts)), names, rotation=90, va="center")
