@@ -23,9 +23,10 @@ from .errors import warn
 from .files import PROJECT_ROOT, portable, replacing, user_path
 from .text import printable
 
-MISSING = ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null".split(
-    ","
+_MISSING = (
+    ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
 )
+MISSING = _MISSING.split(",")
 """What pandas.read_csv takes for missing, by its documentation."""
 NAMELESS = "(image "
 """How the group of an image begins for which nobody gave a group or a path."""
@@ -77,21 +78,18 @@ def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[s
             content = content.replace("\r", "\n")
     keys, whole = {key(name) for name in text}, {key(name) for name in verbatim}
     separator, content = _separator(_without_comments(path, content, keys))
-    around = [
-        pair for mark in (separator, "\n") for space in " \xa0" for pair in (space + mark, mark + space)
-    ]
+    is_decimal = separator in ";\t"
+    marks = (separator, "\n")
+    around = [pair for mark in marks for space in " \xa0" for pair in (space + mark, mark + space)]
     if any(pair in content for pair in around):
         bare = re.sub('"[^"]*"', '""', content)  # within quotes they are text
         if any(pair in bare for pair in around):
             separator, content = ",", _even(content, separator, path, strip=True)
 
-    table = _parsed(
-        path,
-        content,
-        separator,
-        is_text=lambda name: key(name) in keys,
-        missing=lambda name: [""] if key(name) in whole else MISSING,
-    )
+    def missing(name):
+        return [""] if key(name) in whole else MISSING
+
+    table = _parsed(path, content, separator, lambda name: key(name) in keys, missing, is_decimal)
     if '" ' in content or ' "' in content:
         for name in [name for name in table if key(name) in keys]:
             table[name] = table[name].str.strip()
@@ -128,10 +126,9 @@ def load(path: str | os.PathLike, verbatim: Iterable[str] = ()) -> pd.DataFrame:
     content = _decoded(path, own=True)
     separator, content = _separator(content)
     text = {*verbatim, *(name.strip() for name in _quoted(content, separator))}
-    table = _parsed(path, content, separator, is_text=lambda name: name in text, missing=lambda _: [""])
-    for name in filter(
-        _SPECIAL.search, table.columns.difference([*verbatim])
-    ):  # quoted, whatever its cells are
+    table = _parsed(path, content, separator, lambda name: name in text, lambda _: [""], separator in ";\t")
+    special = filter(_SPECIAL.search, table.columns.difference([*verbatim]))
+    for name in special:  # which are quoted whatever their cells are
         try:
             numbers = pd.to_numeric(table[name])
         except (ValueError, TypeError):
@@ -214,9 +211,7 @@ def _decoded(path, own=False):
             text = content.decode("cp1252")
         except UnicodeDecodeError:
             raise ValueError(f"{path} is neither UTF-8 nor Windows-1252: save it as CSV (UTF-8)") from None
-        warn(
-            f"{path} is not UTF-8 and was read as Windows-1252. If letters are wrong, save it as CSV (UTF-8)."
-        )
+        warn(f"{path} is not UTF-8, so Windows-1252 was taken. If letters are wrong, save it as CSV (UTF-8).")
     if "\0" in text[:1000] and not own:
         raise ValueError(f"{path} cannot be read as CSV: it is not a text file")
     return text
@@ -272,7 +267,7 @@ def _separator(text):
     return found, text
 
 
-def _parsed(path, text, separator, is_text, missing):
+def _parsed(path, text, separator, is_text, missing, is_decimal):
     """Parse the text of a table. Rows that are not as wide as the header are looked at one by one."""
     try:
         header = next(csv.reader(io.StringIO(text[:1_000_000], newline=""), delimiter=separator), [])
@@ -301,7 +296,7 @@ def _parsed(path, text, separator, is_text, missing):
     if table.empty:
         raise ValueError(f"{path} has a header and no rows: save the table with its rows")
     nameless = [name for name in table if name.startswith("Unnamed: ") and table[name].isna().all()]
-    for name in table if separator in ";\t" else ():
+    for name in table if is_decimal else ():
         cells = [] if is_text(name) or table[name].dtype not in (object, "str") else table[name].dropna()
         if len(cells) and cells[:9].str.fullmatch(_DECIMAL).all() and cells.str.fullmatch(_DECIMAL).all():
             table[name] = pd.to_numeric(table[name].str.replace(",", "."))

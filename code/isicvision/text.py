@@ -85,15 +85,10 @@ def secret(value: str | None, name: str) -> str | None:
     if value is None or value == "":
         return None
     clean = value.strip("\ufeff\u200b \t\r\n\v\f") if isinstance(value, str) else ""
-    if re.fullmatch(r"[!-~]+", clean):
-        return clean
-    if not isinstance(value, str):
-        problem = f"is {type(value).__name__}, not text"
-    elif not clean:
-        problem = "holds only white space"
-    else:
-        problem = "holds a space, a line break or another character that no key has"
-    raise ValueError(f"{name} {problem}: copy it again (its value is not shown here)")
+    if not re.fullmatch(r"[!-~]+", clean):
+        problem = "is no text of letters, digits and signs, or has a space or a line break in it"
+        raise ValueError(f"{name} {problem}: copy it again (its value is not shown here)")
+    return clean
 
 
 def redacted(text: object) -> str:

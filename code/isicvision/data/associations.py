@@ -197,8 +197,8 @@ def is_numeric(values: pd.Series) -> bool:
 def frequent(values: pd.Series, most: int) -> pd.Series:
     """Turn a column into text: its `most` frequent values, ``(rare)`` for others, ``(missing)`` for none.
 
-    >>> frequent(pd.Series(["a", "a", "b", None]), 1).tolist()
-    ['a', 'a', '(rare)', '(rare)']
+    >>> frequent(pd.Series(["a", "a", "b", None, None]), 2).tolist()
+    ['a', 'a', '(rare)', '(missing)', '(missing)']
     """
     text = values.astype("string").fillna("(missing)")
     return text.where(text.isin(text.value_counts().index[:most]), "(rare)")
