@@ -1,7 +1,5 @@
 """What a value must be: numbers, shares, seeds, data sets."""
 
-from __future__ import annotations
-
 import math
 import reprlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The columns that the ISIC Archive and HAM10000 have, by their published documentation: one table for all."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 
@@ -39,16 +37,12 @@ CONFIRMED = ("diagnosis_confirm_type", "dx_type")
 _IMAGE = Field("text", "", "name of the image", "identifier")
 _SEARCHABLE = {
     "isic_id": _IMAGE,
-    **{
-        name: Field("text", "", f"the {name[:-3]}: its images belong together", "identifier")
-        for name in GROUP_COLUMNS
-    },
+    "lesion_id": Field("text", "", "the lesion: its images belong together", "identifier"),
+    "patient_id": Field("text", "", "the patient: its images belong together", "identifier"),
     "rcm_case_id": Field("text", "", "case of confocal microscopy", "identifier"),
     "age_approx": Field("whole number", "years", "age of the patient, rounded to 5, at most 85", "patient"),
     "sex": Field("text", "", "sex of the patient", "patient"),
-    "fitzpatrick_skin_type": Field(
-        "text", "I to VI", "how the skin burns and tans, after Fitzpatrick", "patient"
-    ),
+    "fitzpatrick_skin_type": Field("text", "I to VI", "how skin burns and tans, by Fitzpatrick", "patient"),
     "family_hx_mm": Field("true/false", "", "melanoma in the family", "patient"),
     "personal_hx_mm": Field("true/false", "", "an earlier melanoma of the patient", "patient"),
     **_levels("anatom_site", "site on the body", "patient"),

@@ -1,7 +1,5 @@
 """Files and folders: where the repository lies, what is whole or absent, names of folders, parameter files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -15,17 +13,14 @@ from pathlib import Path
 from typing import ClassVar
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-
 PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
 """The repository that isicvision is installed from (`pip install -e .`), else the current folder."""
 OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
 """What a download writes beside the folders of the labels: no label's folder has such a name."""
-
 RUN_RECORD = "run.json"
 """Name of the file, in a model's folder, that says how the model was made, see `record.write`."""
 PACKAGES = "torch torchvision timm accelerate scikit-learn imaug opencv-python-headless pillow numpy".split()
 """Whose versions a model and a run record name."""
-
 _STRAYS = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", "@eadir"}
 _STRAYS |= {".ipynb_checkpoints", "__pycache__"}
 

@@ -1,7 +1,5 @@
 """Paths of what the notebooks and jobs write."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

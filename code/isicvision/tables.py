@@ -1,7 +1,5 @@
 """Read tables as other programs write them, and write our own so that they come back the same."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import difflib
@@ -211,7 +209,7 @@ def _decoded(path, own=False):
             text = content.decode("cp1252")
         except UnicodeDecodeError:
             raise ValueError(f"{path} is neither UTF-8 nor Windows-1252: save it as CSV (UTF-8)") from None
-        warn(f"{path} is not UTF-8, so Windows-1252 was taken. If letters are wrong, save it as CSV (UTF-8).")
+        warn(f"{path} is not UTF-8 and was read as Windows-1252. If letters are wrong, save it as UTF-8.")
     if "\0" in text[:1000] and not own:
         raise ValueError(f"{path} cannot be read as CSV: it is not a text file")
     return text

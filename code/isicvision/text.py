@@ -1,7 +1,5 @@
 """Words and figures for people: labels, counts, sizes, lists, and addresses without their secrets."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -86,7 +84,7 @@ def secret(value: str | None, name: str) -> str | None:
         return None
     clean = value.strip("\ufeff\u200b \t\r\n\v\f") if isinstance(value, str) else ""
     if not re.fullmatch(r"[!-~]+", clean):
-        problem = "is no text of letters, digits and signs, or has a space or a line break in it"
+        problem = "must be text without a space, a line break or an accent in it"
         raise ValueError(f"{name} {problem}: copy it again (its value is not shown here)")
     return clean
 

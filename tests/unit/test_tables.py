@@ -61,7 +61,7 @@ def test_blanks_quotes_and_commas_at_the_end_change_nothing(tmp_path, content):
 
 
 def test_words_of_windows_1252_are_read_with_a_warning(tmp_path):
-    with pytest.warns(UserWarning, match=r"t\.csv is not UTF-8, so Windows-1252 was taken"):
+    with pytest.warns(UserWarning, match=r"t\.csv is not UTF-8 and was read as Windows-1252"):
         table = read(tmp_path, "image,sex\np1,männlich\n".encode("cp1252"))
     assert table["sex"].tolist() == ["männlich"]
     with pytest.raises(

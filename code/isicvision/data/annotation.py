@@ -47,7 +47,8 @@ class Annotations:
         self.labels = dataset.labels
         if marks := [label for label in self.labels if label == EXCLUDE or _UNDO.fullmatch(label)]:
             raise ValueError(
-                f"the label {min(marks)!r} means something else in the log: give it another name"
+                f"the label {min(marks)!r} means something else in the log of decisions: rename it in the table, or "
+                "its folder, and read the dataset again"
             )
         self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
         self._stored = {portable(path): path for path in dataset.paths}  # as in the log

@@ -1,7 +1,5 @@
 """Walk folders of images as people keep them: parts of a split, folders of the system, formats that cannot be read."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Labels as they stand in columns: one column, one a label, and the map from the file's labels to the dataset's."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Match the names of images in a table with files."""
 
-from __future__ import annotations
-
 import os
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Read images and labels as people keep them: folders, tables, and metadata joined by image name."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Sequence

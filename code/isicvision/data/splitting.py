@@ -1,7 +1,5 @@
 """Deal groups of images to the parts of a split, whole and with the labels in like proportion."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Sequence
@@ -175,8 +173,7 @@ def _deal(counts, part_of, fractions, seed):
             add(name, part_of[name], -1)
         held = [(weight[n], filled[label[n]], half * count[n]) for n in range(ends[name], ends[name + 1])]
         costs = [
-            sum(w * (row[part] + more / share) for w, row, more in held)
-            for part, share in enumerate(fractions)
+            sum(w * (row[n] + more / share) for w, row, more in held) for n, share in enumerate(fractions)
         ]
         part_of[name] = costs.index(min(costs))
         add(name, part_of[name])
