@@ -27,6 +27,8 @@ from .transfer import TransferError
 
 ISIC = "https://api.isic-archive.com/api/v2/"
 SAMPLE = "http://sample.invalid/api/v2/"  # .invalid can never be a real host (RFC 2606)
+KNOWN = {"isic": ISIC, "sample": SAMPLE}
+Numbers = int | Sequence[int] | None
 PAGE = 100  # the most records that the API gives at once
 LARGEST_PAGE = 2**26  # bytes of JSON; a hundred records take some 300 kB
 IDLE_PAGES = 3  # pages in a row without a new image
@@ -65,18 +67,17 @@ class IsicArchive:
         if not all(is_number(seconds, 0.001) for seconds in timeout):
             raise ValueError(f"timeout: each number of seconds is above 0 and finite, not {timeout!r}")
         if self.url == SAMPLE:
-            token = None
+            self.session = transfer.Session(self.url)
+            self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
         else:
             token = secret(token, "token") or secret(os.environ.get("ISIC_TOKEN"), "ISIC_TOKEN")
-        self.session = transfer.Session(self.url, token, (*timeout, 600)[:3])
-        if self.url == SAMPLE:
-            self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
+            self.session = transfer.Session(self.url, token, (*timeout, 600)[:3])
         self._is_known = self.session.token is None
 
     def __repr__(self):
         return f"IsicArchive({self.url!r})"
 
-    def count(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
+    def count(self, query: str | None = None, collections: Numbers = None) -> int:
         """Count the images that `query` finds; ValueError if the archive does not understand it.
 
         `query` is in the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``:
@@ -85,12 +86,12 @@ class IsicArchive:
         """
         return self._number("count", "images/search/", query, collections, limit=1)
 
-    def size(self, query: str | None = None, collections: int | Sequence[int] | None = None) -> int:
+    def size(self, query: str | None = None, collections: Numbers = None) -> int:
         """Return the bytes of the full-size images that `query` finds, from the archive's nightly index."""
         return self._number("size", "images/search/size/", query, collections)
 
     def facets(
-        self, query: str | None = None, collections: int | Sequence[int] | None = None
+        self, query: str | None = None, collections: Numbers = None
     ) -> dict[str, dict[str | None, int]]:
         """Count the images that `query` finds by the values of each field: field to value to images.
 
@@ -111,9 +112,9 @@ class IsicArchive:
         """List the archive's collections, each with ``id``, ``name``, ``description``, ``doi`` and more."""
         found: dict = {}
         for page in self._pages(f"{self.url}collections/?limit={PAGE}"):
-            before = len(found)
+            known = len(found)
             found |= {each["id"]: each for each in page["results"] if isinstance(each, dict) and "id" in each}
-            if len(found) == before:
+            if len(found) == known:
                 break
         return [*found.values()]
 
@@ -122,10 +123,7 @@ class IsicArchive:
         return self._json(f"{self.url}images/{isic_id}/")
 
     def search(
-        self,
-        query: str | None = None,
-        limit: int | None = None,
-        collections: int | Sequence[int] | None = None,
+        self, query: str | None = None, limit: int | None = None, collections: Numbers = None
     ) -> Iterator[dict]:
         """Yield the records of at most `limit` images that `query` finds (see `count`), each once, the oldest first.
 
@@ -143,7 +141,7 @@ class IsicArchive:
         *,
         label_field: str | None = None,
         label: str | Mapping[str, str] | Callable[[dict], str | None] | None = None,
-        collections: int | Sequence[int] | None = None,
+        collections: Numbers = None,
         per_label: dict[str, int | None] | None = None,
         seed: int | None = None,
         max_side: int | None = None,
@@ -230,8 +228,8 @@ class IsicArchive:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise ArchiveError(
-                f"about {needed / 1e6:,.0f} MB are to come, {free / 1e6:,.0f} MB are free in {folder}: choose another "
-                "folder, or take less by limit=, max_side= or thumbnails=True"
+                f"about {needed / 1e6:,.0f} MB are to come, {free / 1e6:,.0f} MB are free in {folder}: take less by "
+                "limit=, max_side= or thumbnails=True"
             )
 
     def _number(self, name, path, query, collections, **params):
@@ -257,9 +255,7 @@ class IsicArchive:
             except ArchiveError as error:
                 if error.__cause__.status not in (401, 403):
                     raise
-                raise ArchiveError(
-                    f"{self.url} does not accept the token of ISIC_TOKEN: get a new one, or unset it"
-                ) from None
+                raise ArchiveError(f"{self.url} does not accept the token: get a new one, or none") from None
             self._is_known = True
         return f"{self.url}{path}?{urlencode(params)}"
 
@@ -268,15 +264,11 @@ class IsicArchive:
         while url:
             page = self._json(url, query)
             if not isinstance(page.get("results"), list):
-                raise ArchiveError(
-                    f"{url} does not answer with a page of records: not the ISIC Archive API v2?"
-                )
+                raise ArchiveError(f"{url} answers without a page of records: not the ISIC Archive API v2?")
             yield page
             url, query = page.get("next"), None
             if url and (not isinstance(url, str) or urlsplit(url)[:2] != urlsplit(self.url)[:2]):
-                raise ArchiveError(
-                    f"{self.url} names a next page on another host, not followed: {redacted(url):.200}"
-                )
+                raise ArchiveError(f"{self.url} names a next page on another host: {redacted(url):.200}")
 
     def _json(self, url, query=None):
         """Read a JSON object, retrying where that may help."""
@@ -308,11 +300,7 @@ class Listing:
     """
 
     def __init__(
-        self,
-        archive: IsicArchive,
-        query: str | None = None,
-        limit: int | None = None,
-        collections: int | Sequence[int] | None = None,
+        self, archive: IsicArchive, query: str | None, limit: int | None, collections: Numbers = None
     ) -> None:
         if limit is not None and not is_whole(limit, 0):
             raise ValueError(f"limit is a whole number from 0, not {limit!r}")
@@ -344,8 +332,8 @@ class Listing:
             idle = idle + 1 if self.listed == before else 0
             if idle == IDLE_PAGES:
                 raise ArchiveError(
-                    f"the pages of {self.archive.url} form a circle after {self.listed} images: a fault of the "
-                    f"archive. Narrow the query {self.query!r}, or set limit={self.listed} to take what came."
+                    f"the pages of {self.archive.url} form a circle after {self.listed} images: take what came with "
+                    f"limit={self.listed}"
                 )
         self._is_whole = True
 
@@ -372,15 +360,13 @@ def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
 
 def _locate(source):
     """Return the API's address and a short name for what the user calls the source."""
-    known = {"isic": ISIC, "sample": SAMPLE}
-    parts = urlsplit(known.get(source, source) if isinstance(source, str) else "")
+    parts = urlsplit(KNOWN.get(source, source) if isinstance(source, str) else "")
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError(
-            "source must be 'isic', 'sample' or the http(s) address of an archive, not "
-            f"{redacted(repr(source))}. For images in a directory use ImageDataset.from_folder or "
-            "ImageDataset.from_csv."
+            f"source must be 'isic', 'sample' or the http(s) address of an archive, not {redacted(repr(source))}. "
+            "ImageDataset.from_folder reads images in a directory."
         )
     prefix = f"{parts.netloc}{parts.path}".rstrip("/").removesuffix("/api/v2")
     url = f"{parts.scheme}://{prefix}/api/v2/"
-    names = {address: name for name, address in known.items()}
+    names = {address: name for name, address in KNOWN.items()}
     return url, names.get(url) or re.sub(r"[^\w.-]+", "_", prefix).strip("_.")

@@ -96,10 +96,9 @@ class DownloadReport:
                 self.notes.append(f"{label}: {came[label]} of the {number} wanted")
 
     def __repr__(self):
-        groups = [
-            f"{name} {len(getattr(self, name))}" for name in ("fetched", "present", "failed", "skipped")
-        ]
-        lines = [f"{', '.join(groups)} in {self.seconds:.1f} s: {self.folder}"]
+        counts = Counter(status for _, status, *_ in self.rows)
+        words = ", ".join(f"{name} {counts[name]}" for name in ("fetched", "present", "failed", "skipped"))
+        lines = [f"{words} in {self.seconds:.1f} s: {self.folder}"]
         for status, rows in (("failed", self.failed), ("skipped", self.skipped)):
             lines += [f"  {status} {isic_id}: {reason}" for isic_id, reason in rows[:5]]
             lines += [f"  … {len(rows) - 5} more {status}, see report.table"] if len(rows) > 5 else []
@@ -193,7 +192,7 @@ class Download:
         """Decide what becomes of one record."""
         isic_id = record.get("isic_id") if isinstance(record, dict) else None
         if not isinstance(isic_id, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", isic_id):
-            name = isic_id[:80] if isinstance(isic_id, str) else str(record)[:80]
+            name = str(isic_id if isinstance(isic_id, str) else record)[:80]
             return self._note(name, "failed", "its isic_id cannot make a safe file name", {})
         row, endless = flatten(record)
         row |= {"isic_id": isic_id, "label": self.label_of(record)}
@@ -214,7 +213,7 @@ class Download:
         self.under_way += 1
 
     def _is_there(self, isic_id, row, file, size, before):
-        """See whether an image of the journal is in its place, moved there if its label has changed."""
+        """Say whether an image of the journal is in its place, moved there if its label has changed."""
         try:
             if not size or (self.folder / file).stat().st_size != size:
                 return False

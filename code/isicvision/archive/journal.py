@@ -25,8 +25,7 @@ LICENSES = {
 }
 # a record may hold half a surrogate pair
 TEXT: dict = {"encoding": "utf-8", "errors": "replace", "newline": ""}
-FLUSH_SECONDS = 1.0
-"""How far the journal may be behind."""
+FLUSH_SECONDS = 1.0  # how far the journal may be behind
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT)",
     "CREATE TABLE IF NOT EXISTS images (isic_id TEXT PRIMARY KEY, status TEXT, reason TEXT, file TEXT, "

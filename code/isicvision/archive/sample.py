@@ -54,13 +54,13 @@ class SampleArchive(requests.adapters.BaseAdapter):
 
     def __init__(self, folder: str | os.PathLike) -> None:
         super().__init__()
-        folder = Path(folder)
-        if not (folder / "metadata.csv").is_file():
+        folder, table = Path(folder), Path(folder, "metadata.csv")
+        if not table.is_file():
             raise FileNotFoundError(
-                f"{folder / 'metadata.csv'} does not exist: the sample is part of the repository. Start in a checkout."
+                f"{table} is missing: it is part of the repository, start in a checkout of it"
             )
         self.files = {path.stem: path for path in sorted((folder / "images").iterdir())}
-        with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
+        with open(table, encoding="utf-8", newline="") as file:
             self.rows = [_typed(row) for row in csv.DictReader(file)]
         self._members = {}  # isic_ids by the number of their collection
         for row in self.rows:
@@ -134,16 +134,20 @@ class SampleArchive(requests.adapters.BaseAdapter):
         return self.files[isic_id].stat().st_size if isic_id in self.files else 0
 
     def _record(self, row, root):
-        fields = dict(row)
-        isic_id = fields.pop("isic_id")
+        fields, isic_id = dict(row), row["isic_id"]
+        acquisition = {name: fields.pop(name) for name in ACQUISITION if name in fields}
+        top = {
+            name: fields.pop(name)
+            for name in ("isic_id", "attribution", "copyright_license")
+            if name in fields
+        }
         name = self.files[isic_id].name if isic_id in self.files else f"{isic_id}.jpg"
         size, thumbnail = self._size(isic_id), f"{root}/thumbnails/{isic_id}_thumbnail.jpg"
-        acquisition = {name: fields.pop(name) for name in ACQUISITION if name in fields}
         return {
-            "isic_id": isic_id,
             "public": True,
-            "copyright_license": fields.pop("copyright_license", "CC-0"),
-            "attribution": fields.pop("attribution", "Anonymous"),
+            "attribution": "Anonymous",
+            "copyright_license": "CC-0",
+            **top,
             "files": {
                 "full": {"url": f"{root}/images/{name}", "size": size},
                 "thumbnail_256": {"url": thumbnail, "size": min(size, 10_000)},  # a guess: not drawn yet

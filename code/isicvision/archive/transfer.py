@@ -71,9 +71,7 @@ class Session(requests.Session):
         super().__init__()
         parts = urlsplit(home)
         if token and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise ValueError(
-                f"{home} is not https and would get the token unencrypted: unset ISIC_TOKEN, or use https"
-            )
+            raise ValueError(f"{home} would get the token unencrypted: use https, or unset ISIC_TOKEN")
         self.home, self.token, self.timeout = home, token, timeout
         self.headers["User-Agent"] = f"isicvision/{__version__} {self.headers['User-Agent']}"
         for scheme in ("https://", "http://"):
@@ -120,9 +118,9 @@ class Session(requests.Session):
             answer = _parse(text)
         except ValueError as error:
             raise TransferError(f"the answer is not JSON ({error}): {text[:80]!r}", retry=True) from error
-        if not isinstance(answer, dict):
-            raise TransferError("the answer is not a JSON object")
-        return answer
+        if isinstance(answer, dict):
+            return answer
+        raise TransferError("the answer is not a JSON object")
 
     def _send_get(self, url, timeout, headers):
         request = requests.Request("GET", url, headers={**self.headers, **headers}).prepare()
