@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -41,7 +40,7 @@ class _DamagedError(ImageError):
 
 
 def decode(
-    source: str | os.PathLike | bytes | BinaryIO,
+    source: str | os.PathLike | bytes,
     size: int | None = None,
     interpolation: str = "bilinear",
     min_side: int = 1,
@@ -72,9 +71,7 @@ def decode(
     return np.asarray(image)
 
 
-def frame(
-    source: str | os.PathLike | bytes | BinaryIO, max_side: int
-) -> tuple[Image.Image, tuple[int, int], str]:
+def frame(source: str | os.PathLike | bytes, max_side: int) -> tuple[Image.Image, tuple[int, int], str]:
     """Decode the whole image to RGB, upright, with its longer side reduced to at most `max_side` pixels.
 
     Returns the image, its full (width, height), upright, and its format, one of `FORMATS`. This is also the quick
@@ -138,12 +135,7 @@ def _load(source, side):
 
 def _read(source):
     try:
-        if isinstance(source, (str, os.PathLike)):
-            return Path(source).read_bytes()
-        if hasattr(source, "read"):
-            source.seek(0)
-            return source.read()
-        return bytes(source)
+        return source if isinstance(source, (bytes, bytearray)) else Path(source).read_bytes()
     except FileNotFoundError:
         raise ImageError("there is no such file") from None
     except OSError as error:
@@ -199,10 +191,12 @@ def _bare_png(data):
     kept, place = [data[:8]], 8
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4])
-        kind, checksum = data[place + 4 : place + 8], data[end - 4 : end]
-        is_whole = zlib.crc32(data[place + 4 : end - 4]).to_bytes(4) == checksum
-        is_needed = not kind[0] & 32  # its name begins with a capital letter
-        if is_needed or (kind in (b"tRNS", b"eXIf") and is_whole):
+        kind, is_note = (
+            data[place + 4 : place + 8],
+            data[place + 4] & 32,
+        )  # its name begins with a small letter
+        is_whole = zlib.crc32(data[place + 4 : end - 4]).to_bytes(4) == data[end - 4 : end]
+        if not is_note or (kind in (b"tRNS", b"eXIf") and is_whole):
             kept.append(data[place:end])
         place = end
     return b"".join(kept)
@@ -241,5 +235,5 @@ def _bare_tiff(data):
     return data[:start] + table + data[start + len(table) :]
 
 
+# what strips a file of its metadata, by the file's first bytes
 _BARE = {b"\x89PNG": _bare_png, b"\xff\xd8\xff": _bare_jpeg, b"II*\0": _bare_tiff, b"MM\0*": _bare_tiff}
-"""What strips a file of its metadata, by the file's first bytes."""

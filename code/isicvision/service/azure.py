@@ -61,11 +61,10 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
     azureml = _azureml()
     from azureml.core.authentication import ServicePrincipalAuthentication
 
-    given = all(os.environ.get(name) for name in _LOGIN)  # one alone may belong to another program
-    login = [secret(os.environ[name], name) for name in _LOGIN] if given else []
-    return azureml.Workspace.from_config(
-        str(config), auth=ServicePrincipalAuthentication(*login) if given else None
-    )
+    login = None
+    if all(os.environ.get(name) for name in _LOGIN):  # one alone may belong to another program
+        login = ServicePrincipalAuthentication(*[secret(os.environ[name], name) for name in _LOGIN])
+    return azureml.Workspace.from_config(str(config), auth=login)
 
 
 def azure_plan(bundle: str | Path, cluster: str | None = None) -> tuple:

@@ -82,6 +82,7 @@ class ServiceClient:
         # a function, because no attribute is to show the key
         self._authorization = lambda: {"Authorization": f"Bearer {key}"} if key else {}
         self._session = requests.Session()
+        self._session.headers["Content-Type"] = TYPE
         retry = Retry(
             3, status_forcelist=(429, 503), allowed_methods=None, backoff_factor=0.3, raise_on_status=False
         )
@@ -167,12 +168,9 @@ class ServiceClient:
     def _ask(self, body, attempts=3):
         """Post one image and return the service's answer to it, which may be {"error": reason}."""
         try:
+            # key and image go to no other address
             response = self._session.post(
-                self.scoring_uri,
-                data=body,
-                headers={"Content-Type": TYPE},
-                timeout=self._timeout,
-                allow_redirects=False,  # key and image go to no other address
+                self.scoring_uri, body, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as error:
             # an answer cut short, which Retry does not see
@@ -204,8 +202,8 @@ class ServiceClient:
 
     def _unanswered(self, error):
         return ServiceError(
-            f"no answer from {redacted(self.scoring_uri)} ({type(error).__name__}): is that the scoring URI of a "
-            "running service? `deploy_local(bundle)` starts one on this machine"
+            f"no answer from {redacted(self.scoring_uri)} ({type(error).__name__}): check the address and that a "
+            "service runs there; deploy_local(bundle) starts one on this machine"
         )
 
 
@@ -217,9 +215,7 @@ def _to_bytes(image):
         return Path(image).read_bytes()
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f"an array is uint8 of shape (height, width, 3), not {image.dtype} {image.shape}"
-            )
+            raise ValueError(f"an array is uint8, (height, width, 3), not {image.dtype}, {image.shape}")
         image = Image.fromarray(image)
     image = upright(image)  # PNG would lose the orientation
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # not in PNG

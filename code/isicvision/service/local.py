@@ -70,8 +70,8 @@ class LocalService(ServiceClient):
         theirs = ("AML_", "AZUREML_", "GUNICORN_", "SERVICE_")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
         environment |= {"AML_APP_ROOT": str(bundle), "AZUREML_ENTRY_SCRIPT": "score.py"}
-        environment |= {"WORKER_COUNT": str(workers)}  # score.py divides the cores by it
-        environment |= {"PYTHONDONTWRITEBYTECODE": "1"}  # the bundle stays as it was built
+        environment["WORKER_COUNT"] = str(workers)  # score.py divides the cores by it
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the bundle stays as it was built
         watched, pipe = os.pipe()
         config = self.log.with_name("gunicorn.py")
         config.write_text(_GUNICORN.format(pipe=watched))
