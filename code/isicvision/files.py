@@ -35,9 +35,7 @@ def require(path: str | os.PathLike, made_by: str) -> Path:
     """Return `path` if it is there, else raise FileNotFoundError, which names the notebook `made_by` to run first."""
     path = user_path(path)
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is not there yet. Run {made_by} first (`make run` runs all notebooks)."
-        )
+        raise FileNotFoundError(f"{path} is not there yet. Run {made_by} first (`make run` runs them all).")
     return path
 
 

@@ -22,9 +22,9 @@ from .files import PROJECT_ROOT, portable, replacing, user_path
 from .text import printable
 
 _MISSING = (
-    ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
+    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
 )
-MISSING = _MISSING.split(",")
+MISSING = ["", *_MISSING.split(",")]
 """What pandas.read_csv takes for missing, by its documentation."""
 NAMELESS = "(image "
 """How the group of an image begins for which nobody gave a group or a path."""
@@ -320,9 +320,8 @@ def _even(text, separator, path, strip=False):
                 )
             writer.writerow(row[:width])
     except csv.Error as error:
-        raise ValueError(
-            f'{path} cannot be read as CSV, line {rows.line_num}: {error}. Is a quote (") missing or one too many?'
-        ) from error
+        where = f"{path} cannot be read as CSV, line {rows.line_num}"
+        raise ValueError(f'{where}: {error}. Is a quote (") missing or one too many?') from error
     return out.getvalue()
 
 

@@ -98,7 +98,7 @@ class Annotations:
         rows = csv.reader(io.StringIO(text, newline=""))
         if text and next(rows) != COLUMNS:
             raise ValueError(
-                f"{self.log} is not a log of decisions: it should begin with {','.join(COLUMNS)}"
+                f"{self.log} is not a log of decisions: the first line is not {','.join(COLUMNS)}"
             )
         for row in rows:
             where = f"{self.log}, line {rows.line_num}"

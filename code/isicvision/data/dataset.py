@@ -56,14 +56,11 @@ class ImageDataset:
 
     def __post_init__(self):
         if lacking := [name for name in OWN if name not in self.table]:
-            raise ValueError(
-                f"the table lacks the column {', '.join(lacking)}: it needs path, label and group"
-            )
+            raise ValueError(f"the table lacks the column {', '.join(lacking)}: it needs path, label, group")
         labels = self.table["label"]
         if labels.isna().any() or pd.api.types.infer_dtype(labels) not in ("string", "categorical", "empty"):
-            raise ValueError(
-                "the column label of the table must be text without missing values: table.astype({'label': str})"
-            )
+            said = "the column label of the table must be text without missing values"
+            raise ValueError(f"{said}: table.astype({{'label': str}})")
 
     @classmethod
     def from_folder(
@@ -122,7 +119,7 @@ class ImageDataset:
             The positive label, see `checks.positive_label`.
         """
         columns = reading.Columns(image_column, label_column, group_column, label_map)
-        return cls._read(reading.read_csv(csv, images, columns, metadata), positive)
+        return cls._read(reading.read_table(csv, images, columns, metadata), positive)
 
     @classmethod
     def from_table(
@@ -144,7 +141,7 @@ class ImageDataset:
         ['bkl', 'nv']
         """
         columns = reading.Columns(image_column, label_column, group_column, label_map)
-        return cls._read(reading.take_table(table, images, columns, metadata), positive)
+        return cls._read(reading.read_table(table, images, columns, metadata), positive)
 
     @classmethod
     def _read(cls, found, positive):

@@ -162,8 +162,9 @@ def _without_parts(path):
     return path
 
 
-def _shown(names):
-    return ", ".join(map(printable, names[:5]))
+def some(names: list[str], most: int = 5) -> str:
+    """Write out the first few names of files or folders."""
+    return ", ".join(map(printable, names[:most])) or "nothing"
 
 
 def _refuse_what_is_no_label(root, names, parts, below):
@@ -176,13 +177,13 @@ def _refuse_what_is_no_label(root, names, parts, below):
     if parts:
         raise ValueError(
             f"{root} has folders of a split ({', '.join(parts)}) beside others "
-            f"({_shown([name for name in names if name not in parts])}). Move the ones or the others away: either each "
+            f"({some([name for name in names if name not in parts])}). Move the ones or the others away: either each "
             "folder is a label, or each is a part with a folder per label in it."
         )
     if len(names) == 1 and len(below) > 1:
         raise ValueError(
-            f"{root} has one folder with images, {_shown(names)}, so all would have one label. If the folders in it "
-            f"({_shown(below)}) are the labels, give {printable(root / names[0])}. {USE_CSV}"
+            f"{root} has one folder with images, {some(names)}, so all would have one label. If the folders in it "
+            f"({some(below)}) are the labels, give {printable(root / names[0])}. {USE_CSV}"
         )
     for name in names:
         copied = (found := _COPY.fullmatch(name)) and (found[1] or found[2])
@@ -193,7 +194,7 @@ def _refuse_what_is_no_label(root, names, parts, below):
             )
     if len(names) > 1 and all(map(_NO_LABEL.fullmatch, names)):
         raise ValueError(
-            f"the folders of {root} ({_shown(names)}) are no labels but parts of one collection. Its labels are in a "
+            f"the folders of {root} ({some(names)}) are no labels but parts of one collection. Its labels are in a "
             f"table: use from_csv(table, images={str(root)!r}) (in the notebooks: set LABEL_COLUMN)."
         )
 
@@ -203,7 +204,7 @@ def _say_if_labels_may_lie_below(root, names, paths):
     inner = [{path[1] if len(path) > 2 else None for path in paths if path[0] == name} for name in names]
     if len(names) < 2 or len(inner[0]) < 2 or None in inner[0] or any(each != inner[0] for each in inner):
         return
-    outside, inside = _shown(names), _shown(sorted(inner[0]))
+    outside, inside = some(names), some(sorted(inner[0]))
     if all(map(_COLLECTION.fullmatch, names)):
         raise ValueError(
             f"{root}: the labels seem to be {inside}, in each of the folders {outside}. Move the images into one "
@@ -223,6 +224,6 @@ def warn_of_twins(root: Path, files: list[str]) -> None:
     if len(counts) < len(files):
         twins = [file for file in files if counts[file.lower()] > 1]
         warn(
-            f"{root}: the names of {len(twins)} images differ from another's only in case, such as {_shown(twins[:2])}"
+            f"{root}: the names of {len(twins)} images differ from another's only in case, such as {some(twins, 2)}"
             "; if they are copies, dataset.problems() finds them"
         )

@@ -32,9 +32,8 @@ def plain_labels(column: pd.Series) -> tuple[pd.Series, pd.Series]:
 def one_hot_labels(columns: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """Return the name of the one marked column of each row and, where there is none, the reason: two Series."""
     text = columns.apply(lambda column: column.astype("string").str.strip().str.lower()).fillna("")
-    numbers = text.apply(
-        lambda column: pd.to_numeric(column.str.replace(",", ".").astype(object), errors="coerce")
-    )
+    cells = text.apply(lambda column: column.str.replace(",", ".").astype(object))
+    numbers = cells.apply(pd.to_numeric, errors="coerce")
     marked = ~((numbers == 0) | (numbers == -1) | text.isin(NOT_MARKED))
     count = marked.sum(axis=1)
     reasons = pd.Series(index=columns.index, dtype=object)
@@ -79,9 +78,7 @@ def apply_map(
     if not key_of and not loosely and len(counts):
         there = ", ".join(f"{label!r} ({count})" for label, count in counts.head(8).items())
         keys = ", ".join(map(repr, targets)) or "nothing"
-        raise ValueError(
-            f"no label of {source} is in label_map: the labels are {there}; label_map has {keys}"
-        )
+        raise ValueError(f"no label of {source} is in label_map: the labels are {there}; the map has {keys}")
     if loosely:
         said = ", ".join(f"{label!r} as {key!r}" for label, key in [*loosely.items()][:5])
         warn(f"{source}: label_map has other spellings; read {said}")
@@ -98,18 +95,14 @@ def apply_map(
 def _targets(label_map):
     """Return what each key means, and the keys that are loosely equal: two dicts."""
     if not isinstance(label_map, Mapping):
-        raise ValueError(
-            f"label_map is a dict such as {{'nv': 'benign', 'mel': 'malignant'}}, not {label_map!r}"
-        )
+        raise ValueError(f"label_map is a dict such as {{'mel': 'malignant', 'nv': None}}, not {label_map!r}")
     targets, alike = {}, defaultdict(list)
     for key, value in label_map.items():
         name, label = as_label(key), as_label(value)
         if name is None:
             raise ValueError(f"label_map has the key {key!r}, which is no label")
         if isinstance(value, Iterable) and not isinstance(value, str):
-            raise ValueError(
-                f"label_map has {value!r} for {key!r}: give one label, or None to leave its rows out"
-            )
+            raise ValueError(f"label_map has {value!r} for {key!r}: give one label, or None to leave it out")
         if targets.setdefault(name, label) != label:
             raise ValueError(f"label_map has {name!r} twice, as {targets[name]!r} and {label!r}")
         alike[loose(name)].append(name)

@@ -20,7 +20,6 @@ from .measures import MEASURES
 
 OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
-HASHES = ("sha256", "phash")
 UNNAMED = {"", "-", "–", "—", "?", ".", "n/a", "na", "nan", "none", "null", "unknown", "missing"}
 """What says that a lesion or patient is not known, in lower case."""
 
@@ -82,28 +81,25 @@ def read_folder(root: str | os.PathLike, group_column: str | None, sublabel_colu
     return Found(table, reasons, root, notes)
 
 
-def read_csv(
-    csv: str | os.PathLike,
+def read_table(
+    given: str | os.PathLike | pd.DataFrame,
     images: str | os.PathLike | None,
     columns: Columns,
-    metadata: str | os.PathLike | None,
+    metadata: object,
 ) -> Found:
-    """Read a table of images and labels as `ImageDataset.from_csv` says."""
-    csv = user_path(csv)
-    text = columns.labels if isinstance(columns.label, str) else []
-    rows = _read_table(csv, columns.image, columns.group, *text)
-    return _matched(rows, csv, csv.parent if images is None else images, columns, metadata)
-
-
-def take_table(
-    table: pd.DataFrame, images: str | os.PathLike, columns: Columns, metadata: str | os.PathLike | None
-) -> Found:
-    """Take a DataFrame of images and labels as `ImageDataset.from_table` says."""
-    rows = table.set_axis([*map(str, table.columns)], axis=1).reset_index(drop=True)
-    if twice := [name for name, count in Counter(rows).items() if count > 1]:
-        raise ValueError(f"the table has two columns {twice[0]!r}: rename or drop one of them")
-    rows = _known_spelling(rows, [columns.image, columns.group, *columns.labels])
-    return _matched(rows, "the table", images, columns, metadata)
+    """Read a CSV file, or take a DataFrame, as `ImageDataset.from_csv` and `from_table` say."""
+    source: Path | str = "the table"
+    if isinstance(given, pd.DataFrame):
+        rows = given.set_axis([*map(str, given)], axis=1).reset_index(drop=True)
+        if twice := [name for name, count in Counter(rows).items() if count > 1]:
+            raise ValueError(f"the table has two columns {twice[0]!r}: rename or drop one of them")
+        rows = _known_spelling(rows, [columns.image, columns.group, *columns.labels])
+    else:
+        source = csv = user_path(given)
+        text = columns.labels if isinstance(columns.label, str) else []
+        rows = _read_table(csv, columns.image, columns.group, *text)
+        images = csv.parent if images is None else images
+    return _matched(rows, source, images, columns, metadata)
 
 
 def _matched(rows, source, images, columns, metadata):
@@ -117,7 +113,7 @@ def _matched(rows, source, images, columns, metadata):
         several = " (several files have such a name: give folder and extension)" * (SEVERAL in found)
         raise FileNotFoundError(
             f"none of the {len(names)} images of {source} is below {images}: its column {column!r} begins with "
-            f"{', '.join(names.dropna()[:3])}{several}; below the folder lie {_some([*files, *unreadable])}. "
+            f"{', '.join(names.dropna()[:3])}{several}; below the folder lie {folders.some([*files, *unreadable], 3)}. "
             "images= names the folder, image_column= the column."
         )
     notes, group = [f"{_say_fit(source, found, files)} below {images}"], columns.group
@@ -157,9 +153,8 @@ def warn_of_set_aside(aside: pd.DataFrame, lost: list[str], source: object) -> N
         for reason, size, first in said.itertuples()
     )
     nothing = f". Nothing is left of the label {', '.join(lost[:5])}" if lost else ""
-    warn(
-        f"{source}: {counted(len(aside), 'image')} set aside, listed in dataset.set_aside: {reasons}{nothing}"
-    )
+    count = counted(len(aside), "image")
+    warn(f"{source}: {count} set aside, listed in dataset.set_aside: {reasons}{nothing}")
 
 
 def _read_table(path, image_column, *given):
@@ -169,7 +164,7 @@ def _read_table(path, image_column, *given):
     """
     names = [name for name in (image_column, *given) if name]
     images = {image_column or "image", *IMAGE_COLUMNS}
-    table = tables.read(path, {*IMAGE_COLUMNS, *GROUP_COLUMNS, *HASHES, *names}, images)
+    table = tables.read(path, {*IMAGE_COLUMNS, *GROUP_COLUMNS, "sha256", "phash", *names}, images)
     return _known_spelling(table, names)
 
 
@@ -213,8 +208,8 @@ def _fitted(table, source, images, column, group_column):
     if not (found >= 0).any():
         raise ValueError(
             f"{source} fits none of the {len(images)} images: its column {column!r} begins with "
-            f"{', '.join(names.dropna().astype(str)[:3])}; the images are called {_some(images)}. Correct the "
-            "names, or rename or move the file if it is about other images."
+            f"{', '.join(names.dropna().astype(str)[:3])}; the images are called {folders.some(images, 3)}. "
+            "Correct the names, or rename or move the file if it is about other images."
         )
     note, lost = _say_fit(source, found, images), np.setdiff1d(np.arange(len(images)), found)
     if len(lost):
@@ -241,10 +236,6 @@ def _warn_of_two_tables(root, files, rows):
 def _say_fit(source, found, files):
     images = len(np.unique(found[found >= 0]))
     return f"{source}: {(found >= 0).sum():,} of {len(found):,} rows fit {images:,} of {len(files):,} images"
-
-
-def _some(files):
-    return ", ".join(printable(file) for file in files[:3]) or "nothing"
 
 
 def _warn_of_contradictions(source, names, rows, found, group_column):

@@ -54,10 +54,8 @@ def deal(
     _deal(counts, part_of, fractions, seed)
     names = [*named(range(len(fractions)))]
     for code, part in _supply(counts, part_of, ~kept, len(fractions)):
-        also = " and the parts to keep" * bool(kept.any())
-        warn(
-            f"no image with {stratify} {labels[code]!r} is in part {names[part]}: whole groups{also} do not allow it"
-        )
+        why = "whole groups" + " and the parts to keep" * bool(kept.any())
+        warn(f"no image with {stratify} {labels[code]!r} is in part {names[part]}: {why} do not allow it")
     parts = part_of[groups]
     if group is None and (leak := in_several(parts, table["group"])).any():
         warn(
@@ -84,8 +82,9 @@ def _keep(part_of, table, groups, group, keep, count):
     part = np.repeat(np.arange(count), [len(parts[name].table) for name in order])
     now, then = table["path"].map(portable), earlier["path"].map(portable)
     if (shared := in_several(part, then)).any():
+        first = then[shared].iloc[0]
         raise ValueError(
-            f"the parts to keep share images, such as {then[shared].iloc[0]}: give the parts of one earlier split"
+            f"the parts to keep share images, such as {first}: give the parts of one earlier split"
         )
     row = matched(table["path"], earlier["path"])
     held, exact, found = np.append(part, count)[row], now.isin(then), np.isin(earlier.index, row)
@@ -172,9 +171,8 @@ def _deal(counts, part_of, fractions, seed):
         if part_of[name] >= 0:
             add(name, part_of[name], -1)
         held = [(weight[n], filled[label[n]], half * count[n]) for n in range(ends[name], ends[name + 1])]
-        costs = [
-            sum(w * (row[n] + more / share) for w, row, more in held) for n, share in enumerate(fractions)
-        ]
+        parts = enumerate(fractions)
+        costs = [sum(w * (row[part] + more / share) for w, row, more in held) for part, share in parts]
         part_of[name] = costs.index(min(costs))
         add(name, part_of[name])
 

@@ -229,7 +229,7 @@ def test_a_label_map_says_what_it_read_loosely_leaves_out_null_and_refuses_what_
     assert dataset.labels == ["benign", "malignant"] and set(dataset.table["sublabel"]) == {"nv", "mel"}
     assert dataset.set_aside["reason"].tolist() == ["left out by label_map: 'bkl'"] * 2
     with pytest.raises(
-        ValueError, match=r"the labels are 'NV' \(3\), 'mel' \(3\), 'bkl' \(2\); label_map has 'x'"
+        ValueError, match=r"the labels are 'NV' \(3\), 'mel' \(3\), 'bkl' \(2\); the map has 'x'"
     ):
         from_csv(flat, rows, label_column="dx", label_map={"x": "y"})
     with pytest.raises(ValueError, match="label_map has '1' twice, as 'a' and 'b'"):
