@@ -16,7 +16,7 @@ MODULES = [each.name for each in pkgutil.walk_packages(isicvision.__path__, "isi
 
 @pytest.fixture(scope="module")
 def ready():
-    """Return what an example on plots need not make: the bundled sample, and an evaluation of 100 images."""
+    """Return what an example on plots or widgets need not make: the bundled sample, and an evaluation of 100 images."""
     sample = PROJECT_ROOT / "sample_data"
     dataset = ImageDataset.from_csv(
         sample / "metadata.csv",
@@ -32,7 +32,7 @@ def ready():
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_give_what_they_say(name, ready, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    given = ready if name.startswith("isicvision.plots.") else {}
+    given = ready if name.startswith(("isicvision.plots.", "isicvision.widgets.")) else {}
     module = importlib.import_module(name)
     found = doctest.testmod(module, extraglobs=given, optionflags=doctest.ELLIPSIS)
     plt.close("all")

@@ -1,8 +1,7 @@
-"""Write the cards, a page about a model and a page about a dataset, from the run record and the table of images.
+"""Write the cards, a page about a model and a page about a dataset; every figure comes from the model or the dataset.
 
 The model card has the sections of Mitchell et al., *Model Cards for Model Reporting*, 2019, and a head for the Hugging
-Face Hub; the data card those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them. The words are in
-model_card.md.j2 and data_card.md.j2; every figure comes from the model or the dataset.
+Face Hub; the data card those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them.
 """
 
 import dataclasses
@@ -23,10 +22,8 @@ from .templates import write_page
 def write_model_card(folder: str | os.PathLike) -> Path:
     """Write README.md, the model card, into the folder of a saved model.
 
-    The folder has model.json and perhaps a run record; what they lack is shown as "not recorded". Raises
-    FileNotFoundError without a model, ValueError if a file cannot be read or the record is of another model.
-
-    >>> write_model_card("outputs/model")  # doctest: +SKIP
+    What model.json and the run record, if there is one, lack is shown as "not recorded". Raises FileNotFoundError
+    without a model, ValueError if a file cannot be read or the record is of another model.
     """
     folder = user_path(folder)
     path, of_run = folder / "model.json", folder / RUN_RECORD
@@ -59,10 +56,7 @@ def write_model_card(folder: str | os.PathLike) -> Path:
 
 
 def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
-    """Write the data card, a Markdown file, of a measured dataset: the one that later steps read.
-
-    >>> write_data_card(dataset, "outputs/data_report/data_card.md")  # doctest: +SKIP
-    """
+    """Write the data card, a Markdown file, of a measured dataset: the one that later steps read."""
     table, missing = dataset.table, associations.missing(dataset)
     described = findings.dictionary(dataset, table.columns).drop(columns=["made by", "example"])
     roles = described["column"].map(lambda column: associations.role(column, table))

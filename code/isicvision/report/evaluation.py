@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from jinja2 import Environment, FileSystemLoader
 
 from .. import plots
 from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, group_words, shared_count, shared_words
 from ..evaluation.evaluation import Evaluation
-from ..files import replacing, user_path
 from ..model.classifier import ImageClassifier
 from ..outputs import Outputs
 from ..plots.style import encode
 from ..text import counted
 from . import cards, record
+from .templates import write_page
 
 
 def write_results(
@@ -26,8 +25,6 @@ def write_results(
 ) -> list[Path]:
     """Write all that tells how good a model is: report, metrics in its record, model card; return their paths.
 
-    Examples
-    --------
     >>> write_results(evaluation, model, parts, Outputs("outputs"))  # doctest: +SKIP
     [PosixPath('outputs/evaluation/report.html'), ...]
     """
@@ -50,30 +47,23 @@ def write_results(
 def write_evaluation(
     evaluation: Evaluation, where: str | os.PathLike, title: str, notes: Sequence[str] = ()
 ) -> Path:
-    """Write one HTML page with the metrics, their intervals and the plots, and return its path.
+    """Write one HTML page, which needs no other file, with the metrics, their intervals and the plots; return its path.
 
-    Parameters
-    ----------
-    where
-        The file, which needs no others beside it.
-    notes
-        Paragraphs below the title: which model, which images, what not to use it for.
+    The notes, paragraphs below the title, say which model, which images, what not to use it for.
 
-    Examples
-    --------
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 2, [0.1, 0.9, 0.6, 0.4])
     >>> write_evaluation(made, "report.html", "Evaluation").name
     'report.html'
     """
     figure, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
-    draw = (plots.roc, plots.precision_recall, plots.confusion, plots.scores)
-    for plot, ax in zip(draw, axes.flat, strict=True):
-        plot(evaluation, ax)
+    for number, plot in enumerate((plots.roc, plots.precision_recall, plots.confusion, plots.scores)):
+        plot(evaluation, axes.flat[number])
     figures = evaluation.metrics()
     table = figures.map("{:.3f}".format).replace("nan", "undefined")
     table[figures.isna() & figures["value"].notna().to_numpy()[:, None]] = "too few lesions"
-    templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    page = templates.get_template("evaluation.html.j2").render(
+    return write_page(
+        where,
+        "evaluation.html.j2",
         title=title,
         notes=notes,
         images=counted(len(evaluation.table), "test image"),
@@ -82,8 +72,3 @@ def write_evaluation(
         table=table.to_html(border=0),
         plots=encode(figure),
     )
-    path = user_path(where)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_text(page, encoding="utf-8")
-    return path

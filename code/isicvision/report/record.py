@@ -68,28 +68,26 @@ def earlier_parts(folder: str | Path) -> dict[str, ImageDataset] | None:
 def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset]) -> str:
     """Say how many images stayed in the part that they had in an earlier split, and how many are new.
 
-    >>> table = pd.DataFrame({"path": ["a.jpg"], "label": ["nevus"], "group": ["a"]})
-    >>> parts = {"train": ImageDataset(table)}
+    >>> parts = {"train": ImageDataset(pd.DataFrame({"path": ["a.jpg"], "label": ["nevus"], "group": ["a"]}))}
     >>> kept_words(parts, parts)
     '1 image as in the earlier split, 0 new, 0 moved with joined lesions.'
     """
     then, now = (
-        [(name, path) for name, part in each.items() for path in part.paths] for each in (earlier, parts)
+        pd.concat({name: part.table["path"] for name, part in each.items()}).reset_index(level=0, name="path")
+        for each in (earlier, parts)
     )
-    rows = splitting.matched([path for _, path in now], [path for _, path in then])
-    pairs = [(name, then[row][0] if row >= 0 else None) for (name, _), row in zip(now, rows, strict=True)]
-    stayed, new = sum(now == before for now, before in pairs), sum(before is None for _, before in pairs)
-    moved = len(pairs) - stayed - new
+    rows = splitting.matched(now["path"], then["path"])  # -1: a new image
+    stayed = (np.append(then["level_0"], "")[rows] == now["level_0"]).sum()
+    new = (rows < 0).sum()
+    moved = len(now) - stayed - new
     return f"{counted(stayed, 'image')} as in the earlier split, {new:,} new, {moved:,} moved with joined lesions."
 
 
 def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str, ImageDataset]:
-    """Read the parts that `save_parts` wrote, and check that they belong together, and to a saved model.
+    """Read the parts that `save_parts` wrote, and check that they belong together, and to the model saved in a folder.
 
-    `model` is the folder of the model. Raises FileNotFoundError if a file is missing, ValueError if an image or a group
-    is in two parts or the model was made with others. Warns if the table beside `folder` has changed since the split.
-
-    >>> load_parts("outputs/split", "outputs/model")  # doctest: +SKIP
+    Raises FileNotFoundError if a file is missing, ValueError if an image or a group is in two parts or the model was
+    made with others. Warns if the table beside `folder` has changed since the split.
     """
     folder = Path(folder)
     for name in PARTS:
@@ -97,8 +95,8 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
     parts = earlier_parts(folder) or {}
     if shared := splitting.shared_count(parts)["shared_groups"]:
         raise ValueError(
-            f"{folder} holds parts of two splits: {shared:,} images or lesions are in more than one part. Delete the "
-            f"folder and run {NOTEBOOKS['split']} again."
+            f"{folder} holds parts of two splits: {shared:,} images or lesions are in several. Delete the folder and "
+            f"run {NOTEBOOKS['split']} again."
         )
     for name, known in _made_with(Path(model)).items() if model is not None else ():
         if known is not None and name in parts:
@@ -108,7 +106,7 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
 
 
 def _made_with(model):
-    """Return the manifest of each part that a saved model was made with: dict of str to str or None."""
+    """Return the manifest, or None, of each part that a saved model was made with."""
     described = read_json(require(model / "model.json", NOTEBOOKS["model"]))
     known = {"train": (described.get("training") or {}).get("manifest")}
     if (model / RUN_RECORD).exists():
@@ -125,8 +123,7 @@ def _check_part(part, manifest, csv, model):
     if manifest != part.manifest():
         raise ValueError(
             f"{csv} is not the {csv.stem} part that {model} was made with: images were split or corrected after the "
-            f"training, so its scores would be wrong. Run the notebook that makes the model again "
-            f"({NOTEBOOKS['model']} makes outputs/model), or restore the files."
+            f"training. Train again ({NOTEBOOKS['model']} makes outputs/model), or restore the files."
         )
 
 
@@ -134,17 +131,17 @@ def _warn_of_changes(csv, parts):
     """Warn if the table that was split has changed since."""
     if not csv.exists():
         return
-    columns = ["label", "group"]
-    now = ImageDataset.load(csv).table.set_index("path")[columns]
-    then = pd.concat([part.table for part in parts.values()]).set_index("path")[columns]
-    both = now.index.intersection(then.index)
+    now, then = ImageDataset.load(csv).table, pd.concat([part.table for part in parts.values()])
+    columns = ["path", "label", "group"]
+    both = now[columns].merge(then[columns], how="outer", on="path", indicator="side")
+    differs = (both["label_x"] != both["label_y"]) | (both["group_x"] != both["group_y"])
     changes = {
-        "new": len(now) - len(both),
-        "gone": len(then) - len(both),
-        "with another label or lesion": int((now.loc[both] != then.loc[both]).any(axis=1).sum()),
+        "new": both["side"] == "left_only",
+        "gone": both["side"] == "right_only",
+        "with another label or lesion": differs & (both["side"] == "both"),
     }
-    if any(changes.values()):
-        said = ", ".join(f"{count:,} {what}" for what, count in changes.items() if count)
+    said = ", ".join(f"{rows.sum():,} {what}" for what, rows in changes.items() if rows.any())
+    if said:
         warnings.warn(
             f"{csv} has changed since it was split (images: {said}). The split and all results are those of the "
             f"earlier table until {NOTEBOOKS['split']} runs again.",
@@ -153,10 +150,7 @@ def _warn_of_changes(csv, parts):
 
 
 def require_current(bundle: str | Path, outputs: str | Path) -> None:
-    """Raise ValueError unless a bundle was built from one of the models in the folders of `outputs`.
-
-    >>> require_current("outputs/bundle", "outputs")  # doctest: +SKIP
-    """
+    """Raise ValueError unless a bundle was built from one of the models in the folders of `outputs`."""
     packed = read_json(Path(bundle, "model.json"))
     described = [read_json(path) for path in Path(outputs).glob("*/model.json")]
     saved = [each for each in described if "id" not in each]  # only bundles have an id
@@ -169,10 +163,7 @@ def require_current(bundle: str | Path, outputs: str | Path) -> None:
 
 
 def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
-    """Raise ValueError unless the record in a model's folder has the metrics of these predictions.
-
-    >>> require_evaluated(evaluation, "outputs/model")  # doctest: +SKIP
-    """
+    """Raise ValueError unless the record in a model's folder has the metrics of these predictions."""
     path = Path(model) / RUN_RECORD
     metrics = (read(path)["metrics"] if path.exists() else None) or {}
     if metrics.get("predictions") != digest(evaluation):
@@ -188,16 +179,19 @@ def code_version() -> dict:
     >>> [*code_version()]
     ['isicvision', 'commit', 'changed']
     """
-    found: dict = {"isicvision": __version__, "commit": None, "changed": None}
+
+    def ask(*words):
+        line = ["git", "-C", str(PROJECT_ROOT), *words]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
     try:
-        ask = ["git", "-C", str(PROJECT_ROOT)]
-        options: dict = {"capture_output": True, "text": True, "check": True, "timeout": 30}
-        found["commit"] = subprocess.run([*ask, "rev-parse", "HEAD"], **options).stdout.strip()
-        status = subprocess.run([*ask, "status", "--porcelain", "--", "code/isicvision"], **options).stdout
-        found["changed"] = bool(status.strip())
+        commit, changed = (
+            ask("rev-parse", "HEAD"),
+            bool(ask("status", "--porcelain", "--", "code/isicvision")),
+        )
     except (OSError, subprocess.SubprocessError):  # no git, or no checkout
-        pass
-    return found
+        commit = changed = None
+    return {"isicvision": __version__, "commit": commit, "changed": changed}
 
 
 def machine() -> dict:
@@ -227,9 +221,8 @@ def write(
 ) -> Path:
     """Write run.json, about a model just trained and saved into `folder`, and return its path.
 
-    `parts` is the split, such as ``{"train": …, "validation": …, "test": …}``. From `parameters`, those of the
-    notebook or job, ``train.py --rerun`` repeats the run. Raises ValueError if the model was not trained on the part
-    ``train``.
+    `parts` is the split, such as ``{"train": …, "validation": …, "test": …}``. From `parameters`, those of the notebook
+    or job, ``train.py --rerun`` repeats the run. Raises ValueError if the model was not trained on the part ``train``.
 
     >>> write(model, parts, model.save("outputs/model"), {"SEED": 0})  # doctest: +SKIP
     """
@@ -238,10 +231,7 @@ def write(
     history = training.pop("history", [])
     split = {name: _count(part, model.labels) | {"manifest": part.manifest()} for name, part in parts.items()}
     if "train" in split and split["train"]["manifest"] != training["manifest"]:
-        raise ValueError(
-            "the model was not trained on this part train: the images were split again or changed after the "
-            "training. Fit the model again, then write its record."
-        )
+        raise ValueError("the model was not trained on this part train: fit it again, then write its record")
     run = {
         "format": 1,
         "parameters": parameters or {},
@@ -271,8 +261,6 @@ def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
     """Add the metrics of an evaluation, with their 95 % intervals, to run.json in a folder, and return its path.
 
     If only some diagnoses were confirmed alike (`associations.confirmed_alike`), their ROC AUC and number are added.
-
-    >>> add_metrics(evaluation, "outputs/model")  # doctest: +SKIP
     """
     path = user_path(folder) / RUN_RECORD
     run = read(path)
@@ -296,10 +284,7 @@ def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
 
 
 def read(path: str | Path) -> dict:
-    """Read a run record; FileNotFoundError or ValueError says that `path` is not one.
-
-    >>> read("outputs/model/run.json")  # doctest: +SKIP
-    """
+    """Read a run record; FileNotFoundError or ValueError says that `path` is not one."""
     path = user_path(path)
     try:
         run = read_json(path)

@@ -1,7 +1,4 @@
-"""Write the data summary report and the data dictionaries as Markdown, every figure computed from the table.
-
-The report has the sections of the data summary report of the Team Data Science Process.
-"""
+"""Write the data summary report, with the sections of the Team Data Science Process, and two data dictionaries."""
 
 import os
 from collections.abc import Sequence
@@ -25,10 +22,10 @@ def write(
     kept: ImageDataset | None = None,
     exclude: Sequence[str] = (),
 ) -> list[Path]:
-    """Write the data summary report, with its plots, and two data dictionaries into a folder.
+    """Write the data summary report, with its plots, and two data dictionaries into a folder; return the three pages.
 
-    `dataset` is measured and complete; `kept` is what later steps read, after exclusions (of the problems `exclude`)
-    and corrections, by default `dataset`. Returns the paths of the three Markdown files.
+    `dataset` is measured and complete; `kept`, by default the same, is what later steps read, after exclusions (of the
+    problems `exclude`) and corrections.
 
     >>> write(dataset.measure(), "outputs/data_report")  # doctest: +SKIP
     """
@@ -86,10 +83,9 @@ def _draw(dataset, ranked, missing, folder):
 
 
 def _diagnoses(table, columns):
-    shown = [
-        c for c in columns if associations.role(c, table) == "diagnosis" and 1 < table[c].nunique() <= 40
-    ]
-    return [pd.crosstab(table[column], table["label"]).reset_index() for column in shown]
+    names = [name for name in columns if associations.role(name, table) == "diagnosis"]
+    shown = [name for name in names if 1 < table[name].nunique() <= 40]
+    return [pd.crosstab(table[name], table["label"]).reset_index() for name in shown]
 
 
 def _frequent_values(table, columns):
@@ -105,8 +101,8 @@ def _credits(table):
 def leak_words(leaks: dict) -> str:
     """Put the counts of `findings.leaks` into sentences.
 
-    >>> print(leak_words({"groups": None, "exact": 0, "near": 3}).splitlines()[0][:38])
-    Lesions with several images: **unknown
+    >>> leak_words({"groups": None, "exact": 0, "near": 3})[:38]
+    'Lesions with several images: **unknown'
     """
     return render("leaks.md.j2", **leaks).strip()
 

@@ -15,23 +15,24 @@ from ..text import counted, printable
 
 def write_page(path: str | os.PathLike, template: str, **values: object) -> Path:
     """Render a template into a file and return its path."""
-    path = user_path(path)
-    text = render(template, **values)
+    path, text = user_path(path), render(template, **values)
     with replacing(path) as part:
         part.write_text(printable(text), encoding="utf-8")
     return path
 
 
 def render(template: str, **values: object) -> str:
-    """Render a template; a value that is missing is shown as "not recorded".
+    """Render a template; in Markdown, a value that is missing is shown as "not recorded".
 
     >>> render("dictionary.md.j2", title="Colors", rows=pd.DataFrame({"name": ["red | green"]}))
     '# Colors\\n\\n| name |\\n| --- |\\n| red \\\\| green |\\n'
     """
+    is_html = template.endswith(".html.j2")
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=ChainableUndefined,  # so that a template may ask for any part of a missing value
-        finalize=_shown,
+        autoescape=is_html,
+        finalize=None if is_html else _shown,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

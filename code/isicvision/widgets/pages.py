@@ -43,10 +43,7 @@ _ahead = ThreadPoolExecutor(1)
 
 
 class _Pages(Widget):
-    """A grid of images, page by page.
-
-    Moving a filter selects the images anew. Changing an image does not: it keeps its place until then.
-    """
+    """A grid of images, page by page: moving a filter selects the images anew, changing an image does not."""
 
     def __init__(self, name, per_page, filters, more, keys=()):
         if not is_whole(per_page, 1):
@@ -131,30 +128,17 @@ class _Pages(Widget):
 class AnnotationUI(_Pages):
     """Look at images and correct their labels, or exclude them, by mouse or keys.
 
-    Click an image, then press the key on its label's button: the next image is selected. ``Enter`` confirms the
-    label, ``x`` excludes the image, ``u`` undoes, ``z`` zooms, arrows move, ``n`` and ``p`` turn the page. Each
-    decision is saved at once, and applied again when the notebook is run again.
+    Click an image, then press the key on its label's button: the next image is selected. ``Enter`` confirms the label,
+    ``x`` excludes the image, ``u`` undoes, ``z`` zooms, arrows move, ``n`` and ``p`` turn the page. Each decision is
+    saved at once in the CSV file `decisions` (`annotation.Annotations`), and applied again when the notebook is run
+    again. With `suspicion`, the result of `labelissues.find`, the most doubtful labels come first. The ``value`` of
+    ``filter`` is a label, or ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``, ``"(exclude)"`` or
+    ``"suspicious"``, in brackets where a label has such a name.
 
-    Parameters
-    ----------
-    decisions
-        CSV file of the decisions: see `annotation.Annotations`.
-    suspicion
-        Result of `labelissues.find`: the most doubtful labels come first, and can be shown alone.
-
-    Attributes
-    ----------
-    annotations : annotation.Annotations
-    filter : ipywidgets.Dropdown
-        Its ``value`` is a label, or ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``, ``"(exclude)"`` or
-        ``"suspicious"``; where a label has such a name, the other is in brackets, such as ``"(all)"``.
-
-    >>> from isicvision import ImageDataset, widgets
-    >>> table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["nevus", "wart"], "group": ["1", "2"]})
-    >>> ui = widgets.AnnotationUI(ImageDataset(table), "decisions.csv")
-    >>> ui.decide("a.jpg", "wart")
-    >>> ui.counts["relabeled"], ui.dataset.table["label"].tolist()
-    (1, ['wart', 'wart'])
+    >>> ui = AnnotationUI(dataset, "decisions.csv")
+    >>> ui.decide(dataset.paths[0], "malignant")
+    >>> ui.counts
+    {'images': 159, 'decided': 1, 'relabeled': 1, 'excluded': 0}
     """
 
     def __init__(
@@ -166,11 +150,9 @@ class AnnotationUI(_Pages):
     ) -> None:
         self.annotations = Annotations(dataset, decisions)
         labels = self.annotations.labels
-        own = ["all", EXCLUDE, "undecided", "decided", "relabeled"]
+        own = ["all", EXCLUDE, "undecided", "decided", "relabeled"] + ["suspicious"] * (suspicion is not None)
         if suspicion is None:
             suspicion = pd.DataFrame(columns=["path", "quality", "issue"])
-        else:
-            own.append("suspicious")
         self._doubts = suspicion.set_index("path").reindex(dataset.paths)
         self._own = {apart(name, labels): name for name in own}
         first, *others = self._own
@@ -253,16 +235,16 @@ class AnnotationUI(_Pages):
 
     def _rows(self):
         table = self.annotations.table
-        is_suspicious = self._doubts["issue"].eq(True).to_numpy()
+        decided, label = table["decided"], table["label"]
         conditions = {
-            "all": np.ones(len(table), bool),
-            "undecided": ~table["decided"],
-            "decided": table["decided"],
-            "relabeled": (table["label"] != table["given"]) & (table["label"] != EXCLUDE),
-            "suspicious": is_suspicious & ~table["decided"],
+            "all": label.notna(),
+            "undecided": ~decided,
+            "decided": decided,
+            "relabeled": (label != table["given"]) & (label != EXCLUDE),
+            "suspicious": self._doubts["issue"].eq(True).to_numpy() & ~decided,
         }
         choice = self.filter.value
-        found = conditions.get(self._own.get(choice), table["label"] == choice)
+        found = conditions.get(self._own.get(choice), label == choice)
         table = table.assign(quality=self._doubts["quality"].to_numpy(float))
         return table[found].sort_values("quality", kind="stable")
 
@@ -292,15 +274,10 @@ class AnnotationUI(_Pages):
 class ResultsUI(_Pages):
     """Look at predictions: right or wrong, by label, by score, and where the network looked.
 
-    Parameters
-    ----------
-    model
-        Fine-tuned; with it, ``saliency`` overlays Grad-CAM for the predicted label (`saliency.grad_cam`).
+    With a fine-tuned `model`, the button ``saliency`` overlays Grad-CAM for the predicted label (`saliency.grad_cam`).
 
-    >>> from isicvision import Evaluation, widgets
-    >>> ui = widgets.ResultsUI(Evaluation.from_scores(["benign", "malignant"], [0.2, 0.4]))
-    >>> ui.shown["prediction"].tolist()
-    ['benign']
+    >>> ResultsUI(evaluation).shown["prediction"].unique().tolist()
+    ['benign', 'malignant']
     """
 
     def __init__(
@@ -343,14 +320,13 @@ class ResultsUI(_Pages):
 
     def _caption(self, row):
         label, prediction, note = row["label"], row["prediction"], Path(row["path"]).stem
-        palette = colors(self.evaluation.classes).items()
-        bars = [
-            {"name": name, "value": float(row[f"score_{name}"]), "color": color} for name, color in palette
-        ]
+        palette, bars = colors(self.evaluation.classes), []
+        for name, color in palette.items():
+            bars.append({"name": name, "value": float(row[f"score_{name}"]), "color": color})
         return {
             "title": short(label) + (" ✓" if label == prediction else f", predicted {short(prediction)}"),
             "spoken": f"{label}, predicted {prediction}, score {row[f'score_{prediction}']:.2f}, {note}",
-            "color": dict(palette)[label],
+            "color": palette[label],
             "note": note,
             "bars": bars,
         }
@@ -369,22 +345,11 @@ class ResultsUI(_Pages):
 
 
 class ConfusionMatrixUI(Widget):
-    """Click a cell of the confusion matrix and see its images, the most confident first.
+    """Click a cell of the confusion matrix and see its ``images``, a `ResultsUI`, the most confident first.
 
-    Parameters
-    ----------
-    model
-        For saliency, as in `ResultsUI`.
+    ``cell`` is the true and the predicted label; at first it is the most frequent mistake.
 
-    Attributes
-    ----------
-    cell : tuple of str
-        True and predicted label of the images shown; at first the most frequent mistake.
-    images : ResultsUI
-
-    >>> from isicvision import Evaluation, widgets
-    >>> ui = widgets.ConfusionMatrixUI(Evaluation.from_scores(["benign", "malignant"], [0.2, 0.4]))
-    >>> ui.cell
+    >>> ConfusionMatrixUI(evaluation).cell
     ('malignant', 'benign')
     """
 

@@ -29,38 +29,25 @@ STYLE = """<style>
 
 
 class PrecisionRecallUI(Widget):
-    """Choose a threshold by a click on the ROC or precision-recall curve, or by a slider.
+    """Choose a threshold by a click on the ROC or precision-recall curve, or by the slider ``threshold``.
 
-    Below the curves are the metrics and the confusion matrix at this threshold, and the images whose prediction
-    differs from that at the evaluation's own threshold.
+    Below the curves are the metrics and the confusion matrix at this threshold, and the images ``changed``, whose
+    prediction differs from that at the evaluation's own threshold. Take validation images if
+    `ImageClassifier.decide_at` is to use the threshold. With more than two classes the curves show the positive one
+    against all others, only to explore: such a model uses no threshold.
 
-    Parameters
-    ----------
-    evaluation
-        Of validation images, if the threshold is to be used. With more than two classes the curves show the
-        ``positive`` one against all others, only to explore: such a model uses no threshold.
-
-    Attributes
-    ----------
-    threshold : ipywidgets.FloatSlider
-        Its ``value`` is an argument for `ImageClassifier.decide_at`.
-    changed : ResultsUI
-        The images whose prediction changes.
-
-    >>> from isicvision import Evaluation, widgets
-    >>> ui = widgets.PrecisionRecallUI(Evaluation.from_scores(["benign", "malignant"] * 5, [0.2, 0.4] * 5))
+    >>> ui = PrecisionRecallUI(evaluation)
     >>> ui.click("roc", 0, 1)
-    >>> ui.threshold.value
-    0.4
+    >>> ui.threshold.value == ui.evaluation.threshold
+    True
     """
 
     def __init__(self, evaluation: Evaluation, per_page: int = 12) -> None:
         note = ipywidgets.HTML()
         if len(evaluation.classes) > 2:
             note.value = (
-                f"The curves show <b>{escape(evaluation.positive)}</b> against all other labels. A model with "
-                f"{len(evaluation.classes)} labels predicts the label with the highest score and uses no threshold: "
-                "the slider only explores these curves."
+                f"The curves show <b>{escape(evaluation.positive)}</b> against all other labels, only to explore: "
+                f"a model with {len(evaluation.classes)} labels uses no threshold."
             )
             evaluation = evaluation.against(evaluation.positive)
         self._start = evaluation.at(0.5) if evaluation.threshold is None else evaluation
@@ -103,14 +90,8 @@ class PrecisionRecallUI(Widget):
         plots.roc(self._start, axes[0])
         plots.precision_recall(self._start, axes[1])
         # hollow, because the dot of the evaluation's own threshold may lie within
-        look = {
-            "markersize": 10,
-            "color": "none",
-            "mec": "tab:blue",
-            "mew": 2,
-            "label": "at the slider's threshold",
-        }
-        marks = [ax.plot([], [], "D", **look)[0] for ax in axes]
+        look = {"markersize": 10, "color": "none", "mec": "tab:blue", "mew": 2}
+        marks = [ax.plot([], [], "D", label="at the slider's threshold", **look)[0] for ax in axes]
         for ax in axes:
             legend_below(ax)
             ax.set_aspect("auto")  # an equal aspect leaves too little room for the legend

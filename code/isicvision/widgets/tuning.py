@@ -52,24 +52,12 @@ class _Tuning(Widget):
 
 
 class AugmentationUI(_Tuning):
-    """Change the parameters of an augmentation and see at once how it changes some images.
+    """Change the parameters of an augmentation and see at once how it changes some images: see `plots.augmented`.
 
-    Parameters
-    ----------
-    pipeline
-        Function that returns an imgaug augmenter. Each of its parameters gets a slider, and needs a default: a number
-        from 0 to 1 or a pair of numbers from 0 to 2.
-    images, views
-        As in `plots.augmented`.
+    `pipeline` is a function that returns an imgaug augmenter. Each of its parameters gets one of the ``sliders``, and
+    needs a default: a number from 0 to 1 or a pair of numbers from 0 to 2.
 
-    Attributes
-    ----------
-    sliders : dict of str to ipywidgets.Widget
-
-    >>> from isicvision import PROJECT_ROOT, ImageDataset, widgets
-    >>> sample = PROJECT_ROOT / "sample_data"
-    >>> dataset = ImageDataset.from_csv(sample / "metadata.csv", sample / "images", label_column="diagnosis_1")
-    >>> ui = widgets.AugmentationUI(dataset, images=1, views=1)
+    >>> ui = AugmentationUI(dataset, images=1, views=1)
     >>> ui.sliders["hair"].value = 1
     >>> ui.code
     'dermoscopy(hair=1.0)'
@@ -110,19 +98,9 @@ class AugmentationUI(_Tuning):
 
 
 class ParamsUI(_Tuning):
-    """Choose how to train, see the learning rate over the training, and copy the code.
+    """Choose how to train by the ``controls``, beginning with a preset, see the learning rate, and copy the code.
 
-    Parameters
-    ----------
-    preset
-        The values to begin with, one of `presets.PRESETS`.
-
-    Attributes
-    ----------
-    controls : dict of str to ipywidgets.Widget
-
-    >>> from isicvision import widgets
-    >>> ui = widgets.ParamsUI("fast")
+    >>> ui = ParamsUI("fast")
     >>> ui.controls["epochs"].value = 3
     >>> ui.training["epochs"]
     3
