@@ -50,8 +50,8 @@ class IsicArchive:
     network; or an address such as ``"http://localhost:8000"``. `timeout` is in seconds: for the connection, for the
     next bytes, for a whole answer (default 600); a longer download resumes on the next attempt if the server supports
     it. `token` is an OAuth2 bearer token for images that are not public, by default the environment variable
-    ``ISIC_TOKEN``; it is sent to the API only, over https only (or to loopback). `url` is where the API begins; `name`
-    is a short name, fit for a folder.
+    ``ISIC_TOKEN``; it goes to the API only, and over https only (or to loopback). `url` is where the API begins; `name`
+    is fit for a folder.
 
     >>> archive = IsicArchive("sample")
     >>> archive.count("diagnosis_1:Malignant"), archive.facets()["sex"]
@@ -165,11 +165,10 @@ class IsicArchive:
         label_field
             The archive's field whose value, in lower case, is the label. Default: ``diagnosis_1`` (``benign``, …).
         label
-            Instead of a field: a word, the label of all images; a mapping from isic_ids or diagnoses to labels, of
-            which the finest level counts; or a function of the record. Images without a label are skipped and listed.
+            Instead of a field: a word for all images; a mapping from isic_ids or diagnoses (the finest level counts)
+            to labels; or a function of the record. Images without a label are skipped and listed.
         per_label
-            The most images of each label, such as ``{"benign": 200, "malignant": None}``, where None takes all; images
-            of other labels are left out.
+            The most images of each label, such as ``{"benign": 200, "malignant": None}`` (None: all), and of no other.
         seed
             With `limit` or `per_label`: take a random sample, not the oldest images. The whole listing is walked first.
         max_side
@@ -177,8 +176,6 @@ class IsicArchive:
             ``original_width`` and ``original_height``.
         thumbnails
             Fetch the archive's thumbnails (at most 256 pixels a side), not the full images.
-        connections
-            How many images are fetched at the same time.
 
         Raises ValueError if an argument or `folder` is unfit or arguments exclude each other, ArchiveError if the
         archive cannot be listed, the disk is (or would be) full, or many images in a row are refused; its ``report``
@@ -292,7 +289,7 @@ class IsicArchive:
 class Listing:
     """The records that a query finds, each once; the first page is asked for at once, the others as they are needed.
 
-    `count` is how many the archive says there are, or None.
+    `count` is the archive's own, or None.
 
     >>> listing = Listing(IsicArchive("sample"), "sex:female", 3)
     >>> len([*listing]), listing.count, listing.notes()

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-PARTS = ".parts"
 WAITING = 256  # images that may wait for their next attempt while others are fetched
 HOPELESS = 50  # images in a row that no server gives, after which the download stops
 WRONG = 3  # attempts at an image whose bytes come whole and are not an image
@@ -47,9 +46,9 @@ DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG ta
 
 @dataclass
 class DownloadReport:
-    """What became of each image of a download, and what else a person should know (`notes`).
+    """What became of each image of a download: fetched, present, failed or skipped; and `notes` on the whole.
 
-    `rows` are tuples of isic_id, status (fetched, present, failed or skipped), reason and file below `folder`.
+    `rows` are tuples of isic_id, status, reason and file below `folder`.
 
     >>> DownloadReport(Path("images"), [("ISIC_1", "failed", "the server answers 404", "")]).failed
     [('ISIC_1', 'the server answers 404')]
@@ -144,7 +143,7 @@ class Download:
     def __post_init__(self) -> None:
         variant = f"at most {self.max_side} pixels a side" if self.max_side else "full size"
         self.journal = Journal(self.folder, self.session.home, "thumbnails" if self.thumbnails else variant)
-        self.report, self.parts = DownloadReport(self.folder), self.folder / PARTS
+        self.report, self.parts = DownloadReport(self.folder), self.folder / ".parts"
         self.left: dict = {}  # parts that an earlier call left, by isic_id
         self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
         self.later, self.turn = [], itertools.count()  # a heap of (when, turn, job)
@@ -182,7 +181,12 @@ class Download:
             while self.under_way:
                 self._collect(wait=True)
         except (OSError, sqlite3.Error) as error:
-            raise StoppedError(_disk_trouble(error, self.folder)) from error
+            reason = f"{self.folder} cannot be written to: {error}"
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
+                reason = (
+                    f"the disk of {self.folder} is full: make room, or take less by max_side or thumbnails"
+                )
+            raise StoppedError(reason) from error
         finally:
             self._finish(workers)
         if failures:
@@ -205,8 +209,7 @@ class Download:
             return None
         url = self._address(record)
         if url is None:
-            reason = "its record names no file that can be an image"
-            return self._note(isic_id, "failed", reason, None if is_done else row)
+            return self._note(isic_id, "failed", "its record names no image file", None if is_done else row)
         part = Part(self.parts, isic_id, self.left.pop(isic_id, None))
         file = f"{row['label']}/{isic_id}{_suffix(url)}"
         self.todo.put(Job(isic_id, url, file, row, part, known is not None))
@@ -292,7 +295,7 @@ class Download:
         """Put the image in its place; return "fetched", or "present" if it was there unknown to the journal."""
         place = self.folder / job.file
         for there in {place, place.with_suffix(".jpg")} if not job.known else ():
-            if os.path.exists(there) and self._is_sound(there):
+            if there.exists() and self._is_sound(there):
                 job.file, job.size = there.relative_to(self.folder).as_posix(), there.stat().st_size
                 return "present"
         try:
@@ -371,15 +374,13 @@ class Download:
             if isinstance(outcome, str):
                 self._settle(job, outcome)
         for isic_id, path in self.left.items():
-            known = self.journal.get(isic_id)
-            if known and known[0] == "done":
+            if (self.journal.get(isic_id) or [""])[0] == "done":
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # parts stay that another call can resume
             self.parts.rmdir()
         if self.endless:
-            number = counted(len(self.endless), "record")
-            note = f"{number} with a number that is not finite, left empty in metadata.csv: {self.endless[0]}"
-            self.report.notes.append(note + ", …" * (len(self.endless) > 1))
+            number, rest = counted(len(self.endless), "record"), ", …" * (len(self.endless) > 1)
+            self.report.notes.append(f"{number} with a number that is not finite: {self.endless[0]}{rest}")
         if problem := self.journal.close():
             self.report.notes.append(f"metadata.csv is behind ({problem}); the same call updates it")
         self.bar.close()
@@ -388,9 +389,3 @@ class Download:
 
 def _suffix(url):
     return PurePosixPath(urlsplit(url).path).suffix.lower()
-
-
-def _disk_trouble(error, folder):
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
-        return f"the disk of {folder} is full ({error}): make room, or take less by max_side or thumbnails"
-    return f"{folder} cannot be written to: {error}"

@@ -138,8 +138,8 @@ class Journal:
     ) -> None:
         """Note what became of an image; on the disk after the next `flush`.
 
-        `status` is ``done``, or ``failed`` or ``skipped`` with a `reason`; `file` is its path in the folder (with
-        ``/``), `size` its bytes; `record` is its flat metadata.
+        `status` is ``done``, or ``failed`` or ``skipped`` with a `reason`. `file` is its path in the folder (with
+        ``/``), `size` its bytes, `record` its flat metadata.
         """
         self._pending.append((_clean(isic_id), status, _clean(reason), file, size, json.dumps(record or {})))
 

@@ -30,8 +30,8 @@ def labeler(
         if field not in SEARCHABLE:
             near = difflib.get_close_matches(str(field), SEARCHABLE, 1, 0)
             raise ValueError(
-                f"label_field: the archive has no field {field!r}; the nearest is {near[0]!r}. "
-                "isicvision.fields.SEARCHABLE lists them all."
+                f"label_field: the archive has no field {field!r}; the nearest is {near[0]!r}, "
+                "isicvision.fields.SEARCHABLE lists all"
             )
         return lambda record: folder_name(flatten(record)[0].get(field), lower=True)
     if isinstance(label, Mapping):

@@ -136,24 +136,13 @@ class SampleArchive(requests.adapters.BaseAdapter):
     def _record(self, row, root):
         fields, isic_id = dict(row), row["isic_id"]
         acquisition = {name: fields.pop(name) for name in ACQUISITION if name in fields}
-        top = {
-            name: fields.pop(name)
-            for name in ("isic_id", "attribution", "copyright_license")
-            if name in fields
-        }
+        record = {"public": True, "attribution": "Anonymous", "copyright_license": "CC-0"}
+        record |= {name: fields.pop(name) for name in ("isic_id", *record) if name in fields}
         name = self.files[isic_id].name if isic_id in self.files else f"{isic_id}.jpg"
         size, thumbnail = self._size(isic_id), f"{root}/thumbnails/{isic_id}_thumbnail.jpg"
-        return {
-            "public": True,
-            "attribution": "Anonymous",
-            "copyright_license": "CC-0",
-            **top,
-            "files": {
-                "full": {"url": f"{root}/images/{name}", "size": size},
-                "thumbnail_256": {"url": thumbnail, "size": min(size, 10_000)},  # a guess: not drawn yet
-            },
-            "metadata": {"acquisition": acquisition, "clinical": fields},
-        }
+        files = {"full": {"url": f"{root}/images/{name}", "size": size}}
+        files["thumbnail_256"] = {"url": thumbnail, "size": min(size, 10_000)}  # a guess: not drawn yet
+        return record | {"files": files, "metadata": {"acquisition": acquisition, "clinical": fields}}
 
 
 def parse_query(text: str) -> Callable[[dict], bool]:

@@ -40,10 +40,7 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class TransferError(IsicVisionError):
-    """Raised when a request fails; `retry` says whether another one may succeed, not before `after` seconds.
-
-    `status` is the HTTP status, None if the server did not answer.
-    """
+    """Raised when a request fails: `retry` if another may succeed, `after` so many seconds; `status` is HTTP's."""
 
     def __init__(
         self, reason: object, retry: bool = False, after: float = 0.0, status: int | None = None
@@ -178,10 +175,8 @@ def _parse(text):
                 start = match.end()
             depth -= 1
     # Python may refuse numbers of thousands of digits
-    return json.loads(
-        b"".join([*kept, text[start:]]),
-        parse_int=lambda digits: int(digits) if len(digits) < 300 else math.inf,
-    )
+    whole = b"".join([*kept, text[start:]])
+    return json.loads(whole, parse_int=lambda digits: int(digits) if len(digits) < 300 else math.inf)
 
 
 @dataclass
@@ -295,10 +290,10 @@ def _write(response, part, deadline, whole, stopped):
 
 
 def require_allowed(url: str, home: str) -> None:
-    """Raise TransferError for an address that an archive's record must not lead to.
+    """Raise TransferError for an address that a record of the archive at `home` must not lead to.
 
-    The host of `home`, the archive's own address, is always allowed; one in a private network only if `home` is in one
-    itself; a link-local host, where cloud machines keep their secrets, never.
+    The archive's own host is always allowed; one in a private network only if the archive is in one; a link-local host,
+    where cloud machines keep their secrets, never.
     """
     parts, own = urlsplit(url), urlsplit(home)
     if parts.scheme not in ("http", "https") or not parts.hostname:
