@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import warn as warn_user
+from . import errors
 from .text import as_label
 
 WELL_KNOWN = ("malignant", "melanoma", "cancer", "positive", "abnormal", "disease", "yes", "true", "1")
@@ -73,7 +73,7 @@ def positive_label(labels: Sequence[str], positive: object = None, warn: bool = 
     if len(labels) == 2 and len(known) == 1:
         return known[0]
     if len(labels) == 2 and warn:
-        warn_user(
+        errors.warn(
             f"neither {labels[0]!r} nor {labels[1]!r} is known as the positive label: {labels[1]!r} is taken; "
             f"choose with positive={labels[0]!r}, in the notebooks with POSITIVE"
         )

@@ -342,8 +342,8 @@ class ImageDataset:
             ("exact duplicate", table["path"] != first, "the same bytes as " + first),
             ("label conflict", conflict, table["sha256"].map("the same bytes are labeled " + said)),
         ):
-            rows = pd.DataFrame({"path": table["path"], "detail": detail})[rows]
-            found.append(rows.assign(problem=problem))
+            row = {"path": table["path"], "problem": problem, "detail": detail}
+            found.append(pd.DataFrame(row)[rows])
         columns = ["path", "problem", "detail"]
         return pd.concat(found)[columns].sort_values(["path", "problem"], ignore_index=True)
 

@@ -92,11 +92,10 @@ def _check_problems(names):
 def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict:
     """Count what a split by image would leak and a split by group does not.
 
-    ``groups`` and ``groups_known``: see `splitting.group_count`; ``several``: groups with more than one image;
-    ``exact``: files equal to an earlier one; ``near``: pairs of near-duplicates; ``near_groups``: such pairs of
-    different groups; ``random`` and ``by_group``: groups in more than one part of a 60/20/20 split by image and by
-    group; ``test``: test images of the random split; ``tested``: those whose group was trained on. The last four are
-    absent if no lesion is named or a label has too few groups for three parts.
+    ``groups`` and ``groups_known`` are those of `splitting.group_count`; ``several``: groups with more than one image;
+    ``exact``: files equal to an earlier one; ``near``: pairs of near-duplicates; ``near_groups``: those of different
+    groups. If lesions are named and each label has enough groups, a 60/20/20 split by image and one by group have
+    ``random`` and ``by_group`` groups in several parts, and of ``test`` images in the first ``tested`` were trained on.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")

@@ -80,10 +80,10 @@ def tone(angles: ArrayLike) -> pd.Categorical:
 def lesion_mask(image: np.ndarray) -> np.ndarray:
     """Find the lesion, with a small margin, in an RGB image of uint8: array of bool, shape (height, width).
 
-    Otsu's threshold of the blue channel, where pigment and blood are dark, after a median filter against hair; of the
-    dark regions the most central one (Celebi et al., Lesion border detection in dermoscopy images using ensembles of
-    thresholding methods, 2013, compare such thresholds). If that region is smaller than `SMALLEST` or larger than
-    `LARGEST` of the view, a central ellipse replaces it. Pale lesions on freckled or hairy skin are often missed.
+    The most central region that is dark in the blue channel, by Otsu's threshold after a median filter against hair
+    (Celebi et al., Lesion border detection in dermoscopy images using ensembles of thresholding methods, 2013, compare
+    such thresholds). If it is smaller than `SMALLEST` or larger than `LARGEST` of the view, a central ellipse replaces
+    it. Pale lesions on freckled or hairy skin are often missed.
 
     >>> image = np.full((90, 120, 3), 200, np.uint8)
     >>> image[40:50, 55:65] = 80
