@@ -95,13 +95,8 @@ def register_bundle(bundle: str | Path, workspace: Workspace | None, dry_run: bo
     """Register the bundle's model and environment in a workspace."""
     metadata, environment = read_metadata(bundle), azure_plan(bundle)[0]
     (Rehearsal(f"Environment({environment.name!r})") if dry_run else environment).register(workspace)
-    return _azureml(dry_run).Model.register(
-        workspace,
-        str(user_path(bundle)),
-        metadata["id"],
-        tags={"version": metadata["version"]},
-        description=metadata.get("caveat"),
-    )
+    about = {"tags": {"version": metadata["version"]}, "description": metadata.get("caveat")}
+    return _azureml(dry_run).Model.register(workspace, str(user_path(bundle)), metadata["id"], **about)
 
 
 def deploy_azure(
@@ -117,8 +112,6 @@ def deploy_azure(
     Its `name` has 3 to 32 lower-case letters, digits and dashes, starting with a letter. `cluster` names a Kubernetes
     cluster attached to the workspace; without it, it is a container instance. `overwrite` replaces a service of
     that name.
-
-    >>> deploy_azure("outputs/bundle", None, "lesions", dry_run=True)  # doctest: +SKIP
     """
     if not re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", name):  # Azure checks it only after the upload
         raise ValueError(
@@ -201,13 +194,9 @@ def build_image(
     """
     _, inference, _ = azure_plan(bundle)
     metadata, model = read_metadata(bundle), register_bundle(bundle, workspace, dry_run)
+    name = {"image_name": metadata["id"], "image_label": metadata["version"]}
     package = _azureml(dry_run).Model.package(
-        workspace,
-        [model],
-        inference,
-        generate_dockerfile=folder is not None,
-        image_name=metadata["id"],
-        image_label=metadata["version"],
+        workspace, [model], inference, generate_dockerfile=folder is not None, **name
     )
     package.wait_for_creation(show_output=True)
     if folder is not None:

@@ -99,12 +99,12 @@ def _requests(log, version, day):
 def _reference(metadata):
     """Return what to compare with: {row: (quantiles, number of images)}, and (refused, images) of the held-out."""
     outliers = metadata.get("outliers") or metadata.get("familiarity") or {}  # its name in earlier bundles
-    count = metadata.get("scores_images")
-    known = {f"score of {label}": (values, count) for label, values in (metadata.get("scores") or {}).items()}
+    scores, scored = metadata.get("scores") or {}, metadata.get("scores_images")
+    known = {f"score of {label}": (values, scored) for label, values in scores.items()}
     held_out = outliers.get("held_out") or {"images": 0}
-    count = held_out["images"]
     quantiles = outliers.get("distance_quantiles", outliers.get("distance_deciles"))  # of older models
-    known["distance"] = quantiles, count or None
+    count = held_out["images"] or None
+    known["distance"] = quantiles, count
     refused = (round(held_out["refused"] * count), count) if count else None
     return {row: each for row, each in known.items() if each[0]}, refused
 
