@@ -14,7 +14,7 @@ from imgaug import augmenters as iaa
 from imgaug.random import RNG
 from PIL import Image
 
-from ..files import folder_name, user_path
+from ..files import folder_name, replacing, user_path
 from ..images import ImageError, decode, frame, map_threads
 from ..text import listed
 from .dataset import ImageDataset
@@ -34,12 +34,12 @@ def augment_dataset(
 
     Without `folder` nothing is written: `ImageClassifier.fit` passes each image in each epoch through one of the
     pipelines, chosen at random. With `folder` every pipeline makes one copy of every image. The originals stay in the
-    dataset; each copy keeps the metadata of its image and names it in the column ``augmented_from``.
+    dataset; each copy keeps the metadata of its image, but not what `ImageDataset.measure` found, and names it in the
+    column ``augmented_from``. Raises TypeError or ValueError for augmenters or a dataset that cannot be used, and one
+    ImageError that names all unreadable images before anything is written.
 
     Parameters
     ----------
-    dataset
-        The training part of a split; `evaluate` refuses augmented images.
     augmenters
         Pipelines that keep size and channels of an image: `dermoscopy`, `original_2018`, or your own, such as
         ``iaa.Sequential([iaa.Fliplr(0.5)])``.
@@ -47,38 +47,21 @@ def augment_dataset(
         Where to write the copies (JPEG, at the size of the image), in a folder per label. Each dataset needs its own,
         apart from the originals: `ImageDataset.from_folder` would take copies for originals.
     seed
-        0 or more. For copies on disk; on the fly the seed of the classifier counts.
-
-    Returns
-    -------
-    ImageDataset
-        Materialized, it lacks what `ImageDataset.check` measured, which would be wrong of the copies.
-
-    Raises
-    ------
-    TypeError
-        If an element of `augmenters` is not an imgaug augmenter (https://imgaug.readthedocs.io).
-    ValueError
-        If `augmenters` is empty, `dataset` holds copies already, or a pipeline changes size, channels or type of the
-        images.
-    ImageError
-        If images cannot be read: one error that names all of them, before anything is written.
+        Of the copies; on the fly the seed of the classifier counts.
 
     Examples
     --------
     >>> from isicvision import PROJECT_ROOT
     >>> sample = PROJECT_ROOT / "sample_data"
-    >>> train = ImageDataset.from_csv(
-    ...     sample / "metadata.csv", images=sample / "images", label_column="diagnosis_1"
-    ... )
+    >>> train = ImageDataset.from_csv(sample / "metadata.csv", sample / "images", label_column="diagnosis_1")
     >>> len(augment_dataset(train, [dermoscopy()]).augmenters)
     1
     """
     augmenters = _listed(augmenters)
     if "augmented_from" in dataset.table:
         raise ValueError(
-            "this dataset holds augmented copies already (column augmented_from): augment the original images, with "
-            "all pipelines in one call"
+            "the dataset holds augmented copies already (column augmented_from): augment the originals, with all "
+            "pipelines in one call"
         )
     if folder is None:
         return replace(dataset, augmenters=augmenters)
@@ -88,9 +71,8 @@ def augment_dataset(
 def _listed(augmenters):
     """Return one or several imgaug augmenters as a tuple."""
     one = (iaa.Augmenter, str, bytes, Mapping)  # an augmenter may be a list too: iaa.Sequential is
-    if isinstance(augmenters, one) or not isinstance(augmenters, Iterable):
-        augmenters = (augmenters,)
-    augmenters = tuple(augmenters)
+    is_one = isinstance(augmenters, one) or not isinstance(augmenters, Iterable)
+    augmenters = (augmenters,) if is_one else tuple(augmenters)
     if not augmenters:
         raise ValueError("augmenters is empty; give at least one imgaug pipeline")
     for augmenter in augmenters:
@@ -106,37 +88,26 @@ def _materialize(dataset, augmenters, folder, seed):
     _require_sound(dataset.paths)
     table = dataset.table.drop(columns=list(MEASURES), errors="ignore")
     folders = [folder / (folder_name(label) or "_") for label in table["label"]]
-    for of_label in set(folders):
-        of_label.mkdir(parents=True, exist_ok=True)
-    # with the row's number, since images from several folders may have one name
-    copies = [
-        table.assign(
-            augmented_from=table["path"],
-            path=[
-                str(of_label / f"{Path(path).stem}_augmented{row}_{number}.jpg")
-                for row, (path, of_label) in enumerate(zip(table["path"], folders, strict=True))
-            ],
-        )
-        for number in range(len(augmenters))
-    ]
-    sources, targets = dataset.paths, [rows["path"].tolist() for rows in copies]
-    pipelines = [Pipeline(augmenter, seed) for augmenter in augmenters]
+    sources, pipelines = dataset.paths, [Pipeline(augmenter, seed) for augmenter in augmenters]
 
     def write(row):
-        image = decode(sources[row])[None]
+        image, written = decode(sources[row])[None], []
         for number, pipeline in enumerate(pipelines):
-            augmented = pipeline(image, [row * len(pipelines) + number])[0]
-            target = Path(targets[number][row])
-            temporary = target.with_name(f".{target.name}.tmp")  # an image is written whole or not at all
-            Image.fromarray(augmented).save(temporary, "JPEG", quality=92)
-            temporary.replace(target)
+            # with the row's number, since images from several folders may have one name
+            target = folders[row] / f"{Path(sources[row]).stem}_augmented{row}_{number}.jpg"
+            with replacing(target) as part:
+                augmented = pipeline(image, [row * len(pipelines) + number])[0]
+                Image.fromarray(augmented).save(part, "JPEG", quality=92)
+            written.append(str(target))
+        return written
 
-    map_threads(write, range(len(sources)), progress="augmenting")
+    written = map_threads(write, range(len(sources)), progress="augmenting")
+    copies = [table.assign(augmented_from=table["path"], path=paths) for paths in zip(*written, strict=True)]
     return replace(dataset, table=pd.concat([table, *copies], ignore_index=True))
 
 
 def _require_sound(paths):
-    """Raise a `ImageError` that names every image that cannot be read."""
+    """Raise an ImageError that names every image that cannot be read."""
 
     def trouble(path):
         try:
@@ -155,20 +126,16 @@ def _require_sound(paths):
 class Pipeline:
     """Augmenters with a seed: the result depends only on the image, the seed and the image's key.
 
-    So it is the same in any batch, order, thread or process. One pipeline may be called from several threads, and be
-    pickled for worker processes if its augmenters can be (`iaa.Lambda` of a lambda cannot). Each image passes through
-    one of the augmenters, chosen at random. Raises TypeError or ValueError if there is none, or something else is among
-    them. The seed is 0 or more.
+    So it is the same in any batch, order, thread or process. A pipeline may be pickled for worker processes if its
+    augmenters can be (`iaa.Lambda` of a lambda cannot). Each image passes through one of the augmenters, chosen at
+    random. Raises TypeError or ValueError if there is none, or something else is among them.
 
     Each image gets a generator of its own, from numpy's SeedSequence, which makes streams of nearby keys independent
     (https://numpy.org/doc/stable/reference/random/parallel.html). So ``to_deterministic()`` has no effect here. The
     global generators of numpy and imgaug do not change, except that `iaa.MotionBlur`, `iaa.Rain` and
     `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds numpy's (use it in one thread only).
 
-    Examples
-    --------
-    >>> images = np.zeros((2, 64, 64, 3), np.uint8)
-    >>> Pipeline(original_2018(), seed=0)(images, keys=[0, 1]).shape
+    >>> Pipeline(original_2018(), seed=0)(np.zeros((2, 64, 64, 3), np.uint8), keys=[0, 1]).shape
     (2, 64, 64, 3)
     """
 
@@ -206,8 +173,7 @@ class Pipeline:
             if image.shape != images.shape[1:] or image.dtype != np.uint8:
                 raise ValueError(
                     f"an augmentation pipeline turned an image of {images.shape[1:]} uint8 into {image.shape} "
-                    f"{image.dtype}; it must keep size, channels and type (iaa.Crop and iaa.Affine have "
-                    "keep_size/fit_output for that)"
+                    f"{image.dtype}; it must keep size, channels and type, such as by iaa.Crop(keep_size=True)"
                 )
             augmented[number] = image
         self._idle.append(copied)
@@ -241,10 +207,7 @@ def described(augmenters: iaa.Augmenter | Sequence[iaa.Augmenter]) -> str:
 
 
 def original_2018() -> iaa.Sequential:
-    """Return the augmentation of Microsoft's sample of 2018: half of the images mirrored, each side cropped.
-
-    Up to a tenth of each side is cropped, and the image resized to its old size.
-    """
+    """Return Microsoft's augmentation of 2018: mirror half of the images, crop up to a tenth of each side."""
     return iaa.Sequential([iaa.Fliplr(0.5), iaa.Crop(percent=(0, 0.1))])
 
 
@@ -260,13 +223,12 @@ def dermoscopy(
     """Return an augmentation for dermoscopic images.
 
     * **Mirrored and turned by quarters**, in all eight ways: a lesion has no up and no left.
-    * **Scaled and shifted** a little (`scale`, from and to; `shift`, share of the side): the dermatoscope's distance
-      and aim vary. Beyond the border the skin is mirrored.
-    * **Brightness, white balance and saturation** changed a little (`brightness`, `tint` and `saturation`, 0 to 1: the
-      largest change either way). Only a little, because color is diagnostic.
+    * **Scaled and shifted** a little (`scale`, from and to; `shift`, share of the side); the border is mirrored.
+    * **Brightness, white balance and saturation** changed (`brightness`, `tint` and `saturation`, 0 to 1: the largest
+      change either way), only a little, because color is diagnostic.
     * **Hair** over some images (`hair`, their share; class `Hair`).
     * **Cut-out**: on some images (`cutout`, their share) a gray square of a fifth of the side, so that no single spot
-      decides (DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017,
+      decides (DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017,
       arXiv:1708.04552). It is small because it may hide the only sign of malignancy.
 
     >>> dermoscopy()(image=np.full((64, 64, 3), 200, np.uint8)).shape

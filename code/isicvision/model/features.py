@@ -17,8 +17,6 @@ from . import inputs
 from .network import Features, Network, load_values
 
 if TYPE_CHECKING:
-    import onnx
-
     from ..data.dataset import ImageDataset
     from .backbones import Backbone
     from .storage import Saved
@@ -40,18 +38,8 @@ def featurize(network: Network, images: cache.Images) -> np.ndarray:
 class FeatureClassifier:
     """How an `ImageClassifier` with a scikit-learn classifier learns and scores.
 
-    Parameters
-    ----------
-    backbone, network
-        What computes the features; it is not trained.
-    metadata
-        The model's own.
-    classifier
-        Any of scikit-learn's; `fit` fits a clone. One without ``predict_proba`` is calibrated.
+    `network` computes the features and is not trained; `fit` fits a clone of `classifier`.
     """
-
-    output = "features"
-    """Name of what `module` computes."""
 
     def __init__(self, backbone: Backbone, network: Network, metadata: dict[str, Any], classifier: Any):
         if isinstance(classifier, type) or not hasattr(classifier, "fit") or not is_classifier(classifier):
@@ -81,21 +69,17 @@ class FeatureClassifier:
         return dataset, None, {}
 
     def _fitted(self, features, targets, groups):
-        classifier = sklearn.base.clone(self._unfitted)
-        known = {"groups": groups.to_numpy()} if isinstance(classifier, BaseSearchCV) else {}
-        fitted = sklearn.base.clone(classifier).fit(features, targets, **known)
-        if hasattr(
-            fitted, "predict_proba"
-        ):  # some, such as StackingClassifier, have it only once they are fitted
+        known = {"groups": groups.to_numpy()} if isinstance(self._unfitted, BaseSearchCV) else {}
+        fitted = sklearn.base.clone(self._unfitted).fit(features, targets, **known)
+        if hasattr(fitted, "predict_proba"):  # StackingClassifier has it only once it is fitted
             return fitted
         count = min(5, *(groups[targets == n].nunique() for n in np.unique(targets)))
         if count < 2:
             raise ValueError(
-                f"{classifier} has no predict_proba and is calibrated over folds that keep lesions whole, so "
+                f"{self._unfitted} has no predict_proba and is calibrated over folds that keep lesions whole, so "
                 "each label needs images of two lesions or groups; LogisticRegression needs no folds"
             )
-        if known:
-            classifier = fitted.best_estimator_
+        classifier = fitted.best_estimator_ if known else sklearn.base.clone(self._unfitted)
         folds = StratifiedGroupKFold(count).split(features, targets, groups)
         return CalibratedClassifierCV(classifier, cv=list(folds)).fit(features, targets)
 
@@ -120,13 +104,6 @@ class FeatureClassifier:
         """Return the scores of decoded images. Raises RuntimeError before `fit`."""
         self._require_fitted()
         return self.scores(featurize(self.networks[0], images))
-
-    def completed(self, graph: onnx.ModelProto) -> onnx.ModelProto:
-        """Return the ONNX graph of `module` with the classifier behind it."""
-        from .onnx import append_classifier
-
-        self._require_fitted()
-        return append_classifier(graph, self.classifier, self.backbone.features)
 
     def _require_fitted(self):
         if self.metadata["training"] is None:

@@ -26,8 +26,6 @@ from .presets import PRESETS
 from .settings import Settings
 
 if TYPE_CHECKING:
-    import onnx
-
     from ..data.dataset import ImageDataset
     from .backbones import Backbone
     from .storage import Saved
@@ -39,16 +37,8 @@ IDENTITY = ("backbone", "image_size", "dropout", "weights", "labels")
 class FineTuning:
     """How an `ImageClassifier` without a scikit-learn classifier learns and scores.
 
-    Parameters
-    ----------
-    backbone, network
-        What is trained.
-    metadata
-        The model's own; `fit` sets ``members`` and ``sublabels`` in it.
+    `metadata` is the model's own; `fit` sets ``members`` and ``sublabels`` in it.
     """
-
-    output = "scores"
-    """Name of what `module` computes."""
 
     def __init__(self, backbone: Backbone, network: Network, metadata: dict[str, Any]):
         self.backbone, self.networks, self.metadata = backbone, [network], metadata
@@ -56,7 +46,7 @@ class FineTuning:
         self.augmenter: Any = None
 
     def take(self, preset: str | None, settings: dict[str, Any]) -> None:
-        """Take settings as defaults of `fit`, and with a preset its augmentation."""
+        """Take the settings of a preset as defaults of `fit`, and its augmentation."""
         self.defaults, self.augmenter = settings, augmentation.dermoscopy()
         self.metadata["preset"] = preset
 
@@ -77,7 +67,7 @@ class FineTuning:
         workers: int | None,
         **options: Any,
     ) -> tuple[ImageDataset, History, dict[str, Any]]:
-        """Train as `ImageClassifier.fit` says; call `begin` before the model changes.
+        """Train as `ImageClassifier.fit` says, calling `begin` before the model changes.
 
         Returns the readable images, the history, and what model.json says about the training.
         """
@@ -88,9 +78,9 @@ class FineTuning:
         targets = inputs.targets(dataset, self.metadata["labels"], "training", complete=True)
         sublabels, targets = self.outputs(dataset, targets, settings)
         about = {name: self.metadata[name] for name in IDENTITY} | {"sublabels": sublabels}
-        about |= {"images": dataset.manifest(), "augmenters": self._augmentation(dataset)[1]}
-        order = "".join(map(str, images.keys)).encode() + targets.tobytes()
-        about["images_order"] = hashlib.sha256(order).hexdigest()[:16]
+        order = hashlib.sha256("".join(map(str, images.keys)).encode() + targets.tobytes()).hexdigest()
+        augmenters = self._augmentation(dataset)[1]
+        about |= {"images": dataset.manifest(), "augmenters": augmenters, "images_order": order[:16]}
         if validation is not None:
             options["validation"], about["validation"] = self._validation(validation, dataset)
         folder = _checkpoint_folder(checkpoint, settings.members)
@@ -103,17 +93,13 @@ class FineTuning:
 
         options |= {"about": about, "workers": workers}
         history = self._train(start, dataset, images, targets, settings, folder, started, **options)
-        trained = dataclasses.asdict(settings) | {
-            "precision": history.precision,
-            "augmentation": self._augmentation(dataset)[1],
-            "history": history.records(),
-        }
-        return dataset, history, trained
+        trained = {"precision": history.precision, "augmentation": augmenters, "history": history.records()}
+        return dataset, history, dataclasses.asdict(settings) | trained
 
     def _train(
         self, start, dataset, images, targets, settings, folder, started, progress, on_epoch, **options
     ):
-        """Train each of the networks from the same start; return their joint history."""
+        """Train each of the networks from the same start; return their joined history."""
         histories: list[History] = []
         several, seed = settings.members > 1, self.metadata["seed"]
 
@@ -191,7 +177,7 @@ class FineTuning:
     def outputs(
         self, dataset: ImageDataset, targets: np.ndarray, settings: Settings
     ) -> tuple[list[list[str]] | None, np.ndarray]:
-        """Return the (label, sublabel) of each output, None if outputs are labels, and each image's output."""
+        """Return the (label, sublabel) of each output, None if outputs are labels; and each image's output."""
         table, labels = dataset.table, self.metadata["labels"]
         if not settings.sublabels or "sublabel" not in table:
             return None, targets
@@ -227,21 +213,17 @@ class FineTuning:
         return Scores(self.networks, self.metadata["views"], *given)
 
     def scores(self, values: np.ndarray) -> np.ndarray:
-        """Return the scores that follow from what `module` computes: the same."""
+        """Return what `module` computes: that is the scores."""
         return values
 
     def predict_proba(self, images: Images) -> np.ndarray:
         """Return the scores of decoded images."""
         return inputs.apply(self.module(), images, "predicting")
 
-    def completed(self, graph: onnx.ModelProto) -> onnx.ModelProto:
-        """Return the ONNX graph of `module`, which lacks nothing."""
-        return graph
-
 
 def _checkpoint_folder(checkpoint, members):
-    """Return the folder for checkpoints, or None; refuse one with what another training of several networks left."""
-    folder = Path(user_path(checkpoint)) if checkpoint else None
+    """Return the folder for checkpoints, or None; refuse one that holds another training of several networks."""
+    folder = user_path(checkpoint) if checkpoint else None
     if folder and members > 1 and not (folder / "checkpoint.safetensors").exists():
         for left in sorted(folder.glob("member*/checkpoint.safetensors")):
             raise ValueError(

@@ -10,22 +10,14 @@ import pandas as pd
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What a training did.
+    """What a training did, epoch by epoch and step by step.
 
-    Attributes
-    ----------
-    table
-        A row an epoch, under ``epoch`` (from 1): learning_rate (of the last step), train_loss, train_accuracy, seconds
-        and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two labels the
-        mean of one against the rest; NaN where it is not defined). With several ``members`` the rows of all, one after
-        the other, with a column ``network`` (1, 2, …).
-    step_loss
-        The loss of each step.
-    precision
-        ``"fp32"``, ``"bf16"`` or ``"fp16"``: what ``"auto"`` took.
+    `table` has a row an epoch, under ``epoch`` (from 1): learning_rate (of the last step), train_loss, train_accuracy,
+    seconds and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two labels
+    the mean of one against the rest; NaN where it is not defined). With several ``members`` the rows of all follow one
+    another, with a column ``network`` (1, 2, …). `step_loss` is the loss of each step, `precision` what ``"auto"``
+    took.
 
-    Examples
-    --------
     >>> table = pd.DataFrame({"train_loss": [0.7, 0.5]}, index=pd.Index([1, 2], name="epoch"))
     >>> history = History(table, step_loss=[0.8, 0.6, 0.5, 0.5], precision="fp32")
     >>> len(history), len(History.joined([history, history]))

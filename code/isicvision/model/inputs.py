@@ -1,4 +1,4 @@
-"""What goes into a network: decoded images, the numbers of their labels, and batches of many images."""
+"""What goes into a network: decoded images, the numbers of their labels, and many images in batches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
 
 WORTH_EXPORTING = 500
-"""Number of 224 px images from which on a CPU scores them sooner by ONNX Runtime, its export included."""
+"""From this number of 224 px images on, ONNX Runtime scores them sooner on a CPU, its export included."""
 
 
 def checked_labels(labels: Iterable[object]) -> list[str]:
-    """Return the names of a model's classes. Raises ValueError unless they are two or more different ones, in order."""
+    """Return the names of a model's classes. Raises ValueError unless they are a list of two or more different ones."""
     if isinstance(labels, (str, set, frozenset)):
         raise ValueError(f"labels is a list, in the order of the scores' columns, not {labels!r}")
     given = [*labels]
@@ -36,16 +36,15 @@ def decoded(images: Any, size: int, interpolation: str) -> Images:
     """Return the decoded images of a dataset, of a path or of a list of paths.
 
     >>> from isicvision import PROJECT_ROOT
-    >>> folder = PROJECT_ROOT / "sample_data" / "images"
-    >>> decoded(sorted(folder.glob("*.jpg"))[:2], 64, "bilinear").shape
-    (2, 64, 64, 3)
+    >>> decoded(PROJECT_ROOT / "sample_data" / "images" / "ISIC_9900259.jpg", 64, "bilinear").shape
+    (1, 64, 64, 3)
     """
     paths = [images] if isinstance(images, (str, Path)) else getattr(images, "paths", images)
     paths = [*paths] if isinstance(paths, Iterable) else [paths]
     if wrong := [path for path in paths if not isinstance(path, (str, Path))]:
+        kind = type(wrong[0]).__name__
         raise TypeError(
-            "images must be an ImageDataset, a path or a list of paths, and none is of type "
-            f"{type(wrong[0]).__name__}; `scores` takes decoded images"
+            f"images must be an ImageDataset, a path or a list of paths, not {kind}; `scores` takes decoded images"
         )
     return Images(paths, size, interpolation)
 
@@ -69,20 +68,18 @@ def readable(
 
 
 def targets(dataset: ImageDataset, labels: Sequence[str], what: str, complete: bool = False) -> np.ndarray:
-    """Return the number of each image's label: array of int64, shape (images,).
+    """Return the number of each image's label, int64 (images,).
 
     Raises ValueError if the dataset has other labels or, with `complete`, if it lacks one.
     """
-    found = set(dataset.labels)
-    if unknown := found - {*labels}:
+    if unknown := {*dataset.labels} - {*labels}:
         raise ValueError(
             f"the {what} images have labels that the model does not know: {', '.join(sorted(unknown))}; "
             f"it knows {', '.join(labels)}"
         )
-    if complete and (missing := [label for label in labels if label not in found]):
+    if complete and (missing := [label for label in labels if label not in dataset.labels]):
         raise ValueError(f"no {what} image is labeled {', '.join(missing)}")
-    numbers = dataset.table["label"].map({label: number for number, label in enumerate(labels)})
-    return numbers.to_numpy(np.int64, copy=True)
+    return np.array([labels.index(label) for label in dataset.table["label"]], np.int64)
 
 
 def apply(

@@ -4,6 +4,7 @@ The number of doubtful labels says nothing by itself: where a model is right tha
 these 30 % look like mistakes. `by_chance` counts how many would look so if no label were wrong.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,32 @@ FOLDS = 5
 DRAWS = 10
 
 
+@dataclass(frozen=True)
+class LabelIssues:
+    """The labels of a dataset by how doubtful they are; `print` says how many are, and how many would be by chance.
+
+    `table` has a row an image, the most doubtful first: ``path``, ``label``, ``suggested`` (the label with the highest
+    score), ``quality`` (0 to 1: the score of the label) and ``issue``, whether cleanlab calls the label doubtful.
+    `by_chance` is what the function of this name returns.
+
+    >>> print(LabelIssues(pd.DataFrame({"issue": [True, False]}), by_chance=(1, 2)))
+    1 of 2 labels are doubtful; without a single mistake it would be 1 to 2. The number is not a sign of wrong ...
+    """
+
+    table: pd.DataFrame
+    by_chance: tuple[int, int]
+
+    def __str__(self) -> str:
+        count, (low, high) = int(self.table["issue"].sum()), self.by_chance
+        told = "The number is not a sign of wrong labels. Only the order says where to look first."
+        if count > high:
+            told = (
+                "That is more than chance gives: some labels are likely wrong, or the scores too confident."
+            )
+        chance = f"without a single mistake it would be {low:,} to {high:,}"
+        return f"{count:,} of {len(self.table):,} labels are doubtful; {chance}. {told}"
+
+
 def out_of_fold(
     dataset: ImageDataset, backbone: str = "efficientnet_lite0", image_size: int | None = None
 ) -> np.ndarray:
@@ -29,9 +56,8 @@ def out_of_fold(
     """
     lesions = dataset.table.groupby("label")["group"].nunique()
     if lesions.min() < 2:
-        raise ValueError(
-            f"label {lesions.idxmin()!r} has one lesion or group; folds need two or more of each label"
-        )
+        rarest = f"label {lesions.idxmin()!r} has one lesion or group"
+        raise ValueError(f"{rarest}; folds need two or more of each label")
     model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=LogisticRegression())
     features = model.featurize(dataset)
     folds = StratifiedGroupKFold(min(FOLDS, lesions.min()), shuffle=True, random_state=0)
@@ -40,23 +66,13 @@ def out_of_fold(
     return cross_val_predict(classifier, features, **known, cv=folds, method="predict_proba")
 
 
-def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> pd.DataFrame:
-    """Rank the images by how doubtful their label is (cleanlab's confident learning), the most doubtful first.
+def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> LabelIssues:
+    """Rank the images by how doubtful their label is (cleanlab's confident learning).
 
     Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A rank does not
-    prove a mistake, since rare kinds of a label are suspicious too: look at them in `widgets.AnnotationUI`.
-
-    Parameters
-    ----------
-    scores : array of float, shape (images, labels), optional
-        Out-of-fold, columns in the order of ``dataset.labels``. Default: `out_of_fold`, which takes `options`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``path``, ``label``, ``suggested`` (the label with the highest score), ``quality`` (0 to 1: the score of the
-        label) and ``issue``, whether cleanlab calls the label doubtful. ``attrs["by_chance"]`` is what `by_chance`
-        returns. Raises ValueError if the scores do not fit the dataset.
+    prove a mistake, since rare kinds of a label are suspicious too: look at them in `widgets.AnnotationUI`. `scores`
+    are out-of-fold, float (images, labels), columns in the order of ``dataset.labels``; default: `out_of_fold`, which
+    takes `options`. Raises ValueError if the scores do not fit the dataset.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -68,7 +84,7 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
             f"scores of shape {scores.shape} do not fit {len(dataset)} images with {len(labels)} labels, or are not "
             "finite numbers from 0 to 1"
         )
-    given = dataset.table["label"].map({label: number for number, label in enumerate(labels)}).to_numpy()
+    given = dataset.table["label"].map(labels.index).to_numpy()
     found = pd.DataFrame(
         {
             "path": dataset.paths,
@@ -78,9 +94,7 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
             "issue": find_label_issues(given, scores, n_jobs=1),
         }
     )
-    found = found.sort_values("quality", kind="stable", ignore_index=True)
-    found.attrs["by_chance"] = by_chance(scores)
-    return found
+    return LabelIssues(found.sort_values("quality", kind="stable", ignore_index=True), by_chance(scores))
 
 
 def by_chance(scores: np.ndarray) -> tuple[int, int]:
@@ -94,20 +108,7 @@ def by_chance(scores: np.ndarray) -> tuple[int, int]:
     counts = []
     for _ in range(DRAWS):
         drawn = (ends > random.random((len(scores), 1)) * ends[:, -1:]).argmax(axis=1)
-        present = np.unique(drawn)  # cleanlab needs an image of each label
-        numbers = np.searchsorted(present, drawn)
+        present, numbers = np.unique(drawn, return_inverse=True)  # cleanlab needs an image of each label
         issues = find_label_issues(numbers, scores[:, present], n_jobs=1) if len(present) > 1 else numbers
         counts.append(int(issues.sum()))
     return min(counts), max(counts)
-
-
-def summary(found: pd.DataFrame) -> str:
-    """Return in words how many labels are doubtful in what `find` returned, and how many would be by chance."""
-    count, (low, high) = int(found["issue"].sum()), found.attrs["by_chance"]
-    told = (
-        "That is more than chance gives: some labels are likely wrong, or the scores too confident."
-        if count > high
-        else "The number is not a sign of wrong labels. Only the order says where to look first."
-    )
-    chance = f"without a single mistake it would be {low:,} to {high:,}"
-    return f"{count:,} of {len(found):,} labels are doubtful; {chance}. {told}"

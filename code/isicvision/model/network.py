@@ -14,21 +14,10 @@ from torch import nn
 class Network(nn.Module):
     """Input normalization, a pretrained body and a new last layer: bytes in, logits out.
 
-    Because normalization is part of the network, nobody who uses the network can normalize differently.
-    `backbones.build` makes one by name.
-
-    Parameters
-    ----------
-    body
-        Maps float32 (n, 3, height, width), normalized, to float32 (n, `features`).
-    features
-        Length of the feature vector in front of the last layer.
-    classes
-        Number of outputs.
-    dropout
-        Probability of dropout in front of the last layer, 0 to below 1.
-    mean, std
-        Input is (pixel - mean) / std per channel, in units of 0 to 255.
+    Since normalization is part of the network, no user of it can normalize differently. `backbones.build` makes one by
+    name. `body` maps float32 (n, 3, height, width), normalized, to float32 (n, `features`); `classes` is the number of
+    outputs, `dropout` the probability in front of the last layer, 0 to below 1. Input is (pixel - `mean`) / `std` per
+    channel, in units of 0 to 255.
     """
 
     def __init__(
@@ -69,10 +58,10 @@ class Network(nn.Module):
         """Map logits of shape (n, outputs) to (n, labels), so that a softmax adds up what belongs to one label."""
         if len(set(self.label_of)) == len(self.label_of):
             return logits
-        parts = [
-            [n for n, label in enumerate(self.label_of) if label == each] for each in sorted({*self.label_of})
-        ]
-        return torch.stack([logits[:, part].logsumexp(1) for part in parts], 1)
+        parts: dict[int, list[int]] = {label: [] for label in sorted(self.label_of)}
+        for number, label in enumerate(self.label_of):
+            parts[label].append(number)
+        return torch.stack([logits[:, part].logsumexp(1) for part in parts.values()], 1)
 
 
 def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
@@ -85,7 +74,7 @@ def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 class Scores(nn.Module):
     """Networks and the softmax behind them, averaged over networks and views of each image, and calibrated.
 
-    `temperature` and `offsets`, one for each class, are those of `calibration.apply`.
+    `temperature` and `offsets`, one for each class, are as in `calibration.apply`.
     """
 
     def __init__(
@@ -131,10 +120,9 @@ class Features(nn.Module):
 def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """List the parts of a network from input to output, for freezing the first of them: (name, modules) of each.
 
-    These are the children of `body`, which `Backbone.build` returns; where they are fewer than four, the one with most
-    layers is replaced by its own children, and so on. A normalization belongs to the layer in front of it. Together the
-    stages hold all parameters. The first is called ``"stem"``, the others after their (first) module, such as
-    ``"layer1"``.
+    These are the children of `body`; where they are fewer than four, the one with most layers is replaced by its own
+    children, and so on. A normalization belongs to the layer in front of it. Together the stages hold all parameters.
+    The first is called ``"stem"``, the others after their (first) module, such as ``"layer1"``.
     """
     found, loose = [("", [body])], []
     while len(found) < 4:
@@ -154,19 +142,23 @@ def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     return [("stem", stem + found[0][1]), *found[1:]]
 
 
+def _has_own(layer):
+    """Say whether a layer has parameters of its own."""
+    return any(True for _ in layer.parameters(recurse=False))
+
+
 def _count(module):
     """Count the layers with parameters of their own."""
-    return sum(1 for each in module.modules() if any(True for _ in each.parameters(recurse=False)))
+    return sum(map(_has_own, module.modules()))
 
 
 def summary(network: Network, image_size: int) -> pd.DataFrame:
     """Tabulate the stages of a network: its size, what of it is trained, and the memory of training.
 
-    A row for each of `stages`, for the head, and for the total: ``stage``, its name; ``layers``, the number of those
-    with parameters; ``parameters``, and how many of them are ``trainable``; ``output_shape``, a tuple, for one image
-    with sides of `image_size` pixels; ``activations_mib``, an estimate of the memory that training takes for each
-    image of a batch, in MiB: the outputs of all layers, in float32. Parameters, gradients and the optimizer's state
-    come on top, once.
+    A row for each of `stages`, for the head, and for the total: ``stage``; the number of ``layers`` with parameters;
+    ``parameters``, and how many of them are ``trainable``; ``output_shape``, a tuple, for one image with sides of
+    `image_size` pixels; ``activations_mib``, an estimate of the memory that training takes for each image of a batch,
+    in MiB: the outputs of all layers, in float32. Parameters, gradients and the optimizer's state come on top, once.
     """
     network = copy.deepcopy(network).to("meta").eval()  # the meta device computes shapes only
     parts = [*stages(network.body), ("head", [network.head])]
@@ -180,8 +172,7 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
         output = output[0] if isinstance(output, tuple) else output  # attention also returns its weights
         if layer in last:
             shapes[last[layer]] = tuple(output.shape[1:])
-        whole = not list(layer.children()) or any(True for _ in layer.parameters(recurse=False))
-        if whole and not isinstance(layer, nn.Identity):
+        if (_has_own(layer) or not [*layer.children()]) and not isinstance(layer, nn.Identity):
             numbers[current] += output.numel()
 
     for layer in network.modules():
@@ -191,17 +182,12 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
     rows = []
     for name, modules in parts:
         parameters = [parameter for module in modules for parameter in module.parameters()]
-        rows.append(
-            {
-                "stage": name,
-                "layers": sum(map(_count, modules)),
-                "parameters": sum(p.numel() for p in parameters),
-                "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-                "output_shape": shapes[name],
-                "activations_mib": numbers[name] * 4 / 2**20,
-            }
-        )
-    table = pd.DataFrame(rows)
+        total = sum(each.numel() for each in parameters)
+        trainable = sum(each.numel() for each in parameters if each.requires_grad)
+        mib = numbers[name] * 4 / 2**20
+        rows.append((name, sum(map(_count, modules)), total, trainable, shapes[name], mib))
+    columns = ["stage", "layers", "parameters", "trainable", "output_shape", "activations_mib"]
+    table = pd.DataFrame(rows, columns=columns)
     total = table.drop(columns=["stage", "output_shape"]).sum().to_dict()
     table.loc[len(table)] = {"stage": "total", "output_shape": shapes["head"]} | total
     return table.astype({"layers": int, "parameters": int, "trainable": int})

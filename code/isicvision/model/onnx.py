@@ -40,9 +40,7 @@ def write_checked(
         difference = np.abs(session.run([name], {"images": images})[0] - values)
         difference = (difference / np.maximum(1, values)).max()  # a distance, unlike a score, may be large
         if not difference <= TOLERANCE:
-            raise RuntimeError(
-                f"the ONNX graph's {name} differs from the model's by {difference:.2g}: not exported"
-            )
+            raise RuntimeError(f"the ONNX graph's {name} differs from the model's by {difference:.2g}")
     return path
 
 
@@ -51,7 +49,7 @@ def network_graph(
 ) -> onnx.ModelProto:
     """Translate a module to ONNX: uint8 images of shape (n, size, size, 3), called ``images``, to `outputs`.
 
-    These are names, one for each tensor that the module gives; n is `batch_size`, or any number if that is None.
+    These are names, one for each tensor that the module returns; n is `batch_size`, or any number if that is None.
     """
     device = next(module.parameters()).device
     example = torch.zeros((batch_size or 2, size, size, 3), dtype=torch.uint8, device=device)
@@ -74,10 +72,7 @@ def network_graph(
 class Compiled(nn.Module):
     """A module run by ONNX Runtime on the CPU: the same values to some 1e-6, in a fraction of the time.
 
-    Parameters
-    ----------
-    size
-        Side of the images, in pixels.
+    `size` is the side of the images, in pixels.
     """
 
     def __init__(self, module: nn.Module, size: int):
@@ -104,12 +99,9 @@ def append_classifier(graph: onnx.ModelProto, classifier: Any, features: int) ->
     import skl2onnx
 
     try:
-        added = skl2onnx.to_onnx(
-            classifier,
-            np.zeros((1, features), np.float32),
-            options={id(classifier): {"zipmap": False}},
-            target_opset={"": OPSET, "ai.onnx.ml": 3},
-        )
+        example, options = np.zeros((1, features), np.float32), {id(classifier): {"zipmap": False}}
+        opsets = {"": OPSET, "ai.onnx.ml": 3}
+        added = skl2onnx.to_onnx(classifier, example, options=options, target_opset=opsets)
     except Exception as error:  # skl2onnx raises many kinds
         raise RuntimeError(f"{classifier} has no ONNX equivalent in skl2onnx: {error}") from error
     added.ir_version = graph.ir_version

@@ -1,7 +1,7 @@
 """How unlike the training images an image is: a distance, whose limit few held-out images pass.
 
-A network has scores for anything, and is as sure of a cat or an invoice as of a lesion. The service refuses what lies
-farther from the training images than nearly all held-out images do.
+A network is as sure of a cat or an invoice as of a lesion. The service rejects what lies farther from the training
+images than nearly all held-out images do.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ IMAGES = 2000
 class Outliers(nn.Module):
     """The Mahalanobis distance from the mean of the training images, in units of its limit.
 
-    Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, whose layers' means over all
-    positions these are, here with one Gaussian for all labels. The last features, which a fine-tuned network has learnt
-    to keep blind to all but the labels, tell far less: bench_refusal.py has both. `width` is the length of the vectors.
+    Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, on the means of layers over
+    all positions, here with one Gaussian for all labels. A fine-tuned network's last features are blind to all but the
+    labels and tell far less: bench_refusal.py has both. `width` is the length of the vectors.
     """
 
     def __init__(self, width: int):
@@ -48,17 +48,14 @@ class Outliers(nn.Module):
 
 
 def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
-    """Learn the mean and covariance of training images, and the limit from held-out ones.
+    """Fit the mean and covariance to training images, and the limit to held-out ones: floats of shape (images, width).
 
-    Both are given as floats of shape (images, width), see `taps`. The limit is the distance that the share `REFUSED`
-    of new images will pass, if they come from where the held-out ones did: the quantile of conformal prediction
-    (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). Raises ValueError if the training
-    images are copies of one, a value is not finite, or no limit can be found.
+    The limit is the distance that the share `REFUSED` of new images from where the held-out ones came will pass: the
+    quantile of conformal prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). Raises
+    ValueError if the training images are copies of one, a value is not finite, or no limit can be found.
     """
     if not (np.isfinite(training).all() and np.isfinite(held_out).all()):
-        raise ValueError(
-            "the network gives numbers that are not finite: train it again, at a lower learning rate"
-        )
+        raise ValueError("the network's values are not finite: train it again, at a lower learning rate")
     deviations = training.std(axis=0)
     if (deviations <= 1e-6 * np.abs(training).max()).all():
         raise ValueError("the training images are copies of one: a distance from them means nothing")
@@ -86,20 +83,13 @@ def quantiles(values: np.ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in np.quantile(values, np.linspace(0, 1, 101))]
 
 
-def stage_means(
-    network: Network, images: Images | np.ndarray, numbers: np.ndarray | None = None
-) -> np.ndarray:
-    """Return the vectors of decoded images, of which `numbers` says which: float32 of shape (images, width)."""
-    return inputs.apply(StageMeans(network), images, "outliers", numbers)
-
-
 def learn(
     network: Network, training: Images, held_out: Images, seed: int
 ) -> tuple[Outliers, np.ndarray, dict]:
     """Return the outliers of a network, the distances of the held-out images, and both in figures for model.json."""
-    order = np.random.default_rng(seed).permutation(len(training))
-    means = stage_means(network, training, np.sort(order[:IMAGES]))
-    new = stage_means(network, held_out)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(training))[:IMAGES])
+    means = inputs.apply(StageMeans(network), training, "outliers", chosen)
+    new = inputs.apply(StageMeans(network), held_out, "outliers")
     fitted = fit(means, new).to(next(network.parameters()).device)
     distances = fitted.distances(new)
     found = quantiles(distances)
@@ -114,11 +104,10 @@ def learn(
 
 @contextmanager
 def taps(network: Network) -> Iterator[list[torch.Tensor]]:
-    """Collect what the stages of a network put out while it runs, as means over all positions.
+    """Yield a list that each run of the network fills with the means of its stages' outputs over all positions.
 
-    The last stage is left out, see `Outliers`, and so is one without positions; of a network whose stages have none
-    (a vision transformer) the features are taken. Yields a list that each run of the network fills, in the order of the
-    stages, with tensors of shape (n, channels).
+    The tensors, of shape (n, channels), are in the order of the stages, without the last, see `Outliers`, and without
+    those that have no positions. If none has (a vision transformer), the features take their place.
     """
     found, earlier = [], 0
 
@@ -141,7 +130,7 @@ def taps(network: Network) -> Iterator[list[torch.Tensor]]:
 
 
 class StageMeans(nn.Module):
-    """A network that gives the means of `taps`."""
+    """A network that returns the means of `taps`."""
 
     def __init__(self, network: Network):
         super().__init__()
@@ -155,7 +144,7 @@ class StageMeans(nn.Module):
 
 
 class WithDistance(nn.Module):
-    """What gives scores or features, and a `Outliers`: both from one run of the network.
+    """A module that returns scores or features, and the distances of `Outliers`, from one run of the network.
 
     `scoring` runs `network`, one of its parts, on the images as they are before any other view of them.
     """
@@ -165,7 +154,7 @@ class WithDistance(nn.Module):
         self.scoring, self.network, self.outliers = scoring, network, outliers
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map uint8 images of shape (n, height, width, 3) to what `scoring` gives, and distances of shape (n,)."""
+        """Map uint8 images of shape (n, height, width, 3) to what `scoring` returns, and distances of shape (n,)."""
         with taps(self.network) as found:
             result = self.scoring(images)
         of_first_view = found[: len(found) // getattr(self.scoring, "views", 1)]

@@ -25,15 +25,9 @@ LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 80
 class RangeTest:
     """What a range test found; `plots.learning_rates` draws it.
 
-    Attributes
-    ----------
-    table
-        A row a step: learning_rate, loss and smooth_loss (an exponential mean).
-    suggestion
-        A tenth of the learning rate where the smooth loss is lowest: there the loss still falls fast.
+    `table` has a row a step: learning_rate, loss and smooth_loss (an exponential mean). `suggestion` is a tenth of the
+    learning rate where the smooth loss is lowest: there the loss still falls fast.
 
-    Examples
-    --------
     >>> RangeTest(pd.DataFrame({"learning_rate": [0.001], "loss": [0.7], "smooth_loss": [0.7]}), 0.0001).suggestion
     0.0001
     """

@@ -18,25 +18,11 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
     """Return which parts of each image speak for a label: float32 of shape (n, height, width), 0 to 1.
 
     Captum's LayerGradCam at the last layer that still has places (Selvaraju et al., Grad-CAM: Visual Explanations from
-    Deep Networks via Gradient-based Localization, 2017); the maps of several networks are added up. A map is coarse,
-    and not a proof. It is 0 where nothing speaks for the label.
+    Deep Networks via Gradient-based Localization, 2017); the maps of several networks are added up. A map is coarse and
+    proves nothing. `images` are uint8 as `images.decode` returns them; `label` is by default the model's positive one.
+    Raises ValueError if the model has no such label, is a scikit-learn classifier, or its network has no places (a
+    transformer).
 
-    Parameters
-    ----------
-    model
-        Fine-tuned.
-    images : array of uint8, shape (n, image_size, image_size, 3)
-        As `images.decode` returns them.
-    label
-        Default: the model's positive label.
-
-    Raises
-    ------
-    ValueError
-        If the model has no such label, is a scikit-learn classifier, or its network has no places (a transformer).
-
-    Examples
-    --------
     >>> from isicvision import ImageClassifier
     >>> model = ImageClassifier("squeezenet1_1", ["benign", "malignant"], weights=None, image_size=64)
     >>> grad_cam(model, np.zeros((1, 64, 64, 3), np.uint8)).shape
@@ -49,7 +35,7 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
         raise ValueError(f"unknown label {label!r}; there are: {', '.join(model.labels)}")
     if not model.is_fine_tuned:
         raise ValueError("a scikit-learn classifier has no gradient: saliency needs a fine-tuned network")
-    batch = torch.from_numpy(np.ascontiguousarray(images)).to(model.device)
+    batch = torch.from_numpy(np.ascontiguousarray(images)).to(next(model.network.parameters()).device)
     target, maps = model.labels.index(label), np.zeros(1, np.float32)
     for network in model.networks:
         cam = LayerGradCam(network, _last_with_places(network, batch[:1]))

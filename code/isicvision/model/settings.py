@@ -27,34 +27,27 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to train; each is an argument of `ImageClassifier.fit`.
+    """How to train; each is an argument of `ImageClassifier.fit`. Raises ValueError if a value is out of range.
 
     Attributes
     ----------
-    epochs
-        How often each training image is seen.
-    batch_size
-        Images per step, of all processes together.
+    epochs, batch_size
+        How often each training image is seen; images per step, of all processes together.
     train_image_size
-        Side of the training images, in pixels; default: the model's image_size, at which it predicts. Three quarters
-        of it take half the time and often give the better model (Touvron et al., Fixing the train-test resolution
-        discrepancy, 2019).
+        Side of the training images, in pixels; default: the model's image_size. Three quarters of it take half the time
+        and often give the better model (Touvron et al., Fixing the train-test resolution discrepancy, 2019).
     learning_rate
         The highest, or one for each epoch. AdamW needs rates about ten times smaller than SGD.
     schedule
         How a single rate changes from step to step. ``"step"``: a tenth from half way on and a hundredth in the last
         tenth, as in 2018; ``"cosine"``: down to 0 (Loshchilov and Hutter, SGDR, 2017); ``"one_cycle"``: up during the
         first quarter, then down to 0 (Smith and Topin, Super-convergence, 2018).
-    optimizer
+    optimizer, l2
         ``"sgd"`` with Nesterov momentum 0.9, or ``"adamw"`` (Loshchilov and Hutter, Decoupled Weight Decay
-        Regularization, 2019).
-    l2
-        Weight decay, 0 to below 1.
-    freeze_epochs
-        Number of epochs at the beginning that train the last layer alone.
-    frozen_stages
-        Number of stages of the body, from the input (`ImageClassifier.summary` lists them), that keep their weights
-        and batch statistics, which saves much of the time.
+        Regularization, 2019); the weight decay, 0 to below 1.
+    freeze_epochs, frozen_stages
+        Epochs at the beginning that train the last layer alone; stages of the body, from the input
+        (`ImageClassifier.summary` lists them), that keep weights and batch statistics, which saves much of the time.
     body_rate
         Factor of the learning rate for the pretrained body, 0 to 1.
     label_smoothing
@@ -63,35 +56,28 @@ class Settings:
     class_weight : "balanced" or None
         Weigh each label in the loss by the inverse of its frequency.
     sublabels
-        Train to tell apart the finer labels in the dataset's column ``sublabel``, if it has one (`from_csv` keeps
-        there what its label_map merges), and add up their scores (Ha, Liu and Liu, Identifying Melanoma Images using
-        EfficientNet Ensemble, 2020). The model still answers with its labels, and `class_weight` and `sampling` are
-        about these.
+        Train to tell apart the finer labels in the dataset's column ``sublabel``, if it has one (`from_csv` keeps there
+        what its label_map merges), and add up their scores (Ha, Liu and Liu, Identifying Melanoma Images using
+        EfficientNet Ensemble, 2020). The model, `class_weight` and `sampling` still go by its labels.
     sampling : "shuffle" or "balanced"
         Each image once an epoch in random order, or drawn so that each label comes equally often.
     accumulate
         Compute each step in this many parts, one after the other, to need less memory; batch norms see the parts.
     precision
-        ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed, by torch.autocast); ``"auto"`` times a few steps of each on this
-        machine and takes another than fp32 if it is clearly faster (`devices.WORTH`).
+        ``"fp32"``; ``"bf16"`` or ``"fp16"`` (mixed, by torch.autocast); ``"auto"`` times a few steps of each and takes
+        another than fp32 if it is clearly faster (`devices.WORTH`).
     compile
         torch.compile the network: a minute or more at the start, for faster steps on a GPU. Needs a C++ compiler.
     ema
         Take a moving average of the weights with this decay, 0 to below 1, as the result (Polyak and Juditsky,
         Acceleration of Stochastic Approximation by Averaging, 1992).
     members
-        Train this many networks from the same start, each with random numbers of its own, and average their scores
-        (Lakshminarayanan, Pritzel and Blundell, Simple and Scalable Predictive Uncertainty Estimation using Deep
-        Ensembles, 2017).
+        Train this many networks from the same start and average their scores (Lakshminarayanan, Pritzel and Blundell,
+        Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles, 2017).
     keep : "last" or "best"
         Weights of the last epoch, or of the one with the best validation ROC AUC, or loss where that is not defined.
     patience
         Stop when that figure has not improved for this many epochs.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range; the message names it.
 
     Examples
     --------
@@ -129,21 +115,18 @@ class Settings:
         for names, is_right, meaning in _RULES:
             for name in names.split():
                 self._require(name, is_right(getattr(self, name)), meaning)
-        self._require("freeze_epochs", self.freeze_epochs <= self.epochs, f"at most epochs ({self.epochs})")
-        most = self.batch_size
-        self._require("accumulate", self.accumulate <= most, f"at most batch_size ({most})")
+        for name, limit in (("freeze_epochs", "epochs"), ("accumulate", "batch_size")):
+            most = getattr(self, limit)
+            self._require(name, getattr(self, name) <= most, f"at most {limit} ({most})")
         is_list = isinstance(self.learning_rate, Sequence) and not isinstance(self.learning_rate, str)
         rates = self.learning_rate if is_list else [self.learning_rate]
         if is_list and len(rates) != self.epochs:
-            raise ValueError(
-                f"learning_rate has {len(rates)} values for {self.epochs} epochs; give a number or one for each"
-            )
+            counts = f"{len(rates)} values for {self.epochs} epochs"
+            raise ValueError(f"learning_rate has {counts}; give a number or one for each")
         positive = all(is_number(rate, 0) and rate > 0 for rate in rates)
         self._require("learning_rate", positive, "one or more positive numbers")
         if is_list and self.schedule != "constant":
-            raise ValueError(
-                f"schedule {self.schedule!r} has no effect on a list of learning rates: give one of them"
-            )
+            raise ValueError(f"schedule {self.schedule!r} has no effect on a list of rates: give one of them")
 
     def _require(self, name, is_right, meaning):
         if not is_right:
@@ -188,27 +171,23 @@ def _share(value):
     return is_number(value, 0) and value < 1
 
 
-def _one_or_more(value):
-    return is_whole(value, 1)
-
-
-def _or_none(is_right):
-    return lambda value: value is None or is_right(value)
-
-
 def _one_of(names, choices):
     return names, [*choices].__contains__, " or ".join(map(repr, choices))
 
 
 _RULES = (
-    ("epochs batch_size accumulate members", _one_or_more, "a whole number of 1 or more"),
+    ("epochs batch_size accumulate members", lambda value: is_whole(value, 1), "a whole number of 1 or more"),
     ("freeze_epochs frozen_stages", lambda value: is_whole(value, 0), "a whole number of 0 or more"),
     ("l2", _share, "a weight decay from 0 to below 1"),
     ("label_smoothing", _share, "a share from 0 to below 1"),
     ("body_rate", lambda value: is_number(value, 0) and value <= 1, "a factor from 0 to 1"),
-    ("train_image_size", _or_none(_one_or_more), "None or a whole number of pixels"),
-    ("patience", _or_none(_one_or_more), "None or a whole number of 1 or more"),
-    ("ema", _or_none(_share), "None or a decay from 0 to below 1"),
+    (
+        "train_image_size",
+        lambda value: value is None or is_whole(value, 1),
+        "None or a whole number of pixels",
+    ),
+    ("patience", lambda value: value is None or is_whole(value, 1), "None or a whole number of 1 or more"),
+    ("ema", lambda value: value is None or _share(value), "None or a decay from 0 to below 1"),
     _one_of("schedule", SCHEDULES),
     _one_of("optimizer", OPTIMIZERS),
     _one_of("class_weight", ("balanced", None)),

@@ -21,45 +21,28 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_model
 
+from .. import files
 from ..checks import check_threshold, is_number, is_whole
-from ..files import (
-    RUN_RECORD,
-    is_stray,
-    read_json,
-    replacing_folder,
-    restore_folder,
-    sha256,
-    user_path,
-    versions,
-)
+from ..files import user_path
 from .description import FORMAT
+from .outliers import Outliers
 
 OWN_FILES = (
     *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
-    *("outliers.safetensors", "seen.safetensors", RUN_RECORD, "README.md"),
+    *("outliers.safetensors", "seen.safetensors", files.RUN_RECORD, "README.md"),
 )
 """Patterns of the files in a model's folder that belong to the model; other files stay when it is replaced."""
-NEEDED = (
-    "backbone",
-    "labels",
-    "image_size",
-    "dropout",
-    "seed",
-    "views",
-    "classifier",
-    "members",
-    "sublabels",
-)
+NEEDED = "backbone labels image_size dropout seed views classifier members sublabels".split()
 
 
 @dataclass
 class Saved:
-    """What a model's folder holds: `outliers` and the networks as tensors by name."""
+    """What a model's folder holds; the networks as tensors by name."""
 
     metadata: dict[str, Any]
     networks: list[dict[str, torch.Tensor]]
     classifier: Any
-    outliers: dict[str, torch.Tensor] | None
+    outliers: Outliers | None
     seen: dict[str, np.ndarray] | None
 
 
@@ -76,17 +59,15 @@ def write(
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"metadata[{name!r}] cannot be saved: it is not text, a finite number, list or dict: {value!r}"
-            ) from error
+            raise ValueError(f"metadata[{name!r}] cannot be saved as JSON: {value!r}") from error
     folder = user_path(folder).resolve()  # the folder itself, not a link to it or "."
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder for the model")
-    restore_folder(folder)
-    holds_files = folder.is_dir() and any(not is_stray(path.name) for path in folder.iterdir())
+    files.restore_folder(folder)
+    holds_files = folder.is_dir() and any(not files.is_stray(path.name) for path in folder.iterdir())
     if holds_files and not (folder / "model.json").exists():
         raise ValueError(f"{folder} holds files that are not a model; choose another folder")
-    with replacing_folder(folder) as new:
+    with files.replacing_folder(folder) as new:
         if folder.is_dir():
             keep = partial(_own, folder)
             shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True, ignore=keep)
@@ -100,8 +81,8 @@ def write(
         if seen is not None:
             save_arrays(seen, str(new / "seen.safetensors"))
         written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
-        hashes = {file.name: sha256(file) for file in written}
-        text = json.dumps(metadata | {"versions": versions(), "sha256": hashes}, indent=2, allow_nan=False)
+        facts = {"versions": files.versions(), "sha256": {file.name: files.sha256(file) for file in written}}
+        text = json.dumps(metadata | facts, indent=2, allow_nan=False)
         (new / "model.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -112,14 +93,14 @@ def opened(folder: str | Path) -> Iterator[Saved]:
     Raises FileNotFoundError if `folder` holds no model.
     """
     folder = user_path(folder)
-    restore_folder(folder)
+    files.restore_folder(folder)
     if not (folder / "model.json").exists():
         hint = "give the model's folder" if folder.is_file() else "train one and save it there"
         raise FileNotFoundError(f"{folder} holds no model (no model.json): {hint}")
     metadata = _metadata(folder / "model.json")
     try:
         for name, known in metadata.pop("sha256", {}).items():
-            if sha256(folder / name) != known:
+            if files.sha256(folder / name) != known:
                 raise OSError(f"{name} is not the file that was saved")
         networks = [load_file(folder / file) for file in _files(metadata["members"])]
         classifier = outliers = seen = None
@@ -127,7 +108,9 @@ def opened(folder: str | Path) -> Iterator[Saved]:
             file = folder / "classifier.skops"
             classifier = skops.io.load(file, trusted=_trusted_types(file))
         if metadata["outliers"] is not None:
-            outliers = load_file(folder / "outliers.safetensors")
+            values = load_file(folder / "outliers.safetensors")
+            outliers = Outliers(len(values["mean"]))
+            outliers.load_state_dict(values)
         if (folder / "seen.safetensors").exists():
             seen = load_arrays(folder / "seen.safetensors")
         yield Saved(metadata, networks, classifier, outliers, seen)
@@ -138,13 +121,12 @@ def opened(folder: str | Path) -> Iterator[Saved]:
 def _metadata(file):
     """Read model.json, and check what would change the scores."""
     try:
-        metadata = read_json(file)
+        metadata = files.read_json(file)
         if (number := metadata.get("format", 0)) != FORMAT:
+            earlier = " (up to commit f824c16)" if number < FORMAT else ""
             raise ValueError(
-                f"it has format {number}, and this version of isicvision reads format {FORMAT}. "
-                "Train the model again, or load it with the version that saved it"
-                + " (up to commit f824c16)"
-                * (number < FORMAT)
+                f"it has format {number}, and this version of isicvision reads format {FORMAT}. Train the model "
+                f"again, or load it with the version that saved it{earlier}"
             )
         if missing := [name for name in NEEDED if name not in metadata]:
             raise ValueError(f"it lacks {', '.join(missing)}")
@@ -156,7 +138,7 @@ def _metadata(file):
 
 
 def _checked(metadata):
-    """Yield each key of model.json that changes the scores, and whether its value is possible."""
+    """Yield keys of model.json that change the scores, and whether their values are possible."""
     labels, offsets, decision = (metadata[name] for name in ("labels", "offsets", "decision"))
     yield "labels", isinstance(labels, list)
     yield "positive", metadata["positive"] in (None, *(labels or ()))
@@ -181,11 +163,11 @@ def _own(folder, at, names):
 
 
 def _trusted_types(file):
-    """List the types in a skops file that are scikit-learn's; refuse it if there are others, which may run any code."""
+    """List the types in a skops file; refuse it if some are not scikit-learn's, since they may run any code."""
     types = skops.io.get_untrusted_types(file=file)
     if unknown := [name for name in types if not name.startswith("sklearn.")]:
         raise ValueError(
-            f"{file} holds types that are not known to be safe: {', '.join(unknown)}. A saved model may "
-            "consist of scikit-learn's classes and numpy's functions only"
+            f"{file} holds types that are not known to be safe: {', '.join(unknown)}. A saved model may consist of "
+            "scikit-learn's classes and numpy's functions only"
         )
     return types

@@ -1,8 +1,8 @@
 """The training loop: batches, precision, steps, and how a training stops and resumes.
 
-Nothing random depends on what happened before: the order of an epoch follows from (seed, epoch), the augmentation of an
-image from (seed, its place in the epochs), dropout from (seed, step). So on a CPU the same seed gives the same weights,
-however many workers augment, and a killed training resumes to the same weights.
+The order of an epoch follows from (seed, epoch), the augmentation of an image from (seed, its place in the epochs),
+dropout from (seed, step). So on a CPU the same seed gives the same weights, however many workers augment, and a killed
+training resumes to the same weights.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 TRIAL_STEPS = 50
 """Shorter trainings are not worth timing the precisions: ``"auto"`` is fp32."""
 PROBE = 2
-"""Training images scored at the end of each epoch, to see whether the network still gives finite scores."""
+"""Training images scored after each epoch, to see whether the network still gives finite scores."""
 CHECKPOINT_SECONDS = 600
 """The checkpoint is written this often within an epoch, and at the end of each epoch."""
 TRACKING = "outputs/tracking"
@@ -71,24 +71,13 @@ def train(
 
 @dataclasses.dataclass(eq=False)
 class Training:
-    """A training of a network, which may resume from a checkpoint; `run` does it.
+    """A training of a network, in place, which may resume from a checkpoint; `run` does it.
 
-    Parameters
-    ----------
-    network
-        Fine-tuned in place.
-    images, targets
-        ``images[numbers]`` is an array of uint8, shape (n, height, width, 3); `targets` are numbers of the network's
-        outputs, see `network.Network.set_outputs`.
-    validation
-        Images, and numbers of their labels: scored after each epoch, in the precision of the training.
-    augment
-        ``augment(images, keys)``, such as an `augmentation.Pipeline`.
-    folder, about
-        Keep ``checkpoint.safetensors`` in this folder, and resume from one of the same training: one with the same
-        settings and the same `about` (fit for JSON). Another or a damaged one raises ValueError.
-    tracker, workers, progress
-        See `ImageClassifier.fit`.
+    ``images[numbers]`` is an array of uint8, shape (n, height, width, 3); `targets` are numbers of the network's
+    outputs, see `network.Network.set_outputs`. `validation` (images, and numbers of their labels) is scored after each
+    epoch. ``augment(images, keys)`` is such as an `augmentation.Pipeline`. `folder` keeps ``checkpoint.safetensors``: a
+    training resumes from one with the same settings and the same `about` (fit for JSON); another or a damaged one
+    raises ValueError. `tracker`, `workers` and `progress` are as in `ImageClassifier.fit`.
     """
 
     network: Network
@@ -122,10 +111,8 @@ class Training:
         # another precision would give other digits
         self.precision = found[2]["precision"] if found else self._choose_precision()
         self.accelerator = _accelerator(self.precision, self.tracker)
-        self.device, self.progress = (
-            self.accelerator.device,
-            self.progress and self.accelerator.is_main_process,
-        )
+        self.device = self.accelerator.device
+        self.progress = self.progress and self.accelerator.is_main_process
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(network, settings))
         label_of = torch.tensor(network.label_of)
         self.labels = label_of[self.targets]
@@ -134,15 +121,8 @@ class Training:
         self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
         self.best, self.good, self.good_from = None, copy.deepcopy(network.state_dict()), "from the beginning"
         # all of the state that is not tensors
-        self.at = {
-            "epoch": 0,
-            "step": 0,
-            "right": 0,
-            "seconds": 0.0,
-            "waited": 0,
-            "history": [],
-            "step_loss": [],
-        }
+        self.at = {"history": [], "step_loss": [], "seconds": 0.0}
+        self.at |= dict.fromkeys(("epoch", "step", "right", "waited"), 0)
         self.about = {**self.about, **dataclasses.asdict(settings), "seed": self.seed}
         self.saved = time.monotonic()
         if found:
@@ -158,17 +138,8 @@ class Training:
 
         `on_epoch` is given the history so far after each epoch; `on_start` is called when everything is checked, just
         before the network changes.
-
-        Raises
-        ------
-        FloatingPointError
-            If the loss is no longer finite; the network then has the weights of the last good epoch.
-        MemoryError
-            If a batch does not fit; the message says what to try.
         """
-        self.parts[
-            np.arange(1), np.arange(1)
-        ]  # an augmentation that cannot work fails before anything changes
+        self.parts[np.arange(1), np.arange(1)]  # a broken augmentation fails before anything changes
         with self.prepared():
             if on_start:
                 on_start()
@@ -177,10 +148,9 @@ class Training:
                 self.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=row["epoch"])
                 if on_epoch:
                     on_epoch(self.history())
-        if self.settings.keep == "best":
-            load_values(self.network, self.best)
-        elif self.average is not None:
-            load_values(self.network, self.average)
+        kept = self.best if self.settings.keep == "best" else self.average
+        if kept is not None:
+            load_values(self.network, kept)
         return self.history()
 
     def _choose_precision(self):
@@ -191,18 +161,15 @@ class Training:
             return "fp32"
         numbers = np.arange(max(2, min(len(self.targets), settings.batch_size // settings.accumulate)))
         batch = torch.from_numpy(np.asarray(self.images[numbers])).to(hardware.default_device())
+        targets = self.targets[numbers].to(batch.device)
         with hardware.memory_explained(settings):
-            return hardware.fastest_precision(
-                self.network, batch, self.targets[numbers].to(batch.device), self.progress
-            )
+            return hardware.fastest_precision(self.network, batch, targets, self.progress)
 
     def _resume(self, parts, optimizer_state, state):
         about, before = json.loads(json.dumps(self.about)), state["about"]
         if differs := [name for name in about | before if about.get(name) != before.get(name)]:
-            raise ValueError(
-                f"{self.file} is of another training, with other {', '.join(sorted(differs))}: choose another folder "
-                "for checkpoint=, or delete it"
-            )
+            problem = f"is of another training, with other {', '.join(sorted(differs))}"
+            raise ValueError(f"{self.file} {problem}: choose another folder for checkpoint=, or delete it")
         self.at = state["at"]
         load_values(self.network, parts["network"])
         for name in ("average", "best"):
@@ -212,10 +179,10 @@ class Training:
         checkpoint.restore(self.optimizer, optimizer_state)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.progress and self.is_over():
-            print(f"already finished: weights and history are those of {self.file}")
-        elif self.progress:
-            print(f"resuming from {self.file} at epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
+        where = f"resuming from {self.file} at epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}"
+        if self.progress:
+            finished = f"already finished: weights and history are those of {self.file}"
+            print(finished if self.is_over() else where)
 
     def save(self):
         """Write the checkpoint, if one is kept."""
@@ -228,9 +195,9 @@ class Training:
         try:
             checkpoint.save(self.file, parts, self.optimizer, state)
         except (OSError, SafetensorError) as error:  # a full disk: the next one may fit again
+            last = "the previous checkpoint" if self.file.exists() else "the beginning"
             warnings.warn(
-                f"{self.file} could not be written ({error}): the training continues, but if it is killed it resumes "
-                f"from {'the previous checkpoint' if self.file.exists() else 'the beginning'}",
+                f"{self.file} could not be written ({error}): the training continues; killed, it resumes from {last}",
                 stacklevel=2,
             )
 
@@ -289,7 +256,7 @@ class Training:
         return self._close_epoch(before, started)
 
     def _own(self, numbers):
-        """Return the part of an array that this process computes; together the processes compute all."""
+        """Return the part of an array that this process computes."""
         return np.array_split(numbers, self.accelerator.num_processes)[self.accelerator.process_index]
 
     def _parts_of(self, order, first, last):
@@ -322,9 +289,8 @@ class Training:
         result = torch.zeros(2, device=self.device)
         for n, (numbers, _) in enumerate(parts):
             batch, targets = next(batches), self.targets[numbers].to(self.device)
-            torch.manual_seed(
-                seed_of(self.seed, number, n * world + self.accelerator.process_index)
-            )  # dropout
+            part = n * world + self.accelerator.process_index
+            torch.manual_seed(seed_of(self.seed, number, part))  # of dropout
             is_last = n == len(parts) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(run):
                 with self.accelerator.autocast():
@@ -356,7 +322,7 @@ class Training:
             rate = self.optimizer.param_groups[-1]["lr"]
             raise FloatingPointError(
                 f"the loss became {loss} in epoch {self.at['epoch'] + 1} at learning rate {rate:g}: lower the rate, "
-                f"to a third, say. The weights are again those {self.good_from}."
+                f"say to a third. The weights are again those {self.good_from}."
             )
 
     def _close_epoch(self, before, started):
@@ -370,7 +336,7 @@ class Training:
         }
         broadcast([*self.network.buffers()])  # each process has its own statistics of batch norms
         with self._averaged():
-            # the last step, or the statistics of batch norms, may have exploded after the last loss
+            # the last step, or the batch norms' statistics, may have exploded after the last loss
             probe = forward(self.network, self.parts.images, range(min(PROBE, len(self.targets))))
             self._require_finite(float(np.abs(probe).max()))
             if self.validation is not None:
@@ -427,23 +393,20 @@ def _accelerator(precision, tracker):
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
     AcceleratorState._reset_state()  # else this process's first training would set the precision for good
+    logs = f"{folder}/{tracker}/{datetime.now():%Y-%m-%d_%H.%M.%S.%f}"
     accelerator = accelerate.Accelerator(
         cpu=hardware.on_cpu(),
         mixed_precision=precision.replace("fp32", "no"),
         log_with=tracker,
-        project_config=ProjectConfiguration(
-            logging_dir=f"{folder}/{tracker}/{datetime.now():%Y-%m-%d_%H.%M.%S.%f}"
-        ),
+        project_config=ProjectConfiguration(logging_dir=logs),
     )
     if tracker and not accelerator.log_with:
-        raise ModuleNotFoundError(
-            f"the package of the tracker {tracker} is not installed: pip install {tracker}"
-        )
+        raise ModuleNotFoundError(f"the tracker {tracker} is not installed: pip install {tracker}")
     return accelerator
 
 
 def _roc_auc(targets, scores):
-    """Return the area under the ROC curve; with more than two labels the mean of one against the rest; or NaN."""
+    """Return the ROC AUC, with more than two labels the mean of one against the rest; NaN where it is undefined."""
     if len(np.unique(targets)) < scores.shape[1] or not np.isfinite(scores).all():
         return math.nan
     return float(roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))

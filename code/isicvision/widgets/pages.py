@@ -131,7 +131,7 @@ class AnnotationUI(_Pages):
     Click an image, then press the key on its label's button: the next image is selected. ``Enter`` confirms the label,
     ``x`` excludes the image, ``u`` undoes, ``z`` zooms, arrows move, ``n`` and ``p`` turn the page. Each decision is
     saved at once in the CSV file `decisions` (`annotation.Annotations`), and applied again when the notebook is run
-    again. With `suspicion`, the result of `labelissues.find`, the most doubtful labels come first. The ``value`` of
+    again. With `suspicion`, the table of `labelissues.find`, the most doubtful labels come first. The ``value`` of
     ``filter`` is a label, or ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``, ``"(exclude)"`` or
     ``"suspicious"``, in brackets where a label has such a name.
 

@@ -14,7 +14,7 @@ def test_flipped_labels_of_real_images_are_found_early(ham10000):
     flipped = np.random.default_rng(0).random(len(rows)) < 0.05
     other = rows["label"].map({"benign": "malignant", "malignant": "benign"})
     wrong = dataclasses.replace(ham10000, table=rows.assign(label=rows["label"].where(~flipped, other)))
-    found = labelissues.find(wrong, image_size=96)
+    found = labelissues.find(wrong, image_size=96).table
     first = found["path"][: len(found) // 10]
     truly = set(np.array(wrong.paths)[flipped])
     assert sum(path in truly for path in first) >= len(truly) / 2
@@ -25,7 +25,7 @@ def test_given_scores_are_ranked_and_must_fit(dataset):
     scores = np.full((24, 2), 0.1)
     scores[np.arange(24), (dataset.table["label"] == "malignant").astype(int)] = 0.9
     scores[5] = scores[5][::-1]
-    found = labelissues.find(dataset, scores)
+    found = labelissues.find(dataset, scores).table
     assert found["path"][0] == dataset.paths[5] and found["quality"][0] == pytest.approx(0.1)
     assert found["suggested"][0] != found["label"][0]
     with pytest.raises(ValueError, match="do not fit 24 images"):
@@ -63,16 +63,13 @@ def test_labels_without_a_mistake_are_as_doubtful_as_is_said(dataset, labels):
     names = np.array(["a", "b", "c", "d", "e"])[drawn]
     rows = {"path": [f"{number}.jpg" for number in range(2000)], "label": names, "group": np.arange(2000)}
     found = labelissues.find(dataclasses.replace(dataset, table=pd.DataFrame(rows)), scores)
-    low, high = found.attrs["by_chance"]
-    assert 0 < low <= high and abs(found["issue"].sum() - (low + high) / 2) < 0.2 * high
-    text = labelissues.summary(found)
-    assert f"without a single mistake it would be {low:,} to {high:,}" in text
-    found.loc[: 2 * high, "issue"] = True
-    assert "more than chance gives" in labelissues.summary(found)
-    found["issue"] = False
-    assert "0 of 2,000 labels are doubtful" in labelissues.summary(
-        found
-    ) and "not a sign" in labelissues.summary(found)
+    low, high = found.by_chance
+    assert 0 < low <= high and abs(found.table["issue"].sum() - (low + high) / 2) < 0.2 * high
+    assert f"without a single mistake it would be {low:,} to {high:,}" in str(found)
+    found.table.loc[: 2 * high, "issue"] = True
+    assert "more than chance gives" in str(found)
+    found.table["issue"] = False
+    assert "0 of 2,000 labels are doubtful" in str(found) and "not a sign" in str(found)
 
 
 def test_a_label_that_is_never_drawn_does_no_harm():

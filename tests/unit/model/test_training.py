@@ -454,7 +454,7 @@ def test_what_was_learnt_for_earlier_weights_is_forgotten_when_training_begins(d
 def test_a_folder_that_takes_no_checkpoint_is_said_before_training(dataset, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(training.Training, "epoch", None)
-    with pytest.raises(OSError, match="checkpoint=.*file is not a folder that can be written to"):
+    with pytest.raises(OSError, match="checkpoint=.*file cannot be written to"):
         fit(dataset, checkpoint=tmp_path / "file")
 
 
