@@ -33,24 +33,15 @@ def augment_dataset(
     """Augment the images of a training set with imgaug pipelines.
 
     Without `folder` nothing is written: `ImageClassifier.fit` passes each image in each epoch through one of the
-    pipelines, chosen at random. With `folder` every pipeline makes one copy of every image. The originals stay in the
-    dataset; each copy keeps the metadata of its image, but not what `ImageDataset.measure` found, and names it in the
-    column ``augmented_from``. Raises TypeError or ValueError for augmenters or a dataset that cannot be used, and one
-    ImageError that names all unreadable images before anything is written.
+    pipelines, chosen at random. With `folder` every pipeline makes one copy (JPEG) of every image, in a folder per
+    label; `seed` is that of the copies. The originals stay in the dataset; each copy keeps the metadata of its image,
+    but not what `ImageDataset.measure` found, and names it in the column ``augmented_from``. Give each dataset a folder
+    of its own, apart from the originals: `ImageDataset.from_folder` would take copies for originals.
 
-    Parameters
-    ----------
-    augmenters
-        Pipelines that keep size and channels of an image: `dermoscopy`, `original_2018`, or your own, such as
-        ``iaa.Sequential([iaa.Fliplr(0.5)])``.
-    folder
-        Where to write the copies (JPEG, at the size of the image), in a folder per label. Each dataset needs its own,
-        apart from the originals: `ImageDataset.from_folder` would take copies for originals.
-    seed
-        Of the copies; on the fly the seed of the classifier counts.
+    Pipelines keep size and channels of an image: `dermoscopy`, `original_2018`, or your own, such as
+    ``iaa.Sequential([iaa.Fliplr(0.5)])``. Raises TypeError or ValueError for others, and one ImageError that names all
+    unreadable images before anything is written.
 
-    Examples
-    --------
     >>> from isicvision import PROJECT_ROOT
     >>> sample = PROJECT_ROOT / "sample_data"
     >>> train = ImageDataset.from_csv(sample / "metadata.csv", sample / "images", label_column="diagnosis_1")
@@ -126,14 +117,12 @@ def _require_sound(paths):
 class Pipeline:
     """Augmenters with a seed: the result depends only on the image, the seed and the image's key.
 
-    So it is the same in any batch, order, thread or process. A pipeline may be pickled for worker processes if its
-    augmenters can be (`iaa.Lambda` of a lambda cannot). Each image passes through one of the augmenters, chosen at
-    random. Raises TypeError or ValueError if there is none, or something else is among them.
-
-    Each image gets a generator of its own, from numpy's SeedSequence, which makes streams of nearby keys independent
-    (https://numpy.org/doc/stable/reference/random/parallel.html). So ``to_deterministic()`` has no effect here. The
-    global generators of numpy and imgaug do not change, except that `iaa.MotionBlur`, `iaa.Rain` and
+    So it is the same in any batch, order, thread or process. Each image passes through one of the augmenters, chosen at
+    random, with a generator of its own from numpy's SeedSequence
+    (https://numpy.org/doc/stable/reference/random/parallel.html); ``to_deterministic()`` has no effect. The global
+    generators of numpy and imgaug do not change, except that `iaa.MotionBlur`, `iaa.Rain` and
     `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds numpy's (use it in one thread only).
+    A pipeline can be pickled if its augmenters can be (`iaa.Lambda` of a lambda cannot).
 
     >>> Pipeline(original_2018(), seed=0)(np.zeros((2, 64, 64, 3), np.uint8), keys=[0, 1]).shape
     (2, 64, 64, 3)
@@ -220,16 +209,13 @@ def dermoscopy(
     hair: float = 0.1,
     cutout: float = 0.2,
 ) -> iaa.Sequential:
-    """Return an augmentation for dermoscopic images.
+    """Return an augmentation for dermoscopic images; the arguments are the largest changes either way, or shares.
 
-    * **Mirrored and turned by quarters**, in all eight ways: a lesion has no up and no left.
-    * **Scaled and shifted** a little (`scale`, from and to; `shift`, share of the side); the border is mirrored.
-    * **Brightness, white balance and saturation** changed (`brightness`, `tint` and `saturation`, 0 to 1: the largest
-      change either way), only a little, because color is diagnostic.
-    * **Hair** over some images (`hair`, their share; class `Hair`).
-    * **Cut-out**: on some images (`cutout`, their share) a gray square of a fifth of the side, so that no single spot
-      decides (DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017,
-      arXiv:1708.04552). It is small because it may hide the only sign of malignancy.
+    Images are mirrored and turned by quarters in all eight ways (a lesion has no up and no left), scaled and shifted a
+    little, the border mirrored, and changed a little in brightness, white balance (`tint`) and saturation: only a
+    little, because color is diagnostic. The share `hair` of them gets `Hair`, the share `cutout` a gray square of a
+    fifth of the side, so that no single spot decides (DeVries and Taylor, Improved Regularization of Convolutional
+    Neural Networks with Cutout, 2017, arXiv:1708.04552). It is small because it may hide the only sign of malignancy.
 
     >>> dermoscopy()(image=np.full((64, 64, 3), 200, np.uint8)).shape
     (64, 64, 3)

@@ -56,15 +56,11 @@ class Arrays:
 
     def has(self, key: str) -> bool:
         """Say whether there is a file of the right length, and mark it as used."""
-        path = self.path(key)
-        try:
-            if path.stat().st_size != self.bytes + 4:
-                return False
-        except OSError:
-            return False
-        with suppress(OSError):  # another user's cache, or a read-only one
+        path, found = self.path(key), False
+        with suppress(OSError):  # missing, or of another user, or in a read-only cache
+            found = path.stat().st_size == self.bytes + 4
             os.utime(path)
-        return True
+        return found
 
     def read(self, key: str, out: np.ndarray) -> bool:
         """Fill `out` with the array of `key`; return False if it is missing or damaged."""
@@ -188,18 +184,14 @@ def _known_keys(paths):
 
 def _mark(path):
     """Name a file's state: each write changes its size or times, and nobody can set the last of them."""
-    try:
+    with suppress(OSError):
         status = os.stat(path)
-    except OSError:
-        return None
-    return f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+        return f"{os.path.abspath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
 def _key(path):
-    try:
+    with suppress(OSError):
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return None
 
 
 class Images:

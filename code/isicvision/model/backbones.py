@@ -84,15 +84,12 @@ class Backbone:
         """
         network = _make(self.name, scratch=weights is None)
         if weights == "imagenet":
-            _load(network, self._published(), f"the published weights of {self.name}", self.name)
+            is_timm = self.name.startswith(TIMM)
+            known = _lite0_state() if self == _LITE0 else _timm_state(self) if is_timm else self._download()
+            _load(network, known, f"the published weights of {self.name}", self.name)
         elif weights is not None:
             _load(network, _read(weights), str(weights), self.name)
         return _cut(network, dropout)
-
-    def _published(self):
-        if self.name == "efficientnet_lite0":
-            return _lite0_state()
-        return _timm_state(self) if self.name.startswith(TIMM) else self._download()
 
     def _download(self):
         name, mirror = self.source.rsplit("/", 1)[1], os.environ.get(MIRROR, "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -82,7 +83,7 @@ def _single_threaded(_):
 def forward(
     network: nn.Module,
     images: Images | np.ndarray,
-    numbers: Sequence[int] | np.ndarray | None = None,
+    numbers: ArrayLike | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
     """Apply a network to images in batches, without gradients: float32 of shape (n, outputs).

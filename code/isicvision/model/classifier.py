@@ -37,37 +37,20 @@ if TYPE_CHECKING:
 class ImageClassifier:
     """Map images to probabilities: by a fine-tuned pretrained network, or by its features and scikit-learn.
 
-    `backbone` is a name that `backbones.get` knows, `labels` the columns of `predict_proba`. `image_size` is the side
-    of the square that images are reduced to, in pixels, 64 or more (default: that of the weights); `seed` that of the
-    new layer and of everything random in `fit`.
+    `backbone` is a name that `backbones.get` knows, `labels` are the columns of `predict_proba`; `weights` are
+    ``"imagenet"``, a file of ImageNet weights, or None for random ones. `image_size` is the side of the square that
+    images are reduced to, in pixels, 64 or more (default: that of the weights); `seed` that of the new layer and of
+    everything random in `fit`; `positive` the label that thresholds are about (default: that of the first dataset in
+    `fit`, see `checks.positive_label`). Only for fine-tuning: `dropout`, a probability, is in front of the last layer;
+    `views`, 1, 2, 4 or 8, averages the scores over so many flips and, with 8, quarter turns (test-time augmentation).
 
-    Parameters
-    ----------
-    weights
-        ``"imagenet"``, the path of a file of ImageNet weights, or None for random ones.
-    dropout
-        Probability, 0 to below 1, in front of the last layer (fine-tuning only).
-    classifier
-        A scikit-learn classifier, fitted to the network's features instead of fine-tuning the network. One without
-        ``predict_proba``, such as LinearSVC, is calibrated by `CalibratedClassifierCV` over grouped folds.
-    views : 1, 2, 4 or 8
-        Test-time augmentation (fine-tuning only): average the scores over this many flips and, with 8, quarter turns.
-    positive
-        The positive label, see `checks.positive_label`; default: that of the first dataset in `fit`.
+    A `classifier` of scikit-learn is fitted to the network's features instead of fine-tuning the network. One without
+    ``predict_proba``, such as LinearSVC, is calibrated by `CalibratedClassifierCV` over grouped folds.
 
-    Attributes
-    ----------
-    metadata : dict
-        What `save` writes to model.json: network, labels, settings, history, versions.
-    step_loss : list of float
-        The loss of every step of the last `fit`.
-    outliers : Outliers or None
-        What `fit_outlier_limit` learnt.
-    seen : dict of numpy.ndarray, or None
-        Hashes of the training images and of their lesions, see `splitting.fingerprints`; `evaluate` warns of them.
+    Attributes: ``metadata``, what `save` writes to model.json (network, labels, settings, history, versions);
+    ``step_loss`` of the last `fit`; ``outliers``, what `fit_outlier_limit` learnt, or None; ``seen``, hashes of the
+    training images and their lesions, see `splitting.fingerprints`: `evaluate` warns of them.
 
-    Examples
-    --------
     >>> model = ImageClassifier("squeezenet1_1", ["benign", "malignant"], weights=None, image_size=64)
     >>> model.positive, model.scores(np.zeros((3, 64, 64, 3), np.uint8)).shape
     ('malignant', (3, 2))
@@ -97,8 +80,9 @@ class ImageClassifier:
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
-        positive = None if positive is None else positive_label(self.labels, positive)
-        self.metadata = description.new(self.backbone, self.labels, positive, weights, classifier, options)
+        options |= {"labels": self.labels}
+        options["positive"] = None if positive is None else positive_label(self.labels, positive)
+        self.metadata = description.new(self.backbone, weights, classifier, **options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
@@ -183,33 +167,22 @@ class ImageClassifier:
     ) -> History | None:
         """Fine-tune the network, or fit the scikit-learn classifier to the network's features.
 
-        Images that cannot be read are set aside with a warning before training begins. Returns what each epoch did, or
-        None with a scikit-learn classifier. Raises ValueError if labels are missing or unknown, or a setting is out of
-        range or without effect; FloatingPointError and MemoryError as `training.Training.run` does.
+        A dataset from `augment_dataset` is augmented on the fly; images that cannot be read are set aside with a
+        warning. `validation` is scored after each epoch, for the learning curves, ``keep="best"`` and ``patience``. A
+        killed training resumes from the folder `checkpoint` with the same call. `tracker` ("tensorboard", "mlflow",
+        "wandb" or any other installed one of Accelerate) logs settings and epochs. `workers` are processes that
+        augment; default: none for the CPU, one for each core for a GPU. `on_epoch` is called with the history so far:
+        `plots.live_history` draws it. `settings` are the fields of `settings.Settings`.
 
-        Parameters
-        ----------
-        dataset
-            For training; augmented on the fly if it comes from `augment_dataset`.
-        validation
-            Scored after each epoch, for the learning curves, ``keep="best"`` and ``patience``.
-        checkpoint
-            Folder from which a killed training resumes with the same call.
-        tracker : "tensorboard", "mlflow", "wandb", "comet_ml", …, optional
-            Log settings and epochs there; any tracker of Accelerate whose package is installed.
-        workers
-            Processes that augment; default: none for the CPU, one for each core for a GPU.
-        on_epoch
-            Called with the history so far after each epoch: `plots.live_history` draws it.
-        **settings
-            The fields of `settings.Settings`: epochs, batch_size, learning_rate, schedule, optimizer, l2, …
+        Returns what each epoch did, or None with a scikit-learn classifier. Raises ValueError if labels are missing or
+        unknown, or a setting is out of range or without effect.
         """
         require_dataset(dataset, "fit")
         if validation is not None:
             require_dataset(validation, "fit: validation")
         original = dataset.originals()
-        options: dict[str, Any] = {"checkpoint": checkpoint, "tracker": tracker, "workers": workers}
-        options |= {"progress": progress, "on_epoch": on_epoch, "begin": self._forget}
+        options = {"checkpoint": checkpoint, "tracker": tracker, "workers": workers, "on_epoch": on_epoch}
+        options |= {"progress": progress, "begin": self._forget}
         dataset, history, trained = self._learner.fit(dataset, validation, settings, **options)
         self._forget()
         self.step_loss = history.step_loss if history else []
@@ -334,12 +307,12 @@ class ImageClassifier:
         self.metadata["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
     def fit_outlier_limit(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
-        """Fit the out-of-distribution limit beyond which the service rejects an image: see `outliers`.
+        """Fit the out-of-distribution limit beyond which the service rejects an image.
 
-        Uses at most `outliers.IMAGES` of the training images. About 3 % of images such as those in `held_out`, say the
-        validation images, will lie beyond the limit; of another camera or size perhaps many. Returns the
-        `outlier_distance` of the held-out images. Raises ValueError if there are fewer than two training images or no
-        others, or either are copies of one; an earlier limit then stays.
+        Uses at most `outliers.IMAGES` of the training images, and returns the `outlier_distance` of the held-out ones.
+        About 3 % of images such as those in `held_out`, say the validation images, will lie beyond the limit; of
+        another camera or size perhaps many. Raises ValueError if there are fewer than two training images or no others,
+        or either are copies of one; an earlier limit then stays.
         """
         require_dataset(training, "fit_outlier_limit")
         require_dataset(held_out, "fit_outlier_limit: held_out")
@@ -366,11 +339,9 @@ class ImageClassifier:
         return self.outliers.distances(means)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model into a folder and return it, as it was given.
+        """Write the model into a folder and return it, as it was given. None of its files can run code when loaded.
 
-        The files are model.json, network.safetensors (network2.safetensors, … of further ``members``) and, if the model
-        has them, classifier.skops, outliers.safetensors and seen.safetensors. None of them can run code when loaded. An
-        earlier model in `folder` is replaced as a whole, or stays if this is interrupted; other files stay. Raises
+        An earlier model in `folder` is replaced as a whole, or stays if this is interrupted; other files stay. Raises
         ValueError if `folder` holds something other than a model, or `metadata` something that JSON cannot hold.
         """
         storage.write(folder, self.metadata, self.networks, self.classifier, self.outliers, self.seen)

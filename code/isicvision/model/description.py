@@ -21,23 +21,14 @@ UNTRAINED: dict[str, Any] = {
 """What holds for one training only, before it."""
 
 
-def new(
-    backbone: Backbone,
-    labels: list[str],
-    positive: str | None,
-    weights: str | Path | None,
-    classifier: Any,
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the metadata of a new `ImageClassifier`; `options` are image_size, dropout, views and seed."""
+def new(backbone: Backbone, weights: str | Path | None, classifier: Any, **options: Any) -> dict[str, Any]:
+    """Return the metadata of a new `ImageClassifier`; `options` are its other arguments."""
     published = weights == "imagenet"
     return {
         "format": FORMAT,
-        "labels": labels,
-        "positive": positive,
+        **options,
         "backbone": backbone.name,
         "interpolation": backbone.interpolation,
-        **options,
         "preset": None,
         "weights": None if weights is None else str(weights),
         "weights_source": backbone.source if published else None,
@@ -55,16 +46,15 @@ def of(metadata: dict[str, Any], how: str, is_fine_tuned: bool) -> str:
     labels, trained, decision = (metadata[name] for name in ("labels", "training", "decision"))
     counts, decides, calibrated = "not yet", "the highest score", "not yet"
     if trained:
-        counts = f"on {counted(sum(trained['images'].values()), 'image')}"
-        if trained["groups"] is not None:
-            counts += f" of {counted(trained['groups'], 'lesion')}"
+        lesions = "" if trained["groups"] is None else f" of {counted(trained['groups'], 'lesion')}"
+        counts = f"on {counted(sum(trained['images'].values()), 'image')}{lesions}"
     if decision:
         decides = f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
     if metadata["scores"]:
         calibrated = f"temperature {metadata['temperature']:.2f}{', offsets' if metadata['offsets'] else ''}"
     lines = {
         "network": f"{metadata['backbone']}, {how}, images of {metadata['image_size']} px",
-        "labels": f"{len(labels)}: {', '.join([*labels[:10], *['…'] * (len(labels) > 10)])}",
+        "labels": f"{len(labels)}: {', '.join(labels[:10] + ['…'] * (len(labels) > 10))}",
         "positive": metadata["positive"],
         "preset": metadata["preset"],
         "members": metadata["members"] if metadata["members"] > 1 else None,

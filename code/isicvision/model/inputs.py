@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import nn
 
 from ..data.cache import Images
@@ -42,10 +44,8 @@ def decoded(images: Any, size: int, interpolation: str) -> Images:
     paths = [images] if isinstance(images, (str, Path)) else getattr(images, "paths", images)
     paths = [*paths] if isinstance(paths, Iterable) else [paths]
     if wrong := [path for path in paths if not isinstance(path, (str, Path))]:
-        kind = type(wrong[0]).__name__
-        raise TypeError(
-            f"images must be an ImageDataset, a path or a list of paths, not {kind}; `scores` takes decoded images"
-        )
+        problem = f"images must be an ImageDataset, a path or a list of paths, not {type(wrong[0]).__name__}"
+        raise TypeError(f"{problem}; `scores` takes decoded images")
     return Images(paths, size, interpolation)
 
 
@@ -73,30 +73,23 @@ def targets(dataset: ImageDataset, labels: Sequence[str], what: str, complete: b
     Raises ValueError if the dataset has other labels or, with `complete`, if it lacks one.
     """
     if unknown := {*dataset.labels} - {*labels}:
-        raise ValueError(
-            f"the {what} images have labels that the model does not know: {', '.join(sorted(unknown))}; "
-            f"it knows {', '.join(labels)}"
-        )
+        problem = f"labels that the model does not know: {', '.join(sorted(unknown))}"
+        raise ValueError(f"the {what} images have {problem}; it knows {', '.join(labels)}")
     if complete and (missing := [label for label in labels if label not in dataset.labels]):
         raise ValueError(f"no {what} image is labeled {', '.join(missing)}")
     return np.array([labels.index(label) for label in dataset.table["label"]], np.int64)
 
 
 def apply(
-    module: nn.Module,
-    images: Images | np.ndarray,
-    title: str,
-    numbers: Sequence[int] | np.ndarray | None = None,
+    module: nn.Module, images: Images | np.ndarray, title: str, numbers: ArrayLike | None = None
 ) -> np.ndarray:
     """Apply a module to many images, by ONNX Runtime where that is faster and installed: see `batches.forward`."""
-    count = len(images if numbers is None else numbers)
+    numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
     runs = module.views * len(module.networks) if hasattr(module, "views") else 1
     on_cpu = next(module.parameters()).device.type == "cpu"
-    if on_cpu and count * runs * (images.shape[1] / 224) ** 2 >= WORTH_EXPORTING:
-        try:
+    if on_cpu and len(numbers) * runs * (images.shape[1] / 224) ** 2 >= WORTH_EXPORTING:
+        with suppress(ModuleNotFoundError):  # ONNX Runtime belongs to an extra
             from .onnx import Compiled
-        except ModuleNotFoundError:  # ONNX Runtime belongs to an extra
-            pass
-        else:
+
             module = Compiled(module.eval(), images.shape[1])
     return forward(module, images, numbers, progress=title)

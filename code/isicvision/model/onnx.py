@@ -110,9 +110,6 @@ def append_classifier(graph: onnx.ModelProto, classifier: Any, features: int) ->
     merged = onnx.compose.merge_models(
         graph, added, io_map=[("features", first)], outputs=[probabilities, *others], prefix2=""
     )
-    for node in merged.graph.node:
-        node.output[:] = ["scores" if name == probabilities else name for name in node.output]
-        node.input[:] = ["scores" if name == probabilities else name for name in node.input]
-    for output in merged.graph.output:
-        output.name = "scores" if output.name == probabilities else output.name
+    merged.graph.node.append(onnx.helper.make_node("Identity", [probabilities], ["scores"]))
+    next(each for each in merged.graph.output if each.name == probabilities).name = "scores"
     return merged

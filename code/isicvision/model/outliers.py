@@ -60,8 +60,7 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
     if (deviations <= 1e-6 * np.abs(training).max()).all():
         raise ValueError("the training images are copies of one: a distance from them means nothing")
     scale = np.maximum(deviations, 1e-6)  # a channel that is always 0
-    covariance = LedoitWolf().fit(training / scale).covariance_
-    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(LedoitWolf().fit(training / scale).covariance_)
     fitted = Outliers(training.shape[1])
     fitted.mean[:] = torch.from_numpy(training.mean(axis=0))
     fitted.whitening[:] = torch.from_numpy(vectors / np.sqrt(values) / scale[:, None])
@@ -93,13 +92,9 @@ def learn(
     fitted = fit(means, new).to(next(network.parameters()).device)
     distances = fitted.distances(new)
     found = quantiles(distances)
-    about = {
-        "training": {"images": len(means)},
-        "held_out": {"images": len(new), "refused": float((distances > 1).mean())},
-        "distance_deciles": found[::10],
-        "distance_quantiles": found,
-    }
-    return fitted, distances, about
+    held = {"images": len(new), "refused": float((distances > 1).mean())}
+    about = {"training": {"images": len(means)}, "held_out": held}
+    return fitted, distances, about | {"distance_deciles": found[::10], "distance_quantiles": found}
 
 
 @contextmanager

@@ -44,12 +44,9 @@ def divide(preset: str | None, given: Mapping[str, Any]) -> tuple[dict[str, Any]
     chosen = PRESETS[preset] if preset else {"model": {}, "training": {}}
     model = chosen["model"] | {name: plain(given[name]) for name in MODEL if name in given}
     training = {name: value for name, value in given.items() if name not in MODEL}
-    Settings.of(chosen["training"], training)
+    checked = Settings.of(chosen["training"], training)
     check_model(**model)
-    kept = dict(chosen["training"])
-    if isinstance(training.get("learning_rate"), (list, tuple)) and "schedule" not in training:
-        kept.pop("schedule", None)  # a list says it all
-    return model, kept | training
+    return model, {name: getattr(checked, name) for name in chosen["training"] | training}
 
 
 def check_model(image_size: Any = None, dropout: Any = 0.5, views: Any = 1) -> None:

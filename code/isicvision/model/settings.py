@@ -182,11 +182,10 @@ _RULES = (
     ("label_smoothing", _share, "a share from 0 to below 1"),
     ("body_rate", lambda value: is_number(value, 0) and value <= 1, "a factor from 0 to 1"),
     (
-        "train_image_size",
+        "train_image_size patience",
         lambda value: value is None or is_whole(value, 1),
-        "None or a whole number of pixels",
+        "None or a whole number",
     ),
-    ("patience", lambda value: value is None or is_whole(value, 1), "None or a whole number of 1 or more"),
     ("ema", lambda value: value is None or _share(value), "None or a decay from 0 to below 1"),
     _one_of("schedule", SCHEDULES),
     _one_of("optimizer", OPTIMIZERS),

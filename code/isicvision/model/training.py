@@ -51,6 +51,7 @@ CHECKPOINT_SECONDS = 600
 """The checkpoint is written this often within an epoch, and at the end of each epoch."""
 TRACKING = "outputs/tracking"
 """Folder of the logs that TensorBoard and MLflow keep on this machine."""
+Callback = Callable[..., object] | None
 TRACKED = ("backbone", "weights", "image_size", "dropout", "seed", *Settings.__dataclass_fields__)
 """What a tracker is told about a training besides its epochs."""
 
@@ -61,8 +62,8 @@ def train(
     targets: np.ndarray,
     settings: Settings,
     *,
-    on_epoch: Callable[[History], object] | None = None,
-    on_start: Callable[[], object] | None = None,
+    on_epoch: Callback = None,
+    on_start: Callback = None,
     **options: Any,
 ) -> History:
     """Fine-tune `network` in place and return its history: `Training.run`, with the `options` of `Training`."""
@@ -99,9 +100,10 @@ class Training:
             raise ValueError("keep='best' and patience need validation images: give validation=")
         if settings.precision == "fp16" and device.type == "cpu":  # Accelerate would take fp32
             raise ValueError("precision 'fp16' needs a GPU; on a CPU there are 'fp32', 'bf16' and 'auto'")
-        self.file = None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
-        found = self.file and checkpoint.load(self.file)
-        if self.file:
+        self.file, found = None, None
+        if self.folder is not None:
+            self.file = Path(self.folder) / "checkpoint.safetensors"
+            found = checkpoint.load(self.file)
             checkpoint.require_folder(self.file.parent)  # now, not after an epoch
         network.to(device).train()
         set_training(network, settings.frozen_stages)
@@ -129,15 +131,10 @@ class Training:
             self._resume(*found)
 
     @hardware.memory_kept()
-    def run(
-        self,
-        on_epoch: Callable[[History], object] | None = None,
-        on_start: Callable[[], object] | None = None,
-    ) -> History:
+    def run(self, on_epoch: Callback = None, on_start: Callback = None) -> History:
         """Train, and return the history.
 
-        `on_epoch` is given the history so far after each epoch; `on_start` is called when everything is checked, just
-        before the network changes.
+        `on_epoch` is given the history so far after each epoch; `on_start` is called just before the network changes.
         """
         self.parts[np.arange(1), np.arange(1)]  # a broken augmentation fails before anything changes
         with self.prepared():
@@ -179,10 +176,10 @@ class Training:
         checkpoint.restore(self.optimizer, optimizer_state)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        where = f"resuming from {self.file} at epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}"
-        if self.progress:
-            finished = f"already finished: weights and history are those of {self.file}"
-            print(finished if self.is_over() else where)
+        if self.progress and self.is_over():
+            print(f"already finished: weights and history are those of {self.file}")
+        elif self.progress:
+            print(f"resuming from {self.file} at epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
 
     def save(self):
         """Write the checkpoint, if one is kept."""
@@ -215,9 +212,9 @@ class Training:
     @contextlib.contextmanager
     def prepared(self):
         """Start the trackers, and leave the caller's random numbers alone."""
-        shown = {name: self.about[name] for name in TRACKED if name in self.about}
-        shown |= {"precision": self.precision}  # which "auto" took
-        shown = {name: value if np.isscalar(value) else str(value) for name, value in shown.items()}
+        known = self.about | {"precision": self.precision}  # which "auto" took
+        known = {name: known[name] for name in TRACKED if name in known}
+        shown = {name: value if np.isscalar(value) else str(value) for name, value in known.items()}
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             try:
                 self.accelerator.init_trackers("isicvision", shown, {"mlflow": {"nested_run": True}})
