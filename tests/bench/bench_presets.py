@@ -32,11 +32,11 @@ def run(images, preset, seed):
     history = model.fit(train, checkpoint=MODELS / f"{preset}-{seed}-checkpoint", progress=False)
     folder = model.save(MODELS / f"{preset}-{seed}")
     started = time.perf_counter()
-    networks, each = model.networks, []
+    networks, each = [*model.networks], []
     for network in networks:
-        model.networks = [network]
+        model.networks[:] = [network]
         each.append(model.predict_proba(test))
-    model.networks, probabilities = networks, np.mean(each, axis=0)
+    model.networks[:], probabilities = networks, np.mean(each, axis=0)
     scoring = time.perf_counter() - started
     evaluation = Evaluation.from_scores(
         test.table["label"], probabilities, groups=test.table["group"], classes=model.labels

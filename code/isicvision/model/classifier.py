@@ -70,8 +70,8 @@ class ImageClassifier:
     ):
         self.backbone, self.labels = backbones.get(backbone), inputs.checked_labels(labels)
         image_size = self.backbone.image_size if image_size is None else image_size
-        options = {"image_size": image_size, "dropout": dropout, "views": views, "seed": seed}
-        options = {name: plain(value) for name, value in options.items()}
+        given = {"image_size": image_size, "dropout": dropout, "views": views, "seed": seed}
+        options: dict[str, Any] = {name: plain(value) for name, value in given.items()}
         self.image_size, dropout, self.views, self.seed = options.values()
         if not is_whole(self.seed, 0) or self.seed >= 2**63:
             raise ValueError(f"seed is a whole number, 0 or more, not {self.seed!r}")
@@ -80,7 +80,7 @@ class ImageClassifier:
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
-        options |= {"labels": self.labels}
+        options["labels"] = self.labels
         options["positive"] = None if positive is None else positive_label(self.labels, positive)
         self.metadata = description.new(self.backbone, weights, classifier, **options)
         with torch.random.fork_rng(devices=[]):
@@ -181,8 +181,8 @@ class ImageClassifier:
         if validation is not None:
             require_dataset(validation, "fit: validation")
         original = dataset.originals()
-        options = {"checkpoint": checkpoint, "tracker": tracker, "workers": workers, "on_epoch": on_epoch}
-        options |= {"progress": progress, "begin": self._forget}
+        options: dict[str, Any] = {"checkpoint": checkpoint, "tracker": tracker, "workers": workers}
+        options |= {"progress": progress, "on_epoch": on_epoch, "begin": self._forget}
         dataset, history, trained = self._learner.fit(dataset, validation, settings, **options)
         self._forget()
         self.step_loss = history.step_loss if history else []

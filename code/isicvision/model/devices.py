@@ -8,7 +8,7 @@ import ctypes
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import accelerate
 import torch
@@ -83,7 +83,7 @@ def memory_kept() -> Iterator[None]:
     the time of EfficientNet-Lite0's steps (https://man7.org/linux/man-pages/man3/mallopt.3.html).
     """
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
-    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
         yield
         return
