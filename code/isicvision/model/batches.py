@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class Parts(Dataset):
 
 def load(
     parts: Parts, wanted: Sequence[tuple], device: torch.device, workers: int | None
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor, None, None]:
     """Yield what is `wanted` of `parts`, in order, read and augmented: uint8 (n, height, width, 3), on `device`.
 
     By default there are as many `workers`, processes, as cores for a GPU, and none for the CPU: there the network needs

@@ -15,7 +15,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,7 @@ class Training:
         elif self.progress:
             print(f"resuming from {self.file} at epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
 
-    def save(self):
+    def save(self) -> None:
         """Write the checkpoint, if one is kept."""
         self.saved = time.monotonic()
         if self.file is None or not self.accelerator.is_main_process:
@@ -198,19 +198,20 @@ class Training:
                 stacklevel=2,
             )
 
-    def is_over(self):
+    def is_over(self) -> bool:
         """Say whether all epochs are done, or the validation figure has not improved for too long."""
         patience = self.settings.patience
-        return self.at["epoch"] == self.settings.epochs or (patience and self.at["waited"] >= patience)
+        waited = patience is not None and self.at["waited"] >= patience
+        return waited or self.at["epoch"] == self.settings.epochs
 
-    def history(self):
+    def history(self) -> History:
         """Return the epochs so far."""
         table = pd.DataFrame(self.at["history"])
         table = table.set_index("epoch") if len(table) else table
         return History(table, [*self.at["step_loss"]], self.precision)
 
     @contextlib.contextmanager
-    def prepared(self):
+    def prepared(self) -> Iterator[None]:
         """Start the trackers, and leave the caller's random numbers alone."""
         known = self.about | {"precision": self.precision}  # which "auto" took
         known = {name: known[name] for name in TRACKED if name in known}
@@ -225,7 +226,7 @@ class Training:
                 set_training(self.network)
                 self.network.eval()
 
-    def epoch(self):
+    def epoch(self) -> dict[str, Any]:
         """Train for one epoch, or the rest of it; score, save, and return its row of the history."""
         at, settings = self.at, self.settings
         started, before = time.perf_counter(), at["seconds"]
@@ -239,9 +240,9 @@ class Training:
         bar = tqdm(todo, total=len(self.plan), initial=at["step"], leave=False, delay=2, **options)
         pending = []  # (loss, right) of steps that a GPU may still be computing: reading them would wait for it
         with contextlib.closing(batches):
-            for number, step in enumerate(bar, 1):
+            for number, (scale, parts) in enumerate(bar, 1):
                 with hardware.memory_explained(settings):
-                    pending.append(self._step(run, *step, batches))
+                    pending.append(self._step(run, scale, parts, batches))
                 at["step"] += 1
                 if self.device.type == "cpu" or len(pending) == 20 or number == len(todo):
                     self._note(pending)
