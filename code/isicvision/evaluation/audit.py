@@ -160,29 +160,23 @@ def shortcuts(
     images = _squares(model, dataset.paths)
 
     def evaluate(shown):
-        made = Evaluation.from_scores(
-            dataset.table["label"], _predict(model, shown, dataset), dataset.table["group"], labels, positive
+        scores, table = _predict(model, shown, dataset), dataset.table
+        return Evaluation.from_scores(table["label"], scores, table["group"], labels, positive).against(
+            positive
         )
-        return made.against(positive)
 
     before = evaluate(images)
     rows = {"unchanged": _figures(before, before, before)}
-    for name in CHANGES:
-        rows[name] = _figures(before, before, evaluate(changed(images, name)))
-    random, is_positive = np.random.default_rng(0), borders.table["label"] == positive
-    ours, theirs = (
-        evaluate(with_borders(images, _squares(model, paths)))
-        for paths in [
-            random.choice(borders.table.loc[rows, "path"], len(dataset))
-            for rows in (is_positive, ~is_positive)
-        ]
-    )
+    rows |= {name: _figures(before, before, evaluate(changed(images, name))) for name in CHANGES}
+    random, chosen = np.random.default_rng(0), borders.table["label"] == positive
+    paths = [random.choice(borders.table.loc[each, "path"], len(dataset)) for each in (chosen, ~chosen)]
+    ours, theirs = (evaluate(with_borders(images, _squares(model, each))) for each in paths)
     rows[SWAPPED] = _figures(before, theirs, ours)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("change")
     has_positive = (before.table["label"] == positive).groupby(before.table["group"]).any()
     lesions = int(has_positive.sum()), int((~has_positive).sum())
     judged = [_judge(name, row, positive, lesions) for name, row in table.iterrows()]
-    return table.assign(**dict(zip(("bound", "verdict", "sentence"), zip(*judged, strict=True), strict=True)))
+    return table.join(pd.DataFrame(judged, table.index, ["bound", "verdict", "sentence"]))
 
 
 def _check(dataset, name, labels, positive):
@@ -193,10 +187,8 @@ def _check(dataset, name, labels, positive):
     if unknown := sorted(set(dataset.labels) - set(labels)):
         raise ValueError(f"{name} has labels that the model does not know: {', '.join(unknown)}")
     if positive not in dataset.labels or len(dataset.labels) < 2:
-        raise ValueError(
-            f"{name} has images of {', '.join(dataset.labels)} only: the audit needs some with the label {positive!r}, "
-            "and some without"
-        )
+        only = f"{name} has images of {', '.join(dataset.labels)} only"
+        raise ValueError(f"{only}: the audit needs some with the label {positive!r}, and some without")
 
 
 def _squares(model, paths):
@@ -228,10 +220,7 @@ def _figures(before, first, second):
         return sum(np.searchsorted(known, scores, side) for side in ("left", "right")) / (2 * len(known))
 
     differences = np.stack([second.scores[:, 1] - first.scores[:, 1], rank(second) - rank(first)], axis=1)
-    drawn = [
-        (weights @ differences[rows]) / weights.sum(axis=1, keepdims=True)
-        for weights in metrics.draws(groups)
-    ]
+    drawn = [(each @ differences[rows]) / each.sum(axis=1, keepdims=True) for each in metrics.draws(groups)]
     moves = np.concatenate([differences.mean(axis=0, keepdims=True), *drawn])
     area, was = (np.append(each.metric("roc_auc"), each.draws("roc_auc")) for each in (second, before))
     found = {

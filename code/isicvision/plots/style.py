@@ -69,7 +69,7 @@ def credit(table: pd.DataFrame) -> str:
     """
     if "attribution" not in table:
         return ""
-    names = [str(name) for name in table["attribution"].dropna().unique()]
+    names = [*map(str, table["attribution"].dropna().unique())]
     licenses = sorted(table["copyright_license"].dropna().unique()) if "copyright_license" in table else []
     shown = "; ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
     return f"{shown} ({', '.join(licenses)})" if licenses else shown

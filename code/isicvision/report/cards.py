@@ -36,9 +36,8 @@ def write_model_card(folder: str | os.PathLike) -> Path:
         raise ValueError(f"{path} was not written by ImageClassifier.save: {error!r}") from error
     run = record.read(of_run) if of_run.exists() else {}
     trained = {name: run["training"].get(name) for name in ("manifest", "finished")} if run else {}
-    if any(training.get(name) != value for name, value in trained.items()) or any(
-        model.get(name) != value for name, value in run.get("model", {}).items()
-    ):
+    told = [(training, trained), (model, run.get("model", {}))]
+    if any(ours.get(name) != value for ours, theirs in told for name, value in theirs.items()):
         raise ValueError(f"{of_run} is of another model than {path.name}: write it again with record.write")
     names = [field.name for field in dataclasses.fields(Settings)]
     counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
