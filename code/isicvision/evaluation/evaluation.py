@@ -135,7 +135,7 @@ class Evaluation:
         metadata: pd.DataFrame | None = None,
         threshold: float | None = None,
     ) -> Evaluation:
-        """Evaluate scores of any source; ValueError if shapes do not fit, a label is unknown, or scores are none.
+        """Evaluate scores of any source; ValueError if a shape, a label or a score is not one of those below.
 
         Parameters
         ----------
@@ -336,8 +336,8 @@ class Evaluation:
     def bands(self) -> pd.DataFrame:
         """Return pointwise 95 % bootstrap bands of both curves of the positive label.
 
-        ``recall_low`` and ``recall_high`` hold at the false positive rate ``place``, ``precision_low`` and
-        ``precision_high`` at the recall ``place``, from 0 to 1.
+        ``place``, 0 to 1, is the false positive rate of ``recall_low`` and ``recall_high``, and the recall of
+        ``precision_low`` and ``precision_high``.
         """
         return self._bands.copy()
 
