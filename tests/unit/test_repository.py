@@ -343,3 +343,28 @@ def test_links_of_the_tour_lead_to_the_lines_they_name():
     page = (ROOT / "docs" / "how_it_works.md").read_text(encoding="utf-8")
     assert len(tour["LINK"].findall(page)) > 20
     assert tour["linked"](page) == page, "run python docs/link_lines.py"
+
+
+def long_functions(source):
+    """Return the functions with more than 45 lines of code: docstrings and blank lines do not count."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            lines = set(range(node.lineno, node.end_lineno + 1))
+            if ast.get_docstring(node) is not None:
+                lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+            if sum(bool(source.splitlines()[line - 1].strip()) for line in lines) > 45:
+                found.append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files_and_functions_are_short(name):
+    source = (ROOT / "code" / name).read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 450 and not long_functions(source)
+
+
+def test_what_counts_as_a_long_function():
+    body = "    a = 1\n" * 44
+    assert not long_functions(f'def f():\n    """Say.\n\n    More.\n    """\n\n{body}')
+    assert long_functions(f"def f():\n{body}    a = 2\n") == ["f"]
