@@ -69,12 +69,14 @@ def test_annotation_by_keys_and_undo_outlives_page_and_kernel(lab, show):
     lab.page.keyboard.press("x")
     lab.page.keyboard.press("u")
     lab.wait_for("ui.annotations.progress().to_dict()['decided']", 3)
+    lab.page.get_by_text("3 of 159 decided: 1 relabeled, 1 excluded").wait_for()
+    lab.page.wait_for_function(  # the page follows the kernel
+        "() => document.querySelectorAll('.isic-cell')[4].getAttribute('aria-selected') === 'true'"
+    )
     title = cells(lab).nth(1).locator(".isic-title")
     expected = f"{other[given[1]][1]} (was {given[1]}) ✓"
     assert title.inner_text() == expected
     assert "isic-dim" in cells(lab).nth(2).get_attribute("class")
-    assert cells(lab).nth(4).get_attribute("aria-selected") == "true"
-    assert lab.page.get_by_text("3 of 159 decided: 1 relabeled, 1 excluded").is_visible()
     shoot(lab, "annotation")
     rows = pd.read_csv(lab.folder / "decisions.csv")
     assert rows["label"].tolist() == [other[given[1]][1], "(exclude)", given[3], "(exclude)", "(undo)"]
