@@ -82,7 +82,8 @@ class Pages:
         if link[1].startswith("<img"):
             data = base64.b64encode(path.read_bytes()).decode()
             return f'{link[1]}data:{mimetypes.guess_type(path)[0]};base64,{data}"'
-        target, anchor = self.page(path) or path, link[3] or ""
+        target = self.page(path) or path
+        anchor = "" if path.suffix in CODE else link[3] or ""  # a page of code has no line numbers
         if target != path and path.suffix != ".ipynb":
             self._wanted.append(path)
         return f'{link[1]}{urllib.parse.quote(os.path.relpath(target, page.parent))}{anchor}"'

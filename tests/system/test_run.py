@@ -30,7 +30,14 @@ def small(tmp_path):
         command = [sys.executable, str(tmp_path / "code" / "run.py"), *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "code"), "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # a shell ignores it in the background
         )
 
     return tmp_path, start

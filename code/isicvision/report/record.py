@@ -77,7 +77,7 @@ def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset])
         for each in (earlier, parts)
     )
     rows = splitting.matched(now["path"], then["path"])  # -1: a new image
-    stayed = (np.append(then["level_0"], "")[rows] == now["level_0"]).sum()
+    stayed = (np.append(then["level_0"].to_numpy(object), None)[rows] == now["level_0"]).sum()
     new = (rows < 0).sum()
     moved = len(now) - stayed - new
     return f"{counted(stayed, 'image')} as in the earlier split, {new:,} new, {moved:,} moved with joined lesions."
