@@ -77,7 +77,8 @@ def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset])
         for each in (earlier, parts)
     )
     rows = splitting.matched(now["path"], then["path"])  # -1: a new image
-    stayed = (np.append(then["level_0"].to_numpy(object), None)[rows] == now["level_0"]).sum()
+    earlier_part = np.array([*then["level_0"], None], object)[rows]
+    stayed = (earlier_part == now["level_0"]).sum()
     new = (rows < 0).sum()
     moved = len(now) - stayed - new
     return f"{counted(stayed, 'image')} as in the earlier split, {new:,} new, {moved:,} moved with joined lesions."
