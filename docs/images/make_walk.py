@@ -73,7 +73,7 @@ def draw_evaluation(part, evaluation):
     ax = plots.roc(evaluation, part.subplots())
     ax.get_legend().remove()
     ax.lines[1].set_markersize(4)
-    ax.annotate("threshold", ax.lines[1].get_xydata()[0] + (0.03, -0.03), va="top")
+    ax.annotate("threshold", ax.lines[1].get_xydata()[0] + (-0.05, 0.02), va="bottom", ha="right")
     ax.set_title(f"area {evaluation.text('roc_auc')}", fontsize=8)
     ax.set(xlabel="false positive rate", ylabel=f"recall, {len(evaluation.table)} test images")
     ax.set_xticks([0, 0.5, 1])
