@@ -36,7 +36,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from isicvision import ImageClassifier, ImageDataset
-from isicvision import images as pixels
+from isicvision.images import ImageError, decode
 from isicvision.model import network
 from isicvision.model import onnx as export
 from isicvision.text import listed
@@ -53,7 +53,7 @@ class Worker:
     graph : str
         ONNX file: uint8 images in, one array out.
     size, interpolation
-        As of `pixels.decode`.
+        As for `images.decode`.
     columns : list of str or None
         Of the array's columns; None: it stays one column, ``features``.
     """
@@ -71,9 +71,9 @@ class Worker:
         arrays, errors = [], []
         for path in table["path"].to_pylist():
             try:
-                arrays.append(pixels.decode(path, self.size, self.interpolation))
+                arrays.append(decode(path, self.size, self.interpolation))
                 errors.append(None)
-            except pixels.ImageError as error:
+            except ImageError as error:
                 errors.append(str(error))
         sound = np.array([error is None for error in errors])
         given = np.stack(arrays or [np.zeros((self.size, self.size, 3), np.uint8)])

@@ -172,7 +172,7 @@ def _orientation(image):
     try:
         found = image.getexif().get(ORIENTATION)
         return found if found in _TURNS else 1
-    except Exception:  # EXIF may be damaged in any way
+    except Exception:  # of damaged EXIF Pillow raises struct.error, SyntaxError, TypeError and others
         return 1
 
 

@@ -16,8 +16,7 @@ from .. import metrics
 from ..checks import check_threshold, is_whole, plain, positive_label, require_dataset
 from ..data import splitting
 from ..text import as_label
-from . import backbones, calibration, description, inputs, outliers, presets, storage
-from . import devices as hardware
+from . import backbones, calibration, description, devices, inputs, outliers, presets, storage
 from .batches import forward
 from .features import FeatureClassifier, featurize
 from .finetuning import FineTuning
@@ -86,7 +85,7 @@ class ImageClassifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
-        parts = self.backbone, network.to(hardware.default_device()).eval(), self.metadata
+        parts = self.backbone, network.to(devices.default_device()).eval(), self.metadata
         self._learner: Any = (
             FineTuning(*parts) if classifier is None else FeatureClassifier(*parts, classifier)
         )
@@ -361,7 +360,7 @@ class ImageClassifier:
             model._learner.load(saved)
             model.metadata |= saved.metadata
             model.seen = saved.seen
-            model.outliers = saved.outliers and saved.outliers.to(hardware.default_device())
+            model.outliers = saved.outliers and saved.outliers.to(devices.default_device())
         return model
 
     def to_onnx(self, path: str | Path) -> Path:

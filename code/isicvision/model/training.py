@@ -32,8 +32,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from . import checkpoint
-from . import devices as hardware
+from . import checkpoint, devices
 from .batches import Augment, Parts, forward, load, order_of, steps
 from .history import History
 from .network import Network, load_values, set_training
@@ -95,7 +94,7 @@ class Training:
     progress: bool = True
 
     def __post_init__(self):
-        settings, network, device = self.settings, self.network, hardware.default_device()
+        settings, network, device = self.settings, self.network, devices.default_device()
         if self.validation is None and (settings.keep == "best" or settings.patience):
             raise ValueError("keep='best' and patience need validation images: give validation=")
         if settings.precision == "fp16" and device.type == "cpu":  # Accelerate would take fp32
@@ -130,7 +129,7 @@ class Training:
         if found:
             self._resume(*found)
 
-    @hardware.memory_kept()
+    @devices.memory_kept()
     def run(self, on_epoch: Callback = None, on_start: Callback = None) -> History:
         """Train, and return the history.
 
@@ -157,10 +156,10 @@ class Training:
         if len(self.plan) * settings.epochs < TRIAL_STEPS:
             return "fp32"
         numbers = np.arange(max(2, min(len(self.targets), settings.batch_size // settings.accumulate)))
-        batch = torch.from_numpy(np.asarray(self.images[numbers])).to(hardware.default_device())
+        batch = torch.from_numpy(np.asarray(self.images[numbers])).to(devices.default_device())
         targets = self.targets[numbers].to(batch.device)
-        with hardware.memory_explained(settings):
-            return hardware.fastest_precision(self.network, batch, targets, self.progress)
+        with devices.memory_explained(settings):
+            return devices.fastest_precision(self.network, batch, targets, self.progress)
 
     def _resume(self, parts, optimizer_state, state):
         about, before = json.loads(json.dumps(self.about)), state["about"]
@@ -241,7 +240,7 @@ class Training:
         pending = []  # (loss, right) of steps that a GPU may still be computing: reading them would wait for it
         with contextlib.closing(batches):
             for number, (scale, parts) in enumerate(bar, 1):
-                with hardware.memory_explained(settings):
+                with devices.memory_explained(settings):
                     pending.append(self._step(run, scale, parts, batches))
                 at["step"] += 1
                 if self.device.type == "cpu" or len(pending) == 20 or number == len(todo):
@@ -393,7 +392,7 @@ def _accelerator(precision, tracker):
     AcceleratorState._reset_state()  # else this process's first training would set the precision for good
     logs = f"{folder}/{tracker}/{datetime.now():%Y-%m-%d_%H.%M.%S.%f}"
     accelerator = accelerate.Accelerator(
-        cpu=hardware.on_cpu(),
+        cpu=devices.on_cpu(),
         mixed_precision=precision.replace("fp32", "no"),
         log_with=tracker,
         project_config=ProjectConfiguration(logging_dir=logs),
