@@ -144,29 +144,6 @@ def missing(dataset: ImageDataset) -> pd.DataFrame:
     return shares.sort_values("all", ascending=False, kind="stable").rename_axis("column")
 
 
-def relations(dataset: ImageDataset, most: int = 10) -> pd.DataFrame:
-    """List the strongest relations between columns: Spearman's rank correlation of numbers, Cramér's V of text.
-
-    V is corrected for bias (Bergsma, *A bias-correction for Cramér's V and Tschuprow's T*, J. Korean Stat. Soc. 2013).
-    Returns ``one, other, measure, value``, the strongest first, at most `most` rows of each measure.
-
-    >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"xxyy"], "age": [20, 30, 40, 50], "size": [9, 7, 5, 3]})
-    >>> relations(ImageDataset(table.assign(group=table["path"]))).query("value < 0").values.tolist()
-    [['size', 'age', 'Spearman', -1.0]]
-    """
-    table = dataset.table
-    used = [c for c in table if role(c, table) != "identifier" and table[c].nunique() > 1]
-    numbers = [column for column in used if is_numeric(table[column])]
-    texts = [column for column in used if not is_numeric(table[column])]
-    ranks = table[numbers].rank().corr()
-    rows = [
-        [(a, b, "Spearman", ranks.loc[a, b]) for n, a in enumerate(numbers) for b in numbers[:n]],
-        [(a, b, "Cramér's V", _cramer(table[a], table[b])) for n, a in enumerate(texts) for b in texts[:n]],
-    ]
-    kept = [sorted(part, key=lambda row: -abs(np.nan_to_num(row[3])))[:most] for part in rows]
-    return pd.DataFrame([row for part in kept for row in part], columns=["one", "other", "measure", "value"])
-
-
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
     """Mark the images whose diagnosis was confirmed in a way that occurs with every label: array of bool.
 
@@ -202,19 +179,6 @@ def frequent(values: pd.Series, most: int) -> pd.Series:
     """
     text = values.astype("string").fillna("(missing)")
     return text.where(text.isin(text.value_counts().index[:most]), "(rare)")
-
-
-def _cramer(one, other):
-    from scipy.stats import chi2_contingency
-
-    counts = pd.crosstab(frequent(one, 50), frequent(other, 50))
-    n, (rows, columns) = counts.to_numpy().sum(), counts.shape
-    if min(rows, columns) < 2 or n < 2:
-        return np.nan
-    phi2 = chi2_contingency(counts, correction=False).statistic / n
-    phi2 = max(0.0, phi2 - (rows - 1) * (columns - 1) / (n - 1))
-    rows, columns = (side - (side - 1) ** 2 / (n - 1) for side in (rows, columns))
-    return float(np.sqrt(phi2 / (min(rows, columns) - 1)))
 
 
 def _folds(dataset):

@@ -24,4 +24,3 @@ from .style import save as save
 from .training import history as history
 from .training import learning_rates as learning_rates
 from .training import live_history as live_history
-from .training import measured as measured

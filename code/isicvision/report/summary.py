@@ -53,7 +53,6 @@ def write(
         numbers=table[numbers].describe().T.rename_axis("column").reset_index() if numbers else [],
         values=_frequent_values(table, texts),
         ranked=ranked,
-        relations=associations.relations(dataset),
         shortcuts=shortcut_words(dataset),
         leaks=leak_words(findings.leaks(dataset)),
         credits=_credits(table),

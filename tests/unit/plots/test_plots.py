@@ -238,25 +238,6 @@ def test_the_models_threshold_stands_on_the_axis_of_risks_as_a_risk(evaluation):
     assert ax.get_legend().get_texts()[3].get_text() == "model's threshold: score 0.500, risk 0.050"
 
 
-def test_measurements_of_a_setting_stand_in_order_before_a_band_of_what_seeds_do():
-    rows = [
-        ("rate", 0.01, 0.7),
-        ("common", None, 0.9),
-        ("seed", 1, 0.88),
-        ("seed", 2, 0.93),
-        ("rate", 0.0001, 0.8),
-    ]
-    table = pd.DataFrame(rows, columns=["setting", "value", "roc_auc"])
-    table = table.assign(common_value=0.001, images=10, low=0.6, high=0.95, seconds=1.0)
-    ax = plots.measured(table, "rate")
-    assert [line.get_ydata()[0] for line in ax.lines] == [0.8, 0.9, 0.7]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.0001\n1 s", "0.001\n1 s", "0.01\n1 s"]
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend == ["chance: other seeds", "changed", "common to all plots"]
-    (band,) = ax.patches
-    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.88, 0.93))
-
-
 ODD = [
     "$x_$",
     "_hidden",

@@ -213,20 +213,6 @@ def test_the_dictionary_describes_every_column(checked):
     ]
 
 
-def test_relations_are_strong_where_columns_agree_and_near_zero_by_chance():
-    dataset = tabled(
-        a=lambda code, random: np.arange(len(code)),
-        b=lambda code, random: -np.arange(len(code)),
-        one=lambda code, random: np.where(np.arange(len(code)) % 3, "x", "y"),
-        same=lambda code, random: np.where(np.arange(len(code)) % 3, "v", "w"),
-        other=lambda code, random: random.choice(list("pqrst"), len(code)),
-    )
-    found = associations.relations(dataset)
-    value = {frozenset((row.one, row.other)): row.value for row in found.itertuples()}
-    assert value[frozenset("ab")] == pytest.approx(-1)
-    assert value[frozenset(("one", "same"))] == pytest.approx(1) and value[frozenset(("one", "other"))] < 0.1
-
-
 def test_the_report_is_written_from_the_data_with_all_its_images(checked, tmp_path):
     table = checked.table.assign(
         note="a | b\nc", dx=checked.table["label"].map({"benign": "nv", "malignant": "mel"})
