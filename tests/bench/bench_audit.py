@@ -135,7 +135,7 @@ def audited(twin, learnt, tested, **about):
         "by": ", ".join(flagged),
         **{f"moved by {name}": value for name, value in found["moved"].items()},
         **{f"roc_auc {name}": value for name, value in found["roc_auc"].items()},
-        **{f"{end} {name}": found.loc[name, end] for name in audit.JUDGED_BY for end in KEPT},
+        **{f"{end} {name}": found.loc[name, end] for name in audit.HIDDEN for end in KEPT},
     }
 
 

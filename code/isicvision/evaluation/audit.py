@@ -17,15 +17,16 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.stats import percentileofscore
 
 from .. import metrics
 from ..data.dataset import ImageDataset
 from ..data.skin import lesion_mask, skin_mask
 from ..images import decode, map_threads
-from ..text import as_label, counted
+from ..text import as_label
 from .comparison import FEWEST
 from .evaluation import Evaluation, Model, positive_of
-from .intervals import interval
+from .intervals import interval, lesions
 
 SIDE = 256
 """Side in pixels of the images shown to a model without an ``image_size``."""
@@ -44,11 +45,15 @@ INKS = {
 }
 """Colors of the marks, RGB."""
 SWAPPED, BORDERLESS = "border swapped", "border masked"
-JUDGED_BY = dict.fromkeys(("lesion masked", "border only", BORDERLESS), "kept")
+HIDDEN = ("lesion masked", "border only", BORDERLESS)
 """The changes judged by the figure ``kept``; all others are judged by ``moved``."""
 BOUNDS = {
-    **{"lesion masked": 0.9, "border only": 0.8, BORDERLESS: 0.7},
-    **{"moved": 0.25, "dark corners added": 0.35, SWAPPED: 0.17},
+    "lesion masked": 0.9,
+    "border only": 0.8,
+    BORDERLESS: 0.7,
+    "moved": 0.25,
+    "dark corners added": 0.35,
+    SWAPPED: 0.17,
 }
 """By change, ``moved`` for all others: no model without a shortcut exceeded them in tests/bench/bench_audit.py."""
 LEAST = 0.05
@@ -136,20 +141,19 @@ def shortcuts(
 
     With the lesion masked or only the border left, the ROC AUC should fall; it rarely falls to 0.5, since the skin
     around the lesion is related to the label too. Nothing else should matter: rulers, dark corners, marks in the
-    corners, a masked border, or the border of a positive image instead of another one's. A change is flagged if its
-    whole 95 % interval, from a bootstrap over lesions, lies beyond its bound in `BOUNDS`. Those were measured in
-    tests/bench/bench_audit.py. A shortcut may still go unflagged: a weak one, or one inside the lesion.
+    corners, a masked border, or the border of a positive image instead of another one's. A shortcut may go unflagged:
+    a weak one, or one inside the lesion.
 
-    Give `dataset` images that the model was not trained on (``dataset.sample(200)`` is enough: each is predicted 15
-    times), and as `borders` the training images, which hold what the model could learn from; default: `dataset`.
-    `positive` is as in `evaluate`. A model without a method ``scores`` for arrays is shown BMP files.
+    Give `dataset` images that the model was not trained on (200 are enough: each is predicted 15 times), and as
+    `borders` the training images, which hold what the model could learn from; default: `dataset`. `positive` is as in
+    `evaluate`. A model without a method ``scores`` for arrays is shown BMP files.
 
-    Returns a table, a row a change, the first one ``unchanged``: ``roc_auc``; ``lost``, by which it falls; ``kept``,
-    the share of ROC AUC - 0.5 that is left; ``shift``, by which the score changes on average; ``moved``, the same as a
-    share of the images whose unchanged score is lower (0 to 1), each with ``_low`` and ``_high``; then ``bound``,
-    ``verdict`` (``"flagged"``, ``"not flagged"`` or, with fewer than `FEWEST` positive or other lesions, ``"too few to
-    say"``) and ``sentence``. Raises ValueError if a dataset is augmented, lacks images with or without the positive
-    label, or has labels that the model does not know, and ImageError if images cannot be read.
+    Returns a table, a row a change, the first one ``unchanged``, with three figures, each with its 95 % interval from a
+    bootstrap over lesions (``_low``, ``_high``): ``roc_auc``; ``kept``, the share of ROC AUC - 0.5 that is left; and
+    ``moved``, by which share of the ranking the average image moves up (-1 to 1). ``verdict`` is ``"flagged"`` if the
+    whole interval lies beyond the ``bound`` (see `BOUNDS`), ``"not flagged"`` or, with fewer than `FEWEST` positive or
+    other lesions, ``"too few to say"``. Raises ValueError if a dataset is augmented, lacks images with or without the
+    positive label, or has labels that the model does not know, and ImageError if images cannot be read.
 
     >>> found = shortcuts(model, test.sample(200, balanced=True), borders=train)  # doctest: +SKIP
     """
@@ -157,11 +161,11 @@ def shortcuts(
     positive = positive_of(model, dataset, labels, positive)
     for each, name in ((dataset, "dataset"), (borders, "borders")):
         _check(each, name, labels, positive)
-    images = _squares(model, dataset.paths)
+    images, about = _squares(model, dataset.paths), dataset.table
 
     def evaluate(shown):
-        scores, table = _predict(model, shown, dataset), dataset.table
-        return Evaluation.from_scores(table["label"], scores, table["group"], labels, positive).against(
+        scores = _predict(model, shown, dataset)
+        return Evaluation.from_scores(about["label"], scores, about["group"], labels, positive).against(
             positive
         )
 
@@ -173,22 +177,19 @@ def shortcuts(
     ours, theirs = (evaluate(with_borders(images, _squares(model, each))) for each in paths)
     rows[SWAPPED] = _figures(before, theirs, ours)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("change")
-    has_positive = (before.table["label"] == positive).groupby(before.table["group"]).any()
-    lesions = int(has_positive.sum()), int((~has_positive).sum())
-    judged = [_judge(name, row, positive, lesions) for name, row in table.iterrows()]
-    return table.join(pd.DataFrame(judged, table.index, ["bound", "verdict", "sentence"]))
+    few = lesions(before, "roc_auc") < FEWEST
+    judged = [_judge(name, row, few) for name, row in table.iterrows()]
+    return table.join(pd.DataFrame(judged, table.index, ["bound", "verdict"]))
 
 
 def _check(dataset, name, labels, positive):
     if dataset.is_augmented:
         raise ValueError(f"{name} is augmented: audit on images as they were taken")
-    if not len(dataset):
-        raise ValueError(f"{name} holds no images")
-    if unknown := sorted(set(dataset.labels) - set(labels)):
+    if unknown := sorted({*dataset.labels} - {*labels}):
         raise ValueError(f"{name} has labels that the model does not know: {', '.join(unknown)}")
     if positive not in dataset.labels or len(dataset.labels) < 2:
-        only = f"{name} has images of {', '.join(dataset.labels)} only"
-        raise ValueError(f"{only}: the audit needs some with the label {positive!r}, and some without")
+        held = ", ".join(dataset.labels) or "none"
+        raise ValueError(f"{name} needs images with the label {positive!r} and others; its labels: {held}")
 
 
 def _squares(model, paths):
@@ -204,75 +205,35 @@ def _predict(model, images, dataset):
     if hasattr(model, "scores") and hasattr(model, "image_size"):
         return model.scores(images)
     with TemporaryDirectory(prefix="isicvision-audit-") as folder:
-        paths = [str(Path(folder) / f"{number:06d}.bmp") for number in range(len(images))]
+        paths = [str(Path(folder, f"{number:06d}.bmp")) for number in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             Image.fromarray(image).save(path)
         return model.predict_proba(replace(dataset, table=dataset.table.assign(path=paths)))
 
 
 def _figures(before, first, second):
-    """Compare the scores of `second` with those of `first`, in the order of those of `before`: dict of figures."""
+    """Compare the scores of `second` with those of `first` in the ranking of `before`: dict of figures."""
     rows, groups = before.rows_by_group
-    known = np.sort(before.scores[:, 1])
-
-    def rank(evaluation):
-        scores = evaluation.scores[:, 1]
-        return sum(np.searchsorted(known, scores, side) for side in ("left", "right")) / (2 * len(known))
-
-    differences = np.stack([second.scores[:, 1] - first.scores[:, 1], rank(second) - rank(first)], axis=1)
-    drawn = [(each @ differences[rows]) / each.sum(axis=1, keepdims=True) for each in metrics.draws(groups)]
-    moves = np.concatenate([differences.mean(axis=0, keepdims=True), *drawn])
+    known = before.scores[:, 1]
+    now, then = (percentileofscore(known, each.scores[:, 1], "mean") / 100 for each in (second, first))
+    moves = (now - then)[rows]
+    drawn = np.concatenate([(each @ moves) / each.sum(axis=1) for each in metrics.draws(groups)])
     area, was = (np.append(each.metric("roc_auc"), each.draws("roc_auc")) for each in (second, before))
+    kept, *kept_draws = (area - 0.5) / np.maximum(was - 0.5, LEAST)
     found = {
-        "roc_auc": area,
-        "lost": was - area,
-        "kept": (area - 0.5) / np.maximum(was - 0.5, LEAST),
-        "shift": moves[:, 0],
-        "moved": moves[:, 1],
+        "roc_auc": (float(area[0]), *second.interval("roc_auc")),
+        "kept": (float(kept), *interval(kept, np.array(kept_draws))),
+        "moved": (float(moves.mean()), *interval(moves.mean(), drawn)),
     }
-    row = {}
-    for name, (value, *draws) in found.items():
-        ends = second.interval(name) if name == "roc_auc" else interval(value, np.array(draws))
-        row |= {name: float(value), f"{name}_low": ends[0], f"{name}_high": ends[1]}
-    return row
+    ends = ("", "_low", "_high")
+    return {name + end: value for name in found for end, value in zip(ends, found[name], strict=True)}
 
 
-def _judge(name, row, positive, lesions):
-    """Return bound, verdict and sentence of one change; `lesions` are those with, and without the positive label."""
-    figure = JUDGED_BY.get(name, "moved")
-    value, low, high = (row[figure + end] for end in ("", "_low", "_high"))
+def _judge(name, row, few):
+    """Return bound and verdict of one change."""
     if name == "unchanged":
-        area = "{roc_auc:.2f} [{roc_auc_low:.2f}, {roc_auc_high:.2f}]".format(**row)
-        return np.nan, "", f"ROC AUC of the unchanged images: {area}."
-    bound = BOUNDS[name if name in BOUNDS else figure]
-    if min(lesions) < FEWEST:
-        counts = f"{counted(lesions[0], 'lesion')} with the label {positive}, {lesions[1]} without"
-        return bound, "too few to say", f"Too few to say: {counts}; at least {FEWEST} of each are needed."
+        return np.nan, ""
+    figure = "kept" if name in HIDDEN else "moved"
+    bound, low, high = BOUNDS.get(name, BOUNDS["moved"]), row[f"{figure}_low"], row[f"{figure}_high"]
     flagged = high < bound if name == BORDERLESS else low > bound or (figure == "moved" and high < -bound)
-    say = _say_moved if figure == "moved" else _say_kept
-    return bound, "flagged" if flagged else "not flagged", say(name, value, low, high, positive, flagged)
-
-
-def _say_moved(name, value, low, high, positive, flagged):
-    least, most = sorted((abs(low), abs(high))) if low * high > 0 else (0, max(abs(low), abs(high)))
-    past = f"past {abs(value):.0%} of the others [{least:.0%}, {most:.0%}]"
-    towards = f"{'towards' if value > 0 else 'away from'} {positive}"
-    if name == SWAPPED:
-        rest = "the model has learned from borders" if flagged else "no more than the skin around tells"
-        return f"The border of a {positive} image moves the average image {past}, {towards}: {rest}."
-    rest = "the model relies on such things" if flagged else "too little to flag"
-    return f"With {name} the average image moves {past}, {towards}: {rest}."
-
-
-def _say_kept(name, value, low, high, positive, flagged):
-    if name == BORDERLESS:
-        shown = "With the border masked"
-        rest = "the model relies on what lies there" if flagged else "enough not to flag"
-    else:
-        shown = "With the lesion masked" if name == "lesion masked" else "With only the border left"
-        rest = "nothing that is left tells the label"
-        if low > 0:
-            rest = "what is left tells something about the label, as in most real images"
-        if flagged:
-            rest = "something besides the lesion tells the label"
-    return f"{shown}, {value:.0%} [{low:.0%}, {high:.0%}] of the ROC AUC above 0.5 is kept: {rest}."
+    return bound, "too few to say" if few else "flagged" if flagged else "not flagged"

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..evaluation import decisions
-from ..evaluation.audit import JUDGED_BY
+from ..evaluation.audit import HIDDEN
 from ..evaluation.evaluation import Evaluation
 from ..text import counted
 from .style import COLORS, axes_or_new, colors, ink, legend, legend_below, literal, wrapped
@@ -190,7 +190,7 @@ def audit(table: pd.DataFrame) -> Figure:
 
     >>> audit(isicvision.audit.shortcuts(model, dataset))  # doctest: +SKIP
     """
-    hidden = table.index.isin(["unchanged", *JUDGED_BY])
+    hidden = table.index.isin(["unchanged", *HIDDEN])
     figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.27 * (~hidden).sum()), layout="constrained")
     _draw_changes(axes[0], table[hidden], "kept", signs=(1,))
     axes[0].set(xlabel="kept: share of ROC AUC - 0.5 (dotted: chance)", title="With a part hidden")

@@ -77,9 +77,9 @@ def clean_audit(clean, tested):
 
 def test_a_clean_model_is_not_flagged(clean_audit):
     assert clean_audit.loc["unchanged", "roc_auc"] > 0.9
-    assert set(clean_audit["verdict"]) == {"", "not flagged"}, clean_audit["sentence"].tolist()
+    assert set(clean_audit["verdict"]) == {"", "not flagged"}
     assert clean_audit.loc["lesion masked", "roc_auc_low"] < 0.6
-    assert (clean_audit["shift_low"] <= clean_audit["shift"]).all()
+    assert (clean_audit["moved_low"] <= clean_audit["moved"]).all()
     assert (clean_audit["moved"] <= clean_audit["moved_high"]).all()
 
 
@@ -87,15 +87,13 @@ def test_a_clean_model_is_not_flagged(clean_audit):
 def test_a_planted_corner_mark_is_flagged(tmp_path, tested, label):
     learnt = drawn(tmp_path, mark=label, seed=2)
     found = audit.shortcuts(Pixels(learnt), tested, borders=learnt)
-    assert found.loc[audit.SWAPPED, "verdict"] == "flagged"
-    assert "towards malignant: the model has learned from borders" in found.loc[audit.SWAPPED, "sentence"]
+    assert found.loc[audit.SWAPPED, "verdict"] == "flagged" and found.loc[audit.SWAPPED, "moved"] > 0
 
 
 def test_a_mark_in_the_images_to_test_on_is_flagged(tmp_path):
     marked = drawn(tmp_path, mark="malignant", seed=2)
     found = audit.shortcuts(Pixels(marked), marked)
     assert found.loc["border only", "verdict"] == found.loc["lesion masked", "verdict"] == "flagged"
-    assert "something besides the lesion tells the label" in found.loc["border only", "sentence"]
 
 
 class Cornered:
@@ -118,7 +116,6 @@ def test_marks_find_a_shortcut_that_is_in_no_image(tested):
         "flagged",
         pytest.approx(0.5, abs=0.1),
     ]
-    assert "With blue marks added the average image moves past" in found.loc["blue marks added", "sentence"]
     assert (
         found.loc["yellow marks added", "moved"] < 0 and found.loc[audit.SWAPPED, "verdict"] == "not flagged"
     )
@@ -148,7 +145,6 @@ def test_a_model_that_sees_the_ring_only_is_flagged_however_little_it_finds(tmp_
     assert 0.7 < found.loc["unchanged", "roc_auc"] < 0.9
     hidden = found.loc[["lesion masked", "border only"]]
     assert set(hidden["verdict"]) == {"flagged"} and (hidden["kept"] > 0.95).all()
-    assert "of the ROC AUC above 0.5 is kept" in hidden["sentence"].iloc[0]
     figure = plots.audit(found)
     assert figure.axes[0].get_xlabel().startswith("kept")
     plt.close("all")
@@ -188,7 +184,7 @@ def test_one_of_three_labels_is_audited_against_the_others(tmp_path):
         labels = ("bkl", "malignant", "nv")
 
     found = audit.shortcuts(Three(dataset), dataset, positive="malignant")
-    assert found.loc["unchanged", "roc_auc"] > 0.8 and "towards malignant" in " ".join(found["sentence"])
+    assert found.loc["unchanged", "roc_auc"] > 0.8
 
 
 def test_labels_that_are_numbers_are_the_same_at_each_entry(tested):
@@ -198,7 +194,6 @@ def test_labels_that_are_numbers_are_the_same_at_each_entry(tested):
     table = tested.table.assign(label=tested.table["label"].map({"benign": "0", "malignant": "1"}))
     found = audit.shortcuts(Numbered(), dataclasses.replace(tested, table=table), positive=1)
     assert found.equals(audit.shortcuts(Numbered(), dataclasses.replace(tested, table=table)))
-    assert "towards 1" in " ".join(found["sentence"])
 
 
 def test_few_lesions_are_too_few_to_say(clean, tested):
@@ -214,11 +209,11 @@ def test_bad_input_is_refused(clean, tested):
         return dataclasses.replace(tested, table=tested.table[rows].reset_index(drop=True))
 
     is_benign = tested.table["label"] == "benign"
-    with pytest.raises(ValueError, match="dataset has images of benign only"):
+    with pytest.raises(ValueError, match="dataset needs .*'malignant' and others; its labels: benign"):
         audit.shortcuts(model, part(is_benign))
-    with pytest.raises(ValueError, match="borders has images of malignant only"):
+    with pytest.raises(ValueError, match="borders needs .*; its labels: malignant"):
         audit.shortcuts(model, tested, borders=part(~is_benign))
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match="dataset needs .*; its labels: none"):
         audit.shortcuts(model, part(is_benign & ~is_benign))
     with pytest.raises(ValueError, match="'nevus' is not one of"):
         audit.shortcuts(model, tested, positive="nevus")
