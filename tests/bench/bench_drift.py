@@ -1,4 +1,4 @@
-"""How often `drift` says that something has moved where nothing has: 1 % of its verdicts should (monitoring.SURE).
+"""How often `drift` says that something has moved where nothing has: 1 % of its verdicts should (drift.SURE).
 
     python tests/bench/bench_drift.py      # two minutes
 
@@ -6,8 +6,6 @@ Held-out images and requests are drawn from one distribution, drawn anew for eac
 0.000001, scores and distances depend on each other. As in `ImageClassifier.fit_outlier_limit` and
 `calibrate` the limit and the quantiles come from the held-out images; scores and distances have the digits that
 requestlog.py gives them.
-``older`` is a model of an earlier version, with 11 quantiles of the distance and 21 of the scores, and the log of its
-service: rounded to four digits, and without the distances of what it refused.
 """
 
 import argparse
@@ -16,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isicvision.model import outliers
-from isicvision.service import drift as monitoring
+from isicvision.service.drift import _compare, _compare_shares
 
 HELD_OUT, REQUESTS = (100, 500, 1500), (200, 1000, 5000, 20_000)
 
@@ -35,11 +33,6 @@ def six_digits(values):
     return (values / unit).round() * unit
 
 
-def quantiles(values, count):
-    """Return equally spaced quantiles."""
-    return np.quantile(values, np.linspace(0, 1, count))
-
-
 def run(random, held_out, requests):
     """Return the verdicts of one run: dict."""
     about = random.uniform((-14, 1, 0.05, -1), (-1, 4, 0.5, 1))
@@ -51,15 +44,10 @@ def run(random, held_out, requests):
     now, far = draw(random, requests, about)
     now, far = now[far <= limit], far / limit
     line = {"images": requests, "refused": requests - len(now)}
-    compare = monitoring._compare
-    older = line | {"distance": far[far <= 1].tolist()}
-    older = monitoring._distances([older], quantiles(distances, 11).round(4))
     rows = {
-        "score": compare(six_digits(now), six_digits(quantiles(known, 101)), len(known)),
-        "distance": compare(six_digits(far), six_digits(quantiles(distances, 101)), held_out),
-        "refused": monitoring._compare_shares([line], (refused, held_out)),
-        "score, older": compare(now.round(4), quantiles(known, 21).round(5), len(known)),
-        "distance, older": compare(*older, held_out),
+        "score": _compare(six_digits(now), outliers.quantiles(known), len(known)),
+        "distance": _compare(six_digits(far), outliers.quantiles(distances), held_out),
+        "refused": _compare_shares([line], refused, held_out),
     }
     return {name: row[-1] for name, row in rows.items()}
 

@@ -30,8 +30,6 @@ _LOGIN = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 def _azureml(dry_run=False):
     """Return the classes of azureml-core that call Azure, or stand-ins that print these calls."""
-    if dry_run:
-        return SimpleNamespace(**{name: Rehearsal(name) for name in ("Model", "Webservice", "AksCompute")})
     try:
         from azureml.core import Workspace
         from azureml.core.compute import AksCompute
@@ -39,29 +37,26 @@ def _azureml(dry_run=False):
         from azureml.core.webservice import Webservice
     except ImportError as error:
         raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
-    return SimpleNamespace(Model=Model, Webservice=Webservice, AksCompute=AksCompute, Workspace=Workspace)
+    if dry_run:
+        return SimpleNamespace(**{name: Rehearsal(name) for name in ("AksCompute", "Model", "Webservice")})
+    return SimpleNamespace(AksCompute=AksCompute, Model=Model, Webservice=Webservice, Workspace=Workspace)
 
 
 def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
-    """Open the workspace that a config.json names; FileNotFoundError or ValueError if it does not.
+    """Open the workspace that a config.json names; ValueError if that file is damaged.
 
     It logs in as a service principal if the environment variables AZURE_TENANT_ID, AZURE_CLIENT_ID and
     AZURE_CLIENT_SECRET are set, otherwise in a browser.
     """
-    config, where = user_path(config), "Azure portal > your workspace > Download config.json"
-    try:
-        settings = read_json(config)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{config} is missing: get it from {where}") from None
-    except ValueError as error:
-        raise ValueError(f"{error}: get it again from {where}") from None
-    wanted = ("resource_group", "subscription_id", "workspace_name")
-    if missing := [name for name in wanted if not settings.get(name)]:
-        raise ValueError(f"{config} has no {', '.join(missing)}: get it again from {where}")
     azureml = _azureml()
     from azureml.core.authentication import ServicePrincipalAuthentication
 
-    login = None
+    config, login = user_path(config), None
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"{config} is missing: get it from Azure portal > your workspace > Download config.json"
+        )
+    read_json(config)  # azureml-core does not name a damaged file
     if all(os.environ.get(name) for name in _LOGIN):  # one alone may belong to another program
         login = ServicePrincipalAuthentication(*[secret(os.environ[name], name) for name in _LOGIN])
     return azureml.Workspace.from_config(str(config), auth=login)
@@ -139,50 +134,10 @@ def update_service(
     return service
 
 
-def list_services(workspace: Workspace | None, dry_run: bool = False) -> list[dict]:
-    """List the workspace's services: a dict each, with name, compute (ACI or AKS), state and uri.
-
-    >>> list_services(None, dry_run=True)
-    Webservice.list(workspace)
-    []
-    """
-    return [
-        {"name": each.name, "compute": each.compute_type, "state": each.state, "uri": each.scoring_uri}
-        for each in _azureml(dry_run).Webservice.list(workspace)
-    ]
-
-
-def service_exists(workspace: Workspace | None, name: str, dry_run: bool = False) -> bool:
-    """Say whether the workspace has a service of that name, in whatever state."""
-    return any(service["name"] == name for service in list_services(workspace, dry_run))
-
-
-def azure_client(workspace: Workspace | None, name: str, dry_run: bool = False) -> ServiceClient | None:
+def azure_client(workspace: Workspace, name: str) -> ServiceClient:
     """Return a `ServiceClient` with the service's key, which it never shows."""
-    service = _azureml(dry_run).Webservice(workspace, name)
-    keys = service.get_keys()
-    return None if dry_run else ServiceClient(service.scoring_uri, key=keys[0])
-
-
-def renew_keys(workspace: Workspace | None, name: str, dry_run: bool = False) -> None:
-    """Replace both keys of a service; `azure_client` gets the new ones."""
-    service = _azureml(dry_run).Webservice(workspace, name)
-    for key in ("Primary", "Secondary"):
-        service.regen_key(key)
-
-
-def delete_service(
-    workspace: Workspace | None, name: str, missing_ok: bool = False, dry_run: bool = False
-) -> None:
-    """Delete a service, which ends its costs. With `missing_ok` it need not exist.
-
-    >>> delete_service(None, "lesions", dry_run=True)
-    Webservice(workspace, 'lesions')
-    Webservice(…).delete()
-    """
-    if missing_ok and not service_exists(workspace, name, dry_run) and not dry_run:
-        return
-    _azureml(dry_run).Webservice(workspace, name).delete()
+    service = _azureml().Webservice(workspace, name)
+    return ServiceClient(service.scoring_uri, key=service.get_keys()[0])
 
 
 def build_image(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # config.json, logging.json and swagger.json must not be among them: Azure's server takes these for its own
 _SCRIPTS = ("score.py", "requestlog.py", "page.html")  # as they are in code/03_deployment
 _OTHERS = "model.onnx model.onnx.data model.json images.py requirements.txt conda.yml Dockerfile".split()
-_EARLIER = "pixels.py"  # the name of images.py in earlier bundles
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
 _CONDA = """\
@@ -58,7 +57,7 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     folder = user_path(folder)
     target = folder.resolve()
     strange = {path.name for path in target.glob("*") if not is_stray(path.name)}
-    strange -= {*_SCRIPTS, *_OTHERS, _EARLIER}
+    strange -= {*_SCRIPTS, *_OTHERS}
     if strange or target.is_file():
         raise ValueError(
             f"{folder} is not a bundle: it {f'holds {min(strange)}' if strange else 'is a file'}. Choose another folder"

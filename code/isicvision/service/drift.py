@@ -24,7 +24,6 @@ from .bundle import read_metadata
 ENOUGH = 50  # images; fewer say nothing about a distribution
 SURE = 0.01  # largest p-value that counts
 FAR = 0.25  # least PSI of a large change; below 0.1 it is small
-BEYOND = 1.001  # stands for the unknown distance of a refused image: just above the limit, 1
 COLUMNS = ["images", "reference", "now", "psi", "p_value", "verdict"]
 
 
@@ -50,24 +49,19 @@ def drift(
     """
     metadata = read_metadata(bundle)
     requests = _requests(log, metadata["version"], day)[-last if last else None :]
-    known, refused = _reference(metadata)
-    known |= _given(reference, metadata["labels"])
-    rows = {}
-    for label in metadata["labels"][1:]:
-        if (name := f"score of {label}") in known:
-            answers = [each for line in requests for each in line["scores"] if isinstance(each, dict)]
-            scores = [each[label] for each in answers if is_number(each.get(label), 0)]
-            rows[name] = _compare(scores, *known[name])
-    if "distance" in known:
-        distances, quantiles = _distances(requests, known["distance"][0])
-        rows["distance"] = _compare(distances, quantiles, known["distance"][1])
+    reference = _reference(metadata, reference)
+    answers = [each for line in requests for each in line["scores"] if isinstance(each, dict)]
+    seen = {f"score of {label}": [each.get(label) for each in answers] for label in metadata["labels"][1:]}
+    seen["distance"] = [value for line in requests for value in line.get("distance", [])]
+    rows = {name: _compare(values, *reference[name]) for name, values in seen.items() if name in reference}
     if not rows:
         raise ValueError(
             f"{bundle}/model.json holds neither scores nor distances to compare with: give those of the held-out "
             f'images, drift(log, bundle, reference={{"{metadata["labels"][-1]}": scores}})'
         )
-    if refused is not None:
-        rows["refused"] = _compare_shares(requests, *refused)
+    if held_out := (metadata.get("outliers") or {}).get("held_out"):
+        before = held_out["images"]
+        rows["refused"] = _compare_shares(requests, round(held_out["refused"] * before), before)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
 
 
@@ -75,7 +69,7 @@ def _requests(log, version, day):
     """List the complete lines about requests to a version of the model; a platform may have put words before them."""
     if isinstance(log, (str, os.PathLike)):
         log = user_path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-    day = day.isoformat()[:10] if isinstance(day, date) else day
+    day = day.isoformat()[:10] if isinstance(day, date) else day or ""
     found = []
     for text in log:
         try:
@@ -87,69 +81,42 @@ def _requests(log, version, day):
         line.setdefault("images", line.get("pictures"))  # their name in earlier services
         has_lists = isinstance(line.get("scores"), list) and isinstance(line.get("distance", []), list)
         has_counts = is_whole(line["images"], 0) and is_whole(line.get("refused"), 0)
-        time = line.get("time")
-        if has_lists and has_counts and isinstance(time, str) and time.startswith(day or ""):
+        if has_lists and has_counts and str(line.get("time")).startswith(day):
             found.append(line)
     if not found:
-        on = f" on {day}" if day else ""
-        raise ValueError(f"the log holds no scored request of model {version}{on}")
+        raise ValueError(f"the log holds no scored request of model {version}{f' on {day}' if day else ''}")
     return found
 
 
-def _reference(metadata):
-    """Return what to compare with: {row: (quantiles, number of images)}, and (refused, images) of the held-out."""
-    outliers = metadata.get("outliers") or metadata.get("familiarity") or {}  # its name in earlier bundles
-    scores, scored = metadata.get("scores") or {}, metadata.get("scores_images")
-    known = {f"score of {label}": (values, scored) for label, values in scores.items()}
-    held_out = outliers.get("held_out") or {"images": 0}
-    quantiles = outliers.get("distance_quantiles", outliers.get("distance_deciles"))  # of older models
-    count = held_out["images"] or None
-    known["distance"] = quantiles, count
-    refused = (round(held_out["refused"] * count), count) if count else None
-    return {row: each for row, each in known.items() if each[0]}, refused
-
-
-def _given(reference, labels):
-    """Return the user's values to compare with, by row as `_reference` does."""
-    if not isinstance(reference, dict | None):
-        raise ValueError(f"reference must be a dict of label to scores, not {type(reference).__name__}")
-    known = {}
-    for name, values in (reference or {}).items():
+def _reference(metadata, given):
+    """Return what to compare with: {row: (values or quantiles, number of images or None)}."""
+    labels, outliers = metadata["labels"], metadata.get("outliers") or {}
+    scores, count = metadata.get("scores") or {}, metadata.get("scores_images")
+    known = {f"score of {label}": (values, count) for label, values in scores.items()}
+    known["distance"] = outliers.get("distance_quantiles"), outliers.get("held_out", {}).get("images")
+    if not isinstance(given, dict | None):
+        raise ValueError(f"reference must be a dict of label to scores, not {type(given).__name__}")
+    for name, values in (given or {}).items():
         label = as_label(name)
-        if label not in labels and label != "distance":
+        if label not in [*labels, "distance"]:
             raise ValueError(f'reference has {name!r}; its keys are "distance" and {", ".join(labels)}')
-        try:
-            values = np.asarray(values, dtype=float)
-        except (TypeError, ValueError):
-            values = np.empty(0)
-        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(float)
+        if not len(numbers) or not np.isfinite(numbers).all():
             raise ValueError(f"reference[{name!r}] must be a list of finite numbers")
-        known[f"score of {label}" if label in labels else "distance"] = values, None
-    return known
-
-
-def _distances(requests, quantiles):
-    """List the distances in a log, and return the quantiles to compare them with.
-
-    Older services did not log the distances of refused images: these count as `BEYOND`, and so do all above the limit.
-    """
-    found = [value for line in requests for value in line.get("distance", []) if is_number(value, 0)]
-    if not found or max(found) > 1:
-        return found, quantiles
-    return found + [BEYOND] * sum(line["refused"] for line in requests), np.minimum(quantiles, BEYOND)
+        known[f"score of {label}" if label in labels else "distance"] = numbers.tolist(), None
+    return {row: each for row, each in known.items() if each[0]}
 
 
 def _compare(values, reference, count):
     """Compare values with sorted values or equally spaced quantiles of `count` values, None: as many as there are."""
-    reference = np.quantile(np.asarray(reference, float), np.linspace(0, 1, len(reference)))
-    median = np.median(reference)
+    values = np.sort([value for value in values if is_number(value, 0)])
+    reference = np.quantile(reference, np.linspace(0, 1, len(reference)))
     if not len(values):
-        return _row(0, median)
-    values = np.sort(values)
+        return _row(0, np.median(reference))
     if np.allclose(values, values.round(4), rtol=0, atol=1e-9):  # older services rounded: round both alike
         values, reference = values.round(4), reference.round(4)
     psi, p_value = _psi(values, reference), _kolmogorov_smirnov(values, reference, count or len(reference))
-    return _row(len(values), median, np.median(values), psi, p_value, is_far=psi >= FAR)
+    return _row(len(values), np.median(reference), np.median(values), psi, p_value, is_far=psi >= FAR)
 
 
 def _kolmogorov_smirnov(values, quantiles, count):
@@ -170,13 +137,10 @@ def _kolmogorov_smirnov(values, quantiles, count):
 
 def _psi(values, reference):
     between = np.quantile(reference, np.linspace(0, 1, 1001))
-    edges = np.unique(np.quantile(between, np.linspace(0.1, 0.9, 9)))
-    shares = []
-    for each in (values, between):
-        counts = np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1)
-        # no bin may be empty: logarithms follow
-        shares.append((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
-    return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
+    edges = [-np.inf, *np.unique(np.quantile(between, np.linspace(0.1, 0.9, 9))), np.inf]
+    counts = np.stack([np.histogram(each, edges)[0] for each in (values, between)]) + 0.5  # no bin is empty
+    now, before = counts / counts.sum(axis=1, keepdims=True)
+    return float(((now - before) * np.log(now / before)).sum())
 
 
 def _compare_shares(requests, refused_before, before):
