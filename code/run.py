@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 import isicvision
 from isicvision import parameters
 from isicvision.files import read_parameters
-from isicvision.text import counted
+from isicvision.text import counted, near
 from pages import Pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +83,7 @@ def beginning_with(name):
     starts = {*within, *(place for place in places if place.partition("/")[2].startswith(wanted))}
     if len(starts) != 1:
         several = f"it may be {' or '.join(sorted(starts))}" if starts else "there is none"
-        hint = "" if starts else parameters.near(wanted, [*places, *(Path(place).name for place in places)])
+        hint = "" if starts else near(wanted, [*places, *(Path(place).name for place in places)])
         sys.exit(f"--from {name}: {several}{hint or '.'} The notebooks are:\n  " + "\n  ".join(places))
     return paths[places.index(starts.pop()) :]
 

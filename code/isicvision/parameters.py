@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tempfile
@@ -13,7 +12,7 @@ from .checks import is_number, is_whole
 from .files import is_stray, located
 from .model import presets
 from .model.presets import PRESETS
-from .text import as_label, listed
+from .text import as_label, listed, near
 
 Check = tuple[Callable[[Any], bool], str]
 """Whether a value is right, and in words what is."""
@@ -178,13 +177,6 @@ def _hint(value, meaning):
             return ""
     choices = meaning.removeprefix("one of ").removesuffix(", or None").split(", ")
     return near(value, choices if meaning.startswith("one of") else [])
-
-
-def near(name: object, names: Sequence[str]) -> str:
-    """Name the nearest of `names` as a question that ends a message; empty if none is like `name`."""
-    by_lower = {each.lower(): each for each in reversed(names)}
-    found = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[found[0]]}?" if found else ""
 
 
 def unknown(name: object, known: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """Words and figures for people: labels, counts, sizes, lists, and addresses without their secrets."""
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 
 
@@ -55,6 +56,13 @@ def counted(count: int, noun: str) -> str:
     ('1 image', '7,006 images')
     """
     return f"{int(count):,} {noun}{'' if count == 1 else 's'}"
+
+
+def near(name: object, names: Sequence[str]) -> str:
+    """Name the nearest of `names` as a question that ends a message; empty if none is like `name`."""
+    by_lower = {each.lower(): each for each in reversed(names)}
+    found = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[found[0]]}?" if found else ""
 
 
 def listed(reasons: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ def read(tmp_path, content, text=("image",)):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_every_separator_line_end_and_encoding_is_read(tmp_path, separator, end, encoding):
     table = read(tmp_path, written(separator, end).encode(encoding))
     assert table.columns.tolist() == ROWS[0]
@@ -106,13 +106,16 @@ def test_cells_of_several_lines_stay_whole_and_a_stray_carriage_return_does_not_
         (b'image,note\np1,"a\np2,b\np3,"c"\n', "Is a quote .* missing or one too many"),
         (
             b"PK\x03\x04 xl/workbook.xml",
-            "is an Excel workbook or a zip archive: open it and save its table as CSV",
+            "is an Excel workbook or a zip archive: save its table as CSV",
         ),
         (b"\xd0\xcf\x11\xe0", "is an Excel workbook"),
         (b"version https://git-lfs.github.com/spec/v1\noid 1\n", "is a pointer of Git LFS"),
         (b"<!DOCTYPE html>\n<p>x,y", "is an HTML or XML page"),
         (b'[{"image": "a", "label": "b"}]', "is JSON: save it as CSV"),
-        (b"image,note\np1,a\0b\n", "it is not a text file"),
+        *(
+            (text, "it is not a text file")
+            for text in (b"image,note\np1,a\0b\n", written().encode("utf-16-le"))
+        ),
         (b"\x1f\x8b123", "cannot be read as CSV"),
     ],
 )
@@ -131,7 +134,7 @@ def test_a_column_is_found_by_its_letters_and_the_nearest_is_named(tmp_path):
     assert tables.find_column(table, "patient_id") == "Patient-Id" and tables.find_column(table, "?") is None
     with pytest.raises(ValueError, match="t: several columns fit 'LESION_ID': Lesion ID, lesion_id"):
         tables.require_column(table, "LESION_ID", "t")
-    with pytest.raises(ValueError, match="t has no column 'patient'; it has: .*did you mean 'Patient-Id'"):
+    with pytest.raises(ValueError, match="t has no column 'patient'; it has: .*did you mean Patient-Id"):
         tables.require_column(table, "patient", "t")
 
 
@@ -191,12 +194,3 @@ def test_a_clean_table_is_read_without_a_word(tmp_path):
 
 def test_a_header_that_begins_with_a_number_sign_is_the_header(tmp_path):
     assert read(tmp_path, "#,image\n1,a\n").columns.tolist() == ["#", "image"]
-
-
-@pytest.mark.parametrize(("sign", "name"), [(" ", "spaces"), (":", "colons")])
-def test_other_separators_are_named(tmp_path, sign, name):
-    table = read(tmp_path, written(sign))
-    with pytest.raises(
-        ValueError, match=f"has no column 'dx'; .* separated by {name}: separate them by commas"
-    ):
-        tables.require_column(table, "dx", "t")

@@ -100,7 +100,7 @@ def image_names(
     if not columns:
         raise ValueError(
             f"{source} has no column that names the images ({', '.join(IMAGE_COLUMNS[:9])}, …); it has: "
-            f"{', '.join(table)}{tables.one_column(table) or '.'} "
+            f"{', '.join(table)}. "
             "Rename the column with their names to image, or give image_column to from_csv."
         )
     found = {}

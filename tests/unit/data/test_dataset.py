@@ -745,5 +745,5 @@ def test_rows_to_keep_are_a_bool_each(dataset, rows):
 def test_a_series_of_rows_to_keep_goes_by_its_index(dataset):
     first = dataset.table["path"] == dataset.paths[0]
     assert dataset.where(first[::-1]).paths == dataset.where(first.tolist()).paths == dataset.paths[:1]
-    with pytest.raises(ValueError, match="another index than the table"):
+    with pytest.raises(ValueError, match="the rows to keep are a bool for each"):
         dataset.where(first.set_axis(range(100, 124)))
