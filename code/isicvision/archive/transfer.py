@@ -107,10 +107,14 @@ class Session(requests.Session):
             raise TransferError(f"{reason} and asks to wait {after:.0f} s", status=status)
         raise TransferError(reason, status in BUSY, after, status)
 
+    def read(self, url: str, largest: int) -> bytes:
+        """Read an answer of at most `largest` bytes, or raise TransferError."""
+        deadline = time.monotonic() + self.timeout[2]
+        return _body(self.ask(url), deadline, largest)
+
     def read_json(self, url: str, largest: int) -> dict:
         """Read a JSON object of at most `largest` bytes, or raise TransferError."""
-        deadline = time.monotonic() + self.timeout[2]
-        text = _body(self.ask(url), deadline, largest)
+        text = self.read(url, largest)
         try:
             answer = _parse(text)
         except ValueError as error:

@@ -15,9 +15,9 @@ import requests
 from PIL import Image
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
-from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
+from ..archive.transfer import Session, TransferError
 from ..checks import is_number, is_whole
 from ..errors import IsicVisionError
 from ..images import ImageError, decode, upright
@@ -131,27 +131,24 @@ class ServiceClient:
         connection = kind(address.netloc, timeout=self._timeout)
         headers = {"Content-Type": TYPE} | self._authorization()
         target = urlunsplit(("", "", address.path, address.query, ""))
-        times, marks = {}, [time.perf_counter()]
-
-        def done(step):
-            marks.append(time.perf_counter())
-            times[step] = 1000 * (marks[-1] - marks[-2])
-
+        marks = [time.perf_counter()]
         body = self._prepare(image)
-        done("prepare")
         try:
+            marks.append(time.perf_counter())
             connection.connect()
-            done("connect")
+            marks.append(time.perf_counter())
             connection.request("POST", target, body, headers)
-            done("send")
+            marks.append(time.perf_counter())
             response = connection.getresponse()
-            done("wait")
+            marks.append(time.perf_counter())
             response.read()
-            done("read")
+            marks.append(time.perf_counter())
         except (OSError, http.client.HTTPException) as error:
             raise self._unanswered(error) from None  # the error would repeat the address, and a secret in it
         finally:
             connection.close()
+        steps = ("prepare", "connect", "send", "wait", "read")
+        times = dict(zip(steps, 1000 * np.diff(marks), strict=True))
         service = response.headers.get("x-ms-run-fn-exec-ms")
         return times | {"total": sum(times.values()), "service": float(service) if service else None}
 
@@ -227,22 +224,11 @@ def _to_bytes(image):
 
 def _fetch(url, seconds):
     """Return the content of an http(s) address: at most MAX_BYTES, within `seconds`; OSError if that fails."""
-    name = redacted(url)
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{name}: images are fetched over http and https only")
-    body, deadline = bytearray(), time.monotonic() + seconds
+        raise ValueError(f"{redacted(url)}: images are fetched over http and https only")
     try:
-        # not by the session, which would send the service's key
-        with requests.get(url, stream=True, timeout=seconds) as response:
-            response.raise_for_status()
-            # read1 returns what has come, so that a host that sends one byte a second is noticed
-            while block := response.raw.read1(2**16, decode_content=True):
-                body += block
-                if len(body) > MAX_BYTES:
-                    raise OSError(f"{name} is larger than {MAX_BYTES // 2**20} MiB: save a smaller copy")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{name} did not come within {seconds} s: save a copy")
-    except (requests.RequestException, HTTPError) as error:
-        reason = redacted(f"{name} cannot be fetched: {error}")
-        raise OSError(reason) from (error if name == url else None)  # the error would repeat the address
-    return bytes(body)
+        # a session of its own: the service's would send the key
+        with Session(url, timeout=(seconds, seconds, seconds)) as session:
+            return session.read(url, MAX_BYTES)
+    except TransferError as error:  # whose cause would repeat the address
+        raise OSError(f"{redacted(url)} cannot be fetched: {error}") from None

@@ -18,7 +18,6 @@ from scipy import stats
 
 from ..checks import is_number, is_whole
 from ..files import user_path
-from ..text import as_label
 from .bundle import read_metadata
 
 ENOUGH = 50  # images; fewer say nothing about a distribution
@@ -30,16 +29,15 @@ COLUMNS = ["images", "reference", "now", "psi", "p_value", "verdict"]
 def drift(
     log: str | Path | Iterable[str],
     bundle: str | Path,
-    reference: dict | None = None,
     day: str | date | None = None,
     last: int | None = None,
 ) -> pd.DataFrame:
     """Compare the images in a service's log with the held-out images of its model.
 
     `log` is the log file (`service.log` of `deploy_local`) or its lines; what is damaged, about another version of the
-    model or not a request is skipped. The `bundle` is the service's. `reference` gives other values to compare with, by
-    label or ``"distance"``: ``{"malignant": evaluation.scores}``. `day`, in UTC, such as ``"2026-11-25"``, takes the
-    requests of that day only, `last` so many of the latest.
+    model or not a request is skipped. The `bundle` is the service's. `day`, in UTC, such as ``"2026-11-25"``, takes the
+    requests of that day only, `last` so many of the latest. ValueError if the model was neither calibrated nor given an
+    outlier limit.
 
     A row a label except the first, one for the distance and one for the share of refused images, where there is
     something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the refused),
@@ -49,18 +47,25 @@ def drift(
     """
     metadata = read_metadata(bundle)
     requests = _requests(log, metadata["version"], day)[-last if last else None :]
-    reference = _reference(metadata, reference)
+    outliers = metadata.get("outliers") or {}
+    held_out = outliers.get("held_out") or {"images": 0}
+    quantiles = {f"score of {label}": values for label, values in (metadata.get("scores") or {}).items()}
+    counts = dict.fromkeys(quantiles, metadata.get("scores_images")) | {"distance": held_out["images"]}
+    quantiles["distance"] = outliers.get("distance_quantiles")
     answers = [each for line in requests for each in line["scores"] if isinstance(each, dict)]
     seen = {f"score of {label}": [each.get(label) for each in answers] for label in metadata["labels"][1:]}
     seen["distance"] = [value for line in requests for value in line.get("distance", [])]
-    rows = {name: _compare(values, *reference[name]) for name, values in seen.items() if name in reference}
+    rows = {
+        name: _compare(values, quantiles[name], counts[name])
+        for name, values in seen.items()
+        if quantiles.get(name)
+    }
     if not rows:
         raise ValueError(
-            f"{bundle}/model.json holds neither scores nor distances to compare with: give those of the held-out "
-            f'images, drift(log, bundle, reference={{"{metadata["labels"][-1]}": scores}})'
+            f"{bundle}/model.json holds neither scores nor distances to compare with: call model.calibrate "
+            "or model.fit_outlier_limit and build the bundle again"
         )
-    if held_out := (metadata.get("outliers") or {}).get("held_out"):
-        before = held_out["images"]
+    if before := held_out["images"]:
         rows["refused"] = _compare_shares(requests, round(held_out["refused"] * before), before)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
 
@@ -86,25 +91,6 @@ def _requests(log, version, day):
     if not found:
         raise ValueError(f"the log holds no scored request of model {version}{f' on {day}' if day else ''}")
     return found
-
-
-def _reference(metadata, given):
-    """Return what to compare with: {row: (values or quantiles, number of images or None)}."""
-    labels, outliers = metadata["labels"], metadata.get("outliers") or {}
-    scores, count = metadata.get("scores") or {}, metadata.get("scores_images")
-    known = {f"score of {label}": (values, count) for label, values in scores.items()}
-    known["distance"] = outliers.get("distance_quantiles"), outliers.get("held_out", {}).get("images")
-    if not isinstance(given, dict | None):
-        raise ValueError(f"reference must be a dict of label to scores, not {type(given).__name__}")
-    for name, values in (given or {}).items():
-        label = as_label(name)
-        if label not in [*labels, "distance"]:
-            raise ValueError(f'reference has {name!r}; its keys are "distance" and {", ".join(labels)}')
-        numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(float)
-        if not len(numbers) or not np.isfinite(numbers).all():
-            raise ValueError(f"reference[{name!r}] must be a list of finite numbers")
-        known[f"score of {label}" if label in labels else "distance"] = numbers.tolist(), None
-    return {row: each for row, each in known.items() if each[0]}
 
 
 def _compare(values, reference, count):

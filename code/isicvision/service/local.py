@@ -8,15 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import weakref
-from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 import requests
 
-from ..checks import is_number, is_whole
+from ..checks import is_whole
 from ..files import user_path
 from .bundle import read_metadata
 from .client import ServiceClient
@@ -60,10 +58,18 @@ class LocalService(ServiceClient):
             self._process, pipe = self._start(user_path(bundle).resolve(), workers, threads, listener)
         self._session.trust_env = False  # no proxy
         self._end = weakref.finalize(self, _end, self._process, pipe)  # runs when this process exits, too
-        with ExitStack() as failed:  # Ctrl-C must not leave a server behind either
-            failed.callback(self.stop)
-            self._wait(timeout)
-            failed.pop_all()
+        try:
+            # not by the client's session, which would try again; the open socket lets the request wait
+            with requests.Session() as session:
+                session.trust_env = False
+                session.get(self.scoring_uri.removesuffix("score"), timeout=timeout).raise_for_status()
+        except BaseException as error:  # Ctrl-C must not leave a server behind either
+            self.stop()
+            if not isinstance(error, requests.RequestException):
+                raise
+            is_slow = isinstance(error, requests.Timeout)
+            state = f"was not ready within {timeout} s" if is_slow else "ended while it started"
+            raise RuntimeError(f"the service {state}. The end of its log:\n{self.logs(25)}") from None
 
     def _start(self, bundle, workers, threads, listener):
         # settings meant for another server would change this one: its route, its script, its kind of worker
@@ -89,21 +95,6 @@ class LocalService(ServiceClient):
             )
         os.close(watched)
         return process, pipe
-
-    def _wait(self, timeout):
-        """Return once the service is healthy."""
-        deadline = time.monotonic() + timeout
-        with requests.Session() as session:  # without the client's retries
-            session.trust_env = False
-            while time.monotonic() < deadline and self._process.poll() is None:
-                try:
-                    if session.get(self.scoring_uri.removesuffix("score"), timeout=1).ok:
-                        return
-                except requests.RequestException:
-                    time.sleep(0.05)
-        is_running = self._process.poll() is None
-        state = f"was not ready within {timeout} s" if is_running else "ended while it started"
-        raise RuntimeError(f"the service {state}. The end of its log:\n{self.logs(25)}")
 
     def logs(self, lines: int = 50) -> str:
         """Return the last `lines` lines of the service's log."""
@@ -160,7 +151,5 @@ def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout
             raise ImportError(f'{module} is not installed: pip install -e ".[serving]"')
     if not is_whole(workers, 1) or not is_whole(threads, 1):
         raise ValueError(f"workers and threads are whole numbers from 1, not {workers!r} and {threads!r}")
-    if not is_number(timeout, 0.001):
-        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     read_metadata(bundle)
     return LocalService(bundle, workers, threads, timeout)
