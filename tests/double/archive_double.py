@@ -89,7 +89,7 @@ SWITCHES = {
 }
 KINDS = set(re.findall(r"^([a-z_0-9]+(?:, [a-z_0-9]+)?)  ", __doc__, re.M))
 KINDS = {kind for names in KINDS for kind in names.split(", ")}
-LISTINGS = ("/api/v2/images/", "/api/v2/images/search/")
+LISTINGS = ("/api/v2/images/search/",)
 PIECE = 2**18
 
 

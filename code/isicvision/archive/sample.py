@@ -26,12 +26,9 @@ from ..images import decode
 
 PAGE = 100
 ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_manipulation", "color_tint")
-
-_BOUNDS = r"(?P<open>[\[{])\s*(?P<low>[\d.*-]+)\s+TO\s+(?P<high>[\d.*-]+)\s*(?P<close>[\]}])"
-_TERM = (
-    rf'(-?)(?P<field>\w+):(?:{_BOUNDS}|"(?P<quoted>[^"]*)"|(?P<bare>[A-Za-z0-9_*-]+(?:\.\d+)?))(?=[\s)]|$)'
-)
-_TOKEN = re.compile(rf"\s*(?:(?P<word>[()]|AND(?=[\s(])|OR(?=[\s(]))|{_TERM})\s*")
+_VALUE = r'\[(?P<low>[\d.*-]+) TO (?P<high>[\d.*-]+)\]|"(?P<quoted>[^"]*)"|(?P<bare>[\w*-]+(?:\.\d+)?)'
+_TERM = rf"(?P<sign>-?)(?P<field>\w+):(?:{_VALUE})(?=[\s)]|$)"
+_TOKEN = re.compile(rf"\s*(?:(?P<word>[()]|(?:AND|OR)(?=[\s(]))|{_TERM})\s*", re.ASCII)
 
 
 class QueryError(IsicVisionError, ValueError):
@@ -41,37 +38,27 @@ class QueryError(IsicVisionError, ValueError):
 class SampleArchive(requests.adapters.BaseAdapter):
     """An archive whose images lie in a folder: mount it in a `requests.Session` under any http address.
 
-    It answers the part of the ISIC Archive API v2 that needs no login, and the files. ``previous`` is always null, and
-    facets count single numbers, not ranges. The folder holds ``images/<isic_id>.<extension>`` and ``metadata.csv``: a
-    row an image, oldest first, the columns named as in the archive. Its column ``collections`` may hold numbers joined
-    by ``;``; without it all images are in collection 1.
+    It answers what `IsicArchive` asks, and the files. All images are in collection 1. The folder holds
+    ``images/<isic_id>.<extension>`` and ``metadata.csv``: a row an image, oldest first, the columns named as in the
+    archive.
 
     >>> from isicvision import PROJECT_ROOT
     >>> status, headers, body = SampleArchive(PROJECT_ROOT / "sample_data").answer("http://host/api/v2/collections/")
-    >>> status, json.loads(body)["results"][0]["name"]
-    (200, 'sample_data')
+    >>> status, json.loads(body)["results"]
+    (200, [{'id': 1, 'name': 'sample_data'}])
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         super().__init__()
-        folder, table = Path(folder), Path(folder, "metadata.csv")
+        table = Path(folder, "metadata.csv")
         if not table.is_file():
             raise FileNotFoundError(
                 f"{table} is missing: it is part of the repository, start in a checkout of it"
             )
-        self.files = {path.stem: path for path in sorted((folder / "images").iterdir())}
+        self.name = table.resolve().parent.name
+        self.files = {path.stem: path for path in Path(folder, "images").iterdir()}
         with open(table, encoding="utf-8", newline="") as file:
             self.rows = [_typed(row) for row in csv.DictReader(file)]
-        self._members = {}  # isic_ids by the number of their collection
-        for row in self.rows:
-            for number in row.pop("collections", "1").split(";"):
-                self._members.setdefault(int(number), set()).add(row["isic_id"])
-        names = {1: folder.resolve().name} if [*self._members] == [1] else {}
-        self._collections = [
-            {"id": number, "name": names.get(number, f"Collection {number}"), "description": ""}
-            | {"public": True, "pinned": False, "locked": False, "doi": None, "doi_url": None}
-            for number in sorted(self._members, reverse=True)  # newest first
-        ]
         self._select = lru_cache(32)(self._find)  # one search asks for many pages
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
@@ -90,45 +77,43 @@ class SampleArchive(requests.adapters.BaseAdapter):
     def answer(self, url: str) -> tuple[int, dict, bytes]:
         """Return status, headers and body of a GET of `url`, whose scheme and host begin every address in the body."""
         parts = urlsplit(url)
-        root, path = f"{parts.scheme}://{parts.netloc}", parts.path
-        params = parse_qs(parts.query, keep_blank_values=True)
-        if path == "/api/v2/images/":
-            return self._search({**params, "query": [""]}, root, path)
-        if re.fullmatch("/api/v2/images/(search|search/size|facets)/", path):
-            return self._search(params, root, path)
-        if path == "/api/v2/collections/":
-            return _page(self._collections, params, root, path)
-        found: list = []
-        if match := re.fullmatch(r"/api/v2/collections/(\d{1,9})/", path):
-            found = [known for known in self._collections if known["id"] == int(match[1])]
-        elif match := re.fullmatch(r"/api/v2/images/(\w+)/", path):
-            found = [self._record(row, root) for row in self.rows if row["isic_id"] == match[1]]
-        elif match := re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?(\.\w+)", path):
-            file = self.files.get(match[2])
-            if file and (match[1] == "thumbnails" or match[3] == file.suffix):
-                body = file.read_bytes() if match[1] == "images" else _thumbnail(file)
-                return _response(200, mimetypes.guess_type(path)[0] or "application/octet-stream", body)
-        return _json(found[0]) if found else _json({"detail": "Not Found"}, 404)
-
-    def _search(self, params, root, path):
-        """Answer one of the four questions that take a query and collections."""
-        numbers = [number for text in params.get("collections", []) for number in text.split(",") if number]
+        kind, status = "application/json; charset=utf-8", 200
+        file = re.fullmatch(r"/(images|thumbnails)/(\w+?)(?:_thumbnail)?\.\w+", parts.path)
         try:
-            rows = self._select(params.get("query", [""])[-1], tuple(int(number) for number in numbers))
-        except QueryError as error:
-            return _json({"message": f"Could not parse search query: {error}"}, 400)
-        except ValueError:
-            return _invalid("collections", "Input should be a valid integer")
-        if path.endswith("size/"):
-            return _json({"size": sum(self._size(row["isic_id"]) for row in rows)})
-        if path.endswith("facets/"):
-            return _json({name: _facet(rows, name) for name in SEARCHABLE if name != "isic_id"})
-        return _page(rows, params, root, path, self._record)
+            if file and file[2] in self.files:
+                path = self.files[file[2]]
+                body = path.read_bytes() if file[1] == "images" else _thumbnail(path)
+                kind = mimetypes.guess_type(parts.path)[0] or "application/octet-stream"
+            else:
+                params = parse_qs(parts.query, keep_blank_values=True)
+                body = json.dumps(
+                    self._content(f"{parts.scheme}://{parts.netloc}", parts.path, params)
+                ).encode()
+        except LookupError:
+            status, body = 404, b'{"detail": "Not Found"}'
+        except ValueError as error:
+            status, body = 400, json.dumps({"message": str(error)}).encode()
+        return status, {"Content-Type": kind, "Content-Length": str(len(body))}, body
 
-    def _find(self, query, numbers):
+    def _content(self, root, path, params):
+        """Return the JSON at a path; LookupError if there is none, ValueError if a parameter is wrong."""
+        if path == "/api/v2/collections/":
+            return _page([{"id": 1, "name": self.name}], params, root + path)
+        place = re.fullmatch(r"/api/v2/images/(search|search/size|facets|\w+)/", path)
+        question = place[1] if place else None
+        if question not in ("search", "search/size", "facets"):
+            return self._record({row["isic_id"]: row for row in self.rows}[question], root)
+        rows = self._select(params.get("query", [""])[-1], ",".join(params.get("collections", [])))
+        if question == "facets":
+            return {name: _facet(rows, name) for name in SEARCHABLE if name != "isic_id"}
+        if question == "search/size":
+            return {"size": sum(self._size(row["isic_id"]) for row in rows)}
+        return _page(rows, params, root + path, lambda row: self._record(row, root))
+
+    def _find(self, query, collections):
         accept = parse_query(query)
-        members = set().union(*(self._members.get(number, ()) for number in numbers))
-        return [row for row in self.rows if (not numbers or row["isic_id"] in members) and accept(row)]
+        numbers = [int(number) for number in collections.split(",") if number]
+        return [row for row in self.rows if accept(row)] if not numbers or 1 in numbers else []
 
     def _size(self, isic_id):
         return self.files[isic_id].stat().st_size if isic_id in self.files else 0
@@ -148,10 +133,10 @@ class SampleArchive(requests.adapters.BaseAdapter):
 def parse_query(text: str) -> Callable[[dict], bool]:
     """Return a function that says whether a query finds an image, given as a flat dict of its fields.
 
-    The language is that of the ISIC Archive API v2: ``field:value``, ``field:"two words"``, one ``*`` at either end,
-    ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]`` with the bounds and ``{20 TO 40}``
-    without them, ``AND`` before ``OR``, a space between terms for ``AND``, and parentheses with ``AND`` or ``OR``
-    beside them. QueryError if it is something else, or names an unknown field.
+    Of the language of the ISIC Archive API v2 it knows ``field:value``, ``field:"two words"``, ``*`` for any letters,
+    ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]``, ``AND`` before ``OR``, a space between
+    terms for ``AND``, and parentheses with ``AND`` or ``OR`` beside them. QueryError if it is something else, or names
+    an unknown field.
 
     >>> parse_query("sex:male AND age_approx:[20 TO 40]")({"sex": "male", "age_approx": 40})
     True
@@ -187,38 +172,34 @@ def parse_query(text: str) -> Callable[[dict], bool]:
 
 def _test(match):
     """Make the test of an image for one ``field:value``."""
-    field, is_negated, test = match["field"], match[2] == "-", _test_of_value(match["field"], match)
-    return lambda row: (field in row and test(row[field])) is not is_negated
-
-
-def _test_of_value(field, match):
-    value = match["quoted"] if match["bare"] is None else match["bare"]
+    field, is_negated = match["field"], match["sign"] == "-"
     if field not in SEARCHABLE:
         raise QueryError(f"there is no field {field!r}")
+    fits = _fits(
+        field, match["quoted"] if match["bare"] is None else match["bare"], match["low"], match["high"]
+    )
+    return lambda row: (field in row and fits(row[field])) is not is_negated
+
+
+def _fits(field, value, low, high):
+    kind = FIELDS[field].kind
     if value == "*":
         return lambda known: True
-    kind = FIELDS[field].kind
     if kind in ("number", "whole number"):
-        if match["quoted"] is not None:
-            raise QueryError(f"{field} takes a number, without quotes")
-        low, high = (value, value) if value else (match["low"], match["high"])
         try:
-            low, high = float("-inf" if low == "*" else low), float("inf" if high == "*" else high)
+            low = float((low or value).replace("*", "-inf"))
+            high = float((high or value).replace("*", "inf"))
         except ValueError:
-            raise QueryError(f"{field} takes numbers, not {low} and {high}") from None
-        excluded = (low if match["open"] == "{" else None, high if match["close"] == "}" else None)
-        return lambda known: low <= float(known) <= high and float(known) not in excluded
+            raise QueryError(f"{field} takes numbers") from None
+        return lambda known: low <= float(known) <= high
     if value is None:
         raise QueryError(f"{field} has no ranges")
+    if kind == "true/false" and value not in ("true", "false"):
+        raise QueryError(f"{field} takes true or false")
     if kind == "true/false":
-        if value not in ("true", "false"):
-            raise QueryError(f"{field} takes true or false")
         return lambda known: known is (value == "true")
-    if value.endswith("*"):
-        return lambda known: known.startswith(value[:-1])
-    if value.startswith("*"):
-        return lambda known: known.endswith(value[1:])
-    return lambda known: known == value
+    pattern = re.compile(".*".join(map(re.escape, value.split("*"))))
+    return lambda known: bool(pattern.fullmatch(known))
 
 
 def _typed(row):
@@ -234,42 +215,23 @@ def _thumbnail(file):
     return buffer.getvalue()
 
 
-def _page(items, params, root, path, show=lambda item, root: item):
-    """Answer with one page of a listing: the number of the next item is the cursor."""
-    try:
-        limit = min(int(params.get("limit", [PAGE])[-1]) or PAGE, PAGE)
-    except ValueError:
-        return _invalid("limit", "Input should be a valid integer")
-    try:  # what decodes to nothing is page 1, as in the archive
-        start = max(0, int(base64.b64decode(params.get("cursor", [""])[-1]).removeprefix(b"o=") or 0))
-    except ValueError:
-        return _invalid("cursor", "Value error, Invalid cursor.")
-    end, following = start + max(limit, 0), None
+def _page(items, params, address, show=dict):
+    """Return one page of a listing: the number of the next item is the cursor."""
+    limit = min(int(params.get("limit", [PAGE])[-1]) or PAGE, PAGE)
+    start = int(base64.b64decode(params.get("cursor", [""])[-1]).removeprefix(b"o=") or 0)
+    end, following = start + limit, None
     if end < len(items):
         cursor = base64.b64encode(b"o=%d" % end).decode()
-        following = f"{root}{path}?{urlencode(sorted({**params, 'cursor': [cursor]}.items()), doseq=True)}"
-    results = [show(item, root) for item in items[start:end]]
-    count = None if start else len(items)
-    return _json({"results": results, "count": count, "next": following, "previous": None})
+        following = f"{address}?{urlencode(sorted({**params, 'cursor': [cursor]}.items()), doseq=True)}"
+    results = [show(item) for item in items[start:end]]
+    return {"results": results, "count": None if start else len(items), "next": following, "previous": None}
 
 
 def _facet(rows, field):
-    """Count the values of a field, the most frequent first; true is 1 and false 0, as in the search index."""
-    counts, buckets = Counter(row[field] for row in rows if field in row), []
-    for key, number in counts.most_common():
-        text = {"key_as_string": str(key).lower()} if isinstance(key, bool) else {}
-        buckets.append({"key": int(key) if text else key, **text, "doc_count": number})
-    present = counts.total()
-    return {"buckets": buckets, "meta": {"missing_count": len(rows) - present, "present_count": present}}
-
-
-def _invalid(name, message):
-    return _json({"detail": [{"type": "value_error", "loc": ["query", name], "msg": message}]}, 422)
-
-
-def _json(content, status=200):
-    return _response(status, "application/json; charset=utf-8", json.dumps(content).encode())
-
-
-def _response(status, kind, body):
-    return status, {"Content-Type": kind, "Content-Length": str(len(body))}, body
+    """Count the values of a field, the most frequent first."""
+    counts = Counter(row[field] for row in rows if field in row)
+    buckets = [
+        {"key": str(key).lower() if isinstance(key, bool) else key, "doc_count": number}
+        for key, number in counts.most_common()
+    ]
+    return {"buckets": buckets, "meta": {"missing_count": len(rows) - counts.total()}}
