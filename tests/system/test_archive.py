@@ -1,4 +1,3 @@
-import json
 import time
 from urllib.parse import parse_qs, urlsplit
 
@@ -103,9 +102,9 @@ def test_a_listing_broken_once_is_asked_for_again(double, client, ids, kind):
     "rule, message",
     [
         ({"kind": "status", "status": 500}, "500.*Check the network"),
-        ({"kind": "same_next"}, "form a circle after 200"),
-        ({"kind": "page_one"}, "form a circle after 100"),
-        ({"kind": "empty_page"}, "form a circle after 100"),
+        ({"kind": "same_next"}, "form a circle"),
+        ({"kind": "page_one"}, "form a circle"),
+        ({"kind": "empty_page"}, "form a circle"),
         ({"kind": "status", "status": 422, "body": "Invalid cursor."}, "Invalid cursor"),
         ({"kind": "next_host", "host": "http://elsewhere.invalid"}, "another host"),
         ({"kind": "nested", "depth": 5000}, "not a JSON object|not JSON|not the ISIC Archive API"),
@@ -180,15 +179,6 @@ def test_however_ids_lie_on_the_pages_each_comes_once_and_no_more_than_asked(pag
     except ArchiveError:  # pages in a row without a new image
         expected = expected[: len(came)]
     assert came == expected
-
-
-@given(st.integers(0, 3000), st.sampled_from(["[", '{"a":']), st.text(max_size=10))
-@settings(max_examples=30, deadline=None)
-def test_records_nested_too_deep_are_read_without_their_depth(depth, opening, text):
-    closing = {"[": "]", '{"a":': "}"}[opening]
-    page = f'{{"x": {json.dumps(text)}, "deep": {opening * depth}1{closing * depth}, "y": [1, "]}}\\"["]}}'.encode()
-    answer = transfer._parse(page)
-    assert (answer["x"], answer["y"]) == (text, [1, ']}"['])
 
 
 # who asks

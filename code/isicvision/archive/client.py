@@ -31,7 +31,6 @@ KNOWN = {"isic": ISIC, "sample": SAMPLE}
 Numbers = int | Sequence[int] | None
 PAGE = 100  # the most records that the API gives at once
 LARGEST_PAGE = 2**26  # bytes of JSON; a hundred records take some 300 kB
-IDLE_PAGES = 3  # pages in a row without a new image
 
 
 class ArchiveError(IsicVisionError, RuntimeError):
@@ -110,13 +109,8 @@ class IsicArchive:
 
     def collections(self) -> list[dict]:
         """List the archive's collections, each with ``id``, ``name``, ``description``, ``doi`` and more."""
-        found: dict = {}
-        for page in self._pages(f"{self.url}collections/?limit={PAGE}"):
-            known = len(found)
-            found |= {each["id"]: each for each in page["results"] if isinstance(each, dict) and "id" in each}
-            if len(found) == known:
-                break
-        return [*found.values()]
+        pages = self._pages(f"{self.url}collections/?limit={PAGE}")
+        return [each for page in pages for each in page["results"]]
 
     def record(self, isic_id: str) -> dict:
         """Return the record of one image, as `search` yields it; ArchiveError if there is none."""
@@ -257,8 +251,12 @@ class IsicArchive:
         return f"{self.url}{path}?{urlencode(params)}"
 
     def _pages(self, url, query=None):
-        """Yield the pages of a listing, all of which must be of this archive."""
+        """Yield the pages of a listing, each once, all of which must be of this archive."""
+        asked = set()
         while url:
+            if url in asked:
+                raise ArchiveError(f"the pages of {self.url} form a circle: take what came with limit=")
+            asked.add(url)
             page = self._json(url, query)
             if not isinstance(page.get("results"), list):
                 raise ArchiveError(f"{url} answers without a page of records: not the ISIC Archive API v2?")
@@ -301,44 +299,33 @@ class Listing:
     ) -> None:
         if limit is not None and not is_whole(limit, 0):
             raise ValueError(f"limit is a whole number from 0, not {limit!r}")
-        self.archive, self.query, self.limit = archive, query, limit
+        self.limit = limit
         size = max(1, min(PAGE, limit or PAGE))  # the API takes a limit of 0 for 100
         self._pages = archive._pages(archive._url("images/search/", query, collections, limit=size), query)
         self._first = next(self._pages)
         count = self._first.get("count")
         self.count = count if isinstance(count, int) else None
-        self._is_whole, self.listed, self._twice = False, 0, 0
+        self._is_whole, self._twice = False, 0
+        self._seen: set[str] = set()
 
     def __iter__(self):
-        if self.limit == 0:
-            return
-        seen, idle = set(), 0
-        for page in itertools.chain([self._first], self._pages):
-            before = self.listed
+        for page in itertools.chain([self._first], self._pages) if self.limit != 0 else ():
             for record in page["results"]:
-                isic_id = record.get("isic_id") if isinstance(record, dict) else None
-                if isinstance(isic_id, str):
-                    if isic_id in seen:
-                        self._twice += 1
-                        continue
-                    seen.add(isic_id)
-                self.listed += 1
+                name = str(record.get("isic_id", record) if isinstance(record, dict) else record)
+                if name in self._seen:
+                    self._twice += 1
+                    continue
+                self._seen.add(name)
                 yield record
-                if self.listed == self.limit:
+                if len(self._seen) == self.limit:
                     return
-            idle = idle + 1 if self.listed == before else 0
-            if idle == IDLE_PAGES:
-                raise ArchiveError(
-                    f"the pages of {self.archive.url} form a circle after {self.listed} images: take what came with "
-                    f"limit={self.listed}"
-                )
         self._is_whole = True
 
     def notes(self) -> list[str]:
         """Return what is odd about the listing, as sentences."""
         notes = [f"the archive listed {self._twice} images twice; each was taken once"] if self._twice else []
-        if self._is_whole and self.count not in (None, self.listed):
-            notes.append(f"the archive counted {self.count} images and listed {self.listed}")
+        if self._is_whole and self.count not in (None, len(self._seen)):
+            notes.append(f"the archive counted {self.count} images and listed {len(self._seen)}")
         return notes
 
 

@@ -1,14 +1,12 @@
 """Download images into a folder: in parallel, each checked, with a report of what became of each.
 
-One thread walks the records, keeps the journal and decides what comes next; daemon threads fetch, so that Ctrl-C need
-not wait for a silent server.
+One thread walks the records and keeps the journal; daemon threads fetch, so that Ctrl-C need not wait for a silent
+server.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import heapq
 import itertools
 import os
 import queue
@@ -27,7 +25,6 @@ from urllib.parse import urlsplit
 from ..errors import IsicVisionError
 from ..files import replacing
 from ..images import EXTENSIONS, ImageError, frame
-from ..text import counted
 from .journal import FLUSH_SECONDS, Journal
 from .labels import flatten
 from .transfer import ATTEMPTS, Part, Session, TransferError, fetch, pause
@@ -36,9 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-WAITING = 256  # images that may wait for their next attempt while others are fetched
 HOPELESS = 50  # images in a row that no server gives, after which the download stops
-WRONG = 3  # attempts at an image whose bytes come whole and are not an image
 QUALITY = 95  # of the JPEG that max_side makes
 CORES = os.cpu_count() or 1
 DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG takes 360 MB
@@ -120,10 +115,6 @@ class Job:
     row: dict
     part: Part
     known: bool  # the journal has it already
-    attempt: int = 0
-    renewed: int = 0  # times that its address had expired
-    wrong: int = 0  # times that all bytes came and were not an image
-    digest: str = ""  # of bytes that came and did not fit their ETag
     size: int = 0  # bytes, once it is there
 
 
@@ -146,15 +137,13 @@ class Download:
         self.report, self.parts = DownloadReport(self.folder), self.folder / ".parts"
         self.left: dict = {}  # parts that an earlier call left, by isic_id
         self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
-        self.later, self.turn = [], itertools.count()  # a heap of (when, turn, job)
-        self.under_way, self.refused, self.tags_fit = 0, 0, False
-        self.endless: list = []  # records with a number that is not finite
+        self.under_way, self.refused = 0, 0
         self.slots, self.stop = threading.BoundedSemaphore(self.connections), threading.Event()
         self.started = self.flushed = time.monotonic()
 
     def run(self, records: Iterable[dict]) -> None:
         """Take every record until each image is there or given up; raise StoppedError, and what `records` raises."""
-        number = self.connections + CORES  # some look at images while the others fetch
+        number = 4 * self.connections + CORES  # some wait for the next attempt while the others fetch
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
         failures = []  # raised once the images before them are there
 
@@ -171,15 +160,11 @@ class Download:
                 worker.start()
             for record in listed():
                 self._take(record)
-                # ask for pages no faster than images come
-                while self.under_way - len(self.later) >= 2 * self.connections or len(self.later) >= WAITING:
-                    self._collect(wait=True)
-                self._collect(wait=False)
+                self._collect(number)  # ask for pages no faster than images come
                 if self.refused >= HOPELESS:
                     reason = self.report.failed[-1][1]
                     raise StoppedError(f"{self.refused} images in a row were refused, the last: {reason}")
-            while self.under_way:
-                self._collect(wait=True)
+            self._collect(0)
         except (OSError, sqlite3.Error) as error:
             reason = f"{self.folder} cannot be written to: {error}"
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
@@ -198,9 +183,7 @@ class Download:
         if not isinstance(isic_id, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", isic_id):
             name = str(isic_id if isinstance(isic_id, str) else record)[:80]
             return self._note(name, "failed", "its isic_id cannot make a safe file name", {})
-        row, endless = flatten(record)
-        row |= {"isic_id": isic_id, "label": self.label_of(record)}
-        self.endless += [f"{isic_id} ({', '.join(endless)})"] if endless else []
+        row = flatten(record) | {"isic_id": isic_id, "label": self.label_of(record)}
         known = self.journal.get(isic_id)
         is_done = bool(known) and known[0] == "done"
         if row["label"] is None:
@@ -245,41 +228,28 @@ class Download:
         except (KeyError, TypeError, AttributeError, ValueError):
             return None
 
-    def _collect(self, wait):
-        """Take in what the workers have done, queue the retries that are due, write the journal."""
+    def _collect(self, most):
+        """Take in what the workers have done until at most so many images are under way; write the journal."""
         while True:
-            now = time.monotonic()
-            while self.later and self.later[0][0] <= now:
-                self.todo.put(heapq.heappop(self.later)[2])
-            if now - self.flushed > FLUSH_SECONDS:
+            if time.monotonic() - self.flushed > FLUSH_SECONDS:
                 self.journal.flush()
                 self.flushed = time.monotonic()
-            patience = min(FLUSH_SECONDS, self.later[0][0] - now if self.later else FLUSH_SECONDS)
-            try:
-                self._settle(*self.done.get(block=wait, timeout=max(patience, 0.001)))
-            except queue.Empty:
-                if not wait:
-                    return
-            wait = False
+            if self.under_way <= most and self.done.empty():
+                return
+            with suppress(queue.Empty):
+                self._settle(*self.done.get(timeout=FLUSH_SECONDS))
 
     def _settle(self, job, outcome):
-        """Note what became of one attempt."""
-        if isinstance(outcome, OSError):
-            raise outcome
+        """Note what became of an image."""
+        self.under_way -= 1
         if isinstance(outcome, str):
-            self._note(job.isic_id, outcome, "", job.row, job.file, job.size)
             self.refused = 0
-        elif outcome.retry and job.attempt + 1 < ATTEMPTS:
-            due = time.monotonic() + pause(job.attempt, outcome.after)
-            job.attempt += 1
-            heapq.heappush(self.later, (due, next(self.turn), job))
-            return
+            self._note(job.isic_id, outcome, "", job.row, job.file, job.size)
+        elif isinstance(outcome, OSError):
+            raise outcome
         else:
-            if not outcome.retry:
-                job.part.drop()
             self.refused += outcome.retry
             self._note(job.isic_id, "failed", outcome.reason, job.row)
-        self.under_way -= 1
 
     def _work(self):
         while (job := self.todo.get()) is not None and not self.stop.is_set():
@@ -298,24 +268,35 @@ class Download:
             if there.exists() and self._is_sound(there):
                 job.file, job.size = there.relative_to(self.folder).as_posix(), there.stat().st_size
                 return "present"
-        try:
-            with self.slots:
-                headers = fetch(self.session, job.url, job.part, job.attempt, self.stop.is_set)
-        except TransferError as fault:
-            job.renewed += fault.status in (401, 403, 410)
-            if fault.status in (401, 403, 410) and job.renewed < WRONG:
-                url = self._address(self.record_of(job.isic_id))
-                if url not in (None, job.url):
-                    job.url = url
-                    raise TransferError(f"{fault.reason}: its address had expired", retry=True) from fault
-            raise
+        for attempt in itertools.count():
+            try:
+                with self.slots:
+                    headers = fetch(self.session, job.url, job.part, attempt, self.stop.is_set)
+                return self._store(job, headers.get("Content-Type"))
+            except TransferError as fault:
+                error = self._renewed(job, fault) if fault.status in (401, 403, 410) else fault
+                if not error.retry and not self.stop.is_set():
+                    job.part.drop()
+                if not error.retry or attempt + 1 == ATTEMPTS or self.stop.wait(pause(attempt, error.after)):
+                    raise error from fault
+
+    def _renewed(self, job, fault):
+        """Read the record again, in case the address had expired; return the error with which to go on."""
+        url = self._address(self.record_of(job.isic_id))
+        if url in (None, job.url):
+            return fault
+        job.url = url
+        return TransferError(f"{fault.reason}: its address had expired", retry=True)
+
+    def _store(self, job, kind):
+        """Check what came and move it to its place."""
         try:
             with DECODING:
                 image, size, _ = frame(job.part.path, self.max_side or 16)
         except ImageError as error:
-            kind, reason = headers.get("Content-Type"), str(error).replace(f"{job.part.path}: ", "")
-            raise self._wrong(job, f"what came ({kind}) is not a sound image: {reason}") from error
-        self._compare(job, headers.get("ETag", ""))
+            reason = str(error).replace(f"{job.part.path}: ", "")
+            job.part.drop()
+            raise TransferError(f"what came ({kind}) is not a sound image: {reason}", retry=True) from error
         if self.stop.is_set():
             raise TransferError("stopped")
         if self.max_side and max(size) > self.max_side:
@@ -325,32 +306,11 @@ class Download:
                 image.save(new, "JPEG", quality=QUALITY)
             job.part.drop()
         else:
-            place.parent.mkdir(exist_ok=True)
-            os.replace(job.part.path, place)  # already on the disk
+            (self.folder / job.file).parent.mkdir(exist_ok=True)
+            os.replace(job.part.path, self.folder / job.file)  # already on the disk
             job.part.path = None
         job.size = (self.folder / job.file).stat().st_size
         return "fetched"
-
-    def _wrong(self, job, reason):
-        """Delete what came whole and wrong; return the error to raise."""
-        job.part.drop()
-        job.wrong += 1
-        return TransferError(reason, retry=job.wrong < WRONG)
-
-    def _compare(self, job, tag):
-        """Compare the bytes with the ETag, which on many hosts is their MD5 (S3: files sent in one part).
-
-        Elsewhere it may only look like an MD5. So until an ETag has matched, the same bytes coming twice are believed.
-        """
-        if not re.fullmatch('"[0-9a-f]{32}"', tag):
-            return
-        with open(job.part.path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if digest == tag.strip('"'):
-            self.tags_fit = True
-        elif self.tags_fit or digest != job.digest:
-            job.digest = digest
-            raise self._wrong(job, "the bytes that came do not match the server's checksum (ETag)")
 
     def _is_sound(self, path):
         try:
@@ -378,9 +338,6 @@ class Download:
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # parts stay that another call can resume
             self.parts.rmdir()
-        if self.endless:
-            number, rest = counted(len(self.endless), "record"), ", …" * (len(self.endless) > 1)
-            self.report.notes.append(f"{number} with a number that is not finite: {self.endless[0]}{rest}")
         if problem := self.journal.close():
             self.report.notes.append(f"metadata.csv is behind ({problem}); the same call updates it")
         self.bar.close()

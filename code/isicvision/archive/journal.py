@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..files import OWN_FILES, is_stray, replacing
@@ -72,10 +72,10 @@ class Journal:
                     f"{self.folder} holds images of {about['source']}, {about.get('variant', variant)}, not of "
                     f"{source}, {variant}: choose another folder"
                 )
-        self._tell(**about)
-        self._pending, self._rewritten = [], (time.monotonic(), 0.0)
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
+        self._pending, self._rewritten, self._is_behind = [], (time.monotonic(), 0.0), False
         metadata = self.folder / "metadata.csv"
-        self._is_behind = about.get("tables") != "whole" or not metadata.exists()  # the tables are
         if is_new and metadata.exists():
             self._adopt(metadata)
 
@@ -102,10 +102,6 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:  # commits, or rolls back, also after Ctrl-C
             yield
-
-    def _tell(self, **about):
-        with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
 
     def _adopt(self, metadata):
         """Take over the images that metadata.csv lists and that are still there."""
@@ -146,12 +142,8 @@ class Journal:
     def flush(self) -> None:
         """Write what was put to the journal, then the tables; OSError or sqlite3.Error if the disk is full."""
         if self._pending:
-            # the journal must not tell of an image whose name a power cut may take back
-            for folder in {file.rpartition("/")[0] for _, _, _, file, *_ in self._pending if file}:
-                _sync_folder(self.folder / folder)
             with self._transaction():
                 self._db.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", self._pending)
-                self._db.execute("INSERT OR REPLACE INTO about VALUES ('tables', 'behind')")
             self._pending, self._is_behind = [], True
         when, took = self._rewritten
         if self._is_behind and time.monotonic() - when > 20 * took:  # rarely when they are large
@@ -162,9 +154,7 @@ class Journal:
         with closing(self._db):
             try:
                 self.flush()
-                if self._is_behind:
-                    self._write_tables()
-                self._tell(tables="whole")
+                self._write_tables()
             except (OSError, sqlite3.Error) as error:
                 return error
         return None
@@ -206,13 +196,3 @@ class Journal:
 def _clean(text):
     """Make text fit for UTF-8 files and the journal."""
     return text.encode("utf-8", "replace").decode()[:300]
-
-
-def _sync_folder(path):
-    """Make renames in a folder survive a power cut."""
-    with suppress(PermissionError, FileNotFoundError):  # Windows opens no folders
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

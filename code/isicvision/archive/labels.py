@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import heapq
 import json
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..fields import SEARCHABLE
 from ..files import folder_name
+from ..text import near
 
 
 def labeler(
@@ -28,17 +28,14 @@ def labeler(
     if label is None:
         field = "diagnosis_1" if label_field is None else label_field
         if field not in SEARCHABLE:
-            near = difflib.get_close_matches(str(field), SEARCHABLE, 1, 0)
-            raise ValueError(
-                f"label_field: the archive has no field {field!r}; the nearest is {near[0]!r}, "
-                "isicvision.fields.SEARCHABLE lists all"
-            )
-        return lambda record: folder_name(flatten(record)[0].get(field), lower=True)
+            hint = near(field, SEARCHABLE) or "; isicvision.fields.SEARCHABLE lists all"
+            raise ValueError(f"label_field: the archive has no field {field!r}{hint}")
+        return lambda record: folder_name(flatten(record).get(field), lower=True)
     if isinstance(label, Mapping):
         names = ("isic_id", *(f"diagnosis_{level}" for level in (5, 4, 3, 2, 1)))
 
         def mapped(record):
-            row, _ = flatten(record)
+            row = flatten(record)
             return next((folder_name(label[row[name]]) for name in names if row.get(name) in label), None)
 
         return mapped
@@ -97,11 +94,11 @@ def choose(
             yield record
 
 
-def flatten(record: dict) -> tuple[dict, list[str]]:
-    """Return a record's metadata as one flat dict, and the names of fields left out: their number is not finite.
+def flatten(record: dict) -> dict:
+    """Return a record's metadata as one flat dict, without numbers that are not finite.
 
     >>> flatten({"isic_id": "a", "metadata": {"acquisition": {"pixels_x": 8}, "clinical": {"age_approx": 1e999}}})
-    ({'pixels_x': 8, 'isic_id': 'a'}, ['age_approx'])
+    {'pixels_x': 8, 'isic_id': 'a'}
     """
     metadata, flat = record.get("metadata"), {}
     for part in ("acquisition", "clinical"):
@@ -109,15 +106,12 @@ def flatten(record: dict) -> tuple[dict, list[str]]:
         flat |= values if isinstance(values, dict) else {}
     flat |= {name: record[name] for name in ("isic_id", "attribution", "copyright_license") if name in record}
     row: dict = {}
-    endless = []
     for name, value in flat.items():
         if value is None or not name.replace("_", "").isalnum() or len(name) > 64:
             continue
-        if isinstance(value, float) and not math.isfinite(value):
-            endless.append(name)
-        elif isinstance(value, int | float):
-            row[name] = value
-        else:
+        if not isinstance(value, int | float):
             text = value if isinstance(value, str) else json.dumps(value)
             row[name] = text.encode("utf-8", "replace").decode().replace("\0", "")[:10_000]
-    return row, endless
+        elif abs(value) < 1e300:
+            row[name] = value
+    return row
