@@ -131,7 +131,7 @@ def covers(seed, malignant, benign, name, value):
     figure = evaluation.metric(name)
     if np.isnan(figure):
         return np.nan, np.nan
-    alone = intervals.interval(figure, evaluation.draws(name), jackknife=evaluation.jackknife(name))
+    alone = intervals.interval(figure, evaluation.draws(name), evaluation.jackknife(name))
     return tuple(float(low <= truth <= high) for low, high in (evaluation.interval(name), alone))
 
 

@@ -135,7 +135,7 @@ def test_results_are_filtered_and_show_saliency(lab, show):
     lab.page.wait_for_function(
         "() => [...document.querySelectorAll('.isic-title')].every(each => each.textContent.endsWith('✓'))"
     )
-    wrong = lab.value("len(evaluation.errors())")
+    wrong = lab.value("int((evaluation.table['label'] != evaluation.table['prediction']).sum())")
     lab.page.get_by_text(f"1 to 6 of {159 - wrong}").wait_for()
 
 

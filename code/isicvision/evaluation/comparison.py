@@ -9,11 +9,10 @@ from typing import overload
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..metrics import BLOCK
 from ..text import as_label
-from .evaluation import PREFIX, Evaluation
+from .evaluation import Evaluation
 from .intervals import interval, lesions, of_agreement, same
 
 FEWEST = 10
@@ -29,10 +28,9 @@ BANDS = 4
 def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> pd.Series:
     """Compare two models by their scores for the same images: a paired bootstrap over lesions.
 
-    Returns ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``;
-    ``p_delong``, for the ROC AUC if each image is its own group, else NaN (DeLong, DeLong and Clarke-Pearson, Comparing
-    the areas under two or more correlated ROC curves, 1988); and a ``sentence``. `metric` is one of `METRICS`. Raises
-    ValueError if the images, their labels or groups, or the positive label differ.
+    Returns ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``, and a
+    ``sentence``. `metric` is one of `METRICS`. Raises ValueError if the images, their labels or groups, or the positive
+    label differ.
 
     >>> labels = ["benign", "malignant"] * 20
     >>> good, poor = (Evaluation.from_scores(labels, scores) for scores in ([0.1, 0.9] * 20, [0.1, 0.9, 0.9, 0.1] * 10))
@@ -50,15 +48,12 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     values = [each.metric(metric) for each in (first, second)]
     difference = values[0] - values[1]
     drawn = first.draws(metric) - second.draws(metric)
-    without = first.jackknife(metric) - second.jackknife(metric)
-    low, high = interval(difference, drawn, jackknife=without)
+    low, high = interval(difference, drawn, first.jackknife(metric) - second.jackknife(metric))
     if same(drawn) and not np.array_equal(first.scores, second.scores):  # all right in both, say
         wide = of_agreement(0, min(lesions(each, metric) for each in (first, second)))[1]
         low, high = max(difference - wide, -1), min(difference + wide, 1)
-    alone = first.table["group"].is_unique and len(first.classes) == 2
-    p_value = _delong(first, second) if metric == "roc_auc" and alone else float("nan")
-    names = ("first", "second", "difference", "low", "high", "p_delong", "sentence")
-    return pd.Series([*values, difference, low, high, p_value, _say(metric, difference, low, high)], names)
+    found = {"first": values[0], "second": values[1], "difference": difference, "low": low, "high": high}
+    return pd.Series(found | {"sentence": _say(metric, difference, low, high)})
 
 
 def _say(metric, difference, low, high):
@@ -71,28 +66,6 @@ def _say(metric, difference, low, high):
         return f"The first model's {name} is {abs(difference):.3f} {side} {rest}."
     better, (least, most) = "first" if difference > 0 else "second", sorted((abs(low), abs(high)))
     return f"The {better} model's {name} is {abs(difference):.3f} higher (95 % CI {least:.3f} to {most:.3f})."
-
-
-def _delong(first, second):
-    """Test whether two areas under the ROC curve differ; return the two-sided p-value, NaN where undefined."""
-    positive = (first.table["label"] == first.positive).to_numpy()
-    if positive.sum() < 2 or (~positive).sum() < 2:
-        return float("nan")
-    of_positive, of_negative = [], []
-    for each in (first, second):
-        scores = each.table[PREFIX + each.positive].to_numpy()
-        among_all = stats.rankdata(scores)
-        # negatives below each positive image
-        higher = among_all[positive] - stats.rankdata(scores[positive])
-        lower = among_all[~positive] - stats.rankdata(scores[~positive])
-        of_positive.append(higher / (~positive).sum())
-        of_negative.append(1 - lower / positive.sum())
-    both = (of_positive, of_negative)
-    variance = sum(np.var(np.subtract(*parts), ddof=1) / len(parts[0]) for parts in both)
-    difference = np.mean(of_positive[0]) - np.mean(of_positive[1])
-    if variance == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * stats.norm.sf(abs(difference) / np.sqrt(variance)))
 
 
 @overload
@@ -127,14 +100,13 @@ def slices(
         evaluation = evaluation.against(evaluation.positive)
     values = [_values(evaluation.table[name]) for name in columns]
     tables = [_by_value(evaluation, each, metric) for each in values]
-    judged = [table.index[table["difference"].notna()] for table in tables]
-    members = [given == value for given, names in zip(values, judged, strict=True) for value in names]
-    p_values = _holm(pd.Series(_permuted(evaluation, members, metric)))
-    for table, names in zip(tables, judged, strict=True):
-        table["p_value"] = p_values.iloc[: len(names)].set_axis(names).reindex(table.index)
-        p_values = p_values.iloc[len(names) :]
+    judged = [table["difference"].notna() for table in tables]
+    members = [given == name for given, each in zip(values, judged, strict=True) for name in each.index[each]]
+    p_values = iter(_holm(_permuted(evaluation, members, metric)))
+    for table, known in zip(tables, judged, strict=True):
+        table["p_value"] = [next(p_values) if each else np.nan for each in known]
         table["verdict"] = np.where(table["p_value"] < RATE, "differs", "no difference seen")
-        table.loc[table["p_value"].isna(), "verdict"] = "too few to say"
+        table.loc[~known, "verdict"] = "too few to say"
     return tables[0] if isinstance(column, str) else tables
 
 
@@ -143,34 +115,48 @@ def _values(values):
     if values.dtype.kind in "if" and values.nunique() > 10:
         if np.isinf(values.astype(float)).any():
             raise ValueError(f"column {values.name!r} holds infinite values: make them missing")
-        bands = pd.qcut(values, BANDS, duplicates="drop")
-        if len(bands.cat.categories) == 1:  # nearly all are the least value, or the greatest
-            least = values.median()
-            least = least if least < values.max() else values[values < least].max()
-            bands = pd.cut(values, [-np.inf, least, np.inf])
-        first, *middle, _ = bands.cat.categories
-        edges = [band.right for band in (first, *middle)]
-        digits = next((n for n in range(6, 17) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges)), 17)
-        at = [f"{edge:.{digits}g}" for edge in edges]
-        names = [f"over {left} to {right}" for left, right in itertools.pairwise(at)]
-        values = bands.cat.rename_categories([f"up to {at[0]}", *names, f"over {at[-1]}"])
-    return _named(values)
+        values = _bands(values)
+    names = values.astype(object).map(as_label)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        order = values.cat.categories
+    else:
+        order = (
+            np.sort(values.dropna().unique())
+            if values.dtype.kind in "if"
+            else sorted(names.dropna().unique())
+        )
+    order = dict.fromkeys([*map(as_label, order), "missing"])
+    return names.fillna("missing").astype(pd.CategoricalDtype([*order]))
+
+
+def _bands(values):
+    """Cut numbers into `BANDS` bands of about equally many, named by their ends."""
+    edges, most = values.quantile(np.arange(1, BANDS) / BANDS).unique(), values.max()
+    edges = edges[(edges > values.min()) & (edges < most)]
+    if not len(edges):  # nearly all are the least value, or the greatest
+        edges = [values.median() if values.median() < most else values[values < most].max()]
+    short = [f"{edge:.6g}" for edge in edges]
+    ends = short if len({*short}) == len(short) else [*map(as_label, edges)]
+    between = [f"over {left} to {right}" for left, right in itertools.pairwise(ends)]
+    return pd.cut(
+        values, [-np.inf, *edges, np.inf], labels=[f"up to {ends[0]}", *between, f"over {ends[-1]}"]
+    )
 
 
 def _by_value(evaluation, values, metric):
     """Return what `slices` says of each value of one column, without the p-values: DataFrame."""
-    rows = []
+    rows = {}
     for value, part in evaluation.table.groupby(values, observed=True):
         ours, theirs = (evaluation.where(each) for each in (values == value, values != value))
-        lesions = part.groupby("group")["label"].agg(lambda labels: (labels == evaluation.positive).any())
+        lesions = (part["label"] == evaluation.positive).groupby(part["group"]).any()
         count, positive, reached = len(lesions), int(lesions.sum()), ours.metric(metric)
         low, high, difference = [np.nan] * 3
         if min(positive, count - positive) >= FEWEST and len(theirs.table):
             low, high = ours.interval(metric)
             difference = reached - theirs.metric(metric)
-        rows.append((value, len(part), count, positive, reached, low, high, difference))
-    names = [values.name, "images", "lesions", "positive", "value", "low", "high", "difference"]
-    return pd.DataFrame(rows, columns=names).set_index(values.name)
+        rows[value] = (len(part), count, positive, reached, low, high, difference)
+    names = ["images", "lesions", "positive", "value", "low", "high", "difference"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(values.name)
 
 
 def _permuted(evaluation, members, metric):
@@ -203,21 +189,8 @@ def _permuted(evaluation, members, metric):
     return reached / (PERMUTATIONS + 1)
 
 
-def _named(values):
-    """Turn values into strings in their order, the missing ones last: categorical Series."""
-    names = values.astype(object).map(as_label)
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        order = map(as_label, values.cat.categories)
-    elif values.dtype.kind in "if":
-        order = map(as_label, np.sort(values.dropna().unique()))
-    else:
-        order = sorted(names.dropna().unique())
-    order = dict.fromkeys([*filter(None, order), "missing"])
-    return names.fillna("missing").astype(pd.CategoricalDtype([*order]))
-
-
 def _holm(p_values):
-    """Adjust p-values for being several, the missing ones left out."""
-    ordered = p_values.dropna().sort_values()
-    factors = np.arange(len(ordered), 0, -1)
-    return (ordered * factors).cummax().clip(upper=1).reindex(p_values.index)
+    """Adjust p-values, an array without NaN, for being several."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    return adjusted[np.argsort(order)]

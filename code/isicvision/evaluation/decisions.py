@@ -23,15 +23,13 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
     """
     try:
         old, new = (np.asarray(shares, dtype=float) for shares in (trained, expected))
+        if not old.shape == new.shape == np.shape(scores)[1:] or not ((old > 0).all() and (new >= 0).all()):
+            raise ValueError("one is missing, too many or negative")
     except (TypeError, ValueError):
-        raise ValueError(f"shares must be numbers, not {trained!r} and {expected!r}") from None
-    if not old.shape == new.shape == np.shape(scores)[1:]:
         classes = np.shape(scores)[-1]
-        raise ValueError(f"give {classes} shares, one for each class, not {trained!r} and {expected!r}")
-    old, new = old / old.sum(), new / new.sum()
-    if not ((old > 0).all() and (new >= 0).all()):
-        raise ValueError("shares must be positive; expected ones may be 0")
-    moved = scores * new / old
+        given = f"{trained!r} and {expected!r}"
+        raise ValueError(f"give {classes} shares, one for each class, above 0, not {given}") from None
+    moved = scores * (new / new.sum()) / (old / old.sum())
     return moved / moved.sum(axis=1, keepdims=True)
 
 
@@ -42,8 +40,7 @@ def at_sensitivity(
 
     The table has the rows ``recall`` (sensitivity) and ``specificity`` on the test images, with value, low and high
     (95 %). The interval covers chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions
-    and applies it to drawn test lesions. That of ``test.at(threshold)`` takes the threshold as given, and is too narrow
-    to tell whether the model reaches the wanted sensitivity (above 0, at most 1).
+    and applies it to drawn test lesions. That of ``test.at(threshold)`` takes the threshold as given and is too narrow.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
     >>> threshold, table = at_sensitivity(made, made, sensitivity=0.9)
@@ -52,9 +49,7 @@ def at_sensitivity(
     """
     if validation.positive != test.positive or {*validation.classes} != {*test.classes}:
         of = [f"{each.positive} of {', '.join(each.classes)}" for each in (validation, test)]
-        raise ValueError(
-            f"both evaluations need the same classes and the same positive label, not {of[0]} and {of[1]}"
-        )
+        raise ValueError(f"both evaluations need the same classes and the same positive label, not {of}")
     threshold = validation.choose_threshold(sensitivity=sensitivity)
     chosen_on, chosen_scores, chosen_groups = _arrays(validation)
     order = np.flatnonzero(chosen_on)[np.argsort(-chosen_scores[chosen_on], kind="stable")]
@@ -67,12 +62,11 @@ def at_sensitivity(
         with np.errstate(invalid="ignore"):
             recall.append((draws * (called & positive)).sum(axis=1) / (draws @ positive))
             specificity.append((draws * (~called & ~positive)).sum(axis=1) / (draws @ ~positive))
-    at = test.at(threshold)
-    rows = {}
+    at, rows = test.at(threshold), {}
     for name, drawn in (("recall", recall), ("specificity", specificity)):
         # at least as wide as chance in one set makes it
         ends = at.interval(name), interval(at.metric(name), np.concatenate(drawn))
-        rows[name] = (at.metric(name), *np.fmin(*ends)[:1], *np.fmax(*ends)[1:])
+        rows[name] = (at.metric(name), np.fmin(*ends)[0], np.fmax(*ends)[1])
     return threshold, pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
@@ -86,7 +80,7 @@ def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
     """Count what the decisions of an evaluation with two classes mean for 1,000 lesions: value, low and high (95 %).
 
     The rows are ``referred`` (predicted positive), ``found`` and ``missed`` positive lesions, ``false_alarms``. The
-    prevalence is the share of positive lesions where the model is used: that of test images is rarely that of a clinic.
+    prevalence is the share of positive lesions where the model is used.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.9] * 10)
     >>> per_thousand(made, prevalence=0.05)["value"].round().to_dict()
@@ -103,7 +97,7 @@ def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:
     values, draws, without = (count(*map(get, names)) for get in each)
     recall, specificity = map(evaluation.interval, names)
     least, most = count(recall[0], specificity[1]), count(recall[1], specificity[0])
-    low, high = interval(values["referred"], draws["referred"], jackknife=without["referred"])
+    low, high = interval(values["referred"], draws["referred"], without["referred"])
     for part in ("found", "false_alarms"):  # at least as wide as either part makes it
         low = min(low, values["referred"] + (least[part] - values[part]))
         high = max(high, values["referred"] + (most[part] - values[part]))
@@ -120,25 +114,21 @@ def _check_two(evaluation, prevalence):
         raise ValueError(f"prevalence must be above 0 and below 1, not {prevalence!r}")
 
 
-def net_benefit(
-    evaluation: Evaluation, prevalence: float | None = None, thresholds: np.ndarray | None = None
-) -> pd.DataFrame:
-    """Weigh found positive lesions against false alarms at each threshold: a decision curve, from calibrated scores.
+def net_benefit(evaluation: Evaluation, prevalence: float | None = None) -> pd.DataFrame:
+    """Weigh found positive lesions against false alarms: a decision curve, from calibrated scores of two classes.
 
     At the threshold p a false alarm counts p / (1 - p) times as much as a found lesion: referring at 5 % accepts 19
-    false alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). The table has ``threshold``
-    (default: 0.01 to 0.5) and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0).
-    Scores are adapted to the prevalence, by default the share of positive images in these.
+    false alarms for one lesion (Vickers and Elkin, Decision Curve Analysis, 2006). The table has ``threshold``, 0.01 to
+    0.5, and the net benefit per image of the ``model``, of referring ``all``, and of ``none`` (0). Scores are adapted
+    to the prevalence, by default the share of positive images in these.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20)
-    >>> net_benefit(made, thresholds=[0.2]).round(3).loc[0].to_dict()
+    >>> net_benefit(made).round(3).loc[19].to_dict()
     {'threshold': 0.2, 'model': 0.5, 'all': 0.375, 'none': 0.0}
     """
-    thresholds = np.arange(1, 51) / 100 if thresholds is None else np.ravel(thresholds)
-    if wrong := [value for value in thresholds.tolist() if not is_share(value)]:
-        raise ValueError(f"thresholds must be above 0 and below 1, not {wrong[0]!r}")
-    positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
-    moved, prevalence = _at_prevalence(evaluation, evaluation.scores, prevalence)
+    thresholds = np.arange(1, 51) / 100
+    positive, scores = evaluation.positives()
+    moved, prevalence = _at_prevalence(evaluation, scores, prevalence)
     from_here = thresholds * (1 - 1e-9)  # a score may equal the threshold up to rounding
     recall, rate = (
         1 - np.searchsorted(np.sort(part), from_here) / len(part)
@@ -159,28 +149,24 @@ def risk(evaluation: Evaluation, prevalence: float | None = None) -> float:
     """
     if evaluation.threshold is None:
         raise ValueError("this evaluation has no threshold: choose one with Evaluation.at")
-    score = min(evaluation.threshold, 1)  # CALL_NONE is above 1
-    scores = [1 - score, score] if evaluation.positive == evaluation.classes[1] else [score, 1 - score]
-    return float(_at_prevalence(evaluation, np.array([scores]), prevalence)[0][0])
+    score = np.array([min(evaluation.threshold, 1)])  # CALL_NONE is above 1
+    return float(_at_prevalence(evaluation, score, prevalence)[0][0])
 
 
 def _at_prevalence(evaluation, scores, prevalence):
-    """Return the scores of the positive label at a prevalence, by default the images' own, and that prevalence."""
-    share = float((evaluation.table["label"] == evaluation.positive).mean())
-    if not 0 < share < 1:
-        raise ValueError(f"a decision curve needs images with and without the label {evaluation.positive!r}")
+    """Return scores of the positive label at a prevalence, by default the images' own, and that prevalence."""
+    share = evaluation.positives()[0].mean()
     prevalence = share if prevalence is None else prevalence
     _check_two(evaluation, prevalence)
-    column = evaluation.classes.index(evaluation.positive)
-    shares = [[1 - each, each] if column == 1 else [each, 1 - each] for each in (share, prevalence)]
-    return at_prevalence(scores, *shares)[:, column], prevalence
+    pairs = (np.stack([1 - each, each], axis=-1) for each in (scores, share, prevalence))
+    return at_prevalence(*pairs)[:, 1], prevalence
 
 
-def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
+def reliability(evaluation: Evaluation) -> pd.DataFrame:
     """Compare the scores of the positive label with the share of positive images, in bins of equally many images.
 
-    A row a bin, of at least 10 images: mean ``score``, ``share`` of positive images with its 95 % Wilson interval
-    ``low`` and ``high`` (over images, not lesions), and ``images``.
+    A row for each of at most `metrics.BINS` bins, of at least 10 images: mean ``score``, ``share`` of positive images
+    with its 95 % Wilson interval ``low`` and ``high`` (over images, not lesions), and ``images``.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
     >>> reliability(made)["share"].tolist()
@@ -188,9 +174,10 @@ def reliability(evaluation: Evaluation, bins: int = 10) -> pd.DataFrame:
     """
     scores = evaluation.table[PREFIX + evaluation.positive].to_numpy()
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
-    order = np.argsort(scores, kind="stable")
     rows = []
-    for part in np.array_split(order, max(1, min(bins, len(order) // 10))):
+    for part in np.array_split(
+        np.argsort(scores, kind="stable"), max(1, min(metrics.BINS, len(scores) // 10))
+    ):
         count = int(positive[part].sum())
         low, high = binomtest(count, len(part)).proportion_ci(method="wilson")
         rows.append((scores[part].mean(), count / len(part), low, high, len(part)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from .. import metrics, tables
 from ..checks import positive_label, require_dataset
 from ..data.dataset import ImageDataset
-from ..data.splitting import group_count, warn_of_seen
+from ..data.splitting import group_count, group_words, warn_of_seen
 from ..metrics import METRICS
 from ..tables import NAMELESS
 from ..text import apart, as_label, counted
@@ -41,9 +42,9 @@ class Model(Protocol):
 def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Evaluation:
     """Predict every image of `dataset` once and evaluate; warn if the model was trained on some or their lesions.
 
-    The threshold of an `ImageClassifier` (`ImageClassifier.decide_at`) is used. The positive label is by default that
-    of the threshold, of the model, of the dataset, or what `checks.positive_label` finds. Raises ValueError if the
-    dataset is augmented, or has labels that the model does not know.
+    A classifier's own threshold is used. The positive label is by default that of the threshold, of the model, of the
+    dataset, or what `checks.positive_label` finds. Raises ValueError if the dataset is augmented, or has labels that
+    the model does not know.
 
     >>> class Coin:
     ...     labels = ["benign", "malignant"]
@@ -73,12 +74,7 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
 
 
 def positive_of(model: Model, dataset: ImageDataset, labels: Sequence[str], positive: object = None) -> str:
-    """Return `positive`, or the positive label of the model's threshold, the model or the dataset, or a known one.
-
-    >>> table = pd.DataFrame({"path": ["a"], "label": ["nevus"], "group": ["a"]})
-    >>> positive_of("any model", ImageDataset(table), ["melanoma", "nevus"])
-    'melanoma'
-    """
+    """Return `positive`, or the positive label of the model's threshold, the model or the dataset, or a known one."""
     if positive is None:
         decision = getattr(model, "metadata", {}).get("decision") or {}
         known = decision.get("positive"), getattr(model, "positive", None), dataset.positive
@@ -91,10 +87,10 @@ class Evaluation:
     """Predictions and the metrics that follow from them.
 
     ``table`` has a row an image: ``path``, ``group``, ``label`` (the true one), ``prediction``, a column
-    ``score_<label>`` for each of ``classes``, then the metadata. Its columns with one of these names are renamed to
-    ``metadata_<name>``. With more than two classes, precision, recall, F1 and the areas are means over the classes
-    (`per_class` has each), and curves take the ``positive`` label against all others. With two classes, the positive
-    one is predicted from the ``threshold`` on, with `CALL_NONE` never; None predicts the class with the highest score.
+    ``score_<label>`` for each of ``classes``, then the metadata (as ``metadata_<name>`` if a name is taken). With more
+    than two classes, precision, recall, F1 and the areas are means over the classes, and curves take the ``positive``
+    label against all others. With two classes, the positive one is predicted from the ``threshold`` on; without a
+    threshold, the class with the highest score is.
 
     >>> evaluation = Evaluation.from_scores(["benign", "malignant"] * 10, [0.2, 0.9, 0.1, 0.4] * 5)
     >>> evaluation.metric("recall"), evaluation.text("accuracy")
@@ -111,15 +107,15 @@ class Evaluation:
     def __repr__(self) -> str:
         """Describe the images and the first metrics, without intervals."""
         shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
-        counts = self.table["label"].value_counts()
-        labels = [f"{name} ({counts.get(name, 0)})" for name in self.classes]
-        more = f", … {len(labels)} classes" if len(labels) > 10 else ""
+        counts = self.table["label"].value_counts().reindex(self.classes, fill_value=0)
+        labels = shorten(
+            ", ".join(f"{name} ({count})" for name, count in counts.items()), 200, placeholder=" …"
+        )
         rule = "" if self.threshold is None else f", predicted from a score of {self.threshold:.3f} on"
-        groups = group_count(self.table)["groups"]
-        lesions = "an unknown number of lesions" if groups is None else counted(groups, "lesion")
         return (
-            f"Evaluation of {counted(len(self.table), 'image')} of {lesions}\n"
-            f"  true labels: {', '.join(labels[:10])}{more}; positive: {self.positive}{rule}\n"
+            f"Evaluation of {counted(len(self.table), 'image')}; "
+            f"lesions (or groups): {group_words(**group_count(self.table))}\n"
+            f"  true labels: {labels}; positive: {self.positive}{rule}\n"
             f"  {', '.join(f'{name} {self.metric(name):.3f}' for name in shown)}\n"
             "  metrics() adds 95 % intervals; table has a row for each image"
         )
@@ -137,19 +133,10 @@ class Evaluation:
     ) -> Evaluation:
         """Evaluate scores of any source; ValueError if a shape, a label or a score is not one of those below.
 
-        Parameters
-        ----------
-        true_labels, classes
-            Text, or numbers and truth values, which `text.as_label` writes as text.
-        scores
-            Probabilities that sum to 1, shape (images, classes), the classes in their order; of two classes the
-            positive one's are enough. The columns of a DataFrame are the classes, in any order.
-        groups
-            The lesion of each image, since intervals resample lesions. Without one, an image is its own group.
-        metadata
-            More columns for `table`, a row an image: ``path``, ``group`` (unless `groups` is given), any others.
-        threshold
-            0 to 1; two classes only.
+        `scores` are probabilities that sum to 1, shape (images, classes); of two classes the positive one's are enough.
+        The columns of a DataFrame go by their names. `groups` are the lesions of the images, since intervals resample
+        lesions; an image without one is its own. `metadata` are more columns for `table`, among them ``path`` and
+        ``group``. A `threshold`, 0 to 1, is for two classes only. Labels may be numbers, see `text.as_label`.
         """
         names, true = predictions.as_labels(classes, "class"), predictions.as_labels(true_labels, "label")
         if len(set(names)) < len(names):
@@ -166,13 +153,7 @@ class Evaluation:
     def at(self, threshold: float | None) -> Evaluation:
         """Return the evaluation of the same scores at another threshold, 0 to 1, or without one (None)."""
         prediction = predictions.decide(self.scores, self.classes, self.positive, threshold)
-        other = replace(self, table=self.table.assign(prediction=prediction), threshold=threshold)
-        if len(self.classes) == 2:  # what depends on the scores alone is not drawn again
-            kept = {key: drawn for key, drawn in self._drawn.items() if key[1] is not metrics.counts}
-            other.__dict__["_drawn"] = kept
-            if "_bands" in self.__dict__:
-                other.__dict__["_bands"] = self._bands
-        return other
+        return replace(self, table=self.table.assign(prediction=prediction), threshold=threshold)
 
     def where(self, rows: ArrayLike) -> Evaluation:
         """Return the evaluation of the images for which `rows`, a bool for each row of the table, is true."""
@@ -198,8 +179,7 @@ class Evaluation:
     def rows_by_group(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows of `table` in the order of their groups' names, and the number of each one's group, from 0.
 
-        The bootstrap draws images in this order, whatever that of the table. Nameless ones are ordered by label and
-        scores.
+        Nameless groups are ordered by label and scores, so that the order of the table moves no interval.
         """
         columns = ["label", *(PREFIX + name for name in self.classes)]
         names = self.table.reset_index(drop=True).sort_values(columns)["group"].astype(str)
@@ -218,11 +198,7 @@ class Evaluation:
         return true, predicted, self.scores[rows]
 
     def metric(self, name: str) -> float:
-        """Return one of `METRICS`, NaN where it is not defined, for instance with one class only.
-
-        ``brier``, ``log_loss`` and ``ece`` are better when smaller. ``recall`` is the sensitivity; ``precision`` and
-        ``npv`` hold for this share of positive images.
-        """
+        """Return one of `METRICS`, NaN where it is not defined, for instance with one class only."""
         return float(self.weighted(name, np.ones((1, len(self.table))))[0])
 
     def weighted(self, name: str, weights: np.ndarray) -> np.ndarray:
@@ -232,7 +208,7 @@ class Evaluation:
     def draws(self, name: str) -> np.ndarray:
         """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
 
-        Evaluations of the same images share their draws, so that the difference of two such arrays is paired.
+        The difference of two evaluations' draws is paired if the images are the same.
         """
         return self._resampled(name, metrics.draws)
 
@@ -263,9 +239,9 @@ class Evaluation:
             for name, values in family(*arrays, weights).items()
         }
 
-    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Return the interval of one metric, NaN twice where it is undefined: see `intervals.of_metric`."""
-        return intervals.of_metric(self, name, level)
+    def interval(self, name: str) -> tuple[float, float]:
+        """Return the 95 % interval of one metric, NaN twice where it is undefined: see `intervals.of_metric`."""
+        return intervals.of_metric(self, name)
 
     def text(self, name: str) -> str:
         """Return one metric with its 95 % interval, such as ``0.871 [0.840, 0.902]``, or why it has none."""
@@ -297,34 +273,28 @@ class Evaluation:
         axes = (pd.Index(self.classes, name=name) for name in ("label", "prediction"))
         return pd.DataFrame(counts, *axes)
 
-    def errors(self) -> pd.DataFrame:
-        """Return the wrongly predicted rows of the table, the most confident mistake first."""
-        wrong = self.table[self.table["label"] != self.table["prediction"]]
-        columns = [self.classes.index(label) for label in wrong["prediction"]]
-        wrong = wrong.assign(confidence=self.scores[wrong.index, columns])
-        return wrong.sort_values("confidence", ascending=False, kind="stable")
-
-    def _of_positive(self):
+    def positives(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which images have the positive label, and all their scores for it; ValueError if all or none have."""
         positive = (self.table["label"] == self.positive).to_numpy()
         if positive.all() or not positive.any():
-            raise ValueError(f"a curve needs images with and without the label {self.positive!r}")
+            raise ValueError(f"this needs images with and without the label {self.positive!r}")
         return positive, self.table[PREFIX + self.positive].to_numpy()
 
     def roc(self) -> pd.DataFrame:
         """Return the ROC curve of the positive label: columns false_positive_rate, recall, threshold."""
-        rate, recall, threshold = roc_curve(*self._of_positive(), drop_intermediate=False)
+        rate, recall, threshold = roc_curve(*self.positives(), drop_intermediate=False)
         return pd.DataFrame({"false_positive_rate": rate, "recall": recall, "threshold": threshold})
 
     def precision_recall(self) -> pd.DataFrame:
         """Return the precision-recall curve of the positive label: columns recall, precision, threshold."""
-        precision, recall, threshold = precision_recall_curve(*self._of_positive())
+        precision, recall, threshold = precision_recall_curve(*self.positives())
         threshold = np.append(threshold, np.inf)
         return pd.DataFrame({"recall": recall, "precision": precision, "threshold": threshold})
 
     @cached_property
     def _bands(self):
         rows, numbers = self.rows_by_group
-        positive, scores = (array[rows] for array in self._of_positive())
+        positive, scores = (array[rows] for array in self.positives())
         grid, weights = np.linspace(0, 1, 101), metrics.draws(numbers, metrics.BAND_RESAMPLES)
         drawn = [metrics.on_grid(positive, scores, each, grid) for each in weights]
         table = {"place": grid}
@@ -336,8 +306,8 @@ class Evaluation:
     def bands(self) -> pd.DataFrame:
         """Return pointwise 95 % bootstrap bands of both curves of the positive label.
 
-        ``place``, 0 to 1, is the false positive rate of ``recall_low`` and ``recall_high``, and the recall of
-        ``precision_low`` and ``precision_high``.
+        ``place`` is the false positive rate of ``recall_low`` and ``recall_high``, the recall of ``precision_low`` and
+        ``precision_high``.
         """
         return self._bands.copy()
 
@@ -346,13 +316,12 @@ class Evaluation:
 
         It is the highest that finds at least the share `sensitivity` of the positive images; or the one with the least
         cost, if a missed positive image costs `cost` and a false alarm 1; or that with the largest sum of sensitivity
-        and specificity (Youden, Index for rating diagnostic tests, 1950). It lies midway between two scores, so that
-        rounding moves no image to the other side; `CALL_NONE` calls nothing positive. Raises ValueError if both are
-        given, one is out of range, or there are not two classes with images of each.
+        and specificity (Youden, Index for rating diagnostic tests, 1950). It lies midway between two scores, or is
+        `CALL_NONE`. Raises ValueError if both are given, one is out of range, or there are not two classes.
         """
         if len(self.classes) != 2:
             raise ValueError(f"a threshold needs two classes; there are {len(self.classes)}")
-        positive, scores = self._of_positive()
+        positive, scores = self.positives()
         return metrics.choose_threshold(positive, scores, sensitivity, cost)
 
     def save(self, csv: str | Path) -> Path:
@@ -362,9 +331,9 @@ class Evaluation:
 
     @classmethod
     def load(cls, csv: str | Path, positive: object = None) -> Evaluation:
-        """Read what `save` wrote; ValueError if the file is not a table of predictions.
+        """Read what `save` wrote; another `positive` label than the saved one leaves out the threshold.
 
-        Another `positive` label than the saved one leaves out the threshold.
+        Raises ValueError if the file is not a table of predictions.
         """
         table, own = predictions.load(csv)
         columns = [PREFIX + name for name in own["classes"]]

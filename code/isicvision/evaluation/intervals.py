@@ -1,4 +1,4 @@
-"""Intervals: what the metrics of some lesions say about those of all lesions of the same kind."""
+"""95 % intervals: what the metrics of some lesions say about those of all lesions of the same kind."""
 
 from typing import Any
 
@@ -7,28 +7,26 @@ from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import beta
 
 from .. import metrics
-from ..checks import is_share
 
+TAIL = (1 - 0.95) / 2
+"""The share that an interval leaves out at each end."""
 FEW = 5
 """With fewer lesions on the rarer side of a share, its interval is binomial."""
 SHARES = ("accuracy", "recall", "specificity", "precision", "npv")
 AREAS = ("roc_auc", "partial_roc_auc", "average_precision")
 
 
-def of_metric(evaluation: Any, name: str, level: float = 0.95) -> tuple[float, float]:
+def of_metric(evaluation: Any, name: str) -> tuple[float, float]:
     """Return the interval of one metric of an `Evaluation`: (low, high), NaN twice where it is undefined.
 
     It is `interval` as a rule, `of_agreement` if all draws agree, for instance because all lesions are right, and
-    `of_share` for shares. ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions. ValueError if `level` is not
-    above 0 and below 1.
+    `of_share` for shares. ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions.
 
     >>> from isicvision import Evaluation
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 10, [0.2, 0.9, 0.1, 0.4] * 5)
     >>> [round(end, 3) for end in of_metric(made, "accuracy")]
     [0.483, 0.925]
     """
-    if not is_share(level):
-        raise ValueError(f"level must be above 0 and below 1, such as 0.95, not {level!r}")
     value, two = evaluation.metric(name), len(evaluation.classes) == 2
     if np.isnan(value) or (name == "partial_roc_auc" and lesions(evaluation, "recall") < metrics.FEWEST):
         return float("nan"), float("nan")
@@ -36,19 +34,18 @@ def of_metric(evaluation: Any, name: str, level: float = 0.95) -> tuple[float, f
     if same(drawn):
         if name in AREAS and (evaluation.scores == evaluation.scores[0]).all():  # 0.5 whatever the lesions
             return value, value
-        worst = -np.log(np.finfo(float).eps) if name == "log_loss" else 1.0
-        return of_agreement(value, count, level, worst)
+        return of_agreement(value, count, -np.log(np.finfo(float).eps) if name == "log_loss" else 1.0)
     without = evaluation.jackknife(name)
     if name in SHARES and (two or name == "accuracy"):
-        return of_share(value, drawn, count, level, without)
+        return of_share(value, drawn, count, without)
     if name == "f1" and two:
         # F / (2 - F) is a share: of the images positive or predicted so, those that are both
-        low, high = of_share(value / (2 - value), drawn / (2 - drawn), count, level, without / (2 - without))
+        low, high = of_share(value / (2 - value), drawn / (2 - drawn), count, without / (2 - without))
         return 2 * low / (1 + low), 2 * high / (1 + high)
-    low, high = interval(value, drawn, level, without, name == "ece")
+    low, high = interval(value, drawn, without, name == "ece")
     if name == "balanced_accuracy" and two:  # at least as wide as either half makes it
         for half in ("recall", "specificity"):
-            ends = np.subtract(of_metric(evaluation, half, level), evaluation.metric(half)) / 2
+            ends = np.subtract(of_metric(evaluation, half), evaluation.metric(half)) / 2
             low, high = np.fmin(low, value + ends[0]), np.fmax(high, value + ends[1])
     return float(np.maximum(low, 0)), float(np.maximum(high, 0))  # no metric is negative
 
@@ -76,78 +73,63 @@ def lesions(evaluation: Any, name: str) -> int:
 
 
 def same(draws: np.ndarray) -> bool:
-    """Tell whether all draws but the NaN agree, so that they say nothing about chance.
-
-    >>> same(np.array([1, 1, np.nan]))
-    True
-    """
+    """Tell whether all draws but the NaN agree, so that they say nothing about chance."""
     draws = draws[~np.isnan(draws)]
     return bool(len(draws)) and bool(np.ptp(draws) < 1e-12)
 
 
-def of_agreement(value: float, lesions: int, level: float = 0.95, most: float = 1.0) -> tuple[float, float]:
+def of_agreement(value: float, lesions: int, most: float = 1.0) -> tuple[float, float]:
     """Return the exact interval of a value, 0 to `most`, in which every draw agrees: (low, high).
 
-    If `lesions` independent lesions behave alike, those that do not are at most 1 - (alpha / 2) ** (1 / lesions) of all
-    (Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial, 1934), and
-    move the value no more than if each were at an end. This holds for a ROC AUC of 1 too, and for means over classes,
-    with the lesions of the rarest; for an average precision it is about right if positive lesions are as frequent as
-    here.
+    If `lesions` independent lesions behave alike, at most 1 - TAIL ** (1 / lesions) of all do not (Clopper and Pearson,
+    The use of confidence or fiducial limits illustrated in the case of the binomial, 1934), and move the value no more
+    than if each were at an end.
 
     >>> [round(end, 3) for end in of_agreement(1, lesions=10)]
     [0.692, 1.0]
     """
-    others = 1 - ((1 - level) / 2) ** (1 / lesions)
+    others = 1 - TAIL ** (1 / lesions)
     return value * (1 - others), value + (most - value) * others
 
 
 def of_share(
-    value: float, draws: np.ndarray, lesions: int, level: float = 0.95, jackknife: np.ndarray | None = None
+    value: float, draws: np.ndarray, lesions: int, jackknife: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return the interval of a share: (low, high).
+    """Return the interval of a share whose draws differ: (low, high).
 
     Near 0 or 1 the bootstrap knows too little. With fewer than `FEW` lesions on the rarer side, the interval is
     binomial, with the effective number of lesions that explains the variance of the draws (Korn and Graubard,
     Confidence intervals for proportions with small expected number of positive counts estimated from survey data,
-    1998), or with all `lesions` if the draws agree. Else it is `interval`.
+    1998). Else it is `interval`.
 
     >>> draws = np.random.default_rng(0).binomial(20, 0.9, 500) / 20
     >>> [round(float(end), 2) for end in of_share(0.9, draws, lesions=20)]
     [0.65, 0.99]
     """
-    if same(draws):
-        return of_agreement(value, lesions, level)
-    tail = (1 - level) / 2
-    known = lesions - 1  # degrees of freedom; the draws vary by so much less than lesions collected anew
-    variance = np.nanvar(draws) * lesions / max(known, 1)
-    size = value * (1 - value) / variance * (ndtri(tail) / stdtrit(max(known, 1), tail)) ** 2
+    freedom = max(lesions - 1, 1)  # the draws vary by so much less than lesions collected anew
+    variance = np.nanvar(draws) * lesions / freedom
+    size = value * (1 - value) / variance * (ndtri(TAIL) / stdtrit(freedom, TAIL)) ** 2
     if min(value, 1 - value) * size >= FEW:
-        return interval(value, draws, level, jackknife)
+        return interval(value, draws, jackknife)
     count = value * size
-    low = beta.ppf(tail, count, size - count + 1) if value > 0 else 0.0
-    high = beta.ppf(1 - tail, count + 1, size - count) if value < 1 else 1.0
+    low = beta.ppf(TAIL, count, size - count + 1) if value > 0 else 0.0
+    high = beta.ppf(1 - TAIL, count + 1, size - count) if value < 1 else 1.0
     return float(low), float(high)
 
 
 def interval(
-    value: float,
-    draws: np.ndarray,
-    level: float = 0.95,
-    jackknife: np.ndarray | None = None,
-    folded: bool = False,
+    value: float, draws: np.ndarray, jackknife: np.ndarray | None = None, folded: bool = False
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of a value: (low, high), NaN twice where undefined.
+    """Return the bootstrap interval of a value: (low, high), NaN twice where undefined. NaN draws are left out.
 
     The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from `jackknife`, the value
-    without each part of the data. Draws of few lesions vary less than lesions collected anew, so it reaches as far as
-    Student's t, expanded as in Hesterberg (What teachers should know about the bootstrap, 2015), with Satterthwaite's
-    degrees of freedom (An approximate distribution of estimates of variance components, 1946) from the jackknife's
-    kurtosis. Coverage: tests/bench/bench_intervals.py. What jumps too much for a jackknife, such as a chosen threshold,
-    gets the plain percentile interval. NaN draws are left out.
+    without each part of the data. It reaches as far as Student's t, expanded as in Hesterberg (What teachers should
+    know about the bootstrap, 2015), with Satterthwaite's degrees of freedom (An approximate distribution of estimates
+    of variance components, 1946). Coverage: tests/bench/bench_intervals.py. What jumps too much for a jackknife, such
+    as a chosen threshold, gets the plain percentile interval.
 
-    A `folded` value is a sum of distances (the expected calibration error): chance can only enlarge it, and each draw
-    enlarges it once more. The draws are moved down: for the upper end by their bias; for the lower end to what is left
-    of the value if the noise of the draws is taken from its square, as in the mean of a folded normal.
+    A `folded` value is a sum of distances (the expected calibration error), which chance can only enlarge: its draws
+    are moved down, by their bias at the upper end, and to the mean of a folded normal at the lower.
 
     >>> [round(end, 3) for end in interval(0.5, np.linspace(0, 1, 1001))]
     [0.025, 0.975]
@@ -156,16 +138,16 @@ def interval(
     if not len(draws) or np.isnan(value):
         return float("nan"), float("nan")
     if jackknife is None:
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(draws, [TAIL, 1 - TAIL])
         return float(min(low, value)), float(max(high, value))
     acceleration, freedom = _shape(jackknife[~np.isnan(jackknife)])
-    reach = stdtrit(freedom, (1 + level) / 2) * np.sqrt(1 + 1 / freedom) * np.array([-1, 1])
+    reach = stdtrit(freedom, 1 - TAIL) * np.sqrt(1 + 1 / freedom) * np.array([-1, 1])
     if folded:
         mean, rest = draws.mean(), np.sqrt(max(2 * value**2 - (draws**2).mean(), 0))
         low, high = np.quantile(draws, ndtr(reach)) - np.maximum([mean - rest, mean - value], 0)
     else:
-        same = 1e-9 * (1 + abs(value))  # sums in another order; equal draws count half
-        below = ((draws < value - same).mean() + (draws <= value + same).mean()) / 2
+        near = 1e-9 * (1 + abs(value))  # sums in another order; equal draws count half
+        below = ((draws < value - near).mean() + (draws <= value + near).mean()) / 2
         bias = ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
         reach = bias + reach
         low, high = np.quantile(draws, ndtr(bias + reach / np.maximum(1 - acceleration * reach, 1e-9)))
@@ -174,7 +156,7 @@ def interval(
 
 def _shape(jackknife):
     """Return the acceleration of BCa and Satterthwaite's degrees of freedom; 0 and infinity without differences."""
-    if len(jackknife) < 2 or np.ptp(jackknife) < 1e-12:
+    if len(jackknife) < 2 or same(jackknife):
         return 0.0, np.inf
     influence = jackknife.mean() - jackknife
     squares = (influence**2).sum()

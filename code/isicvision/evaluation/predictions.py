@@ -24,11 +24,7 @@ ROUNDING = 1e-6
 
 
 def as_labels(values: ArrayLike, what: str) -> list[str]:
-    """Return labels or classes as text, see `text.as_label`; ValueError if one is missing.
-
-    >>> as_labels([1, "nv"], "label")
-    ['1', 'nv']
-    """
+    """Return labels or classes as text, see `text.as_label`; ValueError if one is missing."""
     if np.ndim(values) != 1:
         raise ValueError(f"there must be one {what} for each place, not an array of shape {np.shape(values)}")
     names = [as_label(value) for value in np.asarray(values, dtype=object)]
@@ -44,10 +40,7 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
     array([[0.75, 0.25]])
     """
     try:
-        found = _in_order(scores, classes)
-        if np.iscomplexobj(found) or np.ma.isMaskedArray(found):
-            raise TypeError("complex or masked numbers")
-        found = np.asarray(found, dtype=float)
+        found = np.asarray(_in_order(scores, classes), dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"scores must be numbers, as many in each row: {error}") from None
     if found.ndim == 1 and len(classes) == 2:
@@ -67,23 +60,16 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
 
 def _in_order(scores, classes):
     """Put the columns of a DataFrame into the order of the classes; unnamed ones, 0 to n - 1, stay as they are."""
-    is_named = isinstance(scores, pd.DataFrame) and scores.shape[1] > 1
-    if not is_named or [*scores.columns] == [*range(len(classes))]:
+    if not isinstance(scores, pd.DataFrame) or [*scores] == [*range(len(classes))]:
         return scores
-    columns = [as_label(name) for name in scores.columns]
-    if sorted(columns, key=str) != sorted(classes):
-        raise ValueError(
-            f"the columns are {', '.join(map(str, scores.columns))}, the classes {', '.join(classes)}"
-        )
-    return scores.iloc[:, [columns.index(name) for name in classes]]
+    scores = scores.rename(columns=as_label)
+    if sorted(map(str, scores)) != sorted(classes):
+        raise ValueError(f"the columns are {', '.join(map(str, scores))}, the classes {', '.join(classes)}")
+    return scores[[*classes]]
 
 
 def decide(scores: np.ndarray, classes: Sequence[str], positive: str, threshold: float | None) -> np.ndarray:
-    """Return the predicted label of each row of scores: array of str.
-
-    >>> decide(np.array([[0.6, 0.4]]), ["benign", "malignant"], "malignant", 0.3)
-    array(['malignant'], dtype='<U9')
-    """
+    """Return the predicted label of each row of scores: array of str."""
     names = np.asarray(classes, dtype=object)
     if threshold is None:
         return names[scores.argmax(axis=1)]
@@ -101,11 +87,7 @@ def joined(
     groups: Iterable | None,
     metadata: pd.DataFrame | None,
 ) -> pd.DataFrame:
-    """Return one table of paths, groups, labels, predictions, scores and metadata: see `Evaluation.table`.
-
-    >>> [*joined(["a"], ["b"], pd.DataFrame({"score_a": [0.4]}), None, None)]
-    ['path', 'group', 'label', 'prediction', 'score_a']
-    """
+    """Return one table of paths, groups, labels, predictions, scores and metadata: see `Evaluation.table`."""
     more = pd.DataFrame(index=range(len(true))) if metadata is None else metadata.reset_index(drop=True)
     row = pd.Series(np.arange(len(true)).astype(str))
     alone = more.get("path", NAMELESS + row + ")")
@@ -116,14 +98,8 @@ def joined(
     together = together.where(together.notna() & (together.astype(str).str.strip() != ""), alone)
     own = {"path": more.get("path", row), "group": together, "label": true, "prediction": predicted}
     table = pd.DataFrame(own).join(scores)
-    more = more.drop(columns=["path", "group", "label"], errors="ignore")
-    names, taken = {}, {*table, RECORD}
-    for name in more:
-        new = str(name)
-        while new in taken or (new != name and new in more):
-            new = f"metadata_{new}"
-        names[name] = new
-    return table.join(more.rename(columns=names))
+    more = more.drop(columns=["path", "group", "label"], errors="ignore").rename(columns=str)
+    return table.join(more.rename(columns={name: f"metadata_{name}" for name in (*table, RECORD)}))
 
 
 def save(table: pd.DataFrame, own: dict, csv: str | Path) -> Path:

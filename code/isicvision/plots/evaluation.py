@@ -114,13 +114,13 @@ def scores(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def reliability(evaluation: Evaluation, ax: Axes | None = None, bins: int = 10) -> Axes:
+def reliability(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw the share of positive images against their score, from `decisions.reliability`.
 
     >>> reliability(evaluation).get_ylabel()
     'share that is malignant'
     """
-    table, positive = decisions.reliability(evaluation, bins), literal(evaluation.positive, 30)
+    table, positive = decisions.reliability(evaluation), literal(evaluation.positive, 30)
     ax = axes_or_new(ax, 4.2, 4.2)
     ax.plot([0, 1], [0, 1], ":", color="0.5", label="perfect calibration")
     ax.vlines(table["score"], table["low"], table["high"], color=COLORS[1], lw=2)

@@ -34,7 +34,6 @@ def test_a_better_model_is_called_better_and_its_twin_is_not():
         labels, np.clip(scores + 1e-3 * random.normal(size=len(scores)), 0, 1), metadata=metadata
     )
     assert "do not show which model is better" in comparison.compare(good, twin)["sentence"]
-    assert np.isnan(found["p_delong"])  # images share lesions
 
 
 def test_two_models_that_are_right_about_all_few_lesions_may_differ():
@@ -57,23 +56,6 @@ def test_the_order_of_the_images_makes_no_difference():
         comparison.compare(first, Evaluation.from_scores(labels[1:], scores[1:], metadata=metadata[1:]))
     with pytest.raises(ValueError, match="other labels"):
         comparison.compare(first, Evaluation.from_scores(labels[::-1], scores, metadata=metadata))
-
-
-def test_delong_agrees_with_the_bootstrap_and_with_permutation():
-    random = np.random.default_rng(3)
-    positive = random.random(300) < 0.4
-    base = random.normal(size=300) + positive
-    one, two = (1 / (1 + np.exp(-(base + random.normal(size=300) * s))) for s in (0.5, 1.0))
-    labels = np.where(positive, "malignant", "benign")
-    found = comparison.compare(Evaluation.from_scores(labels, one), Evaluation.from_scores(labels, two))
-    ranks = [pd.Series(each).rank().to_numpy() for each in (one, two)]
-    differences = []
-    for _ in range(600):
-        swapped = random.random(300) < 0.5
-        pair = np.where(swapped, ranks[0], ranks[1]), np.where(swapped, ranks[1], ranks[0])
-        differences.append(np.subtract(*(roc_auc_score(positive, each) for each in pair)))
-    by_permutation = np.mean(np.abs(differences) >= abs(found["difference"]))
-    assert found["p_delong"] == pytest.approx(by_permutation, abs=0.06)
 
 
 def test_a_slice_that_is_worse_is_found_and_a_small_one_is_not_judged():
@@ -208,11 +190,8 @@ def test_of_many_labels_the_slices_are_of_the_positive_one_against_the_rest():
 
 
 def test_p_values_allow_for_being_several_as_holm_did():
-    found = comparison._holm(pd.Series([0.01, np.nan, 0.04, 0.03], index=list("abcd")))
-    assert np.allclose(
-        found[["a", "d", "c"]], [0.03, 0.06, 0.06]
-    )  # times 3, 2 and 1, and never below an earlier one
-    assert found.get("b") is None or np.isnan(found["b"])
+    # times 3, 1 and 2, and never below a smaller one
+    assert np.allclose(comparison._holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
 
 
 @pytest.mark.parametrize(

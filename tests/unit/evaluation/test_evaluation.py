@@ -292,6 +292,7 @@ def test_the_positive_label_can_be_chosen():
         (["benign", "wart"], [0.1, 0.2], "'wart' are not among the classes"),
         (["benign", "benign"], [0.1, float("nan")], "row 1 has"),
         (["benign", "benign"], [0.1, 1.5], "from 0 to 1"),
+        (["benign", "benign"], [[0.5, 0.5], [0.9, 0.3]], "must sum to 1; row 1 has"),
         (["benign"], [0.1, 0.2], "do not fit"),
         ([], [], "do not fit"),
         (["benign", None], [0.1, 0.2], "label 1 is missing"),
@@ -393,11 +394,6 @@ def test_the_order_of_the_rows_moves_no_interval(named):
     for name in METRICS:
         assert np.array_equal(other.interval(name), first.interval(name), equal_nan=True), name
     assert other.bands().equals(first.bands())
-
-
-def test_errors_come_most_confident_first():
-    errors = Evaluation.from_scores(["benign", "benign", "malignant"], [0.6, 0.9, 0.8]).errors()
-    assert errors["score_malignant"].tolist() == [0.9, 0.6]
 
 
 def test_evaluate_takes_scores_in_the_models_order(dataset):
@@ -547,7 +543,6 @@ def test_bands_enclose_the_curves():
 
 def test_without_a_jackknife_an_interval_is_that_of_the_percentiles():
     assert np.allclose(interval(0.5, np.linspace(0, 1, 1001)), [0.025, 0.975])
-    assert np.allclose(interval(0.5, np.linspace(0, 1, 1001), level=0.8), [0.1, 0.9])
 
 
 def test_a_label_called_all_others_can_stand_against_all_others():
@@ -564,25 +559,6 @@ def test_columns_of_a_frame_of_scores_go_by_their_names():
     assert found.metric("accuracy") == 1 and found.scores[0].tolist() == [0.1, 0.9]
     with pytest.raises(ValueError, match="the columns are x, benign, the classes benign, malignant"):
         Evaluation.from_scores(["malignant", "benign"], scores.rename(columns={"malignant": "x"}))
-
-
-@pytest.mark.parametrize(
-    ("scores", "said"),
-    [
-        ([[0.5, 0.5], [0.9, 0.3]], "must sum to 1; row 1 has"),
-        (np.ma.array([[0.5, 0.5], [0.5, 0.5]], mask=[[0, 0], [1, 1]]), "masked"),
-        (np.array([[0.5, 0.5], [0.5, 0.5]]) + 0j, "complex"),
-    ],
-)
-def test_scores_that_are_no_probabilities_are_refused(scores, said):
-    with pytest.raises(ValueError, match=said):
-        Evaluation.from_scores(["malignant", "benign"], scores)
-
-
-@pytest.mark.parametrize("level", [0, 1, -0.5, 95, "0.95", math.nan, True])
-def test_a_level_is_a_share(level):
-    with pytest.raises(ValueError, match="level must be above 0 and below 1"):
-        Evaluation.from_scores(*example()).interval("recall", level)
 
 
 @pytest.mark.parametrize("value", ["0.9", True, math.nan, 0, -1])
