@@ -158,7 +158,7 @@ class ImageDataset:
                 f"{found.source} has images of {len(counts)} label ({', '.join(counts.index) or 'none'}); a "
                 f"classifier needs two. {folders.USE_CSV * Path(found.source).is_dir()}"
             )
-        labelcolumns.warn_of_spellings(sorted(counts.index), counts, found.source)
+        labelcolumns.warn_of_spellings(counts.to_dict(), found.source)
         if positive is not None or len(counts) == 2:
             positive = positive_label(sorted(counts.index), positive)
         return cls(kept.reset_index(drop=True), aside, notes=tuple(found.notes), positive=positive)

@@ -103,10 +103,6 @@ def image_names(
             f"{', '.join(table)}. "
             "Rename the column with their names to image, or give image_column to from_csv."
         )
-    found = {}
-    for name in columns:
-        found[name] = find(table[name].astype("string"), files)
-        if (found[name] >= 0).all():
-            break
+    found = {name: find(table[name].astype("string"), files) for name in columns}
     best = max(found, key=lambda name: (found[name] >= 0).sum())
     return best, found[best]

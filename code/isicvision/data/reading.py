@@ -33,13 +33,11 @@ class Columns:
     group: str | None
     label_map: dict | None
 
-    def __post_init__(self):
-        if not self.labels:
-            raise ValueError("label_column is an empty list: name a column for each label")
-
     @property
     def labels(self) -> list[str]:
-        """The columns of the labels."""
+        """The columns of the labels; ValueError if there is none."""
+        if not self.label:
+            raise ValueError("label_column is empty: name a column, or one for each label")
         return [self.label] if isinstance(self.label, str) else [*dict.fromkeys(self.label)]
 
 
@@ -59,7 +57,6 @@ def read_folder(root: str | os.PathLike, group_column: str | None, sublabel_colu
     images, unreadable, csvs = folders.walk(root)
     files = images + unreadable
     labels, parts = folders.arrange(root, files)
-    folders.warn_of_twins(root, images)
     table = pd.DataFrame({"path": below(root, files)}, dtype=str)
     table["label"] = pd.Series([*map({label: as_label(label) for label in {*labels}}.get, labels)], dtype=str)
     reasons = pd.Series(index=table.index, dtype=object)
@@ -118,14 +115,19 @@ def _matched(rows, source, images, columns, metadata):
         )
     notes, group = [f"{_say_fit(source, found, files)} below {images}"], columns.group
     if metadata:
-        rows, note = _join(rows, names, metadata, column, group)
+        rows, note = _join(rows, names, source, metadata, column, group)
         notes.append(note)
     if group:
         group = tables.require_column(rows, group, f"{source} with {metadata}" if metadata else source)
     if isinstance(columns.label, str):
-        labels, reasons = labelcolumns.plain_labels(rows[label_columns[0]])
+        labels, reasons = (
+            labelcolumns.plain_labels(rows[label_columns[0]]),
+            pd.Series(index=rows.index, dtype=object),
+        )
+        reasons[labels.isna()] = "no label"
     else:
         labels, reasons = labelcolumns.one_hot_labels(rows[label_columns].set_axis(columns.labels, axis=1))
+    kept = None
     if columns.label_map is not None:
         labels, kept, not_mapped = labelcolumns.apply_map(labels, columns.label_map, source)
         reasons = reasons.fillna(not_mapped)
@@ -136,9 +138,10 @@ def _matched(rows, source, images, columns, metadata):
     _set_aside_copies(paths, labels, reasons)
     table = pd.DataFrame({"path": paths, "label": labels, "group": groups(rows, group, source)})
     table = table.join(_set_apart(rows, labels, column, group, *label_columns))
-    if columns.label_map is not None and labelcolumns.merges(columns.label_map):
+    if kept is not None and labelcolumns.merges(columns.label_map):
         table["sublabel"] = kept
-    _warn_of_contradictions(source, names, rows, found, group)
+    for name in _group_columns(rows, group):
+        _warn_of_contradictions(source, name, paths.where(found >= 0), rows[name])
     return Found(table, reasons, source, notes)
 
 
@@ -178,6 +181,11 @@ def _known_spelling(table, given):
     )
 
 
+def _group_columns(rows, group_column):
+    """Return the columns of ids that a table has, the one of the user first."""
+    return [name for name in dict.fromkeys((group_column, *GROUP_COLUMNS)) if name in rows]
+
+
 def _join_metadata(root, files, csvs, group_column):
     """Return the rows of each ``metadata.csv``, indexed by the position in `files`, and a sentence per table."""
     joined, notes = [pd.DataFrame()], []
@@ -186,17 +194,19 @@ def _join_metadata(root, files, csvs, group_column):
         numbers = np.array([n for n, file in enumerate(files) if file.startswith(start)], int)
         relative = [files[number][len(start) :] for number in numbers]
         metadata = _read_table(root / csv, None, group_column)
-        column, rows, note = _fitted(metadata, root / csv, relative, None, group_column)
+        column, rows, note = _fitted(metadata, root / csv, relative, None)
         notes.append(note)
         joined.append(rows.set_axis(numbers[rows.index]).drop(columns={column} & {*OWN_COLUMNS}))
     table = pd.concat(joined)
     if table.index.has_duplicates:
-        _warn_of_two_tables(root, files, table[table.index.duplicated(keep=False)])
-        table = table.groupby(level=0).first()  # the first that is given
-    return table, notes
+        for name in _group_columns(table, group_column):
+            _warn_of_contradictions(
+                f"the metadata of {root}", name, table.index.map(files.__getitem__), table[name]
+            )
+    return _first(table), notes  # of the table nearest to the image
 
 
-def _fitted(table, source, images, column, group_column):
+def _fitted(table, source, images, column):
     """Return the column of names, the rows that name one of `images`, indexed by its position, and a sentence."""
     column, found = image_names(table, images, source, column)
     names = table[column]
@@ -216,21 +226,7 @@ def _fitted(table, source, images, column, group_column):
         strange = names[found == NO_IMAGE]
         also = f", and {strange.iloc[0]} in the table is the name of none" if len(strange) else ""
         warn(f"{note}. {printable(images[lost[0]])} has no row{also}.")
-    _warn_of_contradictions(source, names, table, found, group_column)
-    return column, table.set_axis(found)[(found >= 0) & ~pd.Index(found).duplicated()], note
-
-
-def _warn_of_two_tables(root, files, rows):
-    """Warn if several tables say different things about one image."""
-    for name in rows.columns.difference(IMAGE_COLUMNS, sort=False):
-        said = (_plain_ids(rows[name]) if name in GROUP_COLUMNS else rows[name].map(as_label)).dropna()
-        different = said.groupby(level=0).nunique().loc[lambda count: count > 1].index
-        if len(different):
-            values = " and ".join(dict.fromkeys(said.loc[[different[0]]]))
-            warn(
-                f"{root}: metadata tables contradict each other in {name} for {counted(len(different), 'image')}: "
-                f"{printable(files[different[0]])} has {values}. The table nearest to the image counts."
-            )
+    return column, table.set_axis(found)[found >= 0], note
 
 
 def _say_fit(source, found, files):
@@ -238,23 +234,21 @@ def _say_fit(source, found, files):
     return f"{source}: {(found >= 0).sum():,} of {len(found):,} rows fit {images:,} of {len(files):,} images"
 
 
-def _warn_of_contradictions(source, names, rows, found, group_column):
-    """Warn if the rows of one image name different lesions or patients."""
-    for name in filter(None, dict.fromkeys((group_column, *GROUP_COLUMNS))):
-        if (column := tables.find_column(rows, name)) is None:
-            continue
-        ids = {"image": found, "group": _plain_ids(rows[column]).to_numpy(), "name": names.to_numpy()}
-        pairs = pd.DataFrame(ids)[found >= 0].dropna().drop_duplicates(["image", "group"])
-        twice = pairs[pairs["image"].duplicated(keep=False)]
-        if len(twice):
-            first = twice[twice["image"] == twice["image"].iloc[0]]
-            warn(
-                f"{source}: the rows of some images ({twice['image'].nunique()}) differ in {column}: "
-                f"{first['name'].iloc[0]} has {' and '.join(map(str, first['group'][:2]))}; the first row counts"
-            )
+def _warn_of_contradictions(source, column, images, ids):
+    """Warn if rows give one image several lesions or patients; the first one counts."""
+    pairs = pd.DataFrame({"image": [*images], "id": _plain_ids(ids).to_numpy()}).dropna().drop_duplicates()
+    twice = pairs[pairs["image"].duplicated(keep=False)]
+    if len(twice):
+        image = twice["image"].iloc[0]
+        said = " and ".join(twice["id"][twice["image"] == image][:2])
+        count = counted(twice["image"].nunique(), "image")
+        warn(
+            f"{source}: rows contradict each other in {column} for {count}, such as {printable(image)}, which has "
+            f"{said}; the first counts"
+        )
 
 
-def _join(rows, names, csv, image_column, group_column):
+def _join(rows, names, source, csv, image_column, group_column):
     """Add the columns of a second table, which fills gaps in those of the first; return a sentence too.
 
     The first table's `image_column` is tried before others.
@@ -264,23 +258,24 @@ def _join(rows, names, csv, image_column, group_column):
     column = tables.find_column(other, image_column)
     if column is None and not any(name in other for name in IMAGE_COLUMNS):
         tables.require_column(other, image_column, csv)
-    column, other, note = _fitted(other, csv, known, column, group_column)
+    column, other, note = _fitted(other, csv, known, column)
     position = names.map({name: number for number, name in enumerate(known)})
-    other = other.drop(columns=column).reindex(position).set_axis(rows.index)
-    for name in [name for name in other if name in rows and name not in IMAGE_COLUMNS]:
-        if name in (group_column, *GROUP_COLUMNS):
-            first, second = _plain_ids(rows[name]), _plain_ids(other[name])
-            different = (first.str.casefold() != second.str.casefold()).fillna(False)
-            if different.any():
-                row = different.idxmax()
-                warn(
-                    f"{csv} contradicts the first table in {name} for {counted(different.sum(), 'row')}: "
-                    f"{names[row]} has {first[row]} in the first table, which counts, and {second[row]} in this one"
-                )
-            rows = rows.assign(**{name: first})
-        if rows[name].isna().any() and other[name].notna().any():
+    for name in _group_columns(other, group_column):
+        ids = other[name]
+        if name in rows:
+            rows = rows.assign(**{name: _plain_ids(rows[name])})
+            ids = pd.concat([rows[name].set_axis(position), ids.astype("string")])
+        _warn_of_contradictions(f"{source} with {csv}", name, ids.index.map(dict(enumerate(known))), ids)
+    other = _first(other).drop(columns=column).reindex(position).set_axis(rows.index)
+    for name in rows.columns.intersection(other.columns).difference(IMAGE_COLUMNS):
+        if rows[name].isna().any():
             rows = rows.assign(**{name: rows[name].astype(object).fillna(other[name]).infer_objects()})
     return rows.join(other[other.columns.difference(rows.columns, sort=False)]), note
+
+
+def _first(rows):
+    """Return the first value that is given of each index."""
+    return rows.groupby(level=0).first() if rows.index.has_duplicates else rows
 
 
 def _say_lost(reasons, found, names, unreadable, images, column):
@@ -301,11 +296,10 @@ def _set_aside_copies(paths, labels, reasons):
     again = paths.where(usable).duplicated() & usable
     reasons[again] = "the same image stands in an earlier row"
     copies = usable & paths.isin(paths[again])
-    rows = pd.DataFrame({"path": paths[copies], "label": labels[copies]})
-    for path, given in rows.drop_duplicates().groupby("path")["label"]:
-        if len(given) > 1:
-            said = " and ".join(map(repr, given[:2]))
-            reasons[rows.index[rows["path"] == path]] = f"its rows contradict each other: {said}"
+    for _, given in labels[copies].groupby(paths[copies]):
+        if given.nunique() > 1:
+            said = " and ".join(map(repr, given.unique()[:2]))
+            reasons[given.index] = f"its rows contradict each other: {said}"
 
 
 def _plain_ids(column):
@@ -323,24 +317,21 @@ def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the t
     ['12', 'IL_1', <NA>]
     """
     group = pd.Series(pd.NA, rows.index, "string")
-    for column in dict.fromkeys((group_column, *GROUP_COLUMNS)):
-        if column in rows:
-            group = group.fillna(_plain_ids(rows[column]))
-    spellings = pd.Series(group.dropna().unique(), dtype="string")
-    first = spellings.groupby(spellings.str.casefold()).transform("first")
-    if len(other := spellings[spellings != first]):
+    for column in _group_columns(rows, group_column):
+        group = group.fillna(_plain_ids(rows[column]))
+    first = group.groupby(group.str.casefold()).transform("first")
+    if (other := (first != group).fillna(False)).any():
         warn(
-            f"{source}: {counted(len(other), 'id')} of lesions or patients differ from another's only in case, such as "
-            f"{other.iloc[0]} and {first[other.index[0]]}; they are read as one"
+            f"{source}: ids of lesions or patients that differ only in case are read as one, such as "
+            f"{group[other].iloc[0]} and {first[other].iloc[0]}"
         )
-        group = group.map(dict(zip(spellings, first, strict=True))).astype("string")
-    counts = group.value_counts()
-    if len(rows) >= 20 and len(counts) and counts.iloc[0] > len(rows) / 2:
+    counts = first.value_counts()
+    if len(rows) >= 20 and counts.max() > len(rows) / 2:
         warn(
             f"{source}: {counts.iloc[0]:,} of {len(rows):,} images have the lesion or patient {counts.index[0]!r}, so "
             "they stay in one part of a split. If it means that none is known, leave these cells empty."
         )
-    return group
+    return first
 
 
 def _set_apart(rows, labels, *used):
@@ -349,9 +340,8 @@ def _set_apart(rows, labels, *used):
     A column ``label`` that equals `labels`, as in the metadata of a download, is dropped too.
     """
     if "label" in rows:
-        given = rows["label"].map({value: as_label(value) for value in rows["label"].unique()})
-        folders_of = given.map({value: folder_name(value) for value in given.unique()})
-        if ((given == labels[rows.index]) | (folders_of == labels[rows.index])).all():
+        given, ours = rows["label"].map(as_label), labels[rows.index]
+        if ((given == ours) | (given.map(folder_name, na_action="ignore") == ours)).all():
             used += ("label",)
     rows = rows.drop(columns={*used} & {*OWN_COLUMNS} & {*rows})
     renamed = {name: f"metadata_{name}" for name in rows if name in OWN_COLUMNS}

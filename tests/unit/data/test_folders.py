@@ -66,7 +66,7 @@ def test_images_of_a_part_that_have_no_label_are_set_aside(tmp_path):
         *(
             (
                 [f"{above}/{file}" for above in names for file in TWO],
-                "labels seem to be benign, malignant, in each of",
+                "are no labels but parts of one collection. Move the images into one folder per label",
             )
             for names in (
                 ("fold1", "fold2"),
@@ -145,7 +145,7 @@ def test_formats_that_cannot_be_read_are_set_aside_and_a_label_that_vanishes_is_
     with pytest.raises(ValueError, match="0 label"), pytest.warns(UserWarning, match="2 images set aside"):
         ImageDataset.from_folder(tmp_path / "heic")
     (tmp_path / "t.csv").write_text("image,label\n0,a\n1,b\nb,b\n2.jpg,a\n")
-    with pytest.warns(UserWarning, match="1 × DICOM files cannot be read"):
+    with pytest.warns(UserWarning, match="1 × DCM files cannot be read"):
         ImageDataset.from_csv(tmp_path / "t.csv", images=tmp_path / "benign")
 
 
@@ -179,26 +179,18 @@ def test_images_beside_the_folders_of_the_labels_are_set_aside(tmp_path):
     assert len(dataset) == 6
 
 
-def test_names_that_differ_only_in_case_are_named(tmp_path):
-    touch(tmp_path, *TWO, "benign/A.jpg", "benign/a.jpg", "benign/a.JPG", "Benign/x.jpg")
-    with pytest.warns(UserWarning) as caught:
-        ImageDataset.from_folder(tmp_path)
-    said = [str(each.message) for each in caught]
-    assert any(
-        "names of 3 images differ from another's only in case, such as benign/A.jpg" in each for each in said
-    )
-    assert any("labels 'Benign' (1) and 'benign' (6) differ only in spelling" in each for each in said)
+def test_labels_that_differ_only_in_case_are_named(tmp_path):
+    with pytest.warns(UserWarning, match=r"'Benign' \(1\) and 'benign' \(3\) differ only in spelling"):
+        ImageDataset.from_folder(touch(tmp_path, *TWO, "Benign/x.jpg"))
 
 
 def test_what_is_no_folder_says_what_it_is(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as file:
         file.writestr("benign/a.jpg", "")
-    with pytest.raises(FileNotFoundError, match=r"data\.zip is not a folder but a file: unpack the archive"):
+    with pytest.raises(FileNotFoundError, match=r"data\.zip is not a folder but a file: .*unpack an archive"):
         ImageDataset.from_folder(tmp_path / "data.zip")
     touch(tmp_path, *TWO)
-    with pytest.raises(
-        FileNotFoundError, match=r"0\.jpg is not a folder but a file: give its folder, such as"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"0\.jpg is not a folder but a file: give its folder"):
         ImageDataset.from_folder(tmp_path / "benign" / "0.jpg")
     with pytest.raises(FileNotFoundError, match=r"If it is itself the folder of a label, give "):
         ImageDataset.from_folder(tmp_path / "benign")
@@ -239,5 +231,5 @@ def test_a_pipe_called_as_an_image_is_set_aside(tmp_path):
     touch(tmp_path, *TWO)
     os.mkfifo(tmp_path / "benign" / "pipe.jpg")
     os.mkfifo(tmp_path / "metadata.csv")
-    with pytest.warns(UserWarning, match=r"1 × it is a pipe, .* \(such as pipe\.jpg\)"):
+    with pytest.warns(UserWarning, match=r"1 × it is not a file but .* \(such as pipe\.jpg\)"):
         assert len(ImageDataset.from_folder(tmp_path)) == 6
