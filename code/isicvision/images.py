@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import struct
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +25,6 @@ MAX_PIXELS = 120_000_000
 """Larger images are refused before they are decoded: as RGB, they take 360 MB of memory."""
 ORIENTATION = ExifTags.Base.Orientation
 _TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
-# of what describes the pixels
-_TIFF_TAGS = {254, 255, 262, 266, 273, 284, 292, 293, 317, 320, 338, 339, 347}
-_TIFF_TAGS.update(range(256, 260), range(277, 280), range(322, 326), range(529, 533))
 
 
 class ImageError(IsicVisionError, ValueError):
@@ -191,10 +187,8 @@ def _bare_png(data):
     kept, place = [data[:8]], 8
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4])
-        kind, is_note = (
-            data[place + 4 : place + 8],
-            data[place + 4] & 32,
-        )  # its name begins with a small letter
+        kind = data[place + 4 : place + 8]
+        is_note = kind[0] & 32  # its name begins with a small letter
         is_whole = zlib.crc32(data[place + 4 : end - 4]).to_bytes(4) == data[end - 4 : end]
         if not is_note or (kind in (b"tRNS", b"eXIf") and is_whole):
             kept.append(data[place:end])
@@ -217,23 +211,5 @@ def _bare_jpeg(data):
     return None
 
 
-def _bare_tiff(data):
-    """Keep the tags of the first image that make pixels, and an orientation that is a number."""
-    order = "<" if data[:1] == b"I" else ">"
-    kept = b""
-    try:
-        (start,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, start)
-        end = start + 2 + 12 * count
-        for place in range(start + 2, end, 12):
-            tag = struct.unpack_from(f"{order}HHI", data, place)
-            if tag[0] in _TIFF_TAGS or tag == (ORIENTATION, 3, 1):
-                kept += data[place : place + 12]
-    except struct.error:
-        return None
-    table = struct.pack(f"{order}H", len(kept) // 12) + kept + data[end : end + 4]
-    return data[:start] + table + data[start + len(table) :]
-
-
 # what strips a file of its metadata, by the file's first bytes
-_BARE = {b"\x89PNG": _bare_png, b"\xff\xd8\xff": _bare_jpeg, b"II*\0": _bare_tiff, b"MM\0*": _bare_tiff}
+_BARE = {b"\x89PNG": _bare_png, b"\xff\xd8\xff": _bare_jpeg}
