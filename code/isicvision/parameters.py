@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .checks import is_number, is_whole
@@ -25,20 +25,13 @@ EXCLUDED = (
 PATHS = ("OUTPUTS", "WEIGHTS", "MEASUREMENTS", "SOURCE")
 
 
-def _is_map(value):
-    keys = [*map(as_label, value)] if isinstance(value, dict) else []
-    plain = not any(isinstance(each, (list, dict)) for each in [*value.values()]) if keys else False
-    return plain and None not in keys and len({*keys}) == len(keys)
-
-
 def _or_none(check: Check) -> Check:
     is_right, meaning = check
     return lambda value: value is None or is_right(value), f"{meaning}, or None"
 
 
 def _one_of(*choices: Any) -> Check:
-    kinds = {*map(type, choices)}  # 4.0 and True are equal to a choice, but none
-    return lambda value: type(value) in kinds and value in choices, "one of " + ", ".join(map(str, choices))
+    return lambda value: isinstance(value, str) and value in choices, "one of " + ", ".join(choices)
 
 
 def _is_text(value: Any) -> bool:
@@ -49,25 +42,15 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_text, value))
 
 
-def _are_rates(value: Any) -> bool:
-    is_list = isinstance(value, Iterable) and not isinstance(value, (str, dict))
-    rates = [*value] if is_list else [value]
-    return rates != [] and all(is_number(rate, 0) and rate > 0 for rate in rates)
-
-
-def _holds_weights(path):
-    """Say whether a file begins as torch.save (a zip file, earlier a pickle) or safetensors begins it."""
-    if not os.path.isfile(path):
-        return False
-    with open(path, "rb") as file:
-        start = file.read(9)
-    return start.startswith((b"PK\3\4", b"\x80\2")) or start[8:] == b"{"
+def _is_map(value: Any) -> bool:
+    keys = [*map(as_label, value)] if isinstance(value, dict) else [None]
+    is_plain = None not in keys and not any(isinstance(each, (list, dict)) for each in value.values())
+    return is_plain and 0 < len(keys) == len({*keys})
 
 
 _TEXT: Check = (_is_text, "text")
 _NAMES: Check = (_are_names, "a list of names, such as [sex, age]")
 _COUNT: Check = (lambda value: is_whole(value, 1), "a whole number of 1 or more")
-_SEED: Check = (lambda value: is_whole(value, 0) and value < 2**32, "a whole number from 0 to 4294967295")
 
 CHECKS: dict[str, Check] = {
     "SOURCE": (
@@ -78,7 +61,7 @@ CHECKS: dict[str, Check] = {
     ),
     "QUERY": (lambda value: isinstance(value, str), "text"),
     "LIMIT": _or_none(_COUNT),
-    "SEED": _or_none(_SEED),
+    "SEED": _or_none((lambda value: is_whole(value, 0) and value < 2**32, "a whole number below 2**32")),
     "MAX_SIDE": _or_none((lambda value: is_whole(value, 64), "a number of pixels, 64 or more")),
     "SUBLABEL_COLUMN": _or_none(_TEXT),
     "GROUP_COLUMN": _or_none(_TEXT),
@@ -105,7 +88,10 @@ CHECKS: dict[str, Check] = {
     "BACKBONE": _TEXT,  # and `_network`
     "WEIGHTS": _or_none(
         (
-            lambda value: value == "imagenet" or _holds_weights(str(value)),
+            lambda value: (
+                value == "imagenet"
+                or (str(value).endswith((".pth", ".pt", ".safetensors")) and os.path.isfile(value))
+            ),
             "imagenet, a .pth or .safetensors file of weights that is there",
         )
     ),
@@ -120,7 +106,12 @@ CHECKS: dict[str, Check] = {
         lambda value: _is_text(value) and os.path.isfile(f"{value}/settings.csv"),
         "a folder with settings.csv and leak.csv",
     ),
-    "RATES": (lambda value: not is_number(value, 0) and _are_rates(value), "a list of positive numbers"),
+    "RATES": (
+        lambda value: (
+            isinstance(value, list) and value != [] and all(is_number(each, 1e-99) for each in value)
+        ),
+        "a list of positive numbers",
+    ),
     "MODEL": _TEXT,  # and `_model`
     "WORKERS": _COUNT,
     "THREADS": _COUNT,
@@ -135,48 +126,25 @@ CHECKS: dict[str, Check] = {
 
 
 def check(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the parameters of a notebook and return them, paths as `project.located` finds them.
+    """Check the parameters of a notebook and return them, paths as `files.located` finds them.
 
-    Parameters
-    ----------
-    given
-        By name, such as a notebook's ``globals()``; what is not in `CHECKS` is left out.
-
-    Raises
-    ------
-    ValueError
-        If one is wrong, or if two of them contradict each other; the message names each of them.
+    `given` are values by name, such as a notebook's ``globals()``; what is not in `CHECKS` is left out. ValueError
+    names each that is wrong, and those that contradict each other.
     """
     values = {name: given[name] for name in CHECKS if name in given}
     for name in PATHS:
         if _is_text(values.get(name)) and values[name] not in ("sample", "isic", "imagenet"):
             values[name] = values[name] if "://" in values[name] else located(values[name])
     wrong = [
-        f"{name} is {meaning}, not {values[name]!r}{_hint(values[name], meaning)}"
+        f"{name} is {meaning}, not {values[name]!r}{near(values[name], [*PRESETS]) if name == 'PRESET' else ''}"
         for name, (is_right, meaning) in CHECKS.items()
         if name in values and not is_right(values[name])
     ]
-    if values.get("SEED", 0) is None and "SOURCE" not in values:  # None: the archive's oldest images
-        wrong.append(f"SEED is {_SEED[1]}; None is for 01_acquire_images only")
     if not wrong:
         wrong = [reason for find in (_outputs, _network, _training, _model) if (reason := find(values))]
     if wrong:
         raise ValueError(wrong[0] if len(wrong) == 1 else f"wrong parameters:{listed(wrong)}")
     return values
-
-
-def _hint(value, meaning):
-    """Say what was probably meant: ``; did you mean …?``, or nothing."""
-    if "share" in meaning and is_number(value, 1) and value <= 100:
-        return f"; did you mean {value / 100:g}?"
-    if isinstance(value, str) and re.search("number|share|decay", meaning):
-        try:
-            float(value)
-            return ": leave out the quotation marks"
-        except ValueError:
-            return ""
-    choices = meaning.removeprefix("one of ").removesuffix(", or None").split(", ")
-    return near(value, choices if meaning.startswith("one of") else [])
 
 
 def unknown(name: object, known: Sequence[str]) -> str:
@@ -245,11 +213,10 @@ def _training(values):
 
 def _model(values):
     """Say that MODEL names none of the models that the notebooks write, nor another that is there."""
-    name = values.get("MODEL", "model")
-    if name not in ("model", "model_features") and not os.path.isfile(
-        f"{(outputs := values.get('OUTPUTS', '.'))}/{name}/model.json"
-    ):
-        hint = near(name, ["model", "model_features"])
+    name, outputs = values.get("MODEL", "model"), values.get("OUTPUTS", ".")
+    own = ("model", "model_features")
+    if name not in own and not os.path.isfile(f"{outputs}/{name}/model.json"):
+        hint = near(name, own)
         return f"MODEL is model, model_features or another folder with a model.json in {outputs}, not {name!r}{hint}"
 
 

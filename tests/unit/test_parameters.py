@@ -41,8 +41,8 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"SENSITIVITY": 90}, "SENSITIVITY is a share .*not 90; did you mean 0.9?"),
-        ({"SENSITIVITY": "0.9"}, "not '0.9': leave out the quotation marks"),
+        ({"SENSITIVITY": 90}, "SENSITIVITY is a share .*not 90"),
+        ({"SENSITIVITY": "0.9"}, "SENSITIVITY is a share .*not '0.9'"),
         ({"SENSITIVITY": float("nan")}, "SENSITIVITY is a share above 0, at most 1, not nan"),
         ({"SETTINGS": {"dropout": 30}}, "SETTINGS: dropout is a probability from 0 to below 1, not 30"),
         ({"SETTINGS": {"l2": "1e-4"}}, "SETTINGS: l2 is a weight decay .*not '1e-4'"),
@@ -86,7 +86,6 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"SERVICE": "abc-"}, "SERVICE is .*no dash last"),
         *(({"SETTINGS": {"views": views}}, "SETTINGS: views is one of") for views in (4.0, "2", True, 3)),
         ({"POSITIVE": ["malignant"]}, "POSITIVE is a label"),
-        ({"SEED": None}, "SEED is a whole number .*None is for 01_acquire"),
         ({"OUTPUTS": 5}, "OUTPUTS is a folder, not 5"),
         ({"SENSITIVITY": 2, "SEED": -1}, "wrong parameters:\n  SEED is .*\n  SENSITIVITY is"),
         ({"SLICES": "sex"}, "SLICES is a list of names"),
