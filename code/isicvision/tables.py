@@ -218,7 +218,7 @@ def _even(path, text, separator, strip):
     csv.field_size_limit(2**31 - 1)
     text = io.StringIO(text, newline="")
     rows = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=strip)
-    header: list = []
+    header = []
 
     def even():
         for row in filter(None, rows):

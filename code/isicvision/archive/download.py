@@ -11,6 +11,7 @@ import itertools
 import os
 import queue
 import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -135,7 +136,6 @@ class Download:
         variant = f"at most {self.max_side} pixels a side" if self.max_side else "full size"
         self.journal = Journal(self.folder, self.session.home, "thumbnails" if self.thumbnails else variant)
         self.report, self.parts = DownloadReport(self.folder), self.folder / ".parts"
-        self.left: dict = {}  # parts that an earlier call left, by isic_id
         self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
         self.under_way, self.refused = 0, 0
         self.slots, self.stop = threading.BoundedSemaphore(self.connections), threading.Event()
@@ -154,8 +154,8 @@ class Download:
                 failures.append(error)
 
         try:
-            self.parts.mkdir(exist_ok=True)
-            self.left = {path.name.partition("~")[0]: path for path in self.parts.iterdir()}
+            shutil.rmtree(self.parts, ignore_errors=True)
+            self.parts.mkdir()
             for worker in workers:
                 worker.start()
             for record in listed():
@@ -193,9 +193,8 @@ class Download:
         url = self._address(record)
         if url is None:
             return self._note(isic_id, "failed", "its record names no image file", None if is_done else row)
-        part = Part(self.parts, isic_id, self.left.pop(isic_id, None))
         file = f"{row['label']}/{isic_id}{_suffix(url)}"
-        self.todo.put(Job(isic_id, url, file, row, part, known is not None))
+        self.todo.put(Job(isic_id, url, file, row, Part(self.parts / isic_id), known is not None))
         self.under_way += 1
 
     def _is_there(self, isic_id, row, file, size, before):
@@ -275,8 +274,6 @@ class Download:
                 return self._store(job, headers.get("Content-Type"))
             except TransferError as fault:
                 error = self._renewed(job, fault) if fault.status in (401, 403, 410) else fault
-                if not error.retry and not self.stop.is_set():
-                    job.part.drop()
                 if not error.retry or attempt + 1 == ATTEMPTS or self.stop.wait(pause(attempt, error.after)):
                     raise error from fault
 
@@ -295,7 +292,7 @@ class Download:
                 image, size, _ = frame(job.part.path, self.max_side or 16)
         except ImageError as error:
             reason = str(error).replace(f"{job.part.path}: ", "")
-            job.part.drop()
+            job.part.validator = ""
             raise TransferError(f"what came ({kind}) is not a sound image: {reason}", retry=True) from error
         if self.stop.is_set():
             raise TransferError("stopped")
@@ -304,11 +301,10 @@ class Download:
             job.file = str(PurePosixPath(job.file).with_suffix(".jpg"))
             with replacing(self.folder / job.file) as new:
                 image.save(new, "JPEG", quality=QUALITY)
-            job.part.drop()
+            job.part.path.unlink()
         else:
             (self.folder / job.file).parent.mkdir(exist_ok=True)
             os.replace(job.part.path, self.folder / job.file)  # already on the disk
-            job.part.path = None
         job.size = (self.folder / job.file).stat().st_size
         return "fetched"
 
@@ -321,7 +317,7 @@ class Download:
         return not self.max_side or max(size) <= self.max_side
 
     def _finish(self, workers):
-        """End the workers, write the journal, delete parts that nobody needs."""
+        """End the workers, write the journal."""
         self.stop.set()
         # a worker that waits for a silent server is left behind: it writes nothing more
         until = time.monotonic() + 2
@@ -333,11 +329,7 @@ class Download:
             job, outcome = self.done.get()
             if isinstance(outcome, str):
                 self._settle(job, outcome)
-        for isic_id, path in self.left.items():
-            if (self.journal.get(isic_id) or [""])[0] == "done":
-                path.unlink(missing_ok=True)
-        with suppress(OSError):  # parts stay that another call can resume
-            self.parts.rmdir()
+        shutil.rmtree(self.parts, ignore_errors=True)
         if problem := self.journal.close():
             self.report.notes.append(f"metadata.csv is behind ({problem}); the same call updates it")
         self.bar.close()

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,7 +29,7 @@ PATIENCE = 5  # s, read timeout of the first attempt, doubled for each further o
 LONGEST_WAIT = 120  # s; a server that asks for a longer wait is not asked again in this call
 LARGEST = 2**32  # bytes of a file
 CHUNK = 2**20
-BUSY = (408, 425, 429, 500, 502, 503, 504)
+BUSY = (408, 416, 425, 429, 500, 502, 503, 504)  # may succeed at another time, or without a Range
 
 
 class TransferError(IsicVisionError):
@@ -72,7 +71,7 @@ class Session(requests.Session):
     def ask(
         self, url: str, headers: Mapping[str, str] | None = None, patience: float = math.inf
     ) -> requests.Response:
-        """Send a GET; return a successful response (or 416 to a Range), its body unread; else raise TransferError.
+        """Send a GET; return a successful response, its body unread; else raise TransferError.
 
         `patience` is the most seconds to wait for the next bytes.
         """
@@ -91,7 +90,7 @@ class Session(requests.Session):
             is_address = isinstance(error, ValueError | LocationParseError)  # as requests' InvalidURL
             raise TransferError(_cause(error), retry=not is_address) from error
         status, after = response.status_code, _asked_wait(response)
-        if status in (200, 206) or (status == 416 and "Range" in headers):
+        if status in (200, 206):
             return response
         reason = f"the server answers {status} {response.reason}".rstrip()
         if status in (400, 422):
@@ -161,44 +160,10 @@ def _body(response, deadline, largest):
 
 @dataclass
 class Part:
-    """The part of a file that has come, named ``<name>~<validator>`` so that a later call can resume it.
+    """What has come of a file, and what the server called this version of it, by which the next attempt resumes."""
 
-    The validator is what the server called this version: the strong ETag, else the date (RFC 9110, 13.1.5 If-Range);
-    without either, the next attempt starts from the beginning. `name` is unique in `folder` and has no ``~``.
-
-    >>> part = Part(Path("."), "ISIC_0000000")
-    >>> part.begin('"4f2a"')
-    >>> part.path.name, part.validator, part.size
-    ('ISIC_0000000~%224f2a%22', '"4f2a"', 0)
-    """
-
-    folder: Path
-    name: str
-    path: Any = None
-
-    @property
-    def size(self) -> int:
-        """Bytes that have come."""
-        try:
-            return os.stat(self.path).st_size if self.path else 0
-        except FileNotFoundError:
-            return 0
-
-    @property
-    def validator(self) -> str:
-        """What the server called this version of the file, or an empty string."""
-        return unquote(self.path.name.partition("~")[2]) if self.path else ""
-
-    def begin(self, validator: str) -> None:
-        """Delete what has come and choose the name for a new beginning."""
-        self.drop()
-        self.path = self.folder / f"{self.name}~{quote(validator, safe='')[:150]}"
-
-    def drop(self) -> None:
-        """Delete what has come."""
-        if self.path:
-            self.path.unlink(missing_ok=True)
-            self.path = None
+    path: Path
+    validator: str = ""
 
 
 def fetch(
@@ -207,63 +172,48 @@ def fetch(
     """Download the file at `url` to `part`, resuming where an earlier attempt ended if the server supports it.
 
     The first attempts, from 0, wait less for the next bytes, see `PATIENCE`. Once `stopped()` is true, nothing more is
-    written. Returns the headers; the part is then whole and on the disk. Raises TransferError if the attempt failed
-    (what can be resumed stays), OSError if the disk is full (what came is deleted).
+    written. Returns the headers; the part is then whole and on the disk. Raises TransferError if the attempt failed,
+    OSError if the disk is full (what came is deleted).
 
     >>> from isicvision import IsicArchive
-    >>> archive, part = IsicArchive("sample"), Part(Path("."), "first")
+    >>> archive, part = IsicArchive("sample"), Part(Path("first"))
     >>> fetch(archive.session, next(archive.search())["files"]["full"]["url"], part)["Content-Type"]
     'image/jpeg'
     """
-    deadline, begun = time.monotonic() + session.timeout[2], part.size
+    deadline, validator, begun = time.monotonic() + session.timeout[2], part.validator, 0
     headers = {"Accept-Encoding": "identity"}
-    if begun and part.validator:
-        headers |= {"Range": f"bytes={begun}-", "If-Range": part.validator}
+    if validator:
+        begun = part.path.stat().st_size
+        headers |= {"Range": f"bytes={begun}-", "If-Range": validator}
+    part.validator = ""  # unless the answer fits, the next attempt starts anew
     with session.ask(url, headers, PATIENCE * 2**attempt) as response:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise TransferError("the file comes compressed, as no image does")
-        whole = _expected(response, part, begun)
-        if response.status_code == 416:
-            return response.headers
-        if response.status_code == 200:
-            validator = response.headers.get("ETag", "")
-            if not validator or validator.startswith("W/"):
-                validator = response.headers.get("Last-Modified", "")
-            part.begin(validator)
-        try:
-            _write(response, part, deadline, whole, stopped)
-        except (OSError, TransferError) as error:
-            if isinstance(error, OSError) or not part.validator or (whole is not None and part.size > whole):
-                part.drop()
-            raise
+        tag, length = response.headers.get("ETag", ""), response.headers.get("Content-Length", "")
+        named = tag if tag[:1] == '"' else response.headers.get("Last-Modified", "")
+        if response.status_code == 206:
+            span = re.fullmatch(rf"bytes {begun}-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            if not span or named not in ("", validator):
+                raise TransferError("the server does not resume where the part ends", retry=True)
+            named, length = validator, span[1]
+        if stopped():
+            raise TransferError("stopped")
+        with open(part.path, "ab" if response.status_code == 206 else "wb", buffering=0) as file:
+            part.validator = named
+            try:
+                for chunk in _chunks(response, deadline, LARGEST):
+                    if stopped():
+                        raise TransferError("stopped")
+                    file.write(chunk)
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), 0)
+                raise
+            came = file.tell()
+        if length.isdecimal() and came != int(length):
+            part.validator = named if came < int(length) else ""
+            raise TransferError(f"cut short: {came:,} of {int(length):,} bytes came", retry=True)
         return response.headers
-
-
-def _expected(response, part, begun):
-    """Return the length of the whole file, None if the server does not say; refuse what does not continue the part."""
-    tag, span = response.headers.get("ETag"), response.headers.get("Content-Range", "")
-    if response.status_code == 200:
-        length = response.headers.get("Content-Length", "")
-        return int(length) if re.fullmatch("[0-9]{1,18}", length) else None
-    if response.status_code == 416 and span == f"bytes */{begun}":
-        return begun  # all of it had come
-    found = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]*/([0-9]{1,18}|\*)", span)
-    is_same = not tag or tag == part.validator or not part.validator.startswith('"')
-    if found and int(found[1]) == begun > 0 and is_same:
-        return None if found[2] == "*" else int(found[2])
-    part.drop()
-    raise TransferError("the server does not resume where the part ends", retry=True)
-
-
-def _write(response, part, deadline, whole, stopped):
-    with open(part.path, "ab", buffering=0) as file:  # unbuffered: a killed process leaves what came
-        for chunk in _chunks(response, deadline, LARGEST):
-            if stopped():
-                raise TransferError("stopped")
-            file.write(chunk)
-        os.fsync(file.fileno())
-    if whole is not None and part.size != whole:
-        raise TransferError(f"cut short: {part.size:,} of {whole:,} bytes came", retry=True)
 
 
 def require_allowed(url: str, home: str) -> None:
