@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
@@ -24,7 +24,6 @@ from ..images import ImageError, decode, upright
 from ..text import redacted, secret
 
 MAX_BYTES = 20 * 2**20  # of an image fetched from the web: the service accepts no more
-TYPE = "application/octet-stream"
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 
 
@@ -79,17 +78,16 @@ class ServiceClient:
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         if image_size is not None and not is_whole(image_size, 1):
             raise ValueError(f"image_size must be a whole number of pixels from 1, not {image_size!r}")
-        # a function, because no attribute is to show the key
-        self._authorization = lambda: {"Authorization": f"Bearer {key}"} if key else {}
         self._session = requests.Session()
-        self._session.headers["Content-Type"] = TYPE
+        self._session.headers["Content-Type"] = "application/octet-stream"
         retry = Retry(
             3, status_forcelist=(429, 503), allowed_methods=None, backoff_factor=0.3, raise_on_status=False
         )
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=32))
-        if key:  # as `auth`, because the user's .netrc would replace a mere header
-            self._session.auth = lambda request: request.headers.update(self._authorization()) or request
+        if key:  # the user's .netrc would replace a mere header, and no attribute is to show the key
+            headers = {"Authorization": f"Bearer {key}"}
+            self._session.auth = lambda request: request.headers.update(headers) or request
 
     def score(self, image: ImageInput) -> dict:
         """Score one image: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
@@ -129,15 +127,14 @@ class ServiceClient:
         address = urlsplit(self.scoring_uri)
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         connection = kind(address.netloc, timeout=self._timeout)
-        headers = {"Content-Type": TYPE} | self._authorization()
-        target = urlunsplit(("", "", address.path, address.query, ""))
         marks = [time.perf_counter()]
         body = self._prepare(image)
+        request = self._session.prepare_request(requests.Request("POST", self.scoring_uri, data=body))
         try:
             marks.append(time.perf_counter())
             connection.connect()
             marks.append(time.perf_counter())
-            connection.request("POST", target, body, headers)
+            connection.request("POST", request.path_url, body, dict(request.headers))
             marks.append(time.perf_counter())
             response = connection.getresponse()
             marks.append(time.perf_counter())

@@ -8,7 +8,7 @@ const make = (kind, parent, className, text = "") => {
   return element;
 };
 
-function fill(cell, image, { title, color, spoken = title, note, dim, bars = [] }) {
+function fill(cell, image, { title, color: edge, spoken = title, note, dim, bars = [] }) {
   const [shown, text] = cell.children;
   shown.src = image;
   shown.alt = title;
@@ -16,14 +16,14 @@ function fill(cell, image, { title, color, spoken = title, note, dim, bars = [] 
   cell.setAttribute("aria-label", spoken);
   cell.classList.toggle("isic-dim", Boolean(dim));
   text.replaceChildren();
-  make("div", text, "isic-title", title).style.borderLeftColor = color || "transparent";
-  for (const bar of bars) {
+  make("div", text, "isic-title", title).style.borderLeftColor = edge || "transparent";
+  for (const [name, value, color] of bars) {
     const row = make("div", text, "isic-bar");
-    make("span", row, "", bar.name).title = bar.name;
-    const value = make("span", make("span", row, "isic-track"), "isic-value");
-    value.style.width = `${100 * bar.value}%`;
-    value.style.background = bar.color;
-    make("span", row, "", bar.value.toFixed(2));
+    make("span", row, "", name).title = name;
+    const bar = make("span", make("span", row, "isic-track"), "isic-value");
+    bar.style.width = `${100 * value}%`;
+    bar.style.background = color;
+    make("span", row, "", value.toFixed(2));
   }
   if (note) make("div", text, "isic-note", note);
 }
@@ -62,7 +62,6 @@ function render({ model, el }) {
     while (grid.children.length < images.length) add(grid.children.length);
     const captions = model.get("captions").slice(0, images.length); // the two may change one after the other
     captions.forEach((caption, n) => fill(grid.children[n], images[n], caption));
-    grid.style.setProperty("--isic-side", `${model.get("side")}px`);
     mark();
   };
   const mark = () => {
@@ -94,7 +93,7 @@ function render({ model, el }) {
   large.onclick = zoom;
   model.on("msg:custom", focus);
   model.on("change:selected", mark);
-  for (const trait of ["images", "captions", "side"]) model.on(`change:${trait}`, draw);
+  for (const trait of ["images", "captions"]) model.on(`change:${trait}`, draw);
   for (const trait of ["name", "status", "large"]) model.on(`change:${trait}`, say);
   draw();
   say();

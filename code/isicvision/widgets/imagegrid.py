@@ -13,7 +13,7 @@ class ImageGrid(anywidget.AnyWidget):
     """Show images with captions; one is selected by a click or the arrow keys, and one can be shown large.
 
     A caption has a ``title`` (str) and optionally ``color``, ``note``, ``spoken`` (for screen readers, and under the
-    mouse), ``dim`` (bool) and ``bars`` (a list of dicts with ``name``, ``value`` from 0 to 1 and ``color``).
+    mouse), ``dim`` (bool) and ``bars`` (a list of name, value from 0 to 1 and color).
     """
 
     _esm = HERE / "imagegrid.js"
@@ -23,7 +23,6 @@ class ImageGrid(anywidget.AnyWidget):
     name = traitlets.Unicode("images").tag(sync=True)  # of the grid, for screen readers
     status = traitlets.Unicode().tag(sync=True)  # a line above the images, read out when it changes
     selected = traitlets.Int(0).tag(sync=True)  # number of the image, from 0
-    side = traitlets.Int(150).tag(sync=True)  # of a thumbnail, in pixels
     large = traitlets.Dict().tag(sync=True)  # "image" (data URL) and "text", or empty
     hotkeys = traitlets.List(traitlets.Unicode()).tag(sync=True)  # JavaScript's names, such as "Enter"
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..model.classifier import ImageClassifier
 
 SIDE, LARGE = 150, 640
-"""Pixels of a thumbnail, and of the longer side of an image shown large."""
+"""Pixels of a thumbnail, as in imagegrid.css, and of the longer side of an image shown large."""
 KEYS = {"Enter": "confirm", "x": "exclude", "u": "undo", "z": "zoom"}
 LABEL_KEYS = "1234567890" + "".join(sorted({*string.ascii_lowercase} - {*KEYS, "n", "p"}))
 """Keys of the first labels, in their order; further labels have a button only."""
@@ -49,7 +49,7 @@ class _Pages(Widget):
         if not is_whole(per_page, 1):
             raise ValueError(f"per_page is a whole number of 1 or more, not {per_page!r}")
         self.per_page = per_page
-        self.grid = ImageGrid(name=name, side=SIDE, hotkeys=[*keys, "z", "n", "p"])
+        self.grid = ImageGrid(name=name, hotkeys=[*keys, "z", "n", "p"])
         self.grid.on_key(self.press)
         self.grid.observe(lambda _: setattr(self.grid, "large", {}), "selected")
         self._position, self._credit = ipywidgets.HTML(), ipywidgets.HTML()
@@ -128,12 +128,10 @@ class _Pages(Widget):
 class AnnotationUI(_Pages):
     """Look at images and correct their labels, or exclude them, by mouse or keys.
 
-    Click an image, then press the key on its label's button: the next image is selected. ``Enter`` confirms the label,
-    ``x`` excludes the image, ``u`` undoes, ``z`` zooms, arrows move, ``n`` and ``p`` turn the page. Each decision is
-    saved at once in the CSV file `decisions` (`annotation.Annotations`), and applied again when the notebook is run
-    again. With `suspicion`, the table of `labelissues.find`, the most doubtful labels come first. The ``value`` of
-    ``filter`` is a label, or ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``, ``"(exclude)"`` or
-    ``"suspicious"``, in brackets where a label has such a name.
+    Click an image, then press the key on its label's button: the next image is selected. docs/widgets.md lists the
+    other keys. Each decision is saved at once in the CSV file `decisions` (`annotation.Annotations`). With `suspicion`,
+    the table of `labelissues.find`, the most doubtful labels come first. The ``value`` of ``filter`` is a label,
+    ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``, ``"(exclude)"`` or ``"suspicious"``.
 
     >>> ui = AnnotationUI(dataset, "decisions.csv")
     >>> ui.decide(dataset.paths[0], "malignant")
@@ -150,13 +148,10 @@ class AnnotationUI(_Pages):
     ) -> None:
         self.annotations = Annotations(dataset, decisions)
         labels = self.annotations.labels
-        own = ["all", EXCLUDE, "undecided", "decided", "relabeled"] + ["suspicious"] * (suspicion is not None)
         if suspicion is None:
             suspicion = pd.DataFrame(columns=["path", "quality", "issue"])
         self._doubts = suspicion.set_index("path").reindex(dataset.paths)
-        self._own = {apart(name, labels): name for name in own}
-        first, *others = self._own
-        options = [first, *labels, *others]
+        options = [*self._conditions(self.annotations.table)]
         self.filter = ipywidgets.Dropdown(options=options, description="Show", layout={"width": "200px"})
         self.filter.observe(lambda _: self.grid.focus(), "value")
         self._progress = ipywidgets.IntProgress(max=len(dataset), layout={"width": "120px"})
@@ -173,8 +168,7 @@ class AnnotationUI(_Pages):
         for key, name in (self._keys | KEYS).items():
             made = self._button(name, key)
             made.description += f" [{key}]" if key in keys else ""
-            if name in palette:
-                made.layout.border_left = f"6px solid {palette[name]}"
+            made.layout.border_left = f"6px solid {palette[name]}" if name in palette else None
             yield made
 
     @property
@@ -209,11 +203,11 @@ class AnnotationUI(_Pages):
 
     def _advance(self):
         """Select the next image; return what else is to be said."""
-        page, place = self.page, self.page * self.per_page + self.grid.selected + 1
+        place = self.page * self.per_page + self.grid.selected + 1
         if place == len(self.rows):
             return "This is the last image shown."
         self._select(place)
-        return "" if page == self.page else f"Page {self.page + 1}."
+        return "" if self.grid.selected else f"Page {self.page + 1}."
 
     def _undo(self):
         """Undo the last decision, select its image and return what happened."""
@@ -233,20 +227,24 @@ class AnnotationUI(_Pages):
         self.turn(page - self.page)
         self.grid.selected = selected
 
-    def _rows(self):
-        table = self.annotations.table
-        decided, label = table["decided"], table["label"]
-        conditions = {
+    def _conditions(self, table):
+        """Return the choices of the filter, each with the rows that it shows."""
+        decided, label, labels = table["decided"], table["label"], self.annotations.labels
+        own = {
             "all": label.notna(),
             "undecided": ~decided,
             "decided": decided,
             "relabeled": (label != table["given"]) & (label != EXCLUDE),
-            "suspicious": self._doubts["issue"].eq(True).to_numpy() & ~decided,
+            EXCLUDE: label == EXCLUDE,
         }
-        choice = self.filter.value
-        found = conditions.get(self._own.get(choice), label == choice)
-        table = table.assign(quality=self._doubts["quality"].to_numpy(float))
-        return table[found].sort_values("quality", kind="stable")
+        if self._doubts["issue"].notna().any():
+            own["suspicious"] = self._doubts["issue"].eq(True).to_numpy() & ~decided
+        found = {apart(name, labels): rows for name, rows in own.items()}
+        return found | {each: label == each for each in labels}
+
+    def _rows(self):
+        table = self.annotations.table.assign(quality=self._doubts["quality"].to_numpy(float))
+        return table[self._conditions(table)[self.filter.value]].sort_values("quality", kind="stable")
 
     def _write_captions(self):
         super()._write_captions()
@@ -320,15 +318,13 @@ class ResultsUI(_Pages):
 
     def _caption(self, row):
         label, prediction, note = row["label"], row["prediction"], Path(row["path"]).stem
-        palette, bars = colors(self.evaluation.classes), []
-        for name, color in palette.items():
-            bars.append({"name": name, "value": float(row[f"score_{name}"]), "color": color})
+        palette = colors(self.evaluation.classes)
         return {
             "title": short(label) + (" ✓" if label == prediction else f", predicted {short(prediction)}"),
             "spoken": f"{label}, predicted {prediction}, score {row[f'score_{prediction}']:.2f}, {note}",
             "color": palette[label],
             "note": note,
-            "bars": bars,
+            "bars": [(name, float(row[f"score_{name}"]), color) for name, color in palette.items()],
         }
 
     def _draw_images(self, rows, draw):
@@ -367,14 +363,12 @@ class ConfusionMatrixUI(Widget):
         parts = [ipywidgets.HTML("true ↓<br>predicted →"), *(line(name, side) for name in counts)]
         for true in counts:
             parts += [line(true, side), *(self.buttons[true, predicted] for predicted in counts)]
-        columns = f"repeat({len(counts) + 1}, {side}px)"
         # without the flex the box around it would squeeze the labels, not scroll
-        layout = {"grid_template_columns": columns, "grid_gap": "2px", "flex": "0 0 auto"}
-        matrix = ipywidgets.GridBox(parts, layout=layout)
+        layout = {"grid_template_columns": f"repeat({len(counts) + 1}, {side}px)", "flex": "0 0 auto"}
+        matrix = ipywidgets.GridBox(parts, layout=layout | {"grid_gap": "2px"})
         scrolled = ipywidgets.Box([matrix], layout={"overflow": "auto", "max_width": "100%"})
         self.view = stack(scrolled, self._title, self.images.view)
-        wrong = [(true, predicted) for true, predicted in self.buttons if true != predicted]
-        self.show(*max(wrong, key=lambda cell: counts.loc[cell]))
+        self.show(*max(self.buttons, key=lambda cell: (cell[0] != cell[1], counts.loc[cell])))
 
     def _button(self, cell, count, share):
         hint = f"{cell[0]}, predicted {cell[1]}"
@@ -387,8 +381,9 @@ class ConfusionMatrixUI(Widget):
         """Show the images of one cell."""
         cell = true, predicted = str(as_label(true)), str(as_label(predicted))
         if cell not in self.buttons:
-            labels = ", ".join(self._evaluation.classes)
-            raise ValueError(f"no cell {true!r}, {predicted!r}; labels are {labels}")
+            raise ValueError(
+                f"no cell {true!r}, {predicted!r}: labels are {', '.join(self._evaluation.classes)}"
+            )
         self.cell, table = cell, self._evaluation.table
         found = self._evaluation.where((table["label"] == true) & (table["prediction"] == predicted))
         title = f"{counted(len(found.table), 'image')}: {true}, predicted {predicted}"

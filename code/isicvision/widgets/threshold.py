@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from html import escape
 
 import ipywidgets
@@ -33,8 +32,8 @@ class PrecisionRecallUI(Widget):
 
     Below the curves are the metrics and the confusion matrix at this threshold, and the images ``changed``, whose
     prediction differs from that at the evaluation's own threshold. Take validation images if
-    `ImageClassifier.decide_at` is to use the threshold. With more than two classes the curves show the positive one
-    against all others, only to explore: such a model uses no threshold.
+    `ImageClassifier.decide_at` is to use the threshold. With more than two classes the positive one stands against all
+    others.
 
     >>> ui = PrecisionRecallUI(evaluation)
     >>> ui.click("roc", 0, 1)
@@ -62,8 +61,11 @@ class PrecisionRecallUI(Widget):
         curves = {"roc": self._start.roc(), "precision_recall": self._start.precision_recall()}
         self._curves = {name: curve[np.isfinite(curve["threshold"])] for name, curve in curves.items()}
         self._marks = self._plot(self._axes)
-        for curve, canvas in zip(self._curves, self._canvases, strict=True):
-            canvas.mpl_connect("button_press_event", functools.partial(self._clicked, curve))
+        for curve, canvas in zip(curves, self._canvases, strict=True):
+            canvas.mpl_connect(
+                "button_press_event",
+                lambda event, name=curve: event.inaxes and self.click(name, event.xdata, event.ydata),
+            )
         self._figures = ipywidgets.HTML()
         self.changed = ResultsUI(self._start, per_page=per_page)
         self.threshold.observe(lambda _: self._draw(), "value")
@@ -80,10 +82,6 @@ class PrecisionRecallUI(Widget):
         table = self._curves[curve]
         nearest = ((table.to_numpy()[:, :2] - (x, y)) ** 2).sum(axis=1).argmin()
         self.threshold.value = float(table["threshold"].iloc[nearest])
-
-    def _clicked(self, curve, event):
-        if event.inaxes:
-            self.click(curve, event.xdata, event.ydata)
 
     def _plot(self, axes):
         """Draw the curves; return the marks of the chosen threshold."""

@@ -71,8 +71,8 @@ class AugmentationUI(_Tuning):
         views: int = 6,
     ) -> None:
         self._dataset, self._pipeline, self._shape = dataset, pipeline, (images, views)
-        parameters = inspect.signature(pipeline).parameters.values()
-        self._defaults = {parameter.name: parameter.default for parameter in parameters}
+        parameters = inspect.signature(pipeline).parameters
+        self._defaults = {name: each.default for name, each in parameters.items()}
         self.sliders = {name: _slider(name, default) for name, default in self._defaults.items()}
         self._show(self.sliders, "Images before and after the augmentation")
         self._draw()

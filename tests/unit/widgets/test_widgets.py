@@ -341,8 +341,8 @@ def test_results_show_the_wrong_ones_first_the_most_confident_before_the_others(
     assert titles(ui)[0] == "malignant, predicted benign" and len(ui.rows) == wrong
     assert ui.rows["confidence"].is_monotonic_decreasing
     bars = ui.grid.captions[0]["bars"]
-    assert [bar["name"] for bar in bars] == ["benign", "malignant"]
-    assert sum(bar["value"] for bar in bars) == pytest.approx(1)
+    assert [bar[0] for bar in bars] == ["benign", "malignant"]
+    assert sum(bar[1] for bar in bars) == pytest.approx(1)
     ui.filter.value = "right"
     assert all(title.endswith("✓") for title in titles(ui)) and ui.rows["confidence"].is_monotonic_increasing
     ui.label.value = "malignant"
