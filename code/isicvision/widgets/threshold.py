@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from html import escape
 
 import ipywidgets
@@ -62,10 +63,7 @@ class PrecisionRecallUI(Widget):
         self._curves = {name: curve[np.isfinite(curve["threshold"])] for name, curve in curves.items()}
         self._marks = self._plot(self._axes)
         for curve, canvas in zip(curves, self._canvases, strict=True):
-            canvas.mpl_connect(
-                "button_press_event",
-                lambda event, name=curve: event.inaxes and self.click(name, event.xdata, event.ydata),
-            )
+            canvas.mpl_connect("button_press_event", functools.partial(self._clicked, curve))
         self._figures = ipywidgets.HTML()
         self.changed = ResultsUI(self._start, per_page=per_page)
         self.threshold.observe(lambda _: self._draw(), "value")
@@ -82,6 +80,10 @@ class PrecisionRecallUI(Widget):
         table = self._curves[curve]
         nearest = ((table.to_numpy()[:, :2] - (x, y)) ** 2).sum(axis=1).argmin()
         self.threshold.value = float(table["threshold"].iloc[nearest])
+
+    def _clicked(self, curve, event):
+        if event.inaxes:
+            self.click(curve, event.xdata, event.ydata)
 
     def _plot(self, axes):
         """Draw the curves; return the marks of the chosen threshold."""
