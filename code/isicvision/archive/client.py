@@ -47,10 +47,9 @@ class IsicArchive:
 
     `source` is ``"isic"``, the public archive; ``"sample"``, the synthetic images of this repository, which need no
     network; or an address such as ``"http://localhost:8000"``. `timeout` is in seconds: for the connection, for the
-    next bytes, for a whole answer (default 600); a longer download resumes on the next attempt if the server supports
-    it. `token` is an OAuth2 bearer token for images that are not public, by default the environment variable
-    ``ISIC_TOKEN``; it goes to the API only, and over https only (or to loopback). `url` is where the API begins; `name`
-    is fit for a folder.
+    next bytes, for a whole answer (default 600). `token` is an OAuth2 bearer token for images that are not public, by
+    default the environment variable ``ISIC_TOKEN``; it goes to the API only, and over https only (or to loopback).
+    `url` is where the API begins; `name` is fit for a folder.
 
     >>> archive = IsicArchive("sample")
     >>> archive.count("diagnosis_1:Malignant"), archive.facets()["sex"]
@@ -94,17 +93,15 @@ class IsicArchive:
     ) -> dict[str, dict[str | None, int]]:
         """Count the images that `query` finds by the values of each field: field to value to images.
 
-        The most frequent value comes first; ``None`` counts the images without one. The counts are those of the
-        nightly index.
+        The most frequent value comes first; ``None`` counts the images without one, as of the nightly index.
         """
         facets = {}
         for name, field in self._json(self._url("images/facets/", query, collections), query).items():
-            try:
-                counts = {b.get("key_as_string", b["key"]): b["doc_count"] for b in field["buckets"]}
-                missing = (field.get("meta") or {}).get("missing_count")
-            except (TypeError, KeyError, AttributeError):
-                raise ArchiveError(f"{self.url}images/facets/ has an unknown form: not the API v2?") from None
-            facets[name] = counts | ({None: missing} if missing else {})
+            facets[name] = {
+                each.get("key_as_string", each["key"]): each["doc_count"] for each in field["buckets"]
+            }
+            if missing := field["meta"]["missing_count"]:
+                facets[name][None] = missing
         return facets
 
     def collections(self) -> list[dict]:
@@ -148,28 +145,20 @@ class IsicArchive:
         Each image is checked and on the disk before it gets its name, and none is fetched twice. Beside the images
         stand ``metadata.csv`` (a row an image, those of earlier calls included), ``attribution.txt``,
         ``licenses.txt``, ``missing.csv`` (images that could not be had, and why) and ``journal.sqlite``, which
-        remembers all this.
+        remembers all this. `folder` is empty, new, or filled by an earlier download from the same archive.
 
-        Parameters
-        ----------
-        folder
-            Empty, new, or filled by an earlier download from the same archive.
-        query, limit, collections
-            Same as in `search`; `limit` also counts images that are present or have no label.
-        label_field
-            The archive's field whose value, in lower case, is the label. Default: ``diagnosis_1`` (``benign``, …).
-        label
-            Instead of a field: a word for all images; a mapping from isic_ids or diagnoses (the finest level counts)
-            to labels; or a function of the record. Images without a label are skipped and listed.
-        per_label
-            The most images of each label, such as ``{"benign": 200, "malignant": None}`` (None: all), and of no other.
-        seed
-            With `limit` or `per_label`: take a random sample, not the oldest images. The whole listing is walked first.
-        max_side
-            Reduce larger images to this many pixels on the longer side, as JPEG; metadata.csv keeps their size in
-            ``original_width`` and ``original_height``.
-        thumbnails
-            Fetch the archive's thumbnails (at most 256 pixels a side), not the full images.
+        Images are chosen by `query`, `limit` and `collections` as in `search` (`limit` also counts images that are
+        present or have no label), or by `per_label`: the most images of each label, such as ``{"benign": 200,
+        "malignant": None}`` (None: all), and of no other. With a `seed` they are a random sample, not the oldest
+        images; the whole listing is walked first.
+
+        The label is the value, in lower case, of the archive's field `label_field` (default ``diagnosis_1``), or it is
+        given by `label`: a word for all images; a mapping from isic_ids or diagnoses (the finest level counts) to
+        labels; or a function of the record. Images without a label are skipped and listed.
+
+        Images larger than `max_side` pixels are reduced to that, as JPEG; metadata.csv keeps their size in
+        ``original_width`` and ``original_height``. `thumbnails` (at most 256 pixels a side) are fetched instead if so
+        wanted, by at most so many `connections` at once.
 
         Raises ValueError if an argument or `folder` is unfit or arguments exclude each other, ArchiveError if the
         archive cannot be listed, the disk is (or would be) full, or many images in a row are refused; its ``report``

@@ -26,11 +26,12 @@ LICENSES = {
 # a record may hold half a surrogate pair
 TEXT: dict = {"encoding": "utf-8", "errors": "replace", "newline": ""}
 FLUSH_SECONDS = 1.0  # how far the journal may be behind
-SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT)",
-    "CREATE TABLE IF NOT EXISTS images (isic_id TEXT PRIMARY KEY, status TEXT, reason TEXT, file TEXT, "
-    "bytes INTEGER, record TEXT)",
-)
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS images (
+    isic_id TEXT PRIMARY KEY, status TEXT, reason TEXT, file TEXT, bytes INTEGER, record TEXT
+);
+"""
 DONE = "SELECT record, file FROM images WHERE status = 'done' ORDER BY isic_id"
 MISSING = "SELECT isic_id, status, reason FROM images WHERE status != 'done' ORDER BY isic_id"
 
@@ -48,7 +49,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, source: str, variant: str) -> None:
-        self.folder, self._headline = Path(folder), f"Images of {source}, {variant}"
+        self.folder, self._own = Path(folder), {"source": source, "variant": variant}
         is_new = not (self.folder / NAME).exists()
         if is_new:
             self._require_own(source)
@@ -65,27 +66,24 @@ class Journal:
             is_new = True
             self._open()
         about = dict(self._db.execute("SELECT name, value FROM about"))
-        for name, value in (("source", source), ("variant", variant)):
-            if about.setdefault(name, value) != value:
-                self._db.close()
-                raise ValueError(
-                    f"{self.folder} holds images of {about['source']}, {about.get('variant', variant)}, not of "
-                    f"{source}, {variant}: choose another folder"
-                )
-        with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
+        if about | self._own != about:
+            self._db.close()
+            raise ValueError(
+                f"{self.folder} holds images of {about['source']}, {about['variant']}, not of {source}, {variant}: "
+                "choose another folder"
+            )
         self._pending, self._rewritten, self._is_behind = [], (time.monotonic(), 0.0), False
         metadata = self.folder / "metadata.csv"
         if is_new and metadata.exists():
             self._adopt(metadata)
 
     def _open(self):
-        self._db = sqlite3.connect(self.folder / NAME, timeout=0, isolation_level=None)
+        self._db = sqlite3.connect(self.folder / NAME, timeout=0, isolation_level="IMMEDIATE")
         # from the first write until the journal is closed
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        with self._transaction():
-            for statement in SCHEMA:
-                self._db.execute(statement)
+        self._db.executescript(SCHEMA)
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", self._own.items())
 
     def _require_own(self, source):
         """Refuse a folder with files that no download put there."""
@@ -96,12 +94,6 @@ class Journal:
             return  # of this archive; its journal was lost
         if any(not path.name.startswith(".") and not is_stray(path.name) for path in self.folder.iterdir()):
             raise ValueError(f"{self.folder} holds files of another origin: choose another folder")
-
-    @contextmanager
-    def _transaction(self):
-        self._db.execute("BEGIN IMMEDIATE")
-        with self._db:  # commits, or rolls back, also after Ctrl-C
-            yield
 
     def _adopt(self, metadata):
         """Take over the images that metadata.csv lists and that are still there."""
@@ -142,7 +134,7 @@ class Journal:
     def flush(self) -> None:
         """Write what was put to the journal, then the tables; OSError or sqlite3.Error if the disk is full."""
         if self._pending:
-            with self._transaction():
+            with self._db:  # commits, or rolls back, also after Ctrl-C
                 self._db.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", self._pending)
             self._pending, self._is_behind = [], True
         when, took = self._rewritten
@@ -179,7 +171,7 @@ class Journal:
         else:
             (self.folder / "missing.csv").unlink(missing_ok=True)
         with self._writing("attribution.txt") as file:
-            file.write(f"{self._headline}\n\n")
+            file.write(f"Images of {self._own['source']}, {self._own['variant']}\n\n")
             for (who, terms), count in sorted(credits.items(), key=lambda item: (-item[1], item[0])):
                 file.write(f"{who} ({terms}): {counted(count, 'image')}\n")
         with self._writing("licenses.txt") as file:
