@@ -1,12 +1,10 @@
 """The journal of a download folder: what became of each image, and the tables for people that are written from it.
 
-An SQLite file survives a killed process and a power cut, and keeps a second download out of the folder. If it is lost,
-it is rebuilt from metadata.csv.
+An SQLite file survives a killed process and a power cut, and keeps a second download out of the folder.
 """
 
 import csv
 import json
-import os
 import sqlite3
 import time
 from collections import Counter
@@ -49,62 +47,34 @@ class Journal:
     """
 
     def __init__(self, folder: Path, source: str, variant: str) -> None:
-        self.folder, self._own = Path(folder), {"source": source, "variant": variant}
-        is_new = not (self.folder / NAME).exists()
-        if is_new:
-            self._require_own(source)
+        self.folder, self._headline = Path(folder), f"Images of {source}, {variant}"
+        own = {"source": source, "variant": variant}
+        names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+        if NAME not in names and any(not name.startswith(".") and not is_stray(name) for name in names):
+            raise ValueError(f"{self.folder} holds other files, and no {NAME}: choose another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(self.folder / NAME, timeout=0, isolation_level="IMMEDIATE")
         try:
-            self._open()
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            raise ValueError(f"another download is writing to {self.folder}: wait for it") from None
-        except sqlite3.DatabaseError:  # damaged
+            # from the first write until the journal is closed
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.executescript(SCHEMA)
+            with self._db:
+                self._db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", own.items())
+        except sqlite3.DatabaseError as error:
             self._db.close()
-            os.replace(self.folder / NAME, self.folder / f"{NAME}.damaged")
-            is_new = True
-            self._open()
+            if "locked" in str(error):
+                raise ValueError(f"another download is writing to {self.folder}: wait for it") from None
+            raise ValueError(
+                f"{self.folder / NAME} cannot be used ({error}): choose another folder"
+            ) from error
         about = dict(self._db.execute("SELECT name, value FROM about"))
-        if about | self._own != about:
+        if about | own != about:
             self._db.close()
             raise ValueError(
                 f"{self.folder} holds images of {about['source']}, {about['variant']}, not of {source}, {variant}: "
                 "choose another folder"
             )
         self._pending, self._rewritten, self._is_behind = [], (time.monotonic(), 0.0), False
-        metadata = self.folder / "metadata.csv"
-        if is_new and metadata.exists():
-            self._adopt(metadata)
-
-    def _open(self):
-        self._db = sqlite3.connect(self.folder / NAME, timeout=0, isolation_level="IMMEDIATE")
-        # from the first write until the journal is closed
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.executescript(SCHEMA)
-        with self._db:
-            self._db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", self._own.items())
-
-    def _require_own(self, source):
-        """Refuse a folder with files that no download put there."""
-        if not self.folder.exists():
-            return
-        credits = self.folder / "attribution.txt"
-        if credits.is_file() and credits.read_text(encoding="utf-8").startswith(f"Images of {source}"):
-            return  # of this archive; its journal was lost
-        if any(not path.name.startswith(".") and not is_stray(path.name) for path in self.folder.iterdir()):
-            raise ValueError(f"{self.folder} holds files of another origin: choose another folder")
-
-    def _adopt(self, metadata):
-        """Take over the images that metadata.csv lists and that are still there."""
-        with open(metadata, encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                image = self.folder / (row.pop("file", None) or ".")
-                if image.is_file():
-                    record = {name: value for name, value in row.items() if name and value}
-                    name = image.relative_to(self.folder).as_posix()
-                    self.put(row.get("isic_id") or image.stem, "done", name, image.stat().st_size, record)
-        self.flush()
 
     def __len__(self):
         return self._db.execute("SELECT COUNT(*) FROM images WHERE status = 'done'").fetchone()[0]
@@ -171,7 +141,7 @@ class Journal:
         else:
             (self.folder / "missing.csv").unlink(missing_ok=True)
         with self._writing("attribution.txt") as file:
-            file.write(f"Images of {self._own['source']}, {self._own['variant']}\n\n")
+            file.write(f"{self._headline}\n\n")
             for (who, terms), count in sorted(credits.items(), key=lambda item: (-item[1], item[0])):
                 file.write(f"{who} ({terms}): {counted(count, 'image')}\n")
         with self._writing("licenses.txt") as file:
