@@ -40,11 +40,10 @@ class Double:
     folder : pathlib.Path
     """
 
-    def __init__(self, folder, port=0, files_port=0, log=None, **switches):
+    def __init__(self, folder, port=0, files_port=0, **switches):
         self.folder = Path(folder)
         command = [sys.executable, str(SERVER), "--child", "--folder", str(folder)]
         command += ["--port", str(port), "--files-port", str(files_port)]
-        command += ["--log", str(log)] if log else []
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         line = self.process.stdout.readline()
         if not line:
@@ -85,21 +84,6 @@ class Double:
     def state(self):
         """Give the switches and counts: requests, bytes_sent, peak, peak_api, peak_files, peak_connections, open."""
         return self._control(query="?log=0")
-
-    @property
-    def peak(self):
-        """The most requests that were being answered at the same time, on both ports."""
-        return self.state()["peak"]
-
-    @property
-    def bytes_sent(self):
-        """Bytes of all bodies."""
-        return self.state()["bytes_sent"]
-
-    def rate(self, part=""):
-        """Requests per second, from the first to the last."""
-        times = [entry["time"] for entry in self.log(part)]
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def secrets(self):
         """List the requests to the files' host that carried an Authorization or a cookie."""

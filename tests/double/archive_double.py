@@ -13,7 +13,7 @@ Faults are rules, dicts of JSON, each for the addresses that it matches and for 
 - ``path``: a regular expression, searched in "/path?query"; or ``paths``: a list of paths, exactly.
 - ``times``: how many attempts at each path it spoils, null (the default) for ever; ``skip``: how many it lets by
   before. Attempts are counted by path (API: path and query) since the faults were last set.
-- ``page``: only on that page of a listing, from 1. ``method``: "GET" or "HEAD", else both.
+- ``page``: only on that page of a listing, from 1.
 - ``kind``, one of those below. Of rules that match together each kind takes the first, and kinds combine
   (``no_range`` with ``cut``; ``status`` with ``stall``).
 
@@ -26,14 +26,13 @@ html                      a page of HTML with status 200
 nested, truncated_json    JSON of ``depth`` brackets; the first ``fraction`` of the JSON, as if it were all
 gzip_bomb                 a small gzip body that unpacks to ``bytes`` (4 GiB) blanks
 wrong_bytes               the right length, but other bytes after the first ``keep`` (0)
-etag_changes              other content with another ETag for every attempt, or for all those with one ``version``
+etag_changes              other content with another ETag for every attempt
 no_range                  Range is ignored: 200 and all
 range_416                 every Range is refused
 wrong_206                 a Range is answered from ``start`` (0), correctly declared; ``lie``: declared as asked
 cut, cut_chunked          Content-Length is whole (or the body chunked) but only ``fraction`` (0.5) is sent;
                           ``reset``: ended by a reset
 early_close               neither Content-Length nor chunks, and only ``fraction`` is sent (1: a whole body)
-chunked                   a whole chunked body, no Content-Length
 stall_body                after ``fraction`` nothing for ``seconds`` (null: for ever), then the rest
 trickle                   ``bytes_per_second``
 same_next, empty_page     the page's next is itself; no results but a next
@@ -47,9 +46,8 @@ next_host                 next leads to ``host``, "http://…"
 {"isic_id": "ISIC_…", "set": {"files.full.url": "{files}/x.jpg", "metadata.clinical.sex": null}} sets single values,
 {"isic_id": "ISIC_…", "record": …} replaces a record by any JSON, {"append": …} lists any JSON after the last one.
 
-Switches: ``latency`` (seconds before each answer), ``gzip``, ``size_offset`` (added to every size of a full file),
-``signed`` (addresses of files carry a token and answer 403 without; each reading of a record gives a fresh one),
-``listing_expired`` (those that a listing gives are too old already), ``token_seconds`` (how long a token lasts).
+Switches: ``latency`` (seconds before each answer), ``signed`` (addresses of files carry a token and answer 403 without;
+each reading of a record gives a fresh one), ``listing_expired`` (those that a listing gives are too old already).
 
 The control path, on the API's port: GET /_control gives the log and the counts (``?log=0``: the counts alone,
 ``?part=x``: entries whose path holds x); POST /_control takes JSON with any of ``faults``, ``records``, the switches,
@@ -59,6 +57,7 @@ files now), ``"reset": true`` (all of it as at the start).
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -79,14 +78,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from isicvision.archive.sample import SampleArchive
 
-SWITCHES = {
-    "latency": 0.0,
-    "gzip": True,
-    "size_offset": 0,
-    "signed": False,
-    "listing_expired": False,
-    "token_seconds": None,
-}
+SWITCHES = {"latency": 0.0, "signed": False, "listing_expired": False}
 KINDS = set(re.findall(r"^([a-z_0-9]+(?:, [a-z_0-9]+)?)  ", __doc__, re.M))
 KINDS = {kind for names in KINDS for kind in names.split(", ")}
 LISTINGS = ("/api/v2/images/search/",)
@@ -106,7 +98,6 @@ class Archive:
         self.files, self.answers = {}, {}  # what was made once
         self.open, self.in_flight = Counter(), Counter()
         self.urls = {}  # by "api" and "files", once the ports are known
-        self.logfile = None
         self.reset()
 
     def reset(self):
@@ -161,7 +152,7 @@ class Archive:
             state["log"] = [entry for entry in self.log if part in entry["path"]]
         return state
 
-    def rules(self, path, target, method):
+    def rules(self, path, target):
         """Choose the faults of this attempt, by kind; and say which attempt it is."""
         key = target if path.startswith("/api/") else path
         self.attempts[key] += 1
@@ -177,7 +168,7 @@ class Archive:
         for rule in self.matching[key]:
             first = rule.get("skip", 0)
             last = float("inf") if rule.get("times") is None else first + rule["times"]
-            if first < attempt <= last and rule.get("method", method) == method:
+            if first < attempt <= last:
                 kinds.setdefault(rule["kind"], rule)
         return kinds, attempt
 
@@ -244,7 +235,7 @@ class Archive:
             extra = [c["append"] for c in self.records if "append" in c]
             known = next((r for r in extra if isinstance(r, dict) and r.get("isic_id") == name), known)
             return (200, self.dumps(self.patched(known))) if known is not None else (status, body)
-        if status != 200 or not (kinds or self.records or self.switches["size_offset"]):
+        if status != 200 or not (kinds or self.records):
             return status, body
         page = json.loads(body)
         if "duplicates" in kinds and page["count"] is None:
@@ -273,8 +264,6 @@ class Archive:
         return text.replace("{files}", self.urls["files"]).replace("{api}", self.urls["api"]).encode()
 
     def patched(self, record):
-        if self.switches["size_offset"] and isinstance(record, dict):
-            record["files"]["full"]["size"] += self.switches["size_offset"]
         for change in self.records:
             if (
                 "append" in change
@@ -295,15 +284,12 @@ class Archive:
         self.tokens += 1
         token = 0 if self.switches["listing_expired"] and not is_record else self.tokens
         end = int(time.time()) + 6 * 86400
-        return match[1] + f'?Expires={end}&Signature={token}-{time.time():.3f}&Key-Pair-Id=DOUBLE"'.encode()
+        return match[1] + f'?Expires={end}&Signature={token}&Key-Pair-Id=DOUBLE"'.encode()
 
     def allows(self, query):
         """Whether the token of a signed address is good."""
-        token, _, given = query.get("Signature", [""])[0].partition("-")
-        seconds = self.switches["token_seconds"]
-        with contextlib.suppress(ValueError):
-            return int(token) > self.expired and (seconds is None or time.time() - float(given) < seconds)
-        return False
+        token = query.get("Signature", [""])[0]
+        return token.isdecimal() and int(token) > self.expired
 
 
 class Exchange:
@@ -326,7 +312,7 @@ class Exchange:
         body = await self.reader.readexactly(int(self.headers.get("content-length", 0)))
         if path == "/_control" and self.port == "api":
             return await self.control(body)
-        kinds, attempt = archive.rules(path, self.target, self.method)
+        kinds, attempt = archive.rules(path, self.target)
         self.entry = entry = {
             "time": time.time(),
             "port": self.port,
@@ -355,8 +341,6 @@ class Exchange:
                 archive.in_flight[name] -= 1
             entry["seconds"] = time.time() - entry["time"]
             archive.bytes_sent += entry["bytes"]
-            if archive.logfile:
-                archive.logfile.write(json.dumps(entry) + "\n")
         return self.keep
 
     async def control(self, body):
@@ -391,11 +375,7 @@ class Exchange:
         status, headers, body = self.content(path, kinds, attempt)
         if self.port == "files":
             status, headers, body = self.conditional(status, headers, body, kinds)
-        elif (
-            "gzip" in self.headers.get("accept-encoding", "")
-            and self.archive.switches["gzip"]
-            and len(body) > 200
-        ):
+        elif "gzip" in self.headers.get("accept-encoding", "") and len(body) > 200:
             if "Content-Encoding" not in headers:
                 headers, body = {**headers, "Content-Encoding": "gzip"}, packed(body)
         await self.deliver(status, headers, body, kinds)
@@ -427,8 +407,8 @@ class Exchange:
         if not found:
             return 404, {"Content-Type": "application/xml"}, b"<Error><Code>NoSuchKey</Code></Error>"
         headers, body = found
-        if rule := kinds.get("etag_changes"):
-            version = b"version %d" % rule.get("version", attempt)
+        if "etag_changes" in kinds:
+            version = b"version %d" % attempt
             if body[:2] == b"\xff\xd8":  # a comment, so that it is an image still
                 body = body[:2] + b"\xff\xfe" + struct.pack(">H", len(version) + 2) + version + body[2:]
             else:
@@ -440,27 +420,16 @@ class Exchange:
         return 200, headers, body
 
     def conditional(self, status, headers, body, kinds):
-        """Look at Range, If-Range, If-Match and If-None-Match, as RFC 9110 has it."""
+        """Look at Range and If-Range, as RFC 9110 has it."""
         tag, date, asked = headers.get("ETag"), headers.get("Last-Modified"), self.headers
         if status != 200 or tag is None:
             return status, headers, body
-        if asked.get("if-match", tag) not in (tag, "*"):
-            return 412, {"Content-Type": "application/xml"}, b"<Error><Code>PreconditionFailed</Code></Error>"
-        if asked.get("if-none-match") in (tag, "*"):
-            return 304, {"ETag": tag, "Last-Modified": date}, b""
-        match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.get("range", ""))
-        if not match or not any(match.groups()) or "no_range" in kinds:
-            return status, headers, body
-        if asked.get("if-range", tag) not in (tag, date):
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.get("range", ""))
+        if not match or "no_range" in kinds or asked.get("if-range", tag) not in (tag, date):
             return status, headers, body
         total = len(body)
-        if match[1]:
-            start, end = int(match[1]), min(int(match[2] or total - 1), total - 1)
-        else:
-            start, end = max(0, total - int(match[2])), total - 1
-        if match[2] and match[1] and int(match[2]) < int(match[1]):
-            return status, headers, body  # no valid range: as if there were none
-        if start >= total or end < start or "range_416" in kinds:
+        start, end = int(match[1]), min(int(match[2] or total - 1), total - 1)
+        if start >= total or "range_416" in kinds:
             return 416, {"Content-Type": "application/xml", "Content-Range": f"bytes */{total}"}, b""
         said = f"bytes {start}-{end}/{total}"
         if rule := kinds.get("wrong_206"):
@@ -471,7 +440,7 @@ class Exchange:
     def send_head(self, status, headers, length):
         lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if length is not None and status != 304:
+        if length is not None:
             lines.append(f"Content-Length: {length}")
         lines += [f"Date: {now_date(int(time.time()))}", "Server: archive-double"]
         lines += [] if self.keep else ["Connection: close"]
@@ -480,9 +449,8 @@ class Exchange:
     async def deliver(self, status, headers, body, kinds):
         """Send the answer, or what the faults leave of it."""
         short = kinds.get("cut") or kinds.get("cut_chunked") or kinds.get("early_close")
-        chunked = "cut_chunked" in kinds or "chunked" in kinds
-        if short or chunked:
-            self.keep = self.keep and not short
+        chunked = "cut_chunked" in kinds
+        self.keep = self.keep and not short
         if chunked:
             headers = {**headers, "Transfer-Encoding": "chunked"}
         self.entry["status"] = status
@@ -549,21 +517,12 @@ async def serve_connection(archive, port, reader, writer):
 
 def page_number(target):
     """Give the number of a listing's page, from 1: SampleArchive's cursor is the number of its first row."""
-    archive_page = parse_qs(urlsplit(target).query)
-    start = re.search(rb"o=(\d+)", decoded(archive_page.get("cursor", [""])[0]))
-    try:
-        limit = min(int(archive_page.get("limit", ["100"])[0]) or 100, 100)
-    except ValueError:
-        limit = 100
-    return 1 + (int(start[1]) if start else 0) // max(limit, 1)
-
-
-def decoded(text):
-    import base64
-
+    query = parse_qs(urlsplit(target).query)
+    start = limit = None
     with contextlib.suppress(ValueError):
-        return base64.b64decode(text)
-    return b""
+        start = re.search(rb"o=(\d+)", base64.b64decode(query.get("cursor", [""])[0]))
+        limit = int(query.get("limit", ["100"])[0])
+    return 1 + (int(start[1]) if start else 0) // min(max(limit or 100, 1), 100)
 
 
 def error_answer(rule, port):
@@ -583,7 +542,7 @@ def error_answer(rule, port):
         body = f"<Error><Code>{responses.get(status, status)}</Code></Error>"
     kind = "application/xml" if isinstance(body, str) else "application/json"
     text = body if isinstance(body, str) else json.dumps(body)
-    return status, {"Content-Type": kind, **headers}, b"" if status == 304 else text.encode()
+    return status, {"Content-Type": kind, **headers}, text.encode()
 
 
 def http_date(seconds_from_now):
@@ -631,8 +590,6 @@ async def main(arguments):
 
         server = await asyncio.start_server(connected, "127.0.0.1", number, backlog=512)
         archive.urls[port] = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    if arguments.log:
-        archive.logfile = open(arguments.log, "w", encoding="utf-8", buffering=1)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
@@ -657,7 +614,6 @@ def parse(arguments=None):
     parser.add_argument("--files-port", type=int, default=8001)
     parser.add_argument("--latency", type=float, default=0, help="seconds before each answer")
     parser.add_argument("--faults", help="a JSON file with a list of rules")
-    parser.add_argument("--log", help="a file that gets a line of JSON for every request")
     parser.add_argument("--child", action="store_true", help="print the addresses as JSON, end with stdin")
     return parser.parse_args(arguments)
 

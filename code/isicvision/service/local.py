@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -127,11 +126,7 @@ class LocalService(ServiceClient):
 def _end(process, pipe):
     process.terminate()
     os.close(pipe)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the group of its own session: itself and its workers
-        process.wait()
+    process.wait()  # gunicorn kills workers that take longer than its graceful timeout
 
 
 def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout: float = 60) -> LocalService:
