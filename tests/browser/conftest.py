@@ -235,6 +235,10 @@ class Notebook:
             pytest.fail(f"{code} raised:\n{printed}", pytrace=False)
         return printed
 
+    def occupy(self, seconds):
+        """Keep the kernel busy from now on, without waiting for it."""
+        self.page.evaluate(f"seconds => void ({EXECUTE})(`import time; time.sleep(${{seconds}})`)", seconds)
+
     def value(self, expression):
         """Return the value of an expression (of plain Python types) in the notebook's kernel."""
         return literal_eval(self.execute(f"print(repr({expression}))"))

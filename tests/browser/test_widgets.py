@@ -117,6 +117,20 @@ def test_annotation_by_mouse_zoom_pages_and_filter(lab, show):
     assert cells(lab).count() == 2
 
 
+def test_a_key_concerns_the_image_selected_before_it_however_busy_the_kernel_is(lab, show):
+    show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
+    cells(lab).nth(0).click()
+    lab.occupy(2)
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "x", "Enter"):
+        lab.page.keyboard.press(key)
+    decided = "[ui.annotations.is_decided(path) for path in dataset.paths[:6]]"
+    lab.wait_for(decided, [False, False, False, True, True, False])
+    assert lab.value("ui.annotations.label(dataset.paths[3])") == "(exclude)"
+    lab.page.wait_for_function(
+        "() => document.querySelectorAll('.isic-cell')[5].getAttribute('aria-selected') === 'true'"
+    )
+
+
 def test_results_are_filtered_and_show_saliency(lab, show):
     show(
         "from isicvision import ImageClassifier\n"

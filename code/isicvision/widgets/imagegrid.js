@@ -43,8 +43,9 @@ function render({ model, el }) {
   const zoom = () => model.send({ key: "z" });
   const focus = () => grid.focus({ preventScroll: true });
   const select = (number) => {
-    model.set("selected", Math.max(0, Math.min(number, grid.children.length - 1)));
-    model.save_changes();
+    const selected = Math.max(0, Math.min(number, grid.children.length - 1));
+    model.set("selected", selected);
+    model.send({ selected }); // save_changes waits while the kernel is busy: a key pressed then would overtake it
     focus();
   };
   const add = (number) => {
