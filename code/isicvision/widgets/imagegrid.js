@@ -40,12 +40,17 @@ function render({ model, el }) {
   const large = make("div", root, "isic-large");
   const largeImage = make("img", large, "");
   const largeText = make("div", large, "isic-note");
-  const zoom = () => model.send({ key: "z" });
+  const tell = (event) => {
+    const events = model.get("events");
+    model.set("events", [...events.slice(-50), { ...event, number: (events.at(-1)?.number ?? 0) + 1 }]);
+    model.save_changes();
+  };
+  const zoom = () => tell({ key: "z" });
   const focus = () => grid.focus({ preventScroll: true });
   const select = (number) => {
     const selected = Math.max(0, Math.min(number, grid.children.length - 1));
     model.set("selected", selected);
-    model.send({ selected }); // save_changes waits while the kernel is busy: a key pressed then would overtake it
+    tell({ selected });
     focus();
   };
   const add = (number) => {
@@ -86,7 +91,7 @@ function render({ model, el }) {
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
     if (step) select(model.get("selected") + step);
     else if (event.key === "Escape" && !large.hidden) zoom();
-    else if (model.get("hotkeys").includes(event.key)) model.send({ key: event.key });
+    else if (model.get("hotkeys").includes(event.key)) tell({ key: event.key });
     else return;
     event.preventDefault();
     event.stopPropagation();

@@ -22,19 +22,27 @@ class ImageGrid(anywidget.AnyWidget):
     captions = traitlets.List(traitlets.Dict()).tag(sync=True)
     name = traitlets.Unicode("images").tag(sync=True)  # of the grid, for screen readers
     status = traitlets.Unicode().tag(sync=True)  # a line above the images, read out when it changes
+    # what was done in the page: unlike messages, it comes in its order
+    events = traitlets.List(traitlets.Dict()).tag(sync=True, echo_update=False)
     selected = traitlets.Int(0).tag(sync=True, echo_update=False)  # number of the image, from 0
     large = traitlets.Dict().tag(sync=True)  # "image" (data URL) and "text", or empty
     hotkeys = traitlets.List(traitlets.Unicode()).tag(sync=True)  # JavaScript's names, such as "Enter"
 
-    def __init__(self, **traits) -> None:
-        super().__init__(**traits)
-        self.on_msg(
-            lambda _, message, __: self.set_state({"selected": message.get("selected", self.selected)})
-        )
-
     def on_key(self, function: Callable[[str], object]) -> None:
         """Call ``function(key)`` whenever one of `hotkeys` is pressed; a double click counts as ``z``."""
-        self.on_msg(lambda _, message, __: "key" in message and function(message["key"]))
+        heard = 0
+
+        def hear(change):
+            nonlocal heard
+            for event in change.new:
+                if event["number"] > heard:
+                    heard = event["number"]
+                    if "key" in event:
+                        function(event["key"])
+                    else:  # not by assignment, which the page would hear after it has moved on
+                        self.set_state({"selected": event["selected"]})
+
+        self.observe(hear, "events")
 
     def focus(self) -> None:
         """Move the keyboard focus to the grid: JupyterLab would cut the cell on an ``x`` pressed elsewhere."""

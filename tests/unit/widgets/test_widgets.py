@@ -66,7 +66,24 @@ def bar(ui):
 
 def press(pages, key):
     """Press a key as the browser reports it."""
-    pages.grid._handle_custom_msg({"key": key}, [])
+    events = pages.grid.events
+    pages.grid.set_state({"events": [*events, {"key": key, "number": len(events) + 1}]})
+
+
+def test_each_event_of_the_page_counts_once_and_in_its_order(ui):
+    events = [{"selected": 4, "number": 1}, {"key": "x", "number": 2}, {"selected": 0, "number": 3}]
+    ui.grid.set_state({"events": events})
+    assert (ui.counts["excluded"], ui.annotations.is_decided(ui.rows["path"][4]), ui.grid.selected) == (
+        1,
+        True,
+        0,
+    )
+    ui.grid.set_state({"events": [*events[1:], {"key": "Enter", "number": 4}]})
+    assert (ui.counts["decided"], ui.annotations.is_decided(ui.rows["path"][0]), ui.grid.selected) == (
+        2,
+        True,
+        1,
+    )
 
 
 def test_keys_decide_about_the_selected_image_and_go_on_to_the_next(dataset, ui):
