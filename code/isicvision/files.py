@@ -89,7 +89,7 @@ def portable(path: str) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file that atomically replaces `path` on success. On error `path` is untouched.
 
-    Its name ends as that of `path` does, because some writers go by it. The folder is made if it is not there.
+    Its name ends as that of `path` does, because some writers go by it. Its folder is made.
     """
     part = path.with_name(f".part.{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     If the process is killed between the two renamings, `restore_folder` puts the earlier folder back.
     """
-    new, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
+    new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
     restore_folder(folder)
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -126,17 +126,14 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 def restore_folder(folder: Path) -> None:
     """Put back the earlier `folder` if `replacing_folder` was killed before the new one took its place."""
-    if not folder.exists() and _aside(folder).exists():
-        _aside(folder).rename(folder)
-
-
-def _aside(folder):
-    return folder.with_name(f".{folder.name}.old")
+    old = folder.with_name(f".{folder.name}.old")
+    if not folder.exists() and old.exists():
+        old.rename(folder)
 
 
 _YAML = {  # YAML 1.2: in 1.1, which PyYAML reads, 1e-3 is text, `no` is false, 010 is 8 and 1:30 is 90
     "null": r"~|null|Null|NULL|None|",
-    "bool": r"true|True|TRUE|false|False|FALSE",
+    "bool": r"(?i:true|false)",
     "int": r"[-+]?(0|[1-9][0-9_]*)",
     "float": r"[-+]?(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }
@@ -154,11 +151,11 @@ def read_parameters(path: str | os.PathLike) -> dict:
         yaml_implicit_resolvers: ClassVar[dict] = {}
 
         def construct_mapping(self, node, deep=False):
-            seen = {}
+            seen = set()
             for key, _ in node.value:
-                if (first := seen.setdefault(str(key.value), key)) is not key:
-                    said = f"{key.value} is given twice, first in line {first.start_mark.line + 1}"
-                    raise yaml.constructor.ConstructorError(problem=said, problem_mark=key.start_mark)
+                if str(key.value) in seen:
+                    raise yaml.MarkedYAMLError(f"{key.value} is given twice", problem_mark=key.start_mark)
+                seen.add(str(key.value))
             return super().construct_mapping(node, deep)
 
     for kind, pattern in _YAML.items():
@@ -167,8 +164,7 @@ def read_parameters(path: str | os.PathLike) -> dict:
         with open(os.path.expanduser(path), "rb") as file:
             given = yaml.load(file, Loader) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        hint = " (YAML takes spaces, no tabs)" if "'\\t'" in str(error) else ""
-        raise ValueError(f"{path} cannot be read as a parameter file: {error}{hint}") from error
+        raise ValueError(f"{path} cannot be read as a parameter file: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"{path} is no parameter file: it should hold lines such as EPOCHS: 12")
     return {name: {} if name == "SETTINGS" and value is None else value for name, value in given.items()}

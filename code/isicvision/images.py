@@ -54,11 +54,7 @@ def decode(
     """
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation must be 'bilinear' or 'bicubic', not {interpolation!r}")
-    image, (width, height), _ = _load(source, size)
-    if min(width, height) < min_side:
-        raise ImageError(
-            f"{_name(source)}: it has {width}x{height} pixels, each side needs {min_side} or more"
-        )
+    image, _, _ = _load(source, size, min_side)
     if size:
         width, height = image.size
         left, top = max(0, (width - height) / 2), max(0, (height - width) / 2)
@@ -107,35 +103,27 @@ def map_threads(function: Callable, items: Sequence, progress: str | None = None
         return list(pool.map(function, items))
 
 
-def _name(source):
-    return str(source) if isinstance(source, (str, Path)) else "the image"
-
-
-def _load(source, side):
+def _load(source, side, min_side=1):
     """Decode to upright RGB, with JPEGs reduced to no side below 2 * `side`: the image, its full size, its format.
 
     A file that Pillow cannot decode is tried once more without its metadata: a damaged comment spoils no pixel.
     """
     try:
-        data = _read(source)
+        data = source if isinstance(source, (bytes, bytearray)) else Path(source).read_bytes()
         try:
-            return _decode(data, side)
+            image, size, kind = _decode(data, side)
         except _DamagedError:
-            for start, strip in _BARE.items():
-                if data.startswith(start) and (bare := strip(data)):
-                    return _decode(bare, side)
-            raise
-    except ImageError as error:
-        raise ImageError(f"{_name(source)}: {error}") from error
-
-
-def _read(source):
-    try:
-        return source if isinstance(source, (bytes, bytearray)) else Path(source).read_bytes()
-    except FileNotFoundError:
-        raise ImageError("there is no such file") from None
-    except OSError as error:
-        raise ImageError(f"it cannot be read ({error.strerror})") from error
+            bare = next((strip(data) for start, strip in _BARE.items() if data.startswith(start)), None)
+            if bare is None:
+                raise
+            image, size, kind = _decode(bare, side)
+        if min(size) < min_side:
+            raise ImageError(f"it has {size[0]}x{size[1]} pixels, each side needs {min_side} or more")
+    except (ImageError, OSError) as error:
+        name = str(source) if isinstance(source, (str, Path)) else "the image"
+        reason = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else error
+        raise ImageError(f"{name}: {reason}") from error
+    return image, size, kind
 
 
 def _decode(data, side):

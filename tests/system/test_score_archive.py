@@ -69,7 +69,7 @@ def test_two_workers_score_what_one_process_scores_and_broken_images_are_reporte
     broken = pd.read_parquet(tmp_path / "scores").dropna(subset=["error"]).set_index("path")
     assert len(broken) == 2 and broken[model.labels].isna().all(axis=None)
     assert f"{len(paths)} images" in said and "2 could not be read" in said
-    assert "absent.jpg: there is no such file" in said and "broken.jpg: it is not an image" in said
+    assert "absent.jpg: it cannot be read (No such file" in said and "broken.jpg: it is not an image" in said
 
     # again: nothing to do; half of a file, as a kill leaves it: the images in it, and no others
     assert f"{len(paths) + 2} images are done, 0 to do" in run(archive, tmp_path / "scores")

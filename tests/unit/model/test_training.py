@@ -424,7 +424,7 @@ def test_validation_without_a_sound_image_is_refused_and_the_model_stays(dataset
     )
     finer = dataclasses.replace(dataset, table=finer)
     with pytest.raises(
-        ValueError, match="no validation image that can be read:\n.*0.jpg: there is no such file"
+        ValueError, match="no validation image that can be read:\n.*0.jpg: it cannot be read .No such file"
     ):
         broken = [str(tmp_path / f"{n}.jpg") for n in range(len(dataset))]
         nothing = dataclasses.replace(dataset, table=dataset.table.assign(path=broken))
