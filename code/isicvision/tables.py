@@ -58,20 +58,13 @@ def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[s
     content = _decoded(path).replace("\r\n", "\n")
     if not content.isascii():
         content = unicodedata.normalize("NFC", content.replace("\ufeff", "").replace("\u200b", ""))
-    if "\n" not in content:
-        content = content.replace("\r", "\n")
-    # a carriage return within a cell would end its row; in quotes it may stay
-    content = re.sub(r'"[^"]*"|\r', lambda found: " " if found[0] == "\r" else found[0], content)
+    if "\r" in content:  # old line ends, or within cells; what stands in quotes may stay
+        end = " " if "\n" in content else "\n"
+        content = re.sub(r'"[^"]*"|\r', lambda found: end if found[0] == "\r" else found[0], content)
     keys, whole = {key(name) for name in text}, {key(name) for name in verbatim}
     if comments := _COMMENTS.match(content):
         content = content[comments.end() :]
-    return _parsed(
-        path,
-        content,
-        is_text=lambda name: key(name) in keys,
-        missing=lambda name: [""] if key(name) in whole else MISSING,
-        strip=True,
-    )
+    return _parsed(path, content, lambda name: key(name) in keys, lambda name: key(name) in whole, strip=True)
 
 
 def save(table: pd.DataFrame, path: str | os.PathLike) -> Path:
@@ -105,7 +98,7 @@ def load(path: str | os.PathLike, verbatim: Iterable[str] = ()) -> pd.DataFrame:
     header = re.match(r'(?:"[^"]*"|[^"\n])*', content)[0]  # type: ignore[index]
     quoted = [name.replace('""', '"') for name in re.findall(r'"((?:[^"]|"")*)"', header)]
     text = {*verbatim, *map(str.strip, quoted)}
-    table = _parsed(path, content, is_text=text.__contains__, missing=lambda _: [""])
+    table = _parsed(path, content, text.__contains__, is_verbatim=lambda _: True)
     for name in filter(
         _SPECIAL.search, table.columns.difference([*verbatim])
     ):  # quoted whatever their cells are
@@ -138,13 +131,9 @@ def find_column(table: pd.DataFrame, name: str) -> str | None:
 
 def require_column(table: pd.DataFrame, name: str, source: object) -> str:
     """Find a column as `find_column` does, or raise ValueError, which lists those there are and names the nearest."""
-    try:
-        found = find_column(table, name)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
-    if found is None:
-        hint = near(name, [*map(str, table)])
-        raise ValueError(f"{source} has no column {name!r}; it has: {', '.join(map(str, table))}{hint}")
+    if (found := find_column(table, name)) is None:
+        names = [*map(str, table)]
+        raise ValueError(f"{source} has no column {name!r}; it has: {', '.join(names)}{near(name, names)}")
     return found
 
 
@@ -185,8 +174,8 @@ def _separator(text):
     return max(SEPARATORS, key=lambda sign: min((line.count(sign) for line in lines), default=0)), text
 
 
-def _parsed(path, text, is_text, missing, strip=False):
-    """Parse the text of a table; `is_text` and `missing` say what a column of that name holds."""
+def _parsed(path, text, is_text, is_verbatim, strip=False):
+    """Parse the text of a table; the functions say what a column of that name holds."""
     separator, text = _separator(text)
     header, rows = _even(path, text, separator, strip)
     if not any(header):
@@ -200,7 +189,7 @@ def _parsed(path, text, is_text, missing, strip=False):
         io.StringIO(rows, newline=""),
         names=names,
         dtype={name: str for name in names if is_text(name)},
-        na_values={name: missing(name) for name in names},
+        na_values={name: [""] if is_verbatim(name) else MISSING for name in names},
         keep_default_na=False,
         low_memory=False,
         encoding_errors="surrogateescape",
