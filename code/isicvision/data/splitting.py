@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..checks import check_seed, require_dataset
+from ..checks import check_seed
 from ..errors import warn
 from ..files import portable
 from ..tables import is_named
@@ -67,41 +67,32 @@ def deal(
 
 def _keep(part_of, table, groups, group, keep, count):
     """Put groups where `keep` has one of their images, or images of the same group; the earliest part wins."""
-    if hasattr(keep, "table"):
-        raise TypeError("keep takes all parts of an earlier split, a list or a dict of them, not one dataset")
     parts, names = named(keep), [*named(range(count))]
-    for part in parts.values():
-        require_dataset(part, "each part of keep")
     if len(parts) != count:
         raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")
     order = names if {*parts} == {*names} else [*parts]
-    if group and not all(group in part.table for part in parts.values()):
-        raise ValueError(f"the parts to keep have no column {group!r} to split by")
-    earlier = pd.concat([parts[name].table[["path", *([group] if group else [])]] for name in order])
-    earlier = earlier.loc[:, ~earlier.columns.duplicated()].reset_index(drop=True)
-    part = np.repeat(np.arange(count), [len(parts[name].table) for name in order])
+    earlier = pd.concat([parts[name].table for name in order], ignore_index=True)
+    part = np.repeat(np.arange(count), [len(parts[name]) for name in order])
     now, then = table["path"].map(portable), earlier["path"].map(portable)
     if (shared := in_several(part, then)).any():
-        first = then[shared].iloc[0]
         raise ValueError(
-            f"the parts to keep share images, such as {first}: give the parts of one earlier split"
+            f"the parts to keep share images, such as {then[shared].iloc[0]}: give the parts of one earlier split"
         )
     row = matched(table["path"], earlier["path"])
     held, exact, found = np.append(part, count)[row], now.isin(then), np.isin(earlier.index, row)
     if group:
+        if any(group not in each.table for each in parts.values()):
+            raise ValueError(f"the parts to keep have no column {group!r} to split by")
         ours, theirs = group_names(table, group), group_names(earlier, group)
         found |= theirs.isin(ours)
-    for number in reversed(range(count)):
-        here = exact & (held == number)
-        part_of[groups[here | ours.isin(theirs[part == number]) if group else here]] = number
-    moved = part_of[groups] < 0  # a name in common does not move what is known by path or group
-    for number in reversed(range(count)):
-        part_of[groups[moved & (held == number)]] = number
+    for is_sure in (False, True):  # what is known by path or group overrides what has a name in common
+        for number in reversed(range(count)):
+            here = (held == number) & (exact | (not is_sure))
+            part_of[groups[here | ours.isin(theirs[part == number]) if group and is_sure else here]] = number
     if found.sum() * 2 < len(found):
         warn(
             f"keep: only {found.sum():,} of the {counted(len(found), 'image')} of the earlier split are in this "
-            "dataset, by path, name or group. The rest of this dataset is split anew, so images that a model was "
-            "trained on may get into the test part."
+            "dataset. The rest is split anew: images that a model was trained on may get into the test part."
         )
 
 
@@ -178,7 +169,7 @@ def _deal(counts, part_of, fractions, seed):
 
 
 def _supply(counts, part_of, movable, count):
-    """Give each part without a label one of its groups if no other part then lacks one; list what is still missing."""
+    """Give each part without a label one of its groups if no other part then lacks one; return what is missing."""
     rows = counts.sort_values("share", kind="stable")
     has = np.zeros((counts["label"].max() + 1, count), int)
     np.add.at(has, (counts["label"], part_of[counts["group"]]), 1)
@@ -284,20 +275,19 @@ def report(
     known = table.assign(known=is_named(table, group)).groupby("part")["known"].mean()
     table["group"] = group_names(table, group)
     dealt = table[table["part"] != "all"]
-    shared = dealt["group"][in_several(dealt["part"], dealt["group"])]
+    is_shared = table["group"].isin(dealt["group"][in_several(dealt["part"], dealt["group"])])
     rows = table.groupby("part", sort=False)
     shares = pd.crosstab(table["part"], table[stratify], normalize="index").loc[index]
     found = pd.DataFrame({"images": rows.size(), "groups": rows["group"].nunique()})
     found["share"] = found["images"] / len(dataset)
     found = found.join(shares.add_prefix("share_"))
     found["largest_deviation"] = (shares - shares.loc["all"]).abs().max(axis=1)
-    shared_in = table[table["group"].isin(shared)].groupby("part")["group"].nunique()
-    found["shared_groups"] = shared_in.reindex(index, fill_value=0)
+    found["shared_groups"] = table["group"].where(is_shared).groupby(table["part"]).nunique()
     if known["all"] == 0:
         found["groups_known"] = "unknown: no column names lesions"
-        found["shared_groups"] = found["shared_groups"] if len(shared) else np.nan
+        found["shared_groups"] = found["shared_groups"] if is_shared.any() else np.nan
     elif known["all"] < 1:
-        found["groups_known"] = known.reindex(index)
+        found["groups_known"] = known
     if near_duplicates is not None:
         pairs = dataset.near_duplicates(near_duplicates, parts).query("crosses_split")
         ends = pd.concat([pairs["part_a"], pairs["part_b"]]).value_counts()
