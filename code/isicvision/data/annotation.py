@@ -27,12 +27,11 @@ class Annotations:
     """Labels of a dataset as people correct them, each written at once to a log, which is applied when it is opened.
 
     Images and metadata on disk never change. Several people, or browser tabs, may write to one log: each sees the
-    decisions of the others and undoes only their own. Decisions about images that the dataset lacks stay in the log.
+    decisions of the others and undoes only their own.
 
     The log is a CSV file: ``path``; ``label``, or `EXCLUDE` to leave the image out, `UNDO` to take back the decision
-    before, ``(undo 2)`` to take back the second one about this image; ``previous``, the label until then; ``time``, in
-    UTC. Raises ValueError, which names the line, if the file is not such a log or has a label that the dataset lacks.
-    Warns if no decision is about an image of the dataset.
+    before, ``(undo 2)`` the second one about this image; ``previous``, the label until then; ``time``, in UTC. Raises
+    ValueError, which names the line, if the file is not such a log or has a label that the dataset lacks.
 
     >>> table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["nevus", "wart"], "group": ["a", "b"]})
     >>> annotations = Annotations(ImageDataset(table), "decisions.csv")
@@ -47,8 +46,7 @@ class Annotations:
         self.labels = dataset.labels
         if marks := [label for label in self.labels if label == EXCLUDE or _UNDO.fullmatch(label)]:
             raise ValueError(
-                f"the label {min(marks)!r} means something else in the log of decisions: rename it in the table, or "
-                "its folder, and read the dataset again"
+                f"the label {marks[0]!r} means something else in the log of decisions: rename it"
             )
         self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
         self._stored = {portable(path): path for path in dataset.paths}  # as in the log
@@ -97,9 +95,7 @@ class Annotations:
         text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
         rows = csv.reader(io.StringIO(text, newline=""))
         if text and next(rows) != COLUMNS:
-            raise ValueError(
-                f"{self.log} is not a log of decisions: the first line is not {','.join(COLUMNS)}"
-            )
+            raise ValueError(f"{self.log} is no log of decisions: its first line is not {','.join(COLUMNS)}")
         for row in rows:
             where = f"{self.log}, line {rows.line_num}"
             if len(row) == len(COLUMNS):
@@ -121,8 +117,7 @@ class Annotations:
             decided.append((self._said[path], label))
         else:
             raise ValueError(
-                f"{where}: the label {label!r} is neither one of this dataset's ({', '.join(self.labels)}) nor "
-                f"{EXCLUDE}; correct the line or take another file"
+                f"{where}: the label {label!r} is neither one of {', '.join(self.labels)} nor {EXCLUDE}"
             )
 
     def label(self, path: str) -> str:
@@ -137,8 +132,7 @@ class Annotations:
     def decide(self, path: str | os.PathLike, label: object) -> None:
         """Give an image a label, which may be the present one to confirm it, or `EXCLUDE` it.
 
-        A repeated decision is not written again unless someone else has decided otherwise since. Raises ValueError for
-        an unknown label, KeyError for an unknown image.
+        Raises ValueError for an unknown label, KeyError for an unknown image.
         """
         path, label = os.fspath(path), as_label(label)
         if label not in (*self.labels, EXCLUDE):
@@ -199,6 +193,7 @@ class Annotations:
         """Count ``images`` and how many are ``decided``, ``relabeled`` and ``excluded``."""
         table = self.table
         excluded = table["label"] == EXCLUDE
-        relabeled = (table["label"] != table["given"]) & ~excluded
-        counts = {"decided": table["decided"], "relabeled": relabeled, "excluded": excluded}
-        return pd.Series({"images": len(table)} | {name: int(rows.sum()) for name, rows in counts.items()})
+        table = table.assign(relabeled=(table["label"] != table["given"]) & ~excluded, excluded=excluded)
+        return pd.concat(
+            [pd.Series({"images": len(table)}), table[["decided", "relabeled", "excluded"]].sum()]
+        )

@@ -49,12 +49,12 @@ def rank(
     """Rank columns, by default all except identifiers, by how well each one alone predicts the label: ROC AUC.
 
     A number is itself the score: an AUC below 0.5 means that lower values go with the label; images without it are left
-    out. For text and true/false, the score is the share of the label among images with the same value (a missing one
-    counts as one) in four of five folds by group, and scores are compared within the fifth.
+    out. For text and true/false, the score is the share of the label among images with the same value (or none) in four
+    of five folds by group, and scores are compared within the fifth.
 
     Returns ``column, role, of, auc, low, high, images``, the strongest first. ``of`` is the label that is told from the
-    others: of two the last, else the one whose AUC is farthest from 0.5. ``low`` and ``high`` bound the 95 % interval
-    from `draws` bootstrap draws of the groups. NaN is undefined, as for a constant.
+    others: of two the last, else the one told best. ``low`` and ``high`` bound the 95 % interval from `draws` bootstrap
+    draws of the groups. NaN is undefined.
 
     >>> table = pd.DataFrame({"path": [*"abcdefgh"], "label": ["nevus"] * 4 + ["wart"] * 4, "age": range(8)})
     >>> rank(ImageDataset(table.assign(group=table["path"])), ["age"])[["column", "of", "auc"]].values.tolist()
@@ -92,10 +92,9 @@ def label_from_metadata(
 ) -> dict:
     """Predict the label from columns that do not show the lesion: the image's frame, camera and source.
 
-    Gradient boosting by scikit-learn in five folds by group, by default on the columns whose `role` is ``frame`` or
-    ``source``. If they do well, a network can score without looking at the lesion. Returns the ROC AUC ``auc`` (with
-    more than two labels their mean), its 95 % interval ``low`` and ``high``, and the ``columns`` used. NaN with too few
-    groups or fewer than 50 images.
+    Gradient boosting in five folds by group, by default on the columns whose `role` is ``frame`` or ``source``. If they
+    do well, a network can score without looking at the lesion. Returns the ROC AUC ``auc`` (with more than two labels
+    their mean), its 95 % interval ``low`` and ``high``, and the ``columns`` used. NaN with too few groups or images.
 
     >>> table = pd.DataFrame({"path": [*map(str, range(60))], "label": ["a", "b"] * 30, "width": [600, 800] * 30})
     >>> label_from_metadata(ImageDataset(table.assign(group=table["path"])))["auc"]
@@ -147,9 +146,8 @@ def missing(dataset: ImageDataset) -> pd.DataFrame:
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
     """Mark the images whose diagnosis was confirmed in a way that occurs with every label: array of bool.
 
-    Where most malignant lesions were excised and most benign ones only followed up, often with another camera, a
-    network can tell kinds of images apart instead of lesions: its score on these images shows it. All are marked if
-    the `table` has none of the columns `CONFIRMED`.
+    Where most benign lesions were only followed up, often with another camera, a network can tell kinds of images apart
+    instead of lesions: its score on these images shows it. All are marked if no column is in `CONFIRMED`.
 
     >>> table = pd.DataFrame({"label": ["nevus", "nevus", "melanoma"], "dx_type": ["follow_up", "histo", "histo"]})
     >>> confirmed_alike(table).tolist()

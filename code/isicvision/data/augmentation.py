@@ -34,13 +34,11 @@ def augment_dataset(
 
     Without `folder` nothing is written: `ImageClassifier.fit` passes each image in each epoch through one of the
     pipelines, chosen at random. With `folder` every pipeline makes one copy (JPEG) of every image, in a folder per
-    label; `seed` is that of the copies. The originals stay in the dataset; each copy keeps the metadata of its image,
-    but not what `ImageDataset.measure` found, and names it in the column ``augmented_from``. Give each dataset a folder
-    of its own, apart from the originals: `ImageDataset.from_folder` would take copies for originals.
+    label; `seed` is that of the copies. Each copy keeps the metadata of its image, but not its measures, and names it
+    in the column ``augmented_from``. Give each dataset a folder of its own, apart from the originals.
 
-    Pipelines keep size and channels of an image: `dermoscopy`, `original_2018`, or your own, such as
-    ``iaa.Sequential([iaa.Fliplr(0.5)])``. Raises TypeError or ValueError for others, and one ImageError that names all
-    unreadable images before anything is written.
+    Pipelines keep size and channels of an image: `dermoscopy`, `original_2018`, or your own. Raises TypeError or
+    ValueError for others, and one ImageError that names all unreadable images before anything is written.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = PROJECT_ROOT / "sample_data"
@@ -118,11 +116,9 @@ class Pipeline:
     """Augmenters with a seed: the result depends only on the image, the seed and the image's key.
 
     So it is the same in any batch, order, thread or process. Each image passes through one of the augmenters, chosen at
-    random, with a generator of its own from numpy's SeedSequence
-    (https://numpy.org/doc/stable/reference/random/parallel.html); ``to_deterministic()`` has no effect. The global
+    random, with a generator of its own from numpy's SeedSequence; ``to_deterministic()`` has no effect. The global
     generators of numpy and imgaug do not change, except that `iaa.MotionBlur`, `iaa.Rain` and
     `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds numpy's (use it in one thread only).
-    A pipeline can be pickled if its augmenters can be (`iaa.Lambda` of a lambda cannot).
 
     >>> Pipeline(original_2018(), seed=0)(np.zeros((2, 64, 64, 3), np.uint8), keys=[0, 1]).shape
     (2, 64, 64, 3)

@@ -1,8 +1,7 @@
 """Decoded images and features on disk, kept by the content of the image that they were made from.
 
-One small file an array, named by the hash of the image's bytes: an index could disagree with the disk. A file appears
-whole by renaming, so several runs may build the cache at once. Each carries a checksum; what is missing or damaged is
-made again. Reading goes straight into the batch, so memory stays flat however many images there are.
+One small file an array, named by the hash of the image's bytes. It appears whole, so several runs may build the cache
+at once, and carries a checksum: what is missing or damaged is made again. Reading goes straight into the batch.
 """
 
 from __future__ import annotations
@@ -197,10 +196,9 @@ def _key(path):
 class Images:
     """Decoded images as one large array that is never whole in memory: ``images[[3, 5]]`` reads two.
 
-    Creating one decodes what the cache does not hold, in as many threads as there are cores. `size` and `interpolation`
-    are as in `images.decode`, `progress` the title of the bar. ``shape`` is (images, size, size, 3), of uint8;
-    ``broken`` the reason by path of each image that cannot be read; ``keys`` what `keys` returns; ``how`` names
-    everything else that the values depend on.
+    Creating one decodes what the cache lacks. `size` and `interpolation` are as in `images.decode`. ``shape`` is
+    (images, size, size, 3), of uint8; ``broken`` the reason by path of each image that cannot be read; ``keys`` what
+    `keys` returns; ``how`` names everything else that the values depend on.
 
     >>> from PIL import Image
     >>> Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save("black.png")

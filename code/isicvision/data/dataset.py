@@ -36,11 +36,10 @@ def _reasons(paths=(), reasons=()):
 class ImageDataset:
     """Images with labels, as a table. Methods return a new dataset; only `save` writes a file.
 
-    `table` has one row per image: ``path``, ``label``, ``group`` (all str; images of one lesion or patient share a
-    group, and a split keeps them together), then the metadata. `set_aside` has ``path`` and ``reason`` of every image
-    or row that is not in `table`. `augmenters` are imgaug pipelines applied during training, see `augment_dataset`.
-    `notes` say how many rows of each table were matched with how many images. `positive` is the positive label: the
-    one chosen, or the default of `checks.positive_label` if the dataset was read with two labels; `save` drops it.
+    `table` has one row per image: ``path``, ``label``, ``group`` (all str; a split keeps a group together), then the
+    metadata. `set_aside` has ``path`` and ``reason`` of every other image or row. `augmenters` are imgaug pipelines
+    applied during training. `notes` say how many rows of each table fit how many images. `positive` is the positive
+    label, chosen or of two labels that of `checks.positive_label`; `save` drops it.
 
     >>> table = pd.DataFrame({"path": [f"{n}.jpg" for n in range(8)]})
     >>> dataset = ImageDataset(table.assign(label=["benign", "malignant"] * 4, group=[*"aabbccdd"]))
@@ -73,9 +72,8 @@ class ImageDataset:
         """Read a folder with one subfolder per label; a ``metadata.csv`` in any of these is joined by file name.
 
         If the subfolders are parts of a split (train, validation, test), the labels are the folders in them, and the
-        column ``split`` holds the part. The metadata column `sublabel_column` (finer labels, such as ``diagnosis_3``)
-        becomes ``sublabel``, see `settings.Settings`. The rest is as in `from_csv`; FileNotFoundError also if there
-        are no images in subfolders, ValueError also if the subfolders are not labels.
+        column ``split`` holds the part. The finer labels in `sublabel_column` become ``sublabel``.
+        The rest is as in `from_csv`; it also raises FileNotFoundError or ValueError if the subfolders are not labels.
         """
         return cls._read(reading.read_folder(root, group_column, sublabel_column), positive)
 
@@ -91,32 +89,20 @@ class ImageDataset:
         metadata: str | os.PathLike | None = None,
         positive: str | None = None,
     ) -> ImageDataset:
-        """Read images and labels from a CSV file with one row per image.
+        """Read images and labels from a CSV file with one row per image. Columns are found in any spelling.
 
-        Columns are found in any spelling, see `tables.find_column`; other columns with one of our names
-        (`reading.OWN_COLUMNS`) become ``metadata_NAME``. Raises FileNotFoundError if a file is missing or none of the
-        images is in `images`, ValueError if a column is missing, `metadata` or `label_map` matches nothing, or fewer
-        than two labels are left. Warns about images set aside, contradicting rows and spellings.
+        `images` is their folder, by default that of `csv`; they may lie in subfolders. `image_column` has their names,
+        without folder and extension if you like; by default it is the one of `fields.IMAGE_COLUMNS` that fits most
+        files. `label_column` may be a list of one column per label, one of which each row marks. `group_column` says
+        which images belong together; by default, and where it is empty or ``unknown``, it is ``lesion_id``, else
+        ``patient_id``, else each image stands alone. `label_map` is a dict of label in the file to label in the
+        dataset, see `labelcolumns.apply_map`; None leaves a label out, other labels are set aside, and ``sublabel``
+        keeps those that were merged. `metadata` is a second CSV file, joined by image name, that fills gaps. For
+        `positive` see `checks.positive_label`. Other columns with one of our names become ``metadata_NAME``.
 
-        Parameters
-        ----------
-        images
-            Folder of the images, which may lie in subfolders. Default: the folder of `csv`.
-        image_column
-            Column with the image's name; folder and extension may be missing. Default: the column of
-            `fields.IMAGE_COLUMNS` that matches most files.
-        label_column
-            Column with the label; or a list with one column per label, one of which each row marks (with 1, x, …).
-        group_column
-            Column that says which images belong together. Default, also for empty cells and words such as ``unknown``
-            (`reading.UNNAMED`): ``lesion_id``, else ``patient_id``, else each image stands alone.
-        label_map
-            Dict of label in the file to label in the dataset, see `labelcolumns.apply_map`; None leaves a label out.
-            Rows with other labels are set aside. If labels are merged, ``sublabel`` keeps those of the file.
-        metadata
-            Second CSV file, joined by image name. It fills gaps; if the files contradict each other, `csv` counts.
-        positive
-            The positive label, see `checks.positive_label`.
+        Raises FileNotFoundError if a file is missing or none of the images is in `images`, ValueError if a column is
+        missing, `metadata` or `label_map` matches nothing, or fewer than two labels are left. Warns about images set
+        aside, contradicting rows and spellings.
         """
         columns = reading.Columns(image_column, label_column, group_column, label_map)
         return cls._read(reading.read_table(csv, images, columns, metadata), positive)
@@ -165,10 +151,7 @@ class ImageDataset:
 
     @classmethod
     def load(cls, csv: str | os.PathLike, positive: str | None = None) -> ImageDataset:
-        """Read a dataset that `save` wrote. The file does not hold the positive label: choose it again.
-
-        Raises FileNotFoundError if there is no such file, ValueError if `save` did not write it.
-        """
+        """Read a dataset that `save` wrote, or raise ValueError. Choose the positive label again: it is not saved."""
         table = tables.load(csv, verbatim=(*OWN, "sublabel"))
         if missing := sorted({*OWN} - {*table}):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
@@ -227,17 +210,14 @@ class ImageDataset:
         return self.where(self.table["augmented_from"].isna()) if "augmented_from" in self.table else self
 
     def manifest(self) -> str:
-        """Hash the bytes of the images, their labels and groups, in any order: 32 hexadecimal digits."""
+        """Hash the images' bytes, labels and groups, in any order: 32 hexadecimal digits."""
         table = self.table
         rows = zip(cache.keys(self.paths), table["label"], table["group"], table["path"], strict=True)
         lines = [f"{key},{label},{'' if group == path else group}" for key, label, group, path in rows]
         return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
 
     def sources(self) -> list[dict]:
-        """List whom to credit: dicts of ``attribution`` and ``license`` (each may be None) and ``images``, most first.
-
-        The list is empty without the ISIC Archive's columns ``attribution`` and ``copyright_license``.
-        """
+        """List whom to credit: dicts of ``attribution``, ``license`` (or None) and ``images``, most first."""
         names = {"attribution": "attribution", "copyright_license": "license"}
         table = self.table.reindex(columns=[*names]).rename(columns=names).astype("string")
         counts = table.value_counts(dropna=False).reset_index(name="images").astype(object)
@@ -245,10 +225,7 @@ class ImageDataset:
         return [row for row in rows if row["attribution"] or row["license"]]
 
     def summary(self) -> pd.DataFrame:
-        """Count the images and groups of each label and of all; the column ``positive`` marks the positive label.
-
-        The column ``groups`` is ``unknown`` if no column names lesions or patients.
-        """
+        """Count images and groups (or ``unknown``) of each label and of all; ``positive`` marks the positive label."""
         rows = self.table.groupby("label")
         summary = pd.DataFrame({"images": rows.size(), "groups": rows["group"].nunique()})
         summary["share"] = summary["images"] / len(self)
@@ -259,7 +236,7 @@ class ImageDataset:
         return summary if known else summary.assign(groups="unknown")
 
     def sample(self, n: int, seed: int = 0, balanced: bool = False) -> ImageDataset:
-        """Draw `n` images at random, or all if there are fewer; if `balanced`, equally many of each label, in order."""
+        """Draw `n` images at random, or all if there are fewer; if `balanced`, equally many of each label."""
         if not is_whole(n, 1):
             raise ValueError(f"n is the number of images, a whole number of 1 or more, not {n!r}")
         check_seed(seed)
@@ -274,10 +251,7 @@ class ImageDataset:
         return replace(self, table=self.table[tables.mask(rows, self.table)].reset_index(drop=True))
 
     def relabel(self, labels: dict[str, str | None]) -> ImageDataset:
-        """Correct labels by path; None sets the image aside. A corrected image loses its ``sublabel``.
-
-        Raises KeyError if a path is not in the dataset.
-        """
+        """Correct labels by path; None sets the image aside. A corrected image loses its ``sublabel``."""
         labels = {path: as_label(label) for path, label in labels.items()}
         if unknown := {*labels} - {*self.table["path"]}:
             raise KeyError(f"not in this dataset: {', '.join(sorted(map(printable, unknown))[:5])}")
@@ -317,9 +291,8 @@ class ImageDataset:
     def problems(self) -> pd.DataFrame:
         """List what is wrong with the files: ``path, problem, detail``. Images are measured unless they have been.
 
-        A problem is ``unreadable`` (also above `images.MAX_PIXELS`), ``tiny`` and ``oversized`` (see `TINY` and
-        `OVERSIZED`), ``grayscale``, ``wrong extension``, ``exact duplicate`` (the same bytes as an earlier image), or
-        ``label conflict`` (the same bytes as an image with another label; each of them is listed).
+        A problem is ``unreadable``, ``tiny`` or ``oversized`` (see `TINY` and `OVERSIZED`), ``grayscale``, ``wrong
+        extension``, ``exact duplicate`` of an earlier image, or ``label conflict``: equal bytes, another label.
         """
         measured = self._measured()
         table, aside = measured.table, measured.set_aside
@@ -353,8 +326,8 @@ class ImageDataset:
         """List pairs of images whose perceptual hashes differ in at most `threshold` of 64 bits, the nearest first.
 
         The columns are ``path_a, path_b, distance, label_a, label_b, group_a, group_b, crosses_label, crosses_group``
-        (missing if a lesion is unknown) and, if there are `parts` of a split or a column ``split``, ``part_a, part_b,
-        crosses_split`` (false if an image is in no part). Images are measured unless they have been.
+        (NA if a lesion is unknown) and, with `parts` of a split or a column ``split``, ``part_a, part_b,
+        crosses_split`` (false for an image in no part). Images are measured unless they have been.
         """
         table = self._measured().table.drop(columns="part", errors="ignore")
         if parts is not None:
@@ -375,27 +348,19 @@ class ImageDataset:
     ) -> list[ImageDataset]:
         """Split into one part per fraction; the parts share no group and have the labels in similar proportions.
 
-        Groups are assigned one by one, larger ones first, to the part that lacks most of their labels. (scikit-learn's
-        StratifiedGroupKFold makes equal folds only.) Raises ValueError if an argument is out of range, a column is
-        missing, a label has fewer groups than parts, or `keep` has another number of parts or parts that share images.
-        Warns if a part gets no image of a label, a group is in several parts, or `keep` is mostly about other images.
+        Groups are dealt one by one, larger ones first, to the part that lacks most of their labels. (scikit-learn's
+        StratifiedGroupKFold makes equal folds only.) Each part gets the values of the column `stratify` in proportion.
+        Equal values of the column `group` stay in one part, and an image without one stands alone; None splits image
+        by image. With `near_duplicates`, groups stay together too if images' perceptual hashes differ in at most so
+        many bits; call `measure` first.
 
-        Parameters
-        ----------
-        *fractions
-            Share of each part, such as ``0.6, 0.2, 0.2``; they sum to 1.
-        stratify
-            Column whose values each part gets in proportion.
-        group
-            Column whose equal values stay in one part; an image without a value stands alone. Default: the lesion, if
-            it is known. None splits image by image.
-        near_duplicates
-            Keep groups in one part too if their images' perceptual hashes differ in at most this many bits. Call
-            `measure` first.
-        keep
-            Parts of an earlier split, in the same order or by name (train, validation, test): their images, found by
-            `splitting.matched`, and groups stay where they are; only new groups are assigned. If a correction joins
-            groups of several parts, all go to the first of these parts, so that no training image gets into the test.
+        `keep` are the parts of an earlier split, in the same order or by name (train, validation, test): their images,
+        found by `splitting.matched`, and groups stay where they are. If a correction joins groups of several parts, all
+        go to the first of these parts, so that no training image gets into the test.
+
+        Raises ValueError if `fractions` do not sum to 1, a column is missing, a label has fewer groups than parts, or
+        `keep` does not fit. Warns if a part gets no image of a label, a group is in several parts, or `keep` is mostly
+        about other images.
         """
         positive = [is_number(share, 0) and share > 0 for share in fractions]
         if len(fractions) < 2 or not all(positive) or abs(sum(fractions) - 1) > 1e-6:
@@ -427,8 +392,8 @@ class ImageDataset:
         """Tell how well a split keeps groups whole and labels in proportion: one row per part and one for all.
 
         The columns are ``images``, ``groups``, ``share`` of all images, ``share_LABEL`` of each label in the part,
-        ``largest_deviation`` of these from the shares in all, ``shared_groups`` that are also in another part (NaN if
-        no column names lesions), ``groups_known``: share of images whose group is named, unless all are, and with
-        `near_duplicates` the pairs with an image of another part. The arguments are those of `split`.
+        ``largest_deviation`` of these from those in all, ``shared_groups`` with another part (NaN if no lesion is
+        named), ``groups_known`` (the share of images, unless all are named), and with `near_duplicates` the pairs with
+        an image of another part. The arguments are those of `split`.
         """
         return splitting.report(self, parts, stratify, group, near_duplicates)

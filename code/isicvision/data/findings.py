@@ -28,8 +28,7 @@ WHY = {
 def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.DataFrame:
     """List ``path, problem, detail`` of `ImageDataset.problems` and of near-duplicates with another label.
 
-    The hashes of near-duplicates differ in at most `threshold` bits; both images of a pair are listed. Images are
-    measured unless they have been.
+    Both images of a pair, whose hashes differ in at most `threshold` bits, are listed.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
@@ -50,9 +49,8 @@ def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.Dat
 
 
 def count(dataset: ImageDataset, found: pd.DataFrame, excluded: Sequence[str] = ()) -> pd.DataFrame:
-    """Count the images of each problem in what `find` found, with the reason for or against leaving them out.
+    """Count the images of each problem that `find` found: ``images``, ``excluded``, one column per label, and ``why``.
 
-    The columns are ``images``, ``excluded`` (whether the problem is in `excluded`), one for each label, and ``why``.
     Raises ValueError if `excluded` names an unknown problem.
 
     >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"]})
@@ -92,10 +90,10 @@ def _check_problems(names):
 def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict:
     """Count what a split by image would leak and a split by group does not.
 
-    ``groups`` and ``groups_known`` are those of `splitting.group_count`; ``several``: groups with more than one image;
-    ``exact``: files equal to an earlier one; ``near``: pairs of near-duplicates; ``near_groups``: those of different
-    groups. If lesions are named and each label has enough groups, a 60/20/20 split by image and one by group have
-    ``random`` and ``by_group`` groups in several parts, and of ``test`` images in the first ``tested`` were trained on.
+    ``groups`` and ``groups_known`` as in `splitting.group_count`; ``several``: groups with more than one image;
+    ``exact``: files equal to an earlier one; ``near``: near-duplicate pairs; ``near_groups``: those of two groups. If
+    lesions are named, a 60/20/20 split by image and one by group have ``random`` and ``by_group`` groups in several
+    parts, and of ``test`` images in the first ``tested`` were trained on.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")

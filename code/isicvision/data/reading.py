@@ -120,11 +120,8 @@ def _matched(rows, source, images, columns, metadata):
     if group:
         group = tables.require_column(rows, group, f"{source} with {metadata}" if metadata else source)
     if isinstance(columns.label, str):
-        labels, reasons = (
-            labelcolumns.plain_labels(rows[label_columns[0]]),
-            pd.Series(index=rows.index, dtype=object),
-        )
-        reasons[labels.isna()] = "no label"
+        labels = labelcolumns.plain_labels(rows[label_columns[0]])
+        reasons = pd.Series("no label", rows.index, dtype=object).where(labels.isna())
     else:
         labels, reasons = labelcolumns.one_hot_labels(rows[label_columns].set_axis(columns.labels, axis=1))
     kept = None

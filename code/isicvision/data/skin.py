@@ -32,11 +32,10 @@ def estimate_tone(dataset: ImageDataset) -> ImageDataset:
 
     ITA = arctan((L* - 50) / b*) of the median color of the skin around the lesion, in CIELAB under D65 (Chardon,
     Cretois and Hourseau, Skin color typology and suntanning pathways, 1991), is defined for a colorimeter. Light and
-    white balance of a dermatoscope move it by more than a band, for all images of a clinic in the same direction; red
-    skin, hair and large lesions move it too. So compare images of one source, and do not trust a single value. Under
-    bluish light there is none: in 37 % of 500 images of HAM10000. It is not Fitzpatrick's skin type. Limits on images:
-    Kinyanjui et al., Estimating skin tone and effects on classification performance in dermatology datasets, 2019;
-    Bevan and Atapour-Abarghouei, Detecting melanoma fairly, 2022. Raises ImageError if an image cannot be read.
+    white balance of a dermatoscope move it by more than a band, so compare images of one source, and do not trust a
+    single value. Under bluish light there is none: in 37 % of 500 images of HAM10000. It is not Fitzpatrick's skin
+    type. Limits: Kinyanjui et al., Estimating skin tone and effects on classification performance in dermatology
+    datasets, 2019; Bevan and Atapour-Abarghouei, Detecting melanoma fairly, 2022.
 
     >>> from isicvision import PROJECT_ROOT
     >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")

@@ -230,8 +230,8 @@ def group_count(table: pd.DataFrame) -> dict:
 def group_words(groups: int | None, groups_known: float = 1.0) -> str:
     """Say what `group_count` counted.
 
-    >>> group_words(1234), group_words(None)
-    ('1,234', 'unknown: no column names lesions or patients')
+    >>> group_words(1234)
+    '1,234'
     """
     if groups is None:
         return "unknown: no column names lesions or patients"
@@ -257,9 +257,8 @@ def shared_words(shared_groups: int | None, groups_known: float = 1.0) -> str:
     """
     if shared_groups is None:
         return (
-            "Lesions (or groups) in more than one part: unknown, because no column names lesions or patients. Images "
-            "of one lesion may be in training and test, so the metrics may be too good. "
-            "split(…, near_duplicates=2) keeps at least images that look alike in one part."
+            "Lesions (or groups) in more than one part: unknown, because no column names lesions or patients. The "
+            "metrics may be too good. split(…, near_duplicates=2) keeps at least images that look alike in one part."
         )
     among = f", among the {groups_known:.0%} of the images whose lesion is named; unknown for the others"
     return f"Lesions (or groups) in more than one part: {shared_groups:,}{among * (groups_known < 1)}."
