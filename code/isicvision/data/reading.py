@@ -323,7 +323,7 @@ def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the t
             f"{group[other].iloc[0]} and {first[other].iloc[0]}"
         )
     counts = first.value_counts()
-    if len(rows) >= 20 and counts.max() > len(rows) / 2:
+    if len(rows) >= 20 and len(counts) and counts.iloc[0] > len(rows) / 2:
         warn(
             f"{source}: {counts.iloc[0]:,} of {len(rows):,} images have the lesion or patient {counts.index[0]!r}, so "
             "they stay in one part of a split. If it means that none is known, leave these cells empty."

@@ -381,6 +381,15 @@ def test_an_id_of_most_images_is_named(flat):
         from_csv(flat, rows)
 
 
+@pytest.mark.parametrize("column", ["lesion_id", "age"])
+def test_many_images_of_which_no_lesion_is_known_stand_alone(flat, column):
+    for n in range(8, 20):
+        (flat / "images" / f"p{n}.jpg").touch()
+    rows = f"image,label,{column}\n" + "".join(f"p{n},{'ab'[n % 2]},\n" for n in range(20))
+    dataset = from_csv(flat, rows)
+    assert dataset.table["group"].tolist() == dataset.paths
+
+
 def test_a_blank_group_of_scores_is_unknown():
     evaluation = Evaluation.from_scores(["benign", "malignant"], [0.1, 0.9], groups=["", " "])
     assert evaluation.table["group"].nunique() == 2
