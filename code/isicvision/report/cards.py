@@ -5,14 +5,13 @@ Face Hub; the data card those of Pushkarna et al., *Data Cards*, 2022, as far as
 """
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 from ..data import associations, findings
 from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, group_words, shared_words
-from ..files import RUN_RECORD, user_path
+from ..files import RUN_RECORD, read_json, user_path
 from ..model.settings import Settings
 from ..text import file_size
 from . import record, summary
@@ -23,22 +22,16 @@ def write_model_card(folder: str | os.PathLike) -> Path:
     """Write README.md, the model card, into the folder of a saved model.
 
     What model.json and the run record, if there is one, lack is shown as "not recorded". Raises FileNotFoundError
-    without a model, ValueError if a file cannot be read or the record is of another model.
+    without a model, ValueError if a file is damaged or the record is of another model.
     """
     folder = user_path(folder)
-    path, of_run = folder / "model.json", folder / RUN_RECORD
-    try:
-        model = json.loads(path.read_text(encoding="utf-8"))
-        training = model["training"] or {}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no model; ImageClassifier.save makes one") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} was not written by ImageClassifier.save: {error!r}") from error
-    run = record.read(of_run) if of_run.exists() else {}
-    trained = {name: run["training"].get(name) for name in ("manifest", "finished")} if run else {}
-    told = [(training, trained), (model, run.get("model", {}))]
-    if any(ours.get(name) != value for ours, theirs in told for name, value in theirs.items()):
-        raise ValueError(f"{of_run} is of another model than {path.name}: write it again with record.write")
+    model, of_run = read_json(folder / "model.json"), folder / RUN_RECORD
+    training, run = model.get("training") or {}, record.read(of_run) if of_run.exists() else {}
+    same = all(model.get(name) == value for name, value in run.get("model", {}).items())
+    if run and not (
+        same and all(training.get(x) == run["training"].get(x) for x in ("manifest", "finished"))
+    ):
+        raise ValueError(f"{of_run} is of another model than model.json: write it again with record.write")
     names = [field.name for field in dataclasses.fields(Settings)]
     counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
     return write_page(

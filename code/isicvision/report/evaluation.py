@@ -23,19 +23,14 @@ from .templates import write_page
 def write_results(
     evaluation: Evaluation, model: ImageClassifier, parts: dict[str, ImageDataset], outputs: Outputs
 ) -> list[Path]:
-    """Write all that tells how good a model is: report, metrics in its record, model card; return their paths.
-
-    >>> write_results(evaluation, model, parts, Outputs("outputs"))  # doctest: +SKIP
-    [PosixPath('outputs/evaluation/report.html'), ...]
-    """
-    train, test = parts["train"], evaluation.table
+    """Write all that tells how good a model is: report, metrics in its record, model card; return their paths."""
+    train, test, about = parts["train"], evaluation.table, model.metadata
     notes = [
-        f"Network {model.metadata['backbone']} at {model.image_size} px, trained "
-        f"{model.metadata['training']['finished']} on {counted(len(train), 'image')}; lesions: "
-        f"{group_words(**group_count(train.table))}.",
+        f"Network {about['backbone']} at {model.image_size} px, trained {about['training']['finished']} on "
+        f"{counted(len(train), 'image')}; lesions: {group_words(**group_count(train.table))}.",
         shared_words(**shared_count(parts)),
         f"Test images: {plots.credit(test) or 'see their source for license and attribution'}.",
-        model.metadata["caveat"],
+        about["caveat"],
     ]
     return [
         write_evaluation(evaluation, outputs.evaluation, "Evaluation of the skin lesion classifier", notes),

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from .. import __version__
 from ..data import splitting
 from ..data.associations import confirmed_alike
 from ..data.dataset import ImageDataset
+from ..errors import warn
 from ..files import PROJECT_ROOT, RUN_RECORD, portable, read_json, replacing, require, user_path, versions
 from ..outputs import NOTEBOOKS, Outputs
 from ..text import counted
@@ -72,14 +73,10 @@ def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset])
     >>> kept_words(parts, parts)
     '1 image as in the earlier split, 0 new, 0 moved with joined lesions.'
     """
-    then, now = (
-        pd.concat({name: part.table["path"] for name, part in each.items()}).reset_index(level=0, name="path")
-        for each in (earlier, parts)
-    )
-    rows = splitting.matched(now["path"], then["path"])  # -1: a new image
-    earlier_part = np.array([*then["level_0"], None], object)[rows]
-    stayed = (earlier_part == now["level_0"]).sum()
-    new = (rows < 0).sum()
+    now, then = ([(path, name) for name in each for path in each[name].paths] for each in (parts, earlier))
+    rows = splitting.matched(*([path for path, _ in each] for each in (now, then)))  # -1: a new image
+    new = sum(rows < 0)
+    stayed = sum(row >= 0 and then[row][1] == name for row, (_, name) in zip(rows, now, strict=True))
     moved = len(now) - stayed - new
     return f"{counted(stayed, 'image')} as in the earlier split, {new:,} new, {moved:,} moved with joined lesions."
 
@@ -99,68 +96,52 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
             f"{folder} holds parts of two splits: {shared:,} images or lesions are in several. Delete the folder and "
             f"run {NOTEBOOKS['split']} again."
         )
-    for name, known in _made_with(Path(model)).items() if model is not None else ():
-        if known is not None and name in parts:
-            _check_part(parts[name], known, folder / f"{name}.csv", model)
-    _warn_of_changes(Outputs(folder.parent).dataset, parts)
+    if model is not None:
+        _check_parts(parts, folder, Path(model))
+    csv = Outputs(folder.parent).dataset
+    if csv.exists():
+        rows = pd.concat(
+            each.table[["path", "label", "group"]] for each in (ImageDataset.load(csv), *parts.values())
+        )
+        if changed := rows.drop_duplicates(keep=False)["path"].nunique():
+            warn(
+                f"{csv} has changed since it was split: {counted(changed, 'image')} new, gone, or with another label "
+                f"or lesion. All results are those of the earlier table until {NOTEBOOKS['split']} runs again."
+            )
     return parts
 
 
-def _made_with(model):
-    """Return the manifest, or None, of each part that a saved model was made with."""
+def _check_parts(parts, folder, model):
+    """Raise ValueError if a saved model was made with other parts."""
     described = read_json(require(model / "model.json", NOTEBOOKS["model"]))
-    known = {"train": (described.get("training") or {}).get("manifest")}
+    known = {"train": described.get("training") or {}}
     if (model / RUN_RECORD).exists():
-        known |= {name: part.get("manifest") for name, part in read(model / RUN_RECORD)["split"].items()}
-    return known
-
-
-def _check_part(part, manifest, csv, model):
-    if gone := [path for path in part.paths if not os.path.exists(path)]:
-        raise ValueError(
-            f"{len(gone):,} of {counted(len(part), 'image')} of {csv} are not there, such as {gone[0]}: put the images "
-            f"back, or run {NOTEBOOKS['split']} again with the folder where they are now"
-        )
-    if manifest != part.manifest():
-        raise ValueError(
-            f"{csv} is not the {csv.stem} part that {model} was made with: images were split or corrected after the "
-            f"training. Train again ({NOTEBOOKS['model']} makes outputs/model), or restore the files."
-        )
-
-
-def _warn_of_changes(csv, parts):
-    """Warn if the table that was split has changed since."""
-    if not csv.exists():
-        return
-    now, then = ImageDataset.load(csv).table, pd.concat([part.table for part in parts.values()])
-    columns = ["path", "label", "group"]
-    both = now[columns].merge(then[columns], how="outer", on="path", indicator="side")
-    differs = (both["label_x"] != both["label_y"]) | (both["group_x"] != both["group_y"])
-    changes = {
-        "new": both["side"] == "left_only",
-        "gone": both["side"] == "right_only",
-        "with another label or lesion": differs & (both["side"] == "both"),
-    }
-    said = ", ".join(f"{rows.sum():,} {what}" for what, rows in changes.items() if rows.any())
-    if said:
-        warnings.warn(
-            f"{csv} has changed since it was split (images: {said}). The split and all results are those of the "
-            f"earlier table until {NOTEBOOKS['split']} runs again.",
-            stacklevel=3,
-        )
+        known |= read(model / RUN_RECORD)["split"]
+    for name, part in parts.items():
+        manifest = known.get(name, {}).get("manifest")
+        if manifest is not None and manifest != part.manifest():
+            why = "images were split or corrected after the training"
+            if gone := [path for path in part.paths if not os.path.exists(path)]:
+                why = f"{len(gone):,} of its {counted(len(part), 'image')} are not there, such as {gone[0]}"
+            raise ValueError(
+                f"{folder / name}.csv is not the {name} part that {model} was made with: {why}. Restore the files, or "
+                f"run {NOTEBOOKS['split']} again."
+            )
 
 
 def require_current(bundle: str | Path, outputs: str | Path) -> None:
     """Raise ValueError unless a bundle was built from one of the models in the folders of `outputs`."""
     packed = read_json(Path(bundle, "model.json"))
-    described = [read_json(path) for path in Path(outputs).glob("*/model.json")]
-    saved = [each for each in described if "id" not in each]  # only bundles have an id
-    own = ("versions", "sha256")
-    if not any(all(packed.get(name) == each[name] for name in each if name not in own) for each in saved):
-        raise ValueError(
-            f"{bundle} was built from none of the models in {outputs}: they were trained or changed later. Run "
-            f"{NOTEBOOKS['bundle']} again."
-        )
+    for path in Path(outputs).glob("*/model.json"):
+        saved = read_json(path)
+        names = saved.keys() - {"versions", "sha256"}
+        if "id" not in saved and all(
+            packed.get(name) == saved[name] for name in names
+        ):  # only bundles have an id
+            return
+    raise ValueError(
+        f"{bundle} was built from none of the models in {outputs}: run {NOTEBOOKS['bundle']} again"
+    )
 
 
 def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
@@ -169,8 +150,8 @@ def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
     metrics = (read(path)["metrics"] if path.exists() else None) or {}
     if metrics.get("predictions") != digest(evaluation):
         raise ValueError(
-            f"the metrics in {path} are not those of these predictions, which are of another model or of other test "
-            f"images. Run {NOTEBOOKS['evaluation']} again."
+            f"the metrics in {path} are of another model or of other test images than these predictions: run "
+            f"{NOTEBOOKS['evaluation']} again"
         )
 
 
@@ -201,20 +182,14 @@ def machine() -> dict:
     >>> [*machine()]
     ['system', 'processor', 'threads', 'accelerator']
     """
+    info = Path("/proc/cpuinfo")
+    found = info.exists() and re.search(r"^model name\s*: (.+)$", info.read_text("utf-8"), re.MULTILINE)
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": found[1] if found else platform.processor() or None,
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or None
 
 
 def write(
@@ -227,16 +202,16 @@ def write(
 
     >>> write(model, parts, model.save("outputs/model"), {"SEED": 0})  # doctest: +SKIP
     """
-    described = dict(model.metadata)
+    described = {name: value for name, value in model.metadata.items() if name != "format"}
     training = dict(described.pop("training"))
     history = training.pop("history", [])
-    split = {name: _count(part, model.labels) | {"manifest": part.manifest()} for name, part in parts.items()}
+    split = {name: _count(part, model.labels) for name, part in parts.items()}
     if "train" in split and split["train"]["manifest"] != training["manifest"]:
         raise ValueError("the model was not trained on this part train: fit it again, then write its record")
     run = {
         "format": 1,
         "parameters": parameters or {},
-        "model": {name: value for name, value in described.items() if name != "format"},
+        "model": described,
         "training": training,
         "seed": model.seed,
         "split": split,
@@ -255,7 +230,8 @@ def write(
 
 def _count(part, labels):
     counts = part.table["label"].value_counts().reindex(labels, fill_value=0)
-    return {"images": len(part), **splitting.group_count(part.table), "labels": counts.to_dict()}
+    count = {"images": len(part), **splitting.group_count(part.table)}
+    return count | {"labels": counts.to_dict(), "manifest": part.manifest()}
 
 
 def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
@@ -264,8 +240,11 @@ def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
     If only some diagnoses were confirmed alike (`associations.confirmed_alike`), their ROC AUC and number are added.
     """
     path = user_path(folder) / RUN_RECORD
-    run = read(path)
-    table = evaluation.metrics().astype(object).where(lambda table: table.notna(), None)
+    run, table = read(path), evaluation.metrics()
+    alike = evaluation.where(confirmed_alike(evaluation.table))
+    is_part = 0 < len(alike.table) < len(evaluation.table)
+    if is_part:
+        table.loc["roc_auc_confirmed_alike"] = alike.metrics(["roc_auc"]).loc["roc_auc"]
     run["metrics"] = {
         "images": len(evaluation.table),
         **splitting.group_count(evaluation.table),
@@ -273,26 +252,16 @@ def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
         "predictions": digest(evaluation),
         "positive": evaluation.positive,
         "threshold": evaluation.threshold,
-        **table.to_dict("index"),
+        **({"images_confirmed_alike": len(alike.table)} if is_part else {}),
+        **table.astype(object).where(table.notna(), None).to_dict("index"),
     }
-    alike = evaluation.where(confirmed_alike(evaluation.table))
-    if 0 < len(alike.table) < len(evaluation.table):
-        found = (alike.metric("roc_auc"), *alike.interval("roc_auc"))
-        figures = [None if np.isnan(figure) else figure for figure in found]
-        run["metrics"]["images_confirmed_alike"] = len(alike.table)
-        run["metrics"]["roc_auc_confirmed_alike"] = dict(zip(("value", "low", "high"), figures, strict=True))
     return _write(path, run)
 
 
 def read(path: str | Path) -> dict:
     """Read a run record; FileNotFoundError or ValueError says that `path` is not one."""
     path = user_path(path)
-    try:
-        run = read_json(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such run record; record.write makes one") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not a run record: {error}") from error
+    run = read_json(path)
     if not {"parameters", "split", "training"} <= set(run):
         raise ValueError(f"{path} is not a run record: it lacks parameters, split or training")
     return run

@@ -36,8 +36,15 @@ def write(
     raw = [column for column in table if column not in (*OWN_COLUMNS, *MEASURES)]
     ranked, missing = associations.rank(dataset), associations.missing(dataset)
     numbers = [column for column in ranked["column"] if is_numeric(table[column])]
-    texts = [c for c in table if associations.role(c, table) != "identifier" and c not in numbers]
-    _draw(dataset, ranked, missing if raw else None, folder)
+    roles = {name: associations.role(name, table) for name in table if name not in numbers}
+    few = [name for name in roles if roles[name] == "diagnosis" and 1 < table[name].nunique() <= 40]
+    texts = [name for name, role in roles.items() if role != "identifier"]
+    values = {name: frequent(table[name], 12).value_counts() for name in texts}
+    plots.save(plots.class_balance(dataset), folder / "label.png")
+    plots.save(plots.measures(dataset), folder / "measures.png")
+    plots.save(plots.associations(ranked), folder / "associations.png")
+    if raw:
+        plots.save(plots.missing(missing), folder / "missing.png")
     summary = write_page(
         folder / "data_summary.md",
         "data_summary.md.j2",
@@ -49,52 +56,23 @@ def write(
         measured=len(MEASURES),
         problems=findings.count(dataset, findings.find(dataset), exclude),
         missing=missing,
-        diagnoses=_diagnoses(table, texts),
+        diagnoses=[pd.crosstab(table[name], table["label"]).reset_index() for name in few],
         numbers=table[numbers].describe().T.rename_axis("column").reset_index() if numbers else [],
-        values=_frequent_values(table, texts),
+        values=pd.concat(values, names=["column", "value"]).reset_index(name="images"),
         ranked=ranked,
         shortcuts=shortcut_words(dataset),
         leaks=leak_words(findings.leaks(dataset)),
-        credits=_credits(table),
+        sources=dataset.sources(),
     )
     found, used = findings.dictionary(dataset, raw), findings.dictionary(dataset, table.columns)
-    dictionaries = {
-        "raw": ("Data dictionary: the source, as found", found.drop(columns="made by")),
-        "processed": ("Data dictionary: the table of images, as used", used),
-    }
-    pages = [
-        write_page(folder / f"data_dictionary_{name}.md", "dictionary.md.j2", title=title, rows=rows)
-        for name, (title, rows) in dictionaries.items()
-    ]
-    return [summary, *pages]
-
-
-def _draw(dataset, ranked, missing, folder):
-    figures = {
-        "label": plots.class_balance(dataset),
-        "measures": plots.measures(dataset),
-        "associations": plots.associations(ranked),
-    }
-    if missing is not None:
-        figures["missing"] = plots.missing(missing)
-    for name, figure in figures.items():
-        plots.save(figure, folder / f"{name}.png")
-
-
-def _diagnoses(table, columns):
-    names = [name for name in columns if associations.role(name, table) == "diagnosis"]
-    shown = [name for name in names if 1 < table[name].nunique() <= 40]
-    return [pd.crosstab(table[name], table["label"]).reset_index() for name in shown]
-
-
-def _frequent_values(table, columns):
-    counts = {column: frequent(table[column], 12).value_counts() for column in columns}
-    return pd.concat(counts, names=["column", "value"]).reset_index(name="images") if counts else []
-
-
-def _credits(table):
-    columns = [column for column in ("attribution", "copyright_license") if column in table]
-    return table[columns].fillna("none given").value_counts().reset_index() if columns else []
+    pages = [summary]
+    for name, title, rows in (
+        ("raw", "the source, as found", found.drop(columns="made by")),
+        ("processed", "the table of images, as used", used),
+    ):
+        path, title = folder / f"data_dictionary_{name}.md", f"Data dictionary: {title}"
+        pages.append(write_page(path, "dictionary.md.j2", title=title, rows=rows))
+    return pages
 
 
 def leak_words(leaks: dict) -> str:

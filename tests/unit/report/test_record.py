@@ -118,11 +118,11 @@ def test_sources_are_counted_as_far_as_they_are_known(dataset):
 
 
 def test_what_is_no_record_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"run\.json: there is no such run record"):
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
         record.read(tmp_path / "run.json")
     for text in ("no json", "[]", "{}"):
         (tmp_path / "run.json").write_text(text)
-        with pytest.raises(ValueError, match=r"run\.json is not a run record"):
+        with pytest.raises(ValueError, match=r"run\.json is (not a run record|damaged)"):
             record.read(tmp_path / "run.json")
 
 
@@ -177,7 +177,7 @@ def test_parts_of_two_splits_are_refused(outputs, dataset):
 
 def test_a_table_that_changed_after_the_split_is_said(outputs, dataset):
     dataset.relabel({dataset.paths[0]: "malignant", dataset.paths[3]: None}).save(outputs / "dataset.csv")
-    said = r"dataset\.csv has changed since it was split \(images: 1 gone, 1 with another label or lesion\)"
+    said = r"dataset\.csv has changed since it was split: 2 images new, gone, or with another label or lesion"
     with pytest.warns(UserWarning, match=said):
         record.load_parts(outputs / "split", outputs / "model")
 
@@ -221,7 +221,7 @@ def test_predictions_of_another_model_or_other_images_are_refused(outputs):
     model = ImageClassifier.load(outputs / "model")
     test = record.load_parts(outputs / "split")["test"]
     evaluation = evaluate(model, test)
-    with pytest.raises(ValueError, match="Run code/02_modeling/02_evaluate"):
+    with pytest.raises(ValueError, match="run code/02_modeling/02_evaluate"):
         record.require_evaluated(evaluation, outputs / "model")  # nothing was evaluated yet
     record.add_metrics(evaluation, outputs / "model")
     saved = Evaluation.load(evaluation.save(outputs / "predictions.csv"))
@@ -319,7 +319,9 @@ def test_images_that_are_gone_are_named_before_their_part_is_doubted(outputs):
     table = pd.read_csv(outputs / "split" / "train.csv")
     table["path"] = "/gone/" + table["path"]
     table.to_csv(outputs / "split" / "train.csv", index=False)
-    with pytest.raises(ValueError, match=r"(\d+) of \1 images of .*train.csv are not there, such as /gone/"):
+    with pytest.raises(
+        ValueError, match=r"train\.csv is .*: (\d+) of its \1 images are not there, such as /gone/"
+    ):
         record.load_parts(outputs / "split", outputs / "model")
 
 
