@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from ..data.dataset import ImageDataset
 from ..data.measures import MEASURES
@@ -53,18 +54,17 @@ def distribution(dataset: ImageDataset, column: str, ax: Axes | None = None) -> 
         values, order = values.map("{:g}".format, na_action="ignore"), [f"{value:g}" for value in order]
     counts = pd.crosstab(values.astype(object).fillna("missing"), dataset.table["label"])
     counts = counts.reindex([*order, *["missing"] * ("missing" in counts.index)])
-    width = 0.8 / len(dataset.labels)
-    for number, (label, color) in enumerate(colors(dataset.labels).items()):
-        places = np.arange(len(counts)) + (number - (len(dataset.labels) - 1) / 2) * width
-        count = counts[label].sum()
-        ax.bar(places, counts[label] / count, width, color=color, label=f"{wrapped(label, 20)} (n = {count})")
-    ax.set(ylabel="share of the label", title=literal(column))
+    totals, palette = counts.sum(), [*colors(dataset.labels).values()]
+    shares = (counts / totals).set_axis(
+        [f"{wrapped(name, 20)} (n = {n})" for name, n in totals.items()], axis=1
+    )
+    shares.plot.bar(ax=ax, width=0.8, color=palette, rot=0, ylabel="share of the label", xlabel="")
+    ax.set_title(literal(column))
     names = [literal(name, 30) for name in counts.index]
     ax.set_xticks(range(len(counts)), names)
     if len("".join(names)) > 30:
         plt.setp(ax.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
-    legend(ax)
-    return ax
+    return legend(ax)
 
 
 def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Figure:
@@ -89,33 +89,30 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
     for ax in axes.flat[len(columns) :]:
         ax.set_axis_off()
     for ax, column in zip(axes.flat, columns, strict=False):
-        _spread(ax, column, {label: table.loc[table["label"] == label, column] for label in palette})
+        _spread(ax, table[column].dropna(), table["label"], palette)
         ax.set_yticks(range(len(palette)), [wrapped(label, 20) for label in palette])
         ax.xaxis.get_major_locator().set_params(nbins=5)
     axes[0, 0].invert_yaxis()
-    figure.supxlabel(
-        "box: half of the label's images, and their median; line: 95 % of them", fontsize=9, color="0.4"
-    )
+    note = "box: half of the label's images, and their median; line: 95 % of them"
+    figure.supxlabel(note, fontsize=9, color="0.4")
     return figure
 
 
-def _spread(ax, column, values):
+def _spread(ax, values, labels, palette):
     """Draw the values of each label as a box; where most are the least one, the share above it as a bar."""
-    known = pd.concat(values).dropna()
-    least = known.min()
-    rare = bool((known == least).mean() > 0.7)
-    for place, (label, color) in enumerate(colors(values).items()):
-        ours = values[label].dropna()
-        if rare:
-            ax.barh(place, (ours > least).mean(), 0.7, color=color, alpha=0.6)
-            continue
-        low, first, middle, third, high = ours.quantile([0.025, 0.25, 0.5, 0.75, 0.975])
-        ax.hlines(place, low, high, color=color)
-        ax.barh(place, third - first, 0.7, left=first, color=color, alpha=0.6)
-        ax.vlines(middle, place - 0.35, place + 0.35, color="black")
-    if rare:
-        ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-    ax.set_title(f"{literal(column)}: share above {least:g}" if rare else literal(column), fontsize=10)
+    places, shades, least = np.arange(len(palette)), [*palette.values()], values.min()
+    ax.set_title(literal(values.name), fontsize=10)
+    if (values == least).mean() > 0.7:
+        shares = (values > least).groupby(labels).mean().reindex(palette)
+        ax.barh(places, shares, 0.7, color=shades, alpha=0.6)
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        ax.set_title(f"{literal(values.name)}: share above {least:g}", fontsize=10)
+        return
+    cuts = values.groupby(labels).quantile([0.025, 0.25, 0.5, 0.75, 0.975]).unstack().reindex(palette)
+    low, first, middle, third, high = cuts.to_numpy().T
+    ax.hlines(places, low, high, color=shades)
+    ax.barh(places, third - first, 0.7, left=first, color=shades, alpha=0.6)
+    ax.vlines(middle, places - 0.35, places + 0.35, color="black")
 
 
 def missing(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -135,8 +132,7 @@ def missing(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(0, max(0.1, 1.05 * shares.max(axis=None))), xlabel="share of images without a value")
     ax.xaxis.set_major_formatter("{x:.0%}")
     ax.invert_yaxis()
-    legend(ax)
-    return ax
+    return legend(ax)
 
 
 def associations(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -14,6 +14,13 @@ from ..evaluation.evaluation import Evaluation
 from ..text import counted
 from .style import COLORS, axes_or_new, colors, ink, legend, legend_below, literal, wrapped
 
+VERDICTS = {
+    **dict.fromkeys(("differs", "flagged"), COLORS[1]),
+    **dict.fromkeys(("no difference seen", "not flagged"), COLORS[0]),
+    **{"too few to say": "0.6", "": "0.2"},
+}
+"""The color of each verdict on a slice or a change."""
+
 
 def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Draw the ROC curve of the positive label: its 95 % band, the area with its interval, and the threshold.
@@ -21,13 +28,12 @@ def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     >>> roc(evaluation).get_title()
     'ROC, malignant (n = 100)'
     """
-    curve = evaluation.roc()
+    curve, bands = evaluation.roc().iloc[:, :2], evaluation.bands()[["place", "recall_low", "recall_high"]]
     point = 1 - evaluation.metric("specificity"), evaluation.metric("recall")
-    ax = _curve(evaluation, ax, "ROC", "roc_auc", curve["false_positive_rate"], curve["recall"], point)
+    ax = _curve(evaluation, ax, "ROC", f"area {evaluation.text('roc_auc')}", curve, bands, point)
     ax.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
     ax.set(xlabel="false positive rate (1 - specificity)", ylabel="recall (sensitivity)", aspect="equal")
-    legend_below(ax)
-    return ax
+    return legend_below(ax)
 
 
 def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
@@ -36,29 +42,24 @@ def precision_recall(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     >>> precision_recall(evaluation).get_ylabel()
     'precision'
     """
-    curve, title = evaluation.precision_recall(), "Precision and recall"
+    curve = evaluation.precision_recall().iloc[:, :2]
+    bands = evaluation.bands()[["place", "precision_low", "precision_high"]]
     point = evaluation.metric("recall"), evaluation.metric("precision")
-    ax = _curve(evaluation, ax, title, "average_precision", curve["recall"], curve["precision"], point)
+    label = f"average precision {evaluation.text('average_precision')}"
+    ax = _curve(evaluation, ax, "Precision and recall", label, curve, bands, point, drawstyle="steps-post")
     share = (evaluation.table["label"] == evaluation.positive).mean()
     ax.axhline(share, linestyle=":", color="0.5", label=f"chance ({share:.2f})")
     ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    legend_below(ax)
-    return ax
+    return legend_below(ax)
 
 
-def _curve(evaluation, ax, title, metric, x, y, point):
+def _curve(evaluation, ax, title, label, curve, bands, point, **style):
     """Draw a curve with its band and area, and the point of the threshold."""
-    ax, bands, positive = axes_or_new(ax, 4.6, 4.8), evaluation.bands(), literal(evaluation.positive, 30)
-    name, band, style = {
-        "roc_auc": ("area", "recall", "default"),
-        "average_precision": ("average precision", "precision", "steps-post"),
-    }[metric]
-    low, high = bands[f"{band}_low"], bands[f"{band}_high"]
-    ax.fill_between(bands["place"], low, high, color=COLORS[1], alpha=0.2, lw=0)
-    label = f"{name} {evaluation.text(metric)}"
+    ax, positive = axes_or_new(ax, 4.6, 4.8), literal(evaluation.positive, 30)
+    ax.fill_between(*bands.to_numpy().T, color=COLORS[1], alpha=0.2, lw=0)
     if len(evaluation.classes) > 2:  # the metric is then the mean over the classes, not this curve's
         label = f"{positive} against the others"
-    ax.plot(x, y, color=COLORS[1], label=label, drawstyle=style)
+    ax.plot(*curve.to_numpy().T, color=COLORS[1], label=label, **style)
     if (threshold := _threshold(evaluation)) is not None:
         ax.plot(*point, "o", color="black", label=f"at threshold {threshold:.3f}")
     ax.set_title(f"{title}, {positive} (n = {len(evaluation.table)})", fontsize=10)
@@ -109,9 +110,8 @@ def scores(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     if threshold is not None:
         ax.axvline(threshold, linestyle="--", color="black", label=f"threshold {threshold:.3f}")
     ax.set(xlabel=f"score for {literal(evaluation.positive, 30)}", ylabel="share of the label's images")
-    ax.set_title("Scores by true label")
-    legend_below(ax)
-    return ax
+    ax.set(title="Scores by true label")
+    return legend_below(ax)
 
 
 def reliability(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
@@ -127,8 +127,7 @@ def reliability(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax.plot(table["score"], table["share"], "o-", color=COLORS[1], label=f"ECE {evaluation.text('ece')}")
     ax.set(xlabel=f"score for {positive}", ylabel=f"share that is {positive}", aspect="equal")
     ax.set_title(f"Reliability (n = {len(evaluation.table)})")
-    legend_below(ax)
-    return ax
+    return legend_below(ax)
 
 
 def net_benefit(evaluation: Evaluation, prevalence: float | None = None, ax: Axes | None = None) -> Axes:
@@ -150,8 +149,7 @@ def net_benefit(evaluation: Evaluation, prevalence: float | None = None, ax: Axe
     top = max(table["model"].max(), table["all"].max())
     ax.set(xlabel="risk from which on one refers (not the score)", ylabel="net benefit")
     ax.set(ylim=(-0.2 * top, 1.1 * top), title="Net benefit per image")
-    legend_below(ax)
-    return ax
+    return legend_below(ax)
 
 
 def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None) -> Axes:
@@ -161,28 +159,25 @@ def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None)
     >>> slices(comparison.slices(evaluation, "label", "accuracy"), "accuracy").get_title()
     'By label'
     """
-    ax = axes_or_new(ax, 7, 1.7 + 0.32 * len(table))
-    styles = {
-        "differs": (COLORS[1], "o"),
-        "no difference seen": (COLORS[0], "o"),
-        "too few to say": ("0.6", "x"),
-    }
-    names = []
+    ax, names = axes_or_new(ax, 7, 1.7 + 0.32 * len(table)), []
     for place, (value, row) in enumerate(table.iterrows()):
-        color, marker = styles[row["verdict"]]
-        ax.hlines(place, row["low"], row["high"], color=color, lw=2)
-        ax.plot(row["value"], place, marker, color=color, label=row["verdict"], clip_on=False)
+        _dot(ax, place, row["value"], row["low"], row["high"], row["verdict"])
         counts = f"{counted(row['images'], 'image')}, {counted(row['lesions'], 'lesion')}"
         names.append(f"{literal(value)}\n{counts}, {row['positive']} positive")
     ax.set_yticks(range(len(table)), names, fontsize=8)
     ax.set_xlabel(metric.replace("roc_auc", "ROC AUC").replace("_", " "))
     ax.set_title(f"By {literal(table.index.name)}")
-    legend_below(ax)
     ends = table[["value", "low", "high"]]
     # not only where the points are: small differences shall look small
     ax.set_xlim(0.5 if ends.min(axis=None) >= 0.5 else 0, max(1, ends.max(axis=None)))
     ax.set_ylim(len(table) - 0.5, -0.5)
-    return ax
+    return legend_below(ax)
+
+
+def _dot(ax, place, value, low, high, verdict):
+    """Draw a figure with its interval."""
+    ax.hlines(place, low, high, color=VERDICTS[verdict], lw=2)
+    ax.plot(value, place, "o", color=VERDICTS[verdict], label=verdict, clip_on=False)
 
 
 def audit(table: pd.DataFrame) -> Figure:
@@ -192,25 +187,18 @@ def audit(table: pd.DataFrame) -> Figure:
     """
     hidden = table.index.isin(["unchanged", *HIDDEN])
     figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.27 * (~hidden).sum()), layout="constrained")
-    _draw_changes(axes[0], table[hidden], "kept", signs=(1,))
+    for ax, part, name, signs in zip(
+        axes, (table[hidden], table[~hidden]), ("kept", "moved"), ([1], [1, -1]), strict=True
+    ):
+        for place, (_, row) in enumerate(part.iterrows()):
+            _dot(ax, place, row[name], row[f"{name}_low"], row[f"{name}_high"], row["verdict"])
+            bounds = [sign * row["bound"] for sign in signs]
+            ax.vlines(bounds, place - 0.4, place + 0.4, color="0.3", linestyle="--", label="bound")
+        ax.axvline(0, linestyle=":", color="0.5")
+        ax.set_yticks(range(len(part)), part.index)
+        ax.set_ylim(len(part) - 0.5, -0.5)
     axes[0].set(xlabel="kept: share of ROC AUC - 0.5 (dotted: chance)", title="With a part hidden")
-    _draw_changes(axes[1], table[~hidden], "moved", signs=(1, -1))
     moved = "moved: by how much of the ranking (0 to 1)\nan average image moves up (+) or down (-)"
     axes[1].set(xlabel=moved, title="With something added")
     legend(axes[1], figure, loc="outside lower center", ncols=4)
     return figure
-
-
-def _draw_changes(ax, table, figure, signs):
-    """Draw one figure of each change, its interval, and its bound with each sign."""
-    styles = {"flagged": COLORS[1], "not flagged": COLORS[0], "too few to say": "0.6", "": "0.2"}
-    for place, (_, row) in enumerate(table.iterrows()):
-        color = styles[row["verdict"]]
-        ax.barh(place, row[figure], 0.6, color=color, alpha=0.35)
-        ax.hlines(place, row[f"{figure}_low"], row[f"{figure}_high"], color=color, lw=2)
-        ax.plot(row[figure], place, "o", color=color, label=row["verdict"])
-        bounds = [sign * row["bound"] for sign in signs]
-        ax.vlines(bounds, place - 0.4, place + 0.4, color="0.3", linestyle="--", label="bound")
-    ax.axvline(0, linestyle=":", color="0.5")
-    ax.set_yticks(range(len(table)), table.index)
-    ax.set_ylim(len(table) - 0.5, -0.5)

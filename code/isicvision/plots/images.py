@@ -58,24 +58,22 @@ def _title(row):
     return title if score is None else f"{title} {score:.2f}"
 
 
-def examples(
-    dataset: ImageDataset, column: str, each: int = 6, most: int = 10, seed: int = 0, size: int = 120
-) -> Figure:
-    """Draw `each` images of the `most` frequent values of a column, such as a diagnosis: a row a value.
+def examples(dataset: ImageDataset, column: str, each: int = 6) -> Figure:
+    """Draw `each` images of the ten most frequent values of a column, such as a diagnosis: a row a value.
 
     >>> figure = examples(dataset, "sex", each=2)
     >>> [ax.get_ylabel().split()[0] for ax in figure.axes if ax.get_ylabel()]
     ['female', 'male']
     """
-    counts = dataset.table[column].value_counts().head(most)
+    counts = dataset.table[column].value_counts().head(10)
     figure, axes = panels(len(counts), each, 1.25 * each + 2, 1.25 * len(counts) + 0.3)
     chosen = []
     for row, (value, count) in zip(axes, counts.items(), strict=True):
         shown = dataset.table[dataset.table[column] == value]
-        shown = shown.sample(min(each, len(shown)), random_state=seed)
+        shown = shown.sample(min(each, len(shown)), random_state=0)
         chosen.append(shown)
         for ax, path in zip(row, shown["path"], strict=False):
-            show(ax, path, size=size)
+            show(ax, path, size=120)
         labels = "/".join(sorted(shown["label"].unique()))
         name = f"{wrapped(value, 24)}\n{literal(labels)}, {count}"
         row[0].set_axis_on()
@@ -84,7 +82,7 @@ def examples(
     return add_credit(figure, pd.concat(chosen))
 
 
-def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
+def pairs(pairs: pd.DataFrame) -> Figure:
     r"""Draw pairs of images, rows of `ImageDataset.near_duplicates`, side by side, with their distance and labels.
 
     >>> one, other = dataset.paths[:2]
@@ -92,12 +90,12 @@ def pairs(pairs: pd.DataFrame, columns: int = 3, size: int = 150) -> Figure:
     >>> pairs(pd.DataFrame([row])).axes[1].get_title()
     'b\nother lesion'
     """
-    rows = max(1, -(-len(pairs) // columns))
-    figure, axes = panels(rows, 2 * columns, 3.4 * columns, 2 * rows)
+    rows = max(1, -(-len(pairs) // 3))
+    figure, axes = panels(rows, 6, 10, 2 * rows)
     for (left, right), pair in zip(axes.reshape(-1, 2), pairs.to_dict("records"), strict=False):
         same = {True: "other lesion", False: "same lesion"}.get(pair["crosses_group"], "lesion unknown")
-        show(left, pair["path_a"], f"{pair['label_a']}\n{pair['distance']} bits apart", size)
-        show(right, pair["path_b"], f"{pair['label_b']}\n{same}", size)
+        show(left, pair["path_a"], f"{pair['label_a']}\n{pair['distance']} bits apart")
+        show(right, pair["path_b"], f"{pair['label_b']}\n{same}")
     return figure
 
 
@@ -140,22 +138,17 @@ def explained(model: ImageClassifier, path: str | os.PathLike, label: str | None
     return figure
 
 
-def changed(dataset: ImageDataset, names: Sequence[str] | None = None, size: int = 128) -> Figure:
+def changed(dataset: ImageDataset) -> Figure:
     """Draw what `audit.shortcuts` shows the model: all changes of one image, then those of the next.
 
-    The changes are those of `audit.CHANGES` in `names`; by default all, and the border of the next image.
-
-    >>> [ax.get_title() for ax in changed(dataset.sample(1), ["ruler added"]).axes]
-    ['unchanged', 'ruler added']
+    >>> [ax.get_title() for ax in changed(dataset.sample(1)).axes][:3]
+    ['unchanged', 'lesion masked', 'border only']
     """
-    images = np.stack([decode(path, size) for path in dataset.paths])
-    views = {"unchanged": images}
-    views |= {name: audit.changed(images, name) for name in (audit.CHANGES if names is None else names)}
-    if names is None:
-        views[audit.SWAPPED] = audit.with_borders(images, np.roll(images, 1, axis=0))
-    rows = -(-len(views) // 7)
-    columns = -(-len(views) // rows)
-    height = len(images) * rows
+    images = np.stack([decode(path, 128) for path in dataset.paths])
+    views = {"unchanged": images} | {name: audit.changed(images, name) for name in audit.CHANGES}
+    views[audit.SWAPPED] = audit.with_borders(images, np.roll(images, 1, axis=0))
+    columns = 7
+    height = len(images) * -(-len(views) // columns)
     figure, axes = panels(height, columns, 1.45 * columns, 1.7 * height + 0.3)
     for number, block in enumerate(axes.reshape(len(images), -1)):
         for ax, (name, shown) in zip(block, views.items(), strict=False):

@@ -26,20 +26,12 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 
 
 def colors(labels: Iterable[str]) -> dict[str, str]:
-    """Return the color of each label.
-
-    >>> colors(["benign", "malignant"])
-    {'benign': '#0072B2', 'malignant': '#D55E00'}
-    """
+    """Return the color of each label."""
     return {label: COLORS[n % len(COLORS)] for n, label in enumerate(labels)}
 
 
 def ink(color: Sequence[float]) -> str:
-    """Return black or white, whichever has a contrast of at least 4.5 (WCAG 2.2) on `color`, RGB from 0 to 1.
-
-    >>> ink((1, 1, 0)), ink((0, 0, 1))
-    ('black', 'white')
-    """
+    """Return black or white, whichever has a contrast of at least 4.5 (WCAG 2.2) on `color`, RGB from 0 to 1."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
     return "black" if np.dot(linear, (0.2126, 0.7152, 0.0722)) > 0.18 else "white"
 
@@ -88,11 +80,7 @@ def save(drawn: Figure | Axes, path: str | os.PathLike) -> Path:
 
 
 def encode(drawn: Figure | Axes, kind: str = "png") -> str:
-    """Return a figure as a base64-encoded image, and close it.
-
-    >>> encode(plt.subplots()[0])[:8]
-    'iVBORw0K'
-    """
+    """Return a figure as a base64-encoded image, and close it."""
     buffer, figure = io.BytesIO(), _figure(drawn)
     figure.savefig(buffer, format=kind, dpi=90)
     plt.close(figure)
@@ -129,16 +117,14 @@ def add_credit(figure: Figure, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def legend(ax: Axes, owner: Figure | Axes | None = None, **place: Any) -> None:
-    """Add a legend with each name once; by default beside the axes, since bars or points may stand anywhere in it."""
+def legend(ax: Axes, owner: Figure | Axes | None = None, **place: Any) -> Axes:
+    """Add a legend with each name once, by default beside the axes, and return the axes."""
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     place = place or {"loc": "upper left", "bbox_to_anchor": (1, 1)}
     (owner or ax).legend(handles.values(), handles, frameon=False, **place)
+    return ax
 
 
-def legend_below(ax: Axes) -> None:
-    """Add a legend below the axes, where it hides no curve.
-
-    >>> legend_below(plt.subplots()[1])
-    """
-    legend(ax, loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4.2, fontsize="small")
+def legend_below(ax: Axes) -> Axes:
+    """Add a legend below the axes, where it hides no curve, and return the axes."""
+    return legend(ax, loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4.2, fontsize="small")
