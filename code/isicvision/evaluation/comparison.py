@@ -112,21 +112,17 @@ def slices(
 
 def _values(values):
     """Turn a column into names of its values, numbers into bands if they are many: categorical Series."""
-    if values.dtype.kind in "if" and values.nunique() > 10:
+    is_number = values.dtype.kind in "if"
+    if is_number and values.nunique() > 10:
         if np.isinf(values.astype(float)).any():
             raise ValueError(f"column {values.name!r} holds infinite values: make them missing")
         values = _bands(values)
     names = values.astype(object).map(as_label)
     if isinstance(values.dtype, pd.CategoricalDtype):
-        order = values.cat.categories
+        order = [*filter(None, map(as_label, values.cat.categories))]
     else:
-        order = (
-            np.sort(values.dropna().unique())
-            if values.dtype.kind in "if"
-            else sorted(names.dropna().unique())
-        )
-    order = dict.fromkeys([*map(as_label, order), "missing"])
-    return names.fillna("missing").astype(pd.CategoricalDtype([*order]))
+        order = sorted(names.dropna().unique(), key=float if is_number else str)
+    return names.fillna("missing").astype(pd.CategoricalDtype([*dict.fromkeys([*order, "missing"])]))
 
 
 def _bands(values):

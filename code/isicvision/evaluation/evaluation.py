@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from .. import metrics, tables
 from ..checks import positive_label, require_dataset
@@ -108,14 +108,12 @@ class Evaluation:
         """Describe the images and the first metrics, without intervals."""
         shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
         counts = self.table["label"].value_counts().reindex(self.classes, fill_value=0)
-        labels = shorten(
-            ", ".join(f"{name} ({count})" for name, count in counts.items()), 200, placeholder=" …"
-        )
+        labels = ", ".join(f"{name} ({count})" for name, count in counts.items())
         rule = "" if self.threshold is None else f", predicted from a score of {self.threshold:.3f} on"
         return (
             f"Evaluation of {counted(len(self.table), 'image')}; "
             f"lesions (or groups): {group_words(**group_count(self.table))}\n"
-            f"  true labels: {labels}; positive: {self.positive}{rule}\n"
+            f"  true labels: {shorten(labels, 200)}; positive: {self.positive}{rule}\n"
             f"  {', '.join(f'{name} {self.metric(name):.3f}' for name in shown)}\n"
             "  metrics() adds 95 % intervals; table has a row for each image"
         )
@@ -217,13 +215,11 @@ class Evaluation:
         return self._resampled(name, metrics.left_out)
 
     def _resampled(self, name: str, way: Callable) -> np.ndarray:
-        family = _family(name)
-        if (way, family) not in self._drawn:
-            parts = [self._compute(family, weights) for weights in way(self.rows_by_group[1])]
-            self._drawn[way, family] = {
-                each: np.concatenate([part[each] for part in parts]) for each in parts[0]
-            }
-        return self._drawn[way, family][name]
+        key = way, _family(name)
+        if key not in self._drawn:
+            parts = [self._compute(key[1], weights) for weights in way(self.rows_by_group[1])]
+            self._drawn[key] = {each: np.concatenate([part[each] for part in parts]) for each in parts[0]}
+        return self._drawn[key][name]
 
     @cached_property
     def _drawn(self):
@@ -263,15 +259,13 @@ class Evaluation:
     def per_class(self) -> pd.DataFrame:
         """Return the metrics of each class against the others, by label and metric: value, low, high (95 %), images."""
         each = {label: self.against(label).metrics(PER_CLASS) for label in self.classes}
-        counts = {label: int((self.table["label"] == label).sum()) for label in self.classes}
-        table = pd.concat(each, names=["label", "metric"])
-        return table.assign(images=table.index.get_level_values("label").map(counts))
+        images = {label: (self.table["label"] == label).sum() for label in each}
+        return pd.concat({x: each[x].assign(images=images[x]) for x in each}, names=["label", "metric"])
 
     def confusion_matrix(self) -> pd.DataFrame:
         """Count images by true label (rows) and predicted label (columns)."""
-        counts = confusion_matrix(self.table["label"], self.table["prediction"], labels=self.classes)
-        axes = (pd.Index(self.classes, name=name) for name in ("label", "prediction"))
-        return pd.DataFrame(counts, *axes)
+        counts = pd.crosstab(self.table["label"], self.table["prediction"])
+        return counts.reindex(index=self.classes, columns=self.classes, fill_value=0)
 
     def positives(self) -> tuple[np.ndarray, np.ndarray]:
         """Return which images have the positive label, and all their scores for it; ValueError if all or none have."""
@@ -296,12 +290,10 @@ class Evaluation:
         rows, numbers = self.rows_by_group
         positive, scores = (array[rows] for array in self.positives())
         grid, weights = np.linspace(0, 1, 101), metrics.draws(numbers, metrics.BAND_RESAMPLES)
-        drawn = [metrics.on_grid(positive, scores, each, grid) for each in weights]
-        table = {"place": grid}
-        for name, parts in zip(("recall", "precision"), zip(*drawn, strict=True), strict=True):
-            values = np.nanquantile(np.concatenate(parts), [0.025, 0.975], axis=0)
-            table |= {f"{name}_low": values[0], f"{name}_high": values[1]}
-        return pd.DataFrame(table)
+        drawn = zip(*(metrics.on_grid(positive, scores, each, grid) for each in weights), strict=True)
+        ends = [np.nanquantile(np.concatenate(parts), [0.025, 0.975], axis=0) for parts in drawn]
+        columns = ["place", "recall_low", "recall_high", "precision_low", "precision_high"]
+        return pd.DataFrame(np.vstack([grid, *ends]).T, columns=columns)
 
     def bands(self) -> pd.DataFrame:
         """Return pointwise 95 % bootstrap bands of both curves of the positive label.

@@ -134,10 +134,8 @@ def require_current(bundle: str | Path, outputs: str | Path) -> None:
     packed = read_json(Path(bundle, "model.json"))
     for path in Path(outputs).glob("*/model.json"):
         saved = read_json(path)
-        names = saved.keys() - {"versions", "sha256"}
-        if "id" not in saved and all(
-            packed.get(name) == saved[name] for name in names
-        ):  # only bundles have an id
+        same = all(packed.get(name) == saved[name] for name in saved.keys() - {"versions", "sha256"})
+        if same and "id" not in saved:  # only bundles have an id
             return
     raise ValueError(
         f"{bundle} was built from none of the models in {outputs}: run {NOTEBOOKS['bundle']} again"

@@ -65,14 +65,14 @@ def write(
         sources=dataset.sources(),
     )
     found, used = findings.dictionary(dataset, raw), findings.dictionary(dataset, table.columns)
-    pages = [summary]
-    for name, title, rows in (
-        ("raw", "the source, as found", found.drop(columns="made by")),
-        ("processed", "the table of images, as used", used),
-    ):
-        path, title = folder / f"data_dictionary_{name}.md", f"Data dictionary: {title}"
-        pages.append(write_page(path, "dictionary.md.j2", title=title, rows=rows))
-    return pages
+    raw_page, page = (folder / f"data_dictionary_{name}.md" for name in ("raw", "processed"))
+    _dictionary(raw_page, "the source, as found", found.drop(columns="made by"))
+    _dictionary(page, "the table of images, as used", used)
+    return [summary, raw_page, page]
+
+
+def _dictionary(path, title, rows):
+    write_page(path, "dictionary.md.j2", title=f"Data dictionary: {title}", rows=rows)
 
 
 def leak_words(leaks: dict) -> str:
