@@ -1,8 +1,7 @@
 """Test whether a model looks at the lesion: change the images around it and compare the scores.
 
 Peers: Bissoto et al., (De)Constructing bias on skin lesion datasets, 2019; Winkler et al., Association between surgical
-skin markings in dermoscopic images and diagnostic performance of a deep learning convolutional neural network for
-melanoma recognition, 2019; Xiao et al., Noise or signal: the role of image backgrounds in object recognition, 2021.
+skin markings and diagnostic performance of a convolutional neural network for melanoma recognition, 2019.
 """
 
 from __future__ import annotations
@@ -139,21 +138,16 @@ def shortcuts(
 ) -> pd.DataFrame:
     """Predict the same images with changes that should matter, or should not, and judge the difference.
 
-    With the lesion masked or only the border left, the ROC AUC should fall; it rarely falls to 0.5, since the skin
-    around the lesion is related to the label too. Nothing else should matter: rulers, dark corners, marks in the
-    corners, a masked border, or the border of a positive image instead of another one's. A shortcut may go unflagged:
-    a weak one, or one inside the lesion.
-
+    With the lesion masked or only the border left, the ROC AUC should fall, rarely to 0.5. Nothing else should matter.
     Give `dataset` images that the model was not trained on (200 are enough: each is predicted 15 times), and as
-    `borders` the training images, which hold what the model could learn from; default: `dataset`. `positive` is as in
-    `evaluate`. A model without a method ``scores`` for arrays is shown BMP files.
+    `borders` the training images; default: `dataset`. `positive` is as in `evaluate`.
 
     Returns a table, a row a change, the first one ``unchanged``, with three figures, each with its 95 % interval from a
     bootstrap over lesions (``_low``, ``_high``): ``roc_auc``; ``kept``, the share of ROC AUC - 0.5 that is left; and
     ``moved``, by which share of the ranking the average image moves up (-1 to 1). ``verdict`` is ``"flagged"`` if the
     whole interval lies beyond the ``bound`` (see `BOUNDS`), ``"not flagged"`` or, with fewer than `FEWEST` positive or
     other lesions, ``"too few to say"``. Raises ValueError if a dataset is augmented, lacks images with or without the
-    positive label, or has labels that the model does not know, and ImageError if images cannot be read.
+    positive label, or has labels that the model does not know.
 
     >>> found = shortcuts(model, test.sample(200, balanced=True), borders=train)  # doctest: +SKIP
     """

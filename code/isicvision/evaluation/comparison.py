@@ -80,12 +80,12 @@ def slices(
     Give all columns of interest in one list: each is one more chance of a false alarm. Numbers with more than ten
     values are cut into `BANDS` bands. Of more than two classes, the positive one is evaluated against the others.
 
-    Returns a table, or for several columns a list of them. A row a value (missing ones too): ``images``, ``lesions``,
-    ``positive`` (lesions), the metric as ``value`` with its 95 % interval, the ``difference`` to all other images, and
-    its ``p_value``: how often the difference is as large if lesions of the same label exchange their values at random,
-    corrected for the number of values in all columns (Holm, A simple sequentially rejective multiple test procedure,
-    1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no difference seen"`` or, with fewer than `FEWEST` positive
-    or other lesions, ``"too few to say"``. Raises ValueError if a column is unknown or holds infinite numbers.
+    Returns a table, or for several columns a list of them. A row a value: ``images``, ``lesions``, ``positive``
+    (lesions), the metric as ``value`` with its 95 % interval, the ``difference`` to all other images, and its
+    ``p_value`` by permutation of lesions with the same label, corrected for all values of all columns (Holm, A simple
+    sequentially rejective multiple test procedure, 1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no
+    difference seen"`` or, with fewer than `FEWEST` positive or other lesions, ``"too few to say"``. Raises ValueError
+    if a column is unknown or holds infinite numbers.
 
     >>> sites = pd.DataFrame({"site": ["arm", "arm", "leg", "leg"] * 10})
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10, metadata=sites)

@@ -106,17 +106,17 @@ class Evaluation:
 
     def __repr__(self) -> str:
         """Describe the images and the first metrics, without intervals."""
-        shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
         counts = self.table["label"].value_counts().reindex(self.classes, fill_value=0)
         labels = ", ".join(f"{name} ({count})" for name, count in counts.items())
         rule = "" if self.threshold is None else f", predicted from a score of {self.threshold:.3f} on"
-        return (
-            f"Evaluation of {counted(len(self.table), 'image')}; "
-            f"lesions (or groups): {group_words(**group_count(self.table))}\n"
-            f"  true labels: {shorten(labels, 200)}; positive: {self.positive}{rule}\n"
-            f"  {', '.join(f'{name} {self.metric(name):.3f}' for name in shown)}\n"
-            "  metrics() adds 95 % intervals; table has a row for each image"
-        )
+        shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
+        lines = [
+            f"Evaluation of {counted(len(self.table), 'image')}",
+            f"lesions (or groups): {group_words(**group_count(self.table))}",
+            f"true labels: {shorten(labels, 200)}; positive: {self.positive}{rule}",
+            ", ".join(f"{name} {self.metric(name):.3f}" for name in shown),
+        ]
+        return "\n  ".join(lines)
 
     @classmethod
     def from_scores(

@@ -125,11 +125,9 @@ def interval(
     The BCa interval (Efron, Better bootstrap confidence intervals, 1987), its acceleration from `jackknife`, the value
     without each part of the data. It reaches as far as Student's t, expanded as in Hesterberg (What teachers should
     know about the bootstrap, 2015), with Satterthwaite's degrees of freedom (An approximate distribution of estimates
-    of variance components, 1946). Coverage: tests/bench/bench_intervals.py. What jumps too much for a jackknife, such
-    as a chosen threshold, gets the plain percentile interval.
-
-    A `folded` value is a sum of distances (the expected calibration error), which chance can only enlarge: its draws
-    are moved down, by their bias at the upper end, and to the mean of a folded normal at the lower.
+    of variance components, 1946). Without `jackknife` it is the plain percentile interval. The draws of a `folded`
+    value, a sum of distances, which chance can only enlarge, are moved down: by their bias at the upper end, and to the
+    mean of a folded normal at the lower. Coverage: tests/bench/bench_intervals.py.
 
     >>> [round(end, 3) for end in interval(0.5, np.linspace(0, 1, 1001))]
     [0.025, 0.975]

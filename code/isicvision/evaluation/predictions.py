@@ -49,12 +49,13 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
         raise ValueError(
             f"{images} labels of {len(classes)} classes do not fit scores of shape {found.shape}"
         )
-    outside = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
-    off = np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
-    for rule, wrong in {"lie from 0 to 1": outside, "sum to 1": off}.items():
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise ValueError(f"the scores of an image must {rule}; row {row} has {found[row]}")
+    wrong = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
+    wrong |= np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"the scores of an image must lie from 0 to 1 and sum to 1; row {row} has {found[row]}"
+        )
     return np.clip(found, 0, 1)
 
 

@@ -82,7 +82,7 @@ def kept_words(parts: dict[str, ImageDataset], earlier: dict[str, ImageDataset])
 
 
 def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str, ImageDataset]:
-    """Read the parts that `save_parts` wrote, and check that they belong together, and to the model saved in a folder.
+    """Read the parts that `save_parts` wrote, which must belong together, and to the `model` saved in a folder.
 
     Raises FileNotFoundError if a file is missing, ValueError if an image or a group is in two parts or the model was
     made with others. Warns if the table beside `folder` has changed since the split.

@@ -64,10 +64,9 @@ def write(
         leaks=leak_words(findings.leaks(dataset)),
         sources=dataset.sources(),
     )
-    found, used = findings.dictionary(dataset, raw), findings.dictionary(dataset, table.columns)
     raw_page, page = (folder / f"data_dictionary_{name}.md" for name in ("raw", "processed"))
-    _dictionary(raw_page, "the source, as found", found.drop(columns="made by"))
-    _dictionary(page, "the table of images, as used", used)
+    _dictionary(raw_page, "the source, as found", findings.dictionary(dataset, raw).drop(columns="made by"))
+    _dictionary(page, "the table of images, as used", findings.dictionary(dataset, table.columns))
     return [summary, raw_page, page]
 
 

@@ -292,7 +292,7 @@ def test_the_positive_label_can_be_chosen():
         (["benign", "wart"], [0.1, 0.2], "'wart' are not among the classes"),
         (["benign", "benign"], [0.1, float("nan")], "row 1 has"),
         (["benign", "benign"], [0.1, 1.5], "from 0 to 1"),
-        (["benign", "benign"], [[0.5, 0.5], [0.9, 0.3]], "must sum to 1; row 1 has"),
+        (["benign", "benign"], [[0.5, 0.5], [0.9, 0.3]], "sum to 1; row 1 has"),
         (["benign"], [0.1, 0.2], "do not fit"),
         ([], [], "do not fit"),
         (["benign", None], [0.1, 0.2], "label 1 is missing"),
