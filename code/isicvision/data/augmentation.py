@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,9 +59,8 @@ def augment_dataset(
 
 def _listed(augmenters):
     """Return one or several imgaug augmenters as a tuple."""
-    one = (iaa.Augmenter, str, bytes, Mapping)  # an augmenter may be a list too: iaa.Sequential is
-    is_one = isinstance(augmenters, one) or not isinstance(augmenters, Iterable)
-    augmenters = (augmenters,) if is_one else tuple(augmenters)
+    is_one = isinstance(augmenters, iaa.Augmenter) or not isinstance(augmenters, (list, tuple))
+    augmenters = (augmenters,) if is_one else tuple(augmenters)  # iaa.Sequential is a list too
     if not augmenters:
         raise ValueError("augmenters is empty; give at least one imgaug pipeline")
     for augmenter in augmenters:

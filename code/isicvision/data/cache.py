@@ -30,8 +30,6 @@ LIMIT = 20
 """GB of all arrays together; the environment variable ISICVISION_CACHE_GB overrides it."""
 KINDS = ("pixels", "features")
 """The names of the cache's own folders begin with these."""
-DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""Errors of an index that must be made again: it has other columns, or is not a database."""
 
 
 def folder() -> Path:
@@ -157,12 +155,11 @@ def keys(paths: Sequence[str | os.PathLike]) -> list[str | None]:
     """
     try:
         return _known_keys(paths)
-    except sqlite3.DatabaseError as error:  # damaged, locked, read-only, or on a full disk
-        if error.sqlite_errorcode & 0xFF in DAMAGED:
-            with suppress(OSError):
-                (folder() / "keys.sqlite").unlink(missing_ok=True)
-    except (OSError, UnicodeEncodeError):  # the latter: a name that is not UTF-8
-        pass
+    except (sqlite3.OperationalError, OSError, UnicodeEncodeError):
+        pass  # locked, read-only, on a full disk; a name that is not UTF-8
+    except sqlite3.DatabaseError:  # damaged: it is made again
+        with suppress(OSError):
+            (folder() / "keys.sqlite").unlink(missing_ok=True)
     return map_threads(_key, paths)
 
 

@@ -49,8 +49,7 @@ def measure(path: str | os.PathLike) -> dict:
     """Read and decode one image once, and return a value for each of `MEASURES`, in the units of `MEANINGS`.
 
     ``sharpness`` is the variance of the Laplacian (Pech-Pacheco et al., *Diatom autofocusing in brightfield
-    microscopy*, ICPR 2000) of the gray image with its longer side at `SIDE`. ``phash`` is ImageHash's, of 8 x 8 bits.
-    Raises ImageError, which names the file, if it cannot be read or decoded.
+    microscopy*, ICPR 2000), ``phash`` ImageHash's, of 8 x 8 bits. Raises ImageError, which names the file.
 
     >>> Image.new("RGB", (300, 200), (0, 0, 255)).save("blue.png")
     >>> measure("blue.png")["blue"]
