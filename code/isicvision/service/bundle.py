@@ -47,9 +47,7 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     """Write everything that a web service of `model` needs into one folder; return `folder`.
 
     It is written whole or not at all. `folder` is new, empty, or an earlier bundle, which is replaced; ValueError if it
-    holds anything else. It gets model.onnx (uint8 images in, probabilities out), model.json (the model's metadata, an
-    id, a version, the packages' versions, and checksums that the service verifies when it starts), score.py with
-    page.html and requestlog.py, images.py, requirements.txt, conda.yml and Dockerfile.
+    holds anything else. docs/service.md lists the files; the service verifies their checksums when it starts.
     """
     scripts = PROJECT_ROOT / "code" / "03_deployment"
     if not scripts.is_dir():
@@ -57,7 +55,7 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     folder = user_path(folder)
     target = folder.resolve()
     strange = {path.name for path in target.glob("*") if not is_stray(path.name)}
-    strange -= {*_SCRIPTS, *_OTHERS}
+    strange -= {*_SCRIPTS, *_OTHERS, "pixels.py"}  # the name of images.py in earlier bundles
     if strange or target.is_file():
         raise ValueError(
             f"{folder} is not a bundle: it {f'holds {min(strange)}' if strange else 'is a file'}. Choose another folder"

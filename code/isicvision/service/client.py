@@ -42,17 +42,10 @@ class ServiceClient:
     the bytes of a file, a Pillow image, or a uint8 array of shape (height, width, 3). Lost connections and the statuses
     429 and 503 are retried.
 
-    Parameters
-    ----------
-    key
-        The service's key or token. Read it from the environment: it does not belong in a notebook.
-    timeout
-        Seconds to wait for the next bytes of an answer, and for a whole image from the web.
-    image_size, interpolation
-        Those in model.json. With the size, the client cuts and resizes images exactly as the service does, and sends
-        the square if it has fewer bytes: some 100 kB for 12 megapixels. The scores stay the same.
-    class_map
-        Other names for the service's labels in the answers: ``{"malignant": "refer"}``.
+    `key` is the service's key or token; read it from the environment. `timeout` is in seconds, for the next bytes of an
+    answer, and for a whole image from the web. With the `image_size` and `interpolation` in model.json, the client cuts
+    and resizes images exactly as the service does, and sends the square if it has fewer bytes: the scores stay the
+    same. `class_map` gives the labels in the answers other names: ``{"malignant": "refer"}``.
 
     >>> ServiceClient("http://127.0.0.1:5001/score").score("lesion.jpg")  # doctest: +SKIP
     {'label': 'benign', 'scores': {'benign': 0.93, 'malignant': 0.07}}

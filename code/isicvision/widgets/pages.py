@@ -291,10 +291,9 @@ class ResultsUI(_Pages):
         self.range.description = "score" if "$" in positive else f"score {short(positive)}"
         for each, width in ((self.filter, "140px"), (self.label, "200px"), (self.range, "280px")):
             each.layout.width, each.style.description_width = width, "initial"
-        has_gradient = model is not None and model.is_fine_tuned
-        self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=not has_gradient)
-        overlay = "overlay what raises the score of the predicted label"
-        self.saliency.tooltip = overlay if has_gradient else "needs a fine-tuned model"
+        is_off = model is None or not model.is_fine_tuned
+        hint = "overlay what raises the score of the predicted label: needs a fine-tuned model"
+        self.saliency = ipywidgets.ToggleButton(description="saliency", disabled=is_off, tooltip=hint)
         self.saliency.observe(lambda _: self._draw(), "value")
         filters = [self.filter, self.label, self.range]
         super().__init__("Images and their predictions", per_page, filters, [self.saliency])
