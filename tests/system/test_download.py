@@ -400,12 +400,10 @@ def test_a_listing_that_fails_halfway_keeps_and_reports_what_came(double, client
     assert len(caught.value.report.fetched) == 100 == len(images_below(data)) == len(rows_of(data))
 
 
-def test_oddities_of_the_listing_are_in_the_report(double, client, data):
+def test_a_listing_with_repetitions_and_a_wrong_count_is_downloaded_whole(double, client, data):
     rules = [{"kind": "duplicates", "number": 5}, {"kind": "wrong_count", "count": 300}]
     double.set(faults=[{"path": "/search/", **rule} for rule in rules])
-    report = client.download(data, progress=False)
-    assert len(report.fetched) == 260
-    assert "listed 10 images twice" in str(report) and "counted 300 images and listed 260" in str(report)
+    assert len(client.download(data, progress=False).fetched) == 260
 
 
 def test_connections_are_bounded_and_pages_asked_for_no_faster_than_images_come(double, client, data):

@@ -60,10 +60,11 @@ class IsicArchive:
         self, source: str = "isic", timeout: tuple[float, ...] = (5, 30, 600), token: str | None = None
     ) -> None:
         self.url, self.name = _locate(source)
-        if not isinstance(timeout, tuple | list) or len(timeout) not in (2, 3):
-            raise ValueError(f"timeout is two or three numbers of seconds, such as (5, 30), not {timeout!r}")
-        if not all(is_number(seconds, 0.001) for seconds in timeout):
-            raise ValueError(f"timeout: each number of seconds is above 0 and finite, not {timeout!r}")
+        numbers = timeout if isinstance(timeout, tuple | list) else ()
+        if len(numbers) not in (2, 3) or not all(is_number(seconds, 0.001) for seconds in numbers):
+            raise ValueError(
+                f"timeout is two or three numbers of seconds above 0, such as (5, 30), not {timeout!r}"
+            )
         if self.url == SAMPLE:
             self.session = transfer.Session(self.url)
             self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
@@ -122,7 +123,7 @@ class IsicArchive:
         ``copyright_license``. Pages are asked for as they are needed; ArchiveError if they form a circle or lead to
         another host.
         """
-        return iter(Listing(self, query, limit, collections))
+        return self._listing(query, limit, collections)[1]
 
     def download(
         self,
@@ -170,8 +171,8 @@ class IsicArchive:
         folder, label_of = user_path(folder), labeler(label_field, label)
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
         # refuses a bad query before anything is written
-        listing = Listing(self, query, limit if seed is None else None, collections)
-        ends = [limit, listing.count]
+        count, listing = self._listing(query, limit if seed is None else None, collections)
+        ends = [limit, count]
         if per_label and None not in per_label.values():
             ends.append(sum(number or 0 for number in per_label.values()))
         wanted = min((number for number in ends if number is not None), default=0)
@@ -180,8 +181,8 @@ class IsicArchive:
 
         def records():
             to_come = wanted - len(run.journal)
-            if to_come > 0 and listing.count and not max_side and not thumbnails:
-                self._require_room(folder, to_come / listing.count, query, collections)
+            if to_come > 0 and count and not max_side and not thumbnails:
+                self._require_room(folder, to_come / count, query, collections)
             yield from choose(listing, label_of, limit, per_label, seed)
 
         resumes = f"what came is kept in {folder}, and the same call resumes from there"
@@ -194,8 +195,6 @@ class IsicArchive:
         except KeyboardInterrupt:
             tqdm.write(f"stopped; {resumes}")
             raise
-        finally:
-            run.report.notes += listing.notes()
         run.report.note_lack(per_label or {})
         return run.report
 
@@ -239,6 +238,16 @@ class IsicArchive:
             self._is_known = True
         return f"{self.url}{path}?{urlencode(params)}"
 
+    def _listing(self, query, limit, collections):
+        """Return the archive's count, or None, and the records; only the first page is asked for at once."""
+        if limit is not None and not is_whole(limit, 0):
+            raise ValueError(f"limit is a whole number from 0, not {limit!r}")
+        size = max(1, min(PAGE, limit or PAGE))  # the API takes a limit of 0 for 100
+        pages = self._pages(self._url("images/search/", query, collections, limit=size), query)
+        first = next(pages)
+        count = first.get("count")
+        return count if isinstance(count, int) else None, _records(itertools.chain([first], pages), limit)
+
     def _pages(self, url, query=None):
         """Yield the pages of a listing, each once, all of which must be of this archive."""
         asked = set()
@@ -273,49 +282,17 @@ class IsicArchive:
                 time.sleep(transfer.pause(attempt - 1, fault.after))
 
 
-class Listing:
-    """The records that a query finds, each once; the first page is asked for at once, the others as they are needed.
-
-    `count` is the archive's own, or None.
-
-    >>> listing = Listing(IsicArchive("sample"), "sex:female", 3)
-    >>> len([*listing]), listing.count, listing.notes()
-    (3, 90, [])
-    """
-
-    def __init__(
-        self, archive: IsicArchive, query: str | None, limit: int | None, collections: Numbers = None
-    ) -> None:
-        if limit is not None and not is_whole(limit, 0):
-            raise ValueError(f"limit is a whole number from 0, not {limit!r}")
-        self.limit = limit
-        size = max(1, min(PAGE, limit or PAGE))  # the API takes a limit of 0 for 100
-        self._pages = archive._pages(archive._url("images/search/", query, collections, limit=size), query)
-        self._first = next(self._pages)
-        count = self._first.get("count")
-        self.count = count if isinstance(count, int) else None
-        self._is_whole, self._twice = False, 0
-        self._seen: set[str] = set()
-
-    def __iter__(self):
-        for page in itertools.chain([self._first], self._pages) if self.limit != 0 else ():
-            for record in page["results"]:
-                name = str(record.get("isic_id", record) if isinstance(record, dict) else record)
-                if name in self._seen:
-                    self._twice += 1
-                    continue
-                self._seen.add(name)
+def _records(pages, limit):
+    """Yield the records of pages, each once, and at most `limit` of them."""
+    seen = set()
+    for page in pages if limit != 0 else ():
+        for record in page["results"]:
+            name = str(record.get("isic_id", record) if isinstance(record, dict) else record)
+            if name not in seen:
+                seen.add(name)
                 yield record
-                if len(self._seen) == self.limit:
+                if len(seen) == limit:
                     return
-        self._is_whole = True
-
-    def notes(self) -> list[str]:
-        """Return what is odd about the listing, as sentences."""
-        notes = [f"the archive listed {self._twice} images twice; each was taken once"] if self._twice else []
-        if self._is_whole and self.count not in (None, len(self._seen)):
-            notes.append(f"the archive counted {self.count} images and listed {len(self._seen)}")
-        return notes
 
 
 def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
