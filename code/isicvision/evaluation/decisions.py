@@ -15,8 +15,8 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
     """Adapt probabilities, shape (images, classes), to a place where the classes are more or less frequent.
 
     `trained` and `expected` are the shares of the classes in training (equal for ``class_weight="balanced"``) and where
-    the model is used. Source: Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
-    probabilities, 2002.
+    the model is used (Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
+    probabilities, 2002).
 
     >>> at_prevalence(np.array([[0.5, 0.5]]), [0.5, 0.5], [0.9, 0.1])
     array([[0.9, 0.1]])
@@ -38,9 +38,9 @@ def at_sensitivity(
 ) -> tuple[float, pd.DataFrame]:
     """Choose a threshold on validation images, and measure it on test images: (threshold, table).
 
-    The table has the rows ``recall`` (sensitivity) and ``specificity`` on the test images, with value, low and high
-    (95 %). The interval covers chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions
-    and applies it to drawn test lesions. That of ``test.at(threshold)`` takes the threshold as given and is too narrow.
+    The table has the rows ``recall`` and ``specificity`` on the test images, with value, low and high. The 95 %
+    interval covers chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and applies
+    it to drawn test lesions.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
     >>> threshold, table = at_sensitivity(made, made, sensitivity=0.9)
