@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 
 from isicvision import ImageClassifier, audit
 from isicvision.images import decode
-from isicvision.model import batches
+from isicvision.model import inputs
 from isicvision.model import onnx as export
 
 LEARNT, TESTED = 400, 240
@@ -57,7 +57,7 @@ class Twin(ImageClassifier):
         keys = [blake2b(image.tobytes()).digest() for image in images]
         new = [number for number, key in enumerate(keys) if key not in self.known]
         if new:
-            features = batches.forward(self.compiled, images[new])
+            features = inputs.forward(self.compiled, images[new])
             self.known |= {keys[number]: row for number, row in zip(new, features, strict=True)}
         return np.stack([self.known[key] for key in keys])
 

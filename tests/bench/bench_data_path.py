@@ -20,7 +20,7 @@ from torchvision import transforms
 
 from isicvision import PROJECT_ROOT, ImageDataset, augmentation
 from isicvision.data import cache
-from isicvision.model import backbones, batches
+from isicvision.model import backbones, inputs
 from isicvision.model.settings import Settings
 
 REAL = Path(PROJECT_ROOT).parent / "shared" / "data"
@@ -104,12 +104,12 @@ def torchvision_loader(dataset, workers):
 
 def isicvision_batches(images, augmenter, workers):
     """Yield the batches of an epoch as the training loop reads them, normalized as its network does."""
-    parts = batches.Parts(images, augmentation.Pipeline(augmenter, 0))
-    order = batches.order_of(range(len(images)), Settings(), 0, 0)
-    wanted = [(order[first:last], order[first:last]) for first, last in batches.steps(len(images), BATCH)]
+    parts = inputs.Parts(images, augmentation.Pipeline(augmenter, 0))
+    order = inputs.order_of(range(len(images)), Settings(), 0, 0)
+    wanted = [(order[first:last], order[first:last]) for first, last in inputs.steps(len(images), BATCH)]
     network = backbones.get("resnet18")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.mean, network.std))
-    for batch in batches.load(parts, wanted, torch.device("cpu"), workers):
+    for batch in inputs.load(parts, wanted, torch.device("cpu"), workers):
         yield batch.permute(0, 3, 1, 2).float().sub_(mean).div_(std), None
 
 

@@ -43,7 +43,7 @@ from torchvision.models import resnet18
 from isicvision import ImageClassifier, augment_dataset, augmentation, record
 from isicvision.data import cache
 from isicvision.model import devices as hardware
-from isicvision.model import optimization
+from isicvision.model import training
 
 
 def processor():
@@ -92,7 +92,7 @@ def fastai(dataset):
 def bare(dataset, precision, batches):
     """Make the steps of `ImageClassifier.fit` on batches in memory."""
     network = ImageClassifier("resnet18", dataset.labels, weights=None).network
-    optimizer = optimization.TORCH_OPTIMIZERS["sgd"](network.parameters(), lr=0.01, weight_decay=0.0005)
+    optimizer = training.TORCH_OPTIMIZERS["sgd"](network.parameters(), lr=0.01, weight_decay=0.0005)
     return train(network, optimizer, batches, precision)
 
 

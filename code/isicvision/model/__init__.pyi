@@ -6,5 +6,5 @@ from . import saliency as saliency
 from .backbones import WeightsError as WeightsError
 from .classifier import ImageClassifier as ImageClassifier
 from .history import History as History
-from .rangetest import RangeTest as RangeTest
+from .history import RangeTest as RangeTest
 from .settings import Settings as Settings

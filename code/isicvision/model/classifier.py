@@ -15,14 +15,12 @@ import torch
 from .. import metrics
 from ..checks import check_threshold, is_whole, plain, positive_label, require_dataset
 from ..data import splitting
-from ..text import as_label
-from . import backbones, calibration, description, devices, inputs, outliers, presets, storage
-from .batches import forward
+from ..text import as_label, counted
+from . import backbones, calibration, devices, inputs, outliers, presets, storage
 from .features import FeatureClassifier, featurize
 from .finetuning import FineTuning
-from .history import History
+from .history import History, RangeTest
 from .network import Network, set_training, summary
-from .rangetest import RangeTest
 from .settings import spelled_out
 
 if TYPE_CHECKING:
@@ -31,6 +29,13 @@ if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
 
     Images = ImageDataset | Sequence[str | Path]
+
+CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
+UNTRAINED: dict[str, Any] = {
+    "temperature": 1.0,
+    **dict.fromkeys(("offsets", "scores", "scores_images", "decision", "outliers", "training")),
+}
+"""What holds for one training only, before it."""
 
 
 class ImageClassifier:
@@ -68,10 +73,8 @@ class ImageClassifier:
         positive: object = None,
     ):
         self.backbone, self.labels = backbones.get(backbone), inputs.checked_labels(labels)
-        image_size = self.backbone.image_size if image_size is None else image_size
-        given = {"image_size": image_size, "dropout": dropout, "views": views, "seed": seed}
-        options: dict[str, Any] = {name: plain(value) for name, value in given.items()}
-        self.image_size, dropout, self.views, self.seed = options.values()
+        size = self.backbone.image_size if image_size is None else image_size
+        self.image_size, dropout, self.views, self.seed = map(plain, (size, dropout, views, seed))
         if not is_whole(self.seed, 0) or self.seed >= 2**63:
             raise ValueError(f"seed is a whole number, 0 or more, not {self.seed!r}")
         self.backbone.check_size(self.image_size, "image_size")
@@ -79,9 +82,24 @@ class ImageClassifier:
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
-        options["labels"] = self.labels
-        options["positive"] = None if positive is None else positive_label(self.labels, positive)
-        self.metadata = description.new(self.backbone, weights, classifier, **options)
+        published = weights == "imagenet"
+        self.metadata: dict[str, Any] = {
+            "format": storage.FORMAT,
+            **{"image_size": self.image_size, "dropout": dropout, "views": self.views, "seed": self.seed},
+            "labels": self.labels,
+            "positive": None if positive is None else positive_label(self.labels, positive),
+            "backbone": self.backbone.name,
+            "interpolation": self.backbone.interpolation,
+            "preset": None,
+            "weights": None if weights is None else str(weights),
+            "weights_source": self.backbone.source if published else None,
+            "weights_license": self.backbone.license if published else None,
+            "sublabels": None,
+            "classifier": None if classifier is None else str(classifier),
+            "members": 1,
+            **UNTRAINED,
+            "caveat": CAVEAT,
+        }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
@@ -114,8 +132,29 @@ class ImageClassifier:
 
     def __repr__(self) -> str:
         """Say in a few lines what the model is, and what it has learnt."""
+        known, training, decision = self.metadata, self.metadata["training"], self.metadata["decision"]
         how = "fine-tuning" if self.is_fine_tuned else f"features + {type(self.classifier).__name__}"
-        return description.of(self.metadata | {"positive": self.positive}, how, self.is_fine_tuned)
+        trained, decides, calibrated = "not yet", "the highest score", "not yet"
+        if training:
+            lesions = "" if training["groups"] is None else f" of {counted(training['groups'], 'lesion')}"
+            trained = f"on {counted(sum(training['images'].values()), 'image')}{lesions}"
+        if decision:
+            decides = f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
+        if known["scores"]:
+            calibrated = f"temperature {known['temperature']:.2f}{', offsets' if known['offsets'] else ''}"
+        lines = {
+            "network": f"{known['backbone']}, {how}, images of {self.image_size} px",
+            "labels": f"{len(self.labels)}: {', '.join(self.labels[:10] + ['…'] * (len(self.labels) > 10))}",
+            "positive": self.positive,
+            "preset": known["preset"],
+            "members": known["members"] if known["members"] > 1 else None,
+            "trained": trained,
+            "calibrated": calibrated if self.is_fine_tuned else None,
+            "decision": decides,
+            "limit": "distance 1" if self.outliers else "none: it scores any image",
+        }
+        shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
+        return "\n".join(["ImageClassifier", *shown])
 
     @property
     def positive(self) -> str:
@@ -202,11 +241,11 @@ class ImageClassifier:
 
     def _forget(self):
         """Drop what holds for an earlier training only."""
-        self.metadata |= description.UNTRAINED
+        self.metadata |= UNTRAINED
         self.outliers = self.seen = None
 
     def find_learning_rate(self, dataset: ImageDataset, progress: bool = True, **settings: Any) -> RangeTest:
-        """Train a copy for up to 80 steps with a growing rate, to see which rates learn: see `rangetest.RangeTest`.
+        """Train a copy for up to 80 steps with a growing rate, to see which rates learn: see `history.RangeTest`.
 
         The settings are those of `fit`; batch size, optimizer and augmentation matter most.
         """
@@ -251,11 +290,16 @@ class ImageClassifier:
 
         Unlike the service it rejects no image. Raises ImageError if the file cannot be read.
         """
-        return description.answer(self.metadata, self.predict_proba([image])[0].tolist())
+        scores, decision = self.predict_proba([image])[0].tolist(), self.metadata["decision"]
+        if decision is None:
+            return f"{self.labels[np.argmax(scores)]}: its score is the highest, {max(scores):.3f}"
+        number, threshold = self.labels.index(decision["positive"]), decision["threshold"]
+        label = self.labels[number if scores[number] >= threshold else 1 - number]
+        return f"{label}: {decision['positive']} from a score of {threshold:.3f}, this image has {scores[number]:.3f}"
 
     def scores(self, array: np.ndarray) -> np.ndarray:
         """Map decoded images, uint8 (n, image_size, image_size, 3), to probabilities, float32 (n, labels)."""
-        return self._learner.scores(forward(self.scoring_module(), array))
+        return self._learner.scores(inputs.forward(self.scoring_module(), array))
 
     def scoring_module(self) -> torch.nn.Module:
         """Return what computes scores or, with a scikit-learn classifier, features from images."""
@@ -353,14 +397,13 @@ class ImageClassifier:
         Raises FileNotFoundError if there is none in `folder`, and ValueError if a file is damaged, of an earlier
         format, not the one that was saved, or might run code.
         """
-        with storage.opened(folder) as saved:
+        with storage.opened(folder) as (metadata, networks, classifier, limit, seen):
             names = ("backbone", "labels", "image_size", "dropout", "views", "seed")
-            options = {name: saved.metadata[name] for name in names}
-            model = cls(**options, weights=None, classifier=saved.classifier)
-            model._learner.load(saved)
-            model.metadata |= saved.metadata
-            model.seen = saved.seen
-            model.outliers = saved.outliers and saved.outliers.to(devices.default_device())
+            options = {name: metadata[name] for name in names}
+            model = cls(**options, weights=None, classifier=classifier)
+            model.metadata |= metadata
+            model._learner.load(networks)
+            model.seen, model.outliers = seen, limit and limit.to(devices.default_device())
         return model
 
     def to_onnx(self, path: str | Path) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import sklearn
+import torch
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
@@ -19,7 +20,6 @@ from .network import Features, Network, load_values
 if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
     from .backbones import Backbone
-    from .storage import Saved
 
 
 def featurize(network: Network, images: cache.Images) -> np.ndarray:
@@ -63,7 +63,7 @@ class FeatureClassifier:
         if names := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"{', '.join(names)}: no effect on features + {self.classifier}; leave it out")
         size, interpolation = self.metadata["image_size"], self.backbone.interpolation
-        dataset, images = inputs.readable(dataset, "training", size, interpolation, stacklevel=4)
+        dataset, images = inputs.readable(dataset, "training", size, interpolation)
         targets = inputs.targets(dataset, self.metadata["labels"], "training", complete=True)
         self.classifier = self._fitted(featurize(self.networks[0], images), targets, dataset.table["group"])
         return dataset, None, {}
@@ -83,9 +83,9 @@ class FeatureClassifier:
         folds = StratifiedGroupKFold(count).split(features, targets, groups)
         return CalibratedClassifierCV(classifier, cv=list(folds)).fit(features, targets)
 
-    def load(self, saved: Saved) -> None:
-        """Take the network of a saved model; its classifier was given to this object."""
-        load_values(self.networks[0], saved.networks[0])
+    def load(self, networks: list[dict[str, torch.Tensor]]) -> None:
+        """Take the values of a saved model's network; its classifier was given to this object."""
+        load_values(self.networks[0], networks[0])
 
     def find_learning_rate(self, *_: Any) -> NoReturn:
         """Raise ValueError: nothing is trained step by step."""
@@ -96,15 +96,11 @@ class FeatureClassifier:
         return Features(self.networks[0])
 
     def scores(self, values: np.ndarray) -> np.ndarray:
-        """Return the scores that follow from features. Raises RuntimeError before `fit`."""
-        self._require_fitted()
+        """Return the scores that follow from features."""
         return self.classifier.predict_proba(values).astype(np.float32)
 
     def predict_proba(self, images: cache.Images) -> np.ndarray:
         """Return the scores of decoded images. Raises RuntimeError before `fit`."""
-        self._require_fitted()
-        return self.scores(featurize(self.networks[0], images))
-
-    def _require_fitted(self):
         if self.metadata["training"] is None:
             raise RuntimeError("the model is not trained yet: call fit first")
+        return self.scores(featurize(self.networks[0], images))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import accelerate
 import numpy as np
+import pandas as pd
 import torch
 
 from ..checks import is_whole
@@ -19,19 +19,28 @@ from ..data import augmentation, splitting
 from ..data.cache import Images
 from ..files import user_path
 from ..text import as_label
-from . import inputs, rangetest, training
-from .history import History
+from . import inputs
+from .history import History, RangeTest
 from .network import Network, Scores, load_values
 from .presets import PRESETS
 from .settings import Settings
+from .training import Training
 
 if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
     from .backbones import Backbone
-    from .storage import Saved
 
 IDENTITY = ("backbone", "image_size", "dropout", "weights", "labels")
 """Metadata that a checkpoint must share with the training that resumes from it."""
+LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 80
+"""Learning rates of the first and the last step of a range test, and about how many steps there are."""
+
+
+class _Ramp(Settings):
+    """Settings whose learning rate grows from `LOWEST` to `HIGHEST` by the same factor each step."""
+
+    def rate(self, epoch, position):
+        return LOWEST * (HIGHEST / LOWEST) ** position
 
 
 class FineTuning:
@@ -43,11 +52,11 @@ class FineTuning:
     def __init__(self, backbone: Backbone, network: Network, metadata: dict[str, Any]):
         self.backbone, self.networks, self.metadata = backbone, [network], metadata
         self.defaults: dict[str, Any] = {}
-        self.augmenter: Any = None
+        self.augmenters: tuple = ()
 
     def take(self, preset: str | None, settings: dict[str, Any]) -> None:
         """Take the settings of a preset as defaults of `fit`, and its augmentation."""
-        self.defaults, self.augmenter = settings, augmentation.dermoscopy()
+        self.defaults, self.augmenters = settings, (augmentation.dermoscopy(),)
         self.metadata["preset"] = preset
 
     def settings(self, given: dict[str, Any]) -> Settings:
@@ -62,117 +71,105 @@ class FineTuning:
         dataset: ImageDataset,
         validation: ImageDataset | None,
         given: dict[str, Any],
-        begin: Callable[[], object],
         checkpoint: str | Path | None,
         workers: int | None,
         **options: Any,
     ) -> tuple[ImageDataset, History, dict[str, Any]]:
-        """Train as `ImageClassifier.fit` says, calling `begin` before the model changes.
+        """Train as `ImageClassifier.fit` says, calling ``begin`` before the model changes.
 
         Returns the readable images, the history, and what model.json says about the training.
         """
         settings = self.settings(given)
         if workers is not None and not is_whole(workers, 0):
             raise ValueError(f"workers is a number of processes, 0 or more, not {workers!r}")
-        dataset, images = self._readable(dataset, "training", settings)
+        dataset, images = self._readable(dataset, "training", settings.train_image_size)
         targets = inputs.targets(dataset, self.metadata["labels"], "training", complete=True)
         sublabels, targets = self.outputs(dataset, targets, settings)
-        about = {name: self.metadata[name] for name in IDENTITY} | {"sublabels": sublabels}
+        augmenters = dataset.augmenters or self.augmenters
+        described = augmentation.described(augmenters) if augmenters else "none"
         order = hashlib.sha256("".join(map(str, images.keys)).encode() + targets.tobytes()).hexdigest()
-        augmenters = self._augmentation(dataset)[1]
-        about |= {"images": dataset.manifest(), "augmenters": augmenters, "images_order": order[:16]}
+        about = {name: self.metadata[name] for name in IDENTITY} | {"sublabels": sublabels}
+        about |= {"images": dataset.manifest(), "augmenters": described, "images_order": order[:16]}
         if validation is not None:
             options["validation"], about["validation"] = self._validation(validation, dataset)
-        folder = _checkpoint_folder(checkpoint, settings.members)
-        start = self.with_outputs(sublabels)
-
-        def started(network):
-            self.networks[:] = [network]
-            self.metadata |= {"members": 1, "sublabels": sublabels}
-            begin()
-
         options |= {"about": about, "workers": workers}
-        history = self._train(start, dataset, images, targets, settings, folder, started, **options)
-        trained = {"precision": history.precision, "augmentation": augmenters, "history": history.records()}
+        folder = user_path(checkpoint) if checkpoint else None
+        history = self._train(images, targets, settings, augmenters, sublabels, folder, **options)
+        trained = {"precision": history.precision, "augmentation": described, "history": history.records()}
         return dataset, history, dataclasses.asdict(settings) | trained
 
-    def _train(
-        self, start, dataset, images, targets, settings, folder, started, progress, on_epoch, **options
-    ):
+    def _train(self, images, targets, settings, augmenters, sublabels, folder, begin, on_epoch, **options):
         """Train each of the networks from the same start; return their joined history."""
         histories: list[History] = []
-        several, seed = settings.members > 1, self.metadata["seed"]
+        start, several = self.with_outputs(sublabels), settings.members > 1
 
         def joined(own):
             return History.joined([*histories, own]) if several else own
 
         for member in range(settings.members):
-            network = copy.deepcopy(start) if several else start
-            if several and progress:
+            if several and options["progress"]:
                 accelerate.PartialState().print(f"network {member + 1} of {settings.members}")
-            own = training.train(
-                network,
-                images,
-                targets,
-                settings,
-                augment=self._augmentation(dataset, member)[0],
-                seed=seed + member,
-                folder=folder / f"member{member + 1}" if folder and member else folder,
-                progress=progress,
-                on_epoch=on_epoch and (lambda own: on_epoch(joined(own))),
-                on_start=None if member else (lambda network=network: started(network)),
-                **options,
-            )
-            if member:
-                self.networks.append(network)
-                self.metadata["members"] = len(self.networks)
-            histories.append(own)
-            settings = dataclasses.replace(settings, precision=own.precision)
+            network, seed = copy.deepcopy(start), self.metadata["seed"] + member
+            options["augment"] = augmentation.Pipeline(augmenters, seed) if augmenters else None
+            options["folder"] = folder / f"member{member + 1}" if folder and member else folder
+            training = Training(network, images, targets, settings, seed=seed, **options)
+            if not member:
+                begin()
+                self.networks.clear()
+                self.metadata["sublabels"] = sublabels
+            settings = dataclasses.replace(settings, precision=training.precision)
+            self.networks.append(network)
+            self.metadata["members"] = len(self.networks)
+            histories.append(training.run(on_epoch and (lambda own: on_epoch(joined(own)))))
         return joined(histories.pop())
 
-    def find_learning_rate(
-        self, dataset: ImageDataset, given: dict[str, Any], progress: bool
-    ) -> rangetest.RangeTest:
-        """Run a range test on a copy of the network, on as many images as it takes."""
+    def find_learning_rate(self, dataset: ImageDataset, given: dict[str, Any], progress: bool) -> RangeTest:
+        """Train a copy of the network with a rate that grows from step to step until the loss explodes.
+
+        Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
+        """
         settings, seed = self.settings(given), self.metadata["seed"]
         if len(dataset) < 2:
             raise ValueError("a range test needs two images or more")
-        count = min(len(dataset), rangetest.STEPS * settings.batch_size)
+        count = min(len(dataset), STEPS * settings.batch_size)
         shown = dataclasses.replace(dataset, table=dataset.table.sample(count, random_state=seed % 2**32))
-        shown, images = self._readable(shown, "training", settings)
+        shown, images = self._readable(shown, "training", settings.train_image_size)
         targets = inputs.targets(shown, self.metadata["labels"], "training")
         sublabels, targets = self.outputs(shown, targets, settings)
-        network, (augment, _) = self.with_outputs(sublabels), self._augmentation(dataset)
-        return rangetest.find_learning_rate(network, images, targets, settings, augment, seed, progress)
+        epochs = -(-STEPS // len(inputs.steps(len(targets), settings.batch_size)))
+        fixed = {"epochs": epochs, "learning_rate": 1.0, "schedule": "constant", "freeze_epochs": 0}
+        fixed |= {"ema": None, "keep": "last", "patience": None}
+        ramp = _Ramp(**dataclasses.asdict(settings) | fixed)
+        augmenters = dataset.augmenters or self.augmenters
+        augment = augmentation.Pipeline(augmenters, seed) if augmenters else None
+        options = {"augment": augment, "seed": seed, "progress": progress}
+        training = Training(self.with_outputs(sublabels), images, targets, ramp, **options)
+        with training.prepared(), contextlib.suppress(FloatingPointError):
+            while not training.is_over():
+                training.epoch()
+        losses, total = training.at["step_loss"], epochs * len(training.plan)
+        rates = [ramp.rate(0, (number + 0.5) / total) for number in range(len(losses))]
+        table = pd.DataFrame({"learning_rate": rates, "loss": losses})
+        table["smooth_loss"] = table["loss"].ewm(alpha=0.1).mean()
+        lowest = table["smooth_loss"].iloc[min(5, len(table) - 1) :].idxmin()
+        too_high = table["smooth_loss"] > 4 * table["smooth_loss"][lowest]
+        exploded = table.index[(table.index > lowest) & too_high]
+        table = table[: exploded[0] + 1] if len(exploded) else table
+        return RangeTest(table, suggestion=float(f"{table['learning_rate'][lowest] / 10:.1g}"))
 
-    def _readable(self, dataset, what, settings):
-        size = settings.train_image_size or self.metadata["image_size"]
-        return inputs.readable(dataset, what, size, self.backbone.interpolation, stacklevel=5)
+    def _readable(self, dataset, what, size=None):
+        size = size or self.metadata["image_size"]
+        return inputs.readable(dataset, what, size, self.backbone.interpolation)
 
     def _validation(self, validation, dataset):
         """Return the validation images with their labels, and the hash of both."""
         if validation.is_augmented:
             raise ValueError("the validation images are augmented: only training images may be")
-        size, interpolation = self.metadata["image_size"], self.backbone.interpolation
-        validation, images = inputs.readable(validation, "validation", size, interpolation, stacklevel=5)
-        if not len(validation):
-            raise ValueError("there is no validation image that can be read")
-        if both := splitting.seen(validation, splitting.fingerprints(dataset.originals())).sum():
-            warnings.warn(
-                f"{both} images are for training and for validation, too, or show a lesion of both: validation "
-                "figures are too good",
-                stacklevel=4,
-            )
+        validation, images = self._readable(validation, "validation")
+        known = splitting.fingerprints(dataset.originals())
+        splitting.warn_of_seen(validation, known, "to validate on")
         targets = inputs.targets(validation, self.metadata["labels"], "validation")
         return (images, targets), validation.manifest()
-
-    def _augmentation(self, dataset, member=0):
-        """Return the pipeline of a dataset, or of the preset, with its description; None and "none" without one."""
-        augmenters = dataset.augmenters or (self.augmenter and (self.augmenter,))
-        if not augmenters:
-            return None, "none"
-        pipeline = augmentation.Pipeline(augmenters, self.metadata["seed"] + member)
-        return pipeline, augmentation.described(augmenters)
 
     def outputs(
         self, dataset: ImageDataset, targets: np.ndarray, settings: Settings
@@ -197,15 +194,14 @@ class FineTuning:
                 network.set_outputs(label_of)
         return network
 
-    def load(self, saved: Saved) -> None:
-        """Take the networks and the preset of a saved model."""
-        about = saved.metadata
-        network = self.with_outputs(about["sublabels"])
-        self.networks[:] = [network, *(copy.deepcopy(network) for _ in saved.networks[1:])]
-        for network, values in zip(self.networks, saved.networks, strict=True):
+    def load(self, networks: list[dict[str, torch.Tensor]]) -> None:
+        """Take the values of a saved model's networks and, as its `metadata` says, its preset."""
+        network, preset = self.with_outputs(self.metadata["sublabels"]), self.metadata["preset"]
+        self.networks[:] = [copy.deepcopy(network) for _ in networks]
+        for network, values in zip(self.networks, networks, strict=True):
             load_values(network, values)
-        if about["preset"] in PRESETS:
-            self.take(about["preset"], dict(PRESETS[about["preset"]]["training"]))
+        if preset in PRESETS:
+            self.take(preset, dict(PRESETS[preset]["training"]))
 
     def module(self, calibrated: bool = True) -> Scores:
         """Return what computes scores from images."""
@@ -219,14 +215,3 @@ class FineTuning:
     def predict_proba(self, images: Images) -> np.ndarray:
         """Return the scores of decoded images."""
         return inputs.apply(self.module(), images, "predicting")
-
-
-def _checkpoint_folder(checkpoint, members):
-    """Return the folder for checkpoints, or None; refuse one that holds another training of several networks."""
-    folder = user_path(checkpoint) if checkpoint else None
-    if folder and members > 1 and not (folder / "checkpoint.safetensors").exists():
-        for left in sorted(folder.glob("member*/checkpoint.safetensors")):
-            raise ValueError(
-                f"{left} is of another training: choose another folder for checkpoint=, or delete it and the others"
-            )
-    return folder

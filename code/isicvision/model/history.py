@@ -1,4 +1,4 @@
-"""What a training did, epoch by epoch and step by step."""
+"""What a training and a range test tell."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ class History:
         """Return the rows of `table`, fit for JSON, which has no NaN."""
         rows = self.table.reset_index().astype(object)
         return rows.where(rows.notna(), None).to_dict("records")
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeTest:
+    """What a range test found; `plots.learning_rates` draws it.
+
+    `table` has a row a step: learning_rate, loss and smooth_loss (an exponential mean). `suggestion` is a tenth of the
+    learning rate where the smooth loss is lowest: there the loss still falls fast.
+
+    >>> RangeTest(pd.DataFrame({"learning_rate": [0.001], "loss": [0.7], "smooth_loss": [0.7]}), 0.0001).suggestion
+    0.0001
+    """
+
+    table: pd.DataFrame
+    suggestion: float

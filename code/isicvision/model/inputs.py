@@ -1,26 +1,36 @@
-"""What goes into a network: decoded images, the numbers of their labels, and many images in batches."""
+"""What goes into a network: decoded images, the numbers of their labels, and batches of them in time."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 from ..data.cache import Images
+from ..errors import warn
 from ..text import as_label, listed
-from .batches import forward
+from .settings import Settings
 
 if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
 
+BATCH = 64
+"""Images of up to 224 px at a time where nothing is learnt; of larger ones fewer."""
 WORTH_EXPORTING = 500
 """From this number of 224 px images on, ONNX Runtime scores them sooner on a CPU, its export included."""
+Augment = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+"""Images and their keys to images, see `augmentation.Pipeline`."""
 
 
 def checked_labels(labels: Iterable[object]) -> list[str]:
@@ -49,22 +59,18 @@ def decoded(images: Any, size: int, interpolation: str) -> Images:
     return Images(paths, size, interpolation)
 
 
-def readable(
-    dataset: ImageDataset, what: str, size: int, interpolation: str, stacklevel: int
-) -> tuple[ImageDataset, Images]:
+def readable(dataset: ImageDataset, what: str, size: int, interpolation: str) -> tuple[ImageDataset, Images]:
     """Set aside the images that cannot be read, with a warning; return the rest, and its decoded images."""
     images = decoded(dataset, size, interpolation)
-    if not images.broken:
-        return dataset, images
     reasons = images.broken.values()
-    if len(images.broken) == len({*dataset.paths}):
+    if len(reasons) == len({*dataset.paths}):
         raise ValueError(f"there is no {what} image that can be read:{listed(reasons)}")
-    warnings.warn(
-        f"{len(reasons)} of {len(images)} {what} images cannot be read and are set aside:{listed(reasons)}",
-        stacklevel=stacklevel,
-    )
-    dataset = dataset.without(images.broken)
-    return dataset, decoded(dataset, size, interpolation)
+    if reasons:
+        counts = f"{len(reasons)} of {len(images)}"
+        warn(f"{counts} {what} images cannot be read and are set aside:{listed(reasons)}")
+        dataset = dataset.without(images.broken)
+        images = decoded(dataset, size, interpolation)
+    return dataset, images
 
 
 def targets(dataset: ImageDataset, labels: Sequence[str], what: str, complete: bool = False) -> np.ndarray:
@@ -80,16 +86,94 @@ def targets(dataset: ImageDataset, labels: Sequence[str], what: str, complete: b
     return np.array([labels.index(label) for label in dataset.table["label"]], np.int64)
 
 
+def order_of(targets: np.ndarray, settings: Settings, seed: int, epoch: int) -> np.ndarray:
+    """Return which image comes when in an epoch: array of int, shape (images,)."""
+    random = np.random.default_rng([seed, epoch])
+    if settings.sampling == "shuffle":
+        return random.permutation(len(targets))
+    weights = 1 / np.bincount(targets)[targets]
+    return random.choice(len(targets), len(targets), p=weights / weights.sum())
+
+
+def steps(count: int, batch_size: int, least: int = 2) -> list[tuple[int, int]]:
+    """Cut an epoch into steps: list of (first, last), without a last step of fewer than `least` images.
+
+    Batch norm cannot learn from a single image. Another epoch leaves out other images.
+
+    >>> steps(9, 4), steps(10, 4)
+    ([(0, 4), (4, 8)], [(0, 4), (4, 8), (8, 10)])
+    """
+    cuts = [*range(0, count, batch_size), count]
+    found = [*pairwise(cuts)]
+    return found[:-1] if len(found) > 1 and count - cuts[-2] < least else found
+
+
+class Parts(Dataset):
+    """Augmented images by (numbers in the set, keys for the augmentation)."""
+
+    def __init__(self, images: Images | np.ndarray, augment: Augment | None):
+        self.images, self.augment = images, augment
+
+    def __getitem__(self, part):
+        numbers, keys = part
+        batch = np.asarray(self.images[numbers])
+        return torch.from_numpy(self.augment(batch, keys) if self.augment else batch)
+
+
+def load(
+    parts: Parts, wanted: Sequence[tuple], device: torch.device, workers: int | None
+) -> Generator[torch.Tensor, None, None]:
+    """Yield what is `wanted` of `parts`, in order, read and augmented: uint8 (n, height, width, 3), on `device`.
+
+    By default there are as many `workers`, processes, as cores for a GPU, and none for the CPU: there the network needs
+    the cores, and its threads wait for one another where another thread takes one of them.
+    """
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(os.cpu_count() or 1, 16) - 1
+    pinned = device.type == "cuda"
+    options = {"worker_init_fn": _single_threaded, "prefetch_factor": 4} if workers else {}
+    options |= {"batch_size": None, "sampler": wanted, "num_workers": workers, "pin_memory": pinned}
+    for batch in DataLoader(parts, **options):
+        yield batch.to(device, non_blocking=pinned)
+
+
+def _single_threaded(_):
+    cv2.setNumThreads(0)  # there are as many processes as cores
+
+
+def forward(
+    network: nn.Module,
+    images: Images | np.ndarray,
+    numbers: ArrayLike | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Apply a network to images in batches, without gradients: float32 of shape (n, outputs).
+
+    Images are `cache.Images` or an array of uint8, shape (n, height, width, 3), of which `numbers` says which to take
+    (default: all); `progress` is the title of a bar.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+    at_once = max(1, min(BATCH, BATCH * 224**2 // (images.shape[1] * images.shape[2])))
+    batches = np.split(numbers, range(at_once, len(numbers), at_once))
+    loaded = load(Parts(images, None), [(batch, None) for batch in batches], device, 0)
+    options = {"desc": progress, "unit": "batch", "leave": False, "delay": 2, "disable": not progress}
+    loaded = tqdm(loaded, total=len(batches), **options)
+    with torch.inference_mode():
+        return torch.cat([network(batch).float().cpu() for batch in loaded]).numpy()
+
+
 def apply(
     module: nn.Module, images: Images | np.ndarray, title: str, numbers: ArrayLike | None = None
 ) -> np.ndarray:
-    """Apply a module to many images, by ONNX Runtime where that is faster and installed: see `batches.forward`."""
-    numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+    """Apply a module to many images as `forward` does, by ONNX Runtime where that is faster and installed."""
+    count = len(images) if numbers is None else np.size(numbers)
     runs = module.views * len(module.networks) if hasattr(module, "views") else 1
     on_cpu = next(module.parameters()).device.type == "cpu"
-    if on_cpu and len(numbers) * runs * (images.shape[1] / 224) ** 2 >= WORTH_EXPORTING:
+    if on_cpu and count * runs * (images.shape[1] / 224) ** 2 >= WORTH_EXPORTING:
         with suppress(ModuleNotFoundError):  # ONNX Runtime belongs to an extra
             from .onnx import Compiled
 
-            module = Compiled(module.eval(), images.shape[1])
+            module = Compiled(module.eval(), images.shape[1], BATCH)
     return forward(module, images, numbers, progress=title)

@@ -18,7 +18,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import: else 
 import onnxruntime
 
 from ..files import user_path
-from .batches import BATCH
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -72,24 +71,24 @@ def network_graph(
 class Compiled(nn.Module):
     """A module run by ONNX Runtime on the CPU: the same values to some 1e-6, in a fraction of the time.
 
-    `size` is the side of the images, in pixels.
+    `size` is the side of the images, in pixels, `batch_size` the most of them at a time.
     """
 
-    def __init__(self, module: nn.Module, size: int):
+    def __init__(self, module: nn.Module, size: int, batch_size: int = 64):
         super().__init__()
-        self.module = module
+        self.module, self.batch_size = module, batch_size
         plain = copy.deepcopy(module)
         for layer in plain.modules():
             if hasattr(layer, "inplace"):
                 layer.inplace = False  # the export takes twice as long to undo it
-        graph = network_graph(plain, size, ["result"], BATCH).SerializeToString()
+        graph = network_graph(plain, size, ["result"], batch_size).SerializeToString()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map at most `BATCH` images as `module` does."""
-        missing = BATCH - len(images)  # one size for all halves the seconds of the export
+        """Map at most `batch_size` images as `module` does."""
+        missing = self.batch_size - len(images)  # one size for all halves the seconds of the export
         whole = np.pad(images.numpy(), [(0, missing), (0, 0), (0, 0), (0, 0)])
         return torch.from_numpy(self._session.run(["result"], {"images": whole})[0][: len(images)])
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,7 +21,6 @@ from safetensors.torch import load_file, save_model
 from .. import files
 from ..checks import check_threshold, is_number, is_whole
 from ..files import user_path
-from .description import FORMAT
 from .outliers import Outliers
 
 OWN_FILES = (
@@ -32,18 +28,8 @@ OWN_FILES = (
     *("outliers.safetensors", "seen.safetensors", files.RUN_RECORD, "README.md"),
 )
 """Patterns of the files in a model's folder that belong to the model; other files stay when it is replaced."""
-NEEDED = "backbone labels image_size dropout seed views classifier members sublabels".split()
-
-
-@dataclass
-class Saved:
-    """What a model's folder holds; the networks as tensors by name."""
-
-    metadata: dict[str, Any]
-    networks: list[dict[str, torch.Tensor]]
-    classifier: Any
-    outliers: Outliers | None
-    seen: dict[str, np.ndarray] | None
+FORMAT = 4
+"""Of model.json."""
 
 
 def write(
@@ -55,11 +41,10 @@ def write(
     seen: dict[str, np.ndarray] | None,
 ) -> None:
     """Write a model into `folder` as `ImageClassifier.save` says."""
-    for name, value in metadata.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"metadata[{name!r}] cannot be saved as JSON: {value!r}") from error
+    try:
+        json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the model's metadata cannot be saved as JSON: {error}") from error
     folder = user_path(folder).resolve()  # the folder itself, not a link to it or "."
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder for the model")
@@ -69,8 +54,9 @@ def write(
         raise ValueError(f"{folder} holds files that are not a model; choose another folder")
     with files.replacing_folder(folder) as new:
         if folder.is_dir():
-            keep = partial(_own, folder)
-            shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True, ignore=keep)
+            shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True)
+        for file in _own_files(new):
+            file.unlink()
         for file, network in zip(_files(len(networks)), networks, strict=True):
             save_model(network, str(new / file))
         if classifier is not None:
@@ -80,15 +66,15 @@ def write(
             save_model(outliers, str(new / "outliers.safetensors"))
         if seen is not None:
             save_arrays(seen, str(new / "seen.safetensors"))
-        written = sorted(file for pattern in OWN_FILES for file in new.glob(pattern))
-        facts = {"versions": files.versions(), "sha256": {file.name: files.sha256(file) for file in written}}
+        facts = {"versions": files.versions()}
+        facts["sha256"] = {file.name: files.sha256(file) for file in _own_files(new)}
         text = json.dumps(metadata | facts, indent=2, allow_nan=False)
         (new / "model.json").write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager
-def opened(folder: str | Path) -> Iterator[Saved]:
-    """Yield what `write` wrote into `folder`; errors that show it to be damaged become ValueError.
+def opened(folder: str | Path) -> Iterator[tuple]:
+    """Yield what `write` was given, networks as tensors by name; errors that show it to be damaged become ValueError.
 
     Raises FileNotFoundError if `folder` holds no model.
     """
@@ -113,7 +99,7 @@ def opened(folder: str | Path) -> Iterator[Saved]:
             outliers.load_state_dict(values)
         if (folder / "seen.safetensors").exists():
             seen = load_arrays(folder / "seen.safetensors")
-        yield Saved(metadata, networks, classifier, outliers, seen)
+        yield metadata, networks, classifier, outliers, seen
     except (SafetensorError, BadZipFile, OSError, RuntimeError, TypeError, KeyError) as error:
         raise ValueError(f"the model in {folder} is damaged or incomplete: {error}") from error
 
@@ -123,16 +109,15 @@ def _metadata(file):
     try:
         metadata = files.read_json(file)
         if (number := metadata.get("format", 0)) != FORMAT:
-            earlier = " (up to commit f824c16)" if number < FORMAT else ""
             raise ValueError(
-                f"it has format {number}, and this version of isicvision reads format {FORMAT}. Train the model "
-                f"again, or load it with the version that saved it{earlier}"
+                f"it has format {number}, and this version reads format {FORMAT}: train the model again, or load it "
+                "with the version that saved it (up to format 3: commit f824c16)"
             )
-        if missing := [name for name in NEEDED if name not in metadata]:
-            raise ValueError(f"it lacks {', '.join(missing)}")
         if wrong := [name for name, is_right in _checked(metadata) if not is_right]:
             raise ValueError(f"{wrong[0]} cannot be {metadata[wrong[0]]!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except KeyError as error:
+        raise ValueError(f"{file} does not describe a model: it lacks {error}") from error
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{file} does not describe a model: {error}") from error
     return metadata
 
@@ -156,10 +141,9 @@ def _files(members):
     return ["network.safetensors", *(f"network{number}.safetensors" for number in range(2, members + 1))]
 
 
-def _own(folder, at, names):
-    """List the files of the model among the names in `at`, a place in its `folder`."""
-    own = {name for pattern in OWN_FILES for name in fnmatch.filter(names, pattern)}
-    return own if Path(at) == folder else set()
+def _own_files(folder):
+    """List the files of a model in its folder, sorted."""
+    return sorted(file for pattern in OWN_FILES for file in folder.glob(pattern))
 
 
 def _trusted_types(file):

@@ -14,9 +14,9 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +32,11 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from ..errors import warn
 from . import checkpoint, devices
-from .batches import Augment, Parts, forward, load, order_of, steps
 from .history import History
+from .inputs import Augment, Parts, forward, load, order_of, steps
 from .network import Network, load_values, set_training
-from .optimization import class_weights, make_optimizer, move_average, seed_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -50,23 +50,11 @@ CHECKPOINT_SECONDS = 600
 """The checkpoint is written this often within an epoch, and at the end of each epoch."""
 TRACKING = "outputs/tracking"
 """Folder of the logs that TensorBoard and MLflow keep on this machine."""
-Callback = Callable[..., object] | None
-TRACKED = ("backbone", "weights", "image_size", "dropout", "seed", *Settings.__dataclass_fields__)
-"""What a tracker is told about a training besides its epochs."""
-
-
-def train(
-    network: Network,
-    images: Images | np.ndarray,
-    targets: np.ndarray,
-    settings: Settings,
-    *,
-    on_epoch: Callback = None,
-    on_start: Callback = None,
-    **options: Any,
-) -> History:
-    """Fine-tune `network` in place and return its history: `Training.run`, with the `options` of `Training`."""
-    return Training(network, images, targets, settings, **options).run(on_epoch, on_start)
+TORCH_OPTIMIZERS = {
+    "sgd": partial(torch.optim.SGD, lr=1, momentum=0.9, nesterov=True, fused=True),
+    "adamw": partial(torch.optim.AdamW, lr=1, fused=True),
+}
+"""Fused: one pass over all weights; a loop over some hundred tensors takes a quarter of a step's time."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -99,28 +87,26 @@ class Training:
             raise ValueError("keep='best' and patience need validation images: give validation=")
         if settings.precision == "fp16" and device.type == "cpu":  # Accelerate would take fp32
             raise ValueError("precision 'fp16' needs a GPU; on a CPU there are 'fp32', 'bf16' and 'auto'")
-        self.file, found = None, None
-        if self.folder is not None:
-            self.file = Path(self.folder) / "checkpoint.safetensors"
-            found = checkpoint.load(self.file)
-            checkpoint.require_folder(self.file.parent)  # now, not after an epoch
+        self.file = None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
+        found = checkpoint.load(self.file) if self.file else None
         network.to(device).train()
         set_training(network, settings.frozen_stages)
-        self.parts, self.targets = Parts(self.images, self.augment), torch.as_tensor(np.asarray(self.targets))
+        self.parts = Parts(self.images, self.augment)
+        self.parts[np.arange(1), np.arange(1)]  # a broken augmentation fails before anything changes
+        self.targets = torch.as_tensor(np.asarray(self.targets))
         least = 2 * accelerate.PartialState().num_processes  # batch norms need two images in each process
         self.plan = steps(len(self.targets), settings.batch_size, least)
         # another precision would give other digits
-        self.precision = found[2]["precision"] if found else self._choose_precision()
+        self.precision = found[1]["precision"] if found else self._choose_precision()
         self.accelerator = _accelerator(self.precision, self.tracker)
         self.device = self.accelerator.device
         self.progress = self.progress and self.accelerator.is_main_process
-        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(network, settings))
+        self.optimizer = self.accelerator.prepare_optimizer(_optimizer(network, settings))
         label_of = torch.tensor(network.label_of)
         self.labels = label_of[self.targets]
-        count = int(label_of.max()) + 1
-        self.weights = class_weights(self.labels.numpy(), count, settings.class_weight)[label_of]
-        self.average = None if settings.ema is None else copy.deepcopy(network.state_dict())
-        self.best, self.good, self.good_from = None, copy.deepcopy(network.state_dict()), "from the beginning"
+        self.weights = _class_weights(self.labels, int(label_of.max()) + 1, settings.class_weight)[label_of]
+        self.average = None if settings.ema is None else copy.deepcopy(network)
+        self.best = None
         # all of the state that is not tensors
         self.at = {"history": [], "step_loss": [], "seconds": 0.0}
         self.at |= dict.fromkeys(("epoch", "step", "right", "waited"), 0)
@@ -128,25 +114,21 @@ class Training:
         self.saved = time.monotonic()
         if found:
             self._resume(*found)
+        self.good = copy.deepcopy(network.state_dict())
 
     @devices.memory_kept()
-    def run(self, on_epoch: Callback = None, on_start: Callback = None) -> History:
-        """Train, and return the history.
-
-        `on_epoch` is given the history so far after each epoch; `on_start` is called just before the network changes.
-        """
-        self.parts[np.arange(1), np.arange(1)]  # a broken augmentation fails before anything changes
+    def run(self, on_epoch: Callable[[History], object] | None = None) -> History:
+        """Train, and return the history; `on_epoch` is given the history so far after each epoch."""
         with self.prepared():
-            if on_start:
-                on_start()
             while not self.is_over():
                 row = self.epoch()
                 self.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=row["epoch"])
                 if on_epoch:
                     on_epoch(self.history())
-        kept = self.best if self.settings.keep == "best" else self.average
-        if kept is not None:
-            load_values(self.network, kept)
+        if self.settings.keep == "best":
+            load_values(self.network, self.best)
+        elif self.average:
+            load_values(self.network, self.average.state_dict())
         return self.history()
 
     def _choose_precision(self):
@@ -161,18 +143,19 @@ class Training:
         with devices.memory_explained(settings):
             return devices.fastest_precision(self.network, batch, targets, self.progress)
 
-    def _resume(self, parts, optimizer_state, state):
+    def _resume(self, parts, state):
         about, before = json.loads(json.dumps(self.about)), state["about"]
         if differs := [name for name in about | before if about.get(name) != before.get(name)]:
             problem = f"is of another training, with other {', '.join(sorted(differs))}"
-            raise ValueError(f"{self.file} {problem}: choose another folder for checkpoint=, or delete it")
+            raise ValueError(
+                f"{self.file} {problem}: choose another folder for checkpoint=, or delete the checkpoints there"
+            )
         self.at = state["at"]
         load_values(self.network, parts["network"])
-        for name in ("average", "best"):
-            if name in parts:
-                setattr(self, name, {key: value.to(self.device) for key, value in parts[name].items()})
-        self.good, self.good_from = copy.deepcopy(self.network.state_dict()), f"of the checkpoint {self.file}"
-        checkpoint.restore(self.optimizer, optimizer_state)
+        if self.average:
+            load_values(self.average, parts["average"])
+        self.best = parts["best"]
+        checkpoint.restore(self.optimizer, parts["optimizer"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.progress and self.is_over():
@@ -185,17 +168,14 @@ class Training:
         self.saved = time.monotonic()
         if self.file is None or not self.accelerator.is_main_process:
             return
-        parts = {"network": self.network.state_dict(), "average": self.average or {}, "best": self.best or {}}
+        average = self.average.state_dict() if self.average else {}
+        parts = {"network": self.network.state_dict(), "average": average, "best": self.best or {}}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         state = {"about": self.about, "at": self.at, "scaler": scaler, "precision": self.precision}
         try:
             checkpoint.save(self.file, parts, self.optimizer, state)
         except (OSError, SafetensorError) as error:  # a full disk: the next one may fit again
-            last = "the previous checkpoint" if self.file.exists() else "the beginning"
-            warnings.warn(
-                f"{self.file} could not be written ({error}): the training continues; killed, it resumes from {last}",
-                stacklevel=2,
-            )
+            warn(f"{self.file} could not be written ({error}): the training continues")
 
     def is_over(self) -> bool:
         """Say whether all epochs are done, or the validation figure has not improved for too long."""
@@ -213,7 +193,6 @@ class Training:
     def prepared(self) -> Iterator[None]:
         """Start the trackers, and leave the caller's random numbers alone."""
         known = self.about | {"precision": self.precision}  # which "auto" took
-        known = {name: known[name] for name in TRACKED if name in known}
         shown = {name: value if np.isscalar(value) else str(value) for name, value in known.items()}
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             try:
@@ -287,7 +266,8 @@ class Training:
         for n, (numbers, _) in enumerate(parts):
             batch, targets = next(batches), self.targets[numbers].to(self.device)
             part = n * world + self.accelerator.process_index
-            torch.manual_seed(seed_of(self.seed, number, part))  # of dropout
+            seed = np.random.SeedSequence((self.seed, number, part)).generate_state(1, np.uint64)[0]
+            torch.manual_seed(int(seed >> 1))  # of dropout
             is_last = n == len(parts) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(run):
                 with self.accelerator.autocast():
@@ -303,7 +283,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            move_average(self.average, self.network, min(settings.ema, (1 + number) / (10 + number)))
+            _move(self.average, self.network, min(settings.ema, (1 + number) / (10 + number)))
         return self.accelerator.reduce(result, "sum")
 
     def _note(self, results):
@@ -319,7 +299,7 @@ class Training:
             rate = self.optimizer.param_groups[-1]["lr"]
             raise FloatingPointError(
                 f"the loss became {loss} in epoch {self.at['epoch'] + 1} at learning rate {rate:g}: lower the rate, "
-                f"say to a third. The weights are again those {self.good_from}."
+                "say to a third. The network has its last good weights again."
             )
 
     def _close_epoch(self, before, started):
@@ -332,38 +312,27 @@ class Training:
             "train_accuracy": at["right"] / int(lengths.sum()),
         }
         broadcast([*self.network.buffers()])  # each process has its own statistics of batch norms
-        with self._averaged():
-            # the last step, or the batch norms' statistics, may have exploded after the last loss
-            probe = forward(self.network, self.parts.images, range(min(PROBE, len(self.targets))))
-            self._require_finite(float(np.abs(probe).max()))
-            if self.validation is not None:
-                row |= self._validate(*self.validation)
-                self._require_finite(row["validation_loss"])
-                self._compare(row)
+        scored = self.average or self.network
+        # the last step, or the batch norms' statistics, may have exploded after the last loss
+        probe = forward(scored, self.parts.images, range(min(PROBE, len(self.targets))))
+        self._require_finite(float(np.abs(probe).max()))
+        if self.validation is not None:
+            row |= self._validate(scored, *self.validation)
+            self._require_finite(row["validation_loss"])
+            self._compare(row, scored)
         row["seconds"] = before + time.perf_counter() - started
         at["history"].append(row)
         at |= {"epoch": at["epoch"] + 1, "step": 0, "right": 0, "seconds": 0.0}
-        self.good, self.good_from = copy.deepcopy(self.network.state_dict()), f"after epoch {at['epoch']}"
+        self.good = copy.deepcopy(self.network.state_dict())
         self.save()
         if self.progress:
             figures = (f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             print(f"epoch {row['epoch']}/{self.settings.epochs}", *figures, sep="  ")
         return row
 
-    @contextlib.contextmanager
-    def _averaged(self):
-        """Give the network the moving average of its weights within the context, if there is one."""
-        if self.average is None:
-            yield
-            return
-        own = copy.deepcopy(self.network.state_dict())
-        load_values(self.network, self.average)
-        yield
-        self.network.load_state_dict(own)
-
-    def _validate(self, images, targets):
+    def _validate(self, network, images, targets):
         with self.accelerator.autocast():
-            logits = forward(self.network, images, self._own(np.arange(len(images))))
+            logits = forward(network, images, self._own(np.arange(len(images))))
         logits = torch.from_numpy(np.concatenate(gather_object([logits])))
         return {
             "validation_loss": functional.cross_entropy(logits, torch.as_tensor(targets)).item(),
@@ -371,16 +340,43 @@ class Training:
             "validation_roc_auc": _roc_auc(targets, torch.softmax(logits, 1).numpy()),
         }
 
-    def _compare(self, row):
+    def _compare(self, row, network):
         """Keep the weights if they are the best so far; count the epochs without a better one."""
         figure = row["validation_roc_auc"]
         figure = -row["validation_loss"] if math.isnan(figure) else figure
         if figure > self.at.get("best", -math.inf):
             self.at |= {"best": figure, "waited": 0}
             if self.settings.keep == "best":
-                self.best = copy.deepcopy(self.network.state_dict())
+                self.best = copy.deepcopy(network.state_dict())
         else:
             self.at["waited"] += 1
+
+
+def _optimizer(network, settings):
+    """Return an optimizer of the head and of what is trained of the body, which has a rate of its own."""
+    groups = [{"params": [*network.head.parameters()], "factor": 1.0}]
+    if body := [weight for weight in network.body.parameters() if weight.requires_grad]:
+        groups.insert(0, {"params": body, "factor": settings.body_rate})
+    return TORCH_OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
+
+
+def _class_weights(labels, count, how):
+    """Return the weight of each of `count` labels in the loss: 1, or the inverse of its frequency."""
+    if how is None:
+        return torch.ones(count)
+    counts = np.bincount(labels, minlength=count)
+    return torch.from_numpy(len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).float()
+
+
+@torch.no_grad()
+def _move(average, network, decay):
+    """Move an average of the weights towards those of the network, in place."""
+    pairs = [*zip(average.state_dict().values(), network.state_dict().values(), strict=True)]
+    kept, new = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(kept, new, 1 - decay)  # all at once
+    for count, value in pairs:
+        if not count.is_floating_point():
+            count.copy_(value)
 
 
 def _accelerator(precision, tracker):

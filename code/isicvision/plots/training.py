@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from .style import COLORS, axes_or_new, legend
 
 if TYPE_CHECKING:
-    from ..model.history import History
-    from ..model.rangetest import RangeTest
+    from ..model.history import History, RangeTest
 
 
 def history(history: History) -> Figure:
@@ -67,7 +66,7 @@ def learning_rates(found: RangeTest, ax: Axes | None = None) -> Axes:
     """Draw the range test of `ImageClassifier.find_learning_rate`: the loss against the rate, and the suggestion.
 
     >>> import pandas as pd
-    >>> from isicvision.model.rangetest import RangeTest
+    >>> from isicvision.model.history import RangeTest
     >>> steps = pd.DataFrame({"learning_rate": [1e-4, 1e-3], "loss": [0.7, 0.6], "smooth_loss": [0.7, 0.6]})
     >>> learning_rates(RangeTest(steps, suggestion=1e-4)).get_legend().get_texts()[2].get_text()
     'suggestion 0.0001'

@@ -294,7 +294,7 @@ def test_labels_that_are_numbers_are_the_same_at_each_entry(dataset):
 
 def test_what_json_cannot_hold_is_named_before_anything_is_written(lite0, tmp_path, monkeypatch):
     monkeypatch.setitem(lite0.metadata, "note", [float("nan")])
-    with pytest.raises(ValueError, match=r"metadata\['note'\] cannot be saved"):
+    with pytest.raises(ValueError, match="metadata cannot be saved as JSON"):
         lite0.save(tmp_path / "model")
     assert not [*tmp_path.iterdir()]
 
@@ -399,8 +399,8 @@ def test_a_save_that_was_stopped_between_two_renamings_loses_no_model(lite0, tmp
     ("name", "content", "message"),
     [
         ("model.json", b"{", "model.json.* does not describe a model"),
-        ("model.json", b'{"format": 4}', "lacks backbone, labels"),
-        ("model.json", b'{"format": 3}', "format 3, .* reads format 4. Train the model again, .*commit f824c16"),
+        ("model.json", b'{"format": 4}', "it lacks 'labels'"),
+        ("model.json", b'{"format": 3}', "format 3, .* reads format 4: train the model again, .*commit f824c16"),
         ("model.json", b'{"format": 99}', "format 99"),
         ("network.safetensors", b"junk", "model is damaged or incomplete"),
         ("network.safetensors", None, "model is damaged or incomplete"),
@@ -503,7 +503,7 @@ def test_a_loaded_preset_trains_as_the_preset(tmp_path):
     model = ImageClassifier.from_preset("balanced", LABELS, "resnet18", weights=None)
     loaded = ImageClassifier.load(model.save(tmp_path / "model"))
     assert loaded._learner.settings({}) == model._learner.settings({})
-    assert loaded._learner.settings({}).epochs == 9 and loaded._learner.augmenter is not None
+    assert loaded._learner.settings({}).epochs == 9 and loaded._learner.augmenters
 
 
 def test_other_files_in_a_models_folder_stay_when_it_is_replaced(lite0, tmp_path):

@@ -7,8 +7,7 @@ from test_training import QUICK, same, small
 
 from isicvision import ImageClassifier, ImageDataset, cards, saliency
 from isicvision.data import cache
-from isicvision.model import training
-from isicvision.model.batches import steps
+from isicvision.model import inputs
 from isicvision.model.network import Scores
 
 
@@ -34,7 +33,7 @@ def test_scores_are_the_mean_of_networks_of_different_random_numbers(pair, parts
     assert same(first.state_dict(), alone.network.state_dict())
     assert not same(first.state_dict(), second.state_dict())
     images = cache.Images(parts[1].paths, 64)[:]
-    each = [training.forward(Scores([network]), images) for network in pair.networks]
+    each = [inputs.forward(Scores([network]), images) for network in pair.networks]
     assert np.allclose(pair.predict_proba(parts[1]), (each[0] + each[1]) / 2, atol=1e-6)
     assert not np.allclose(*each, atol=1e-3)
 
@@ -75,7 +74,7 @@ def test_the_history_counts_on_from_network_to_network(parts):
     assert [*history.table.index] == [1, 2, 3, 4, 5, 6] and history.table.index.name == "epoch"
     assert history.table["network"].tolist() == [1, 1, 2, 2, 3, 3]
     assert seen == [[*range(1, n + 1)] for n in range(1, 7)]
-    assert len(model.step_loss) == 6 * len(steps(len(parts[0]), QUICK["batch_size"]))
+    assert len(model.step_loss) == 6 * len(inputs.steps(len(parts[0]), QUICK["batch_size"]))
     assert model.metadata["training"]["members"] == 3 and len(model.metadata["training"]["history"]) == 6
 
 
@@ -100,12 +99,3 @@ def test_the_next_training_begins_from_the_first_network_and_drops_the_others(pa
     model, _ = fit(parts[0], epochs=1)
     model.fit(parts[0], progress=False, **QUICK)
     assert len(model.networks) == 1 and model.metadata["members"] == 1
-
-
-def test_a_checkpoint_left_by_another_training_is_refused_before_the_first_network(parts, tmp_path):
-    fit(parts[0], checkpoint=tmp_path, epochs=1)
-    (tmp_path / "checkpoint.safetensors").unlink()
-    model = small("squeezenet1_1")
-    with pytest.raises(ValueError, match="member2/checkpoint.safetensors is of another training"):
-        model.fit(parts[0], progress=False, checkpoint=tmp_path, **QUICK | {"members": 2, "epochs": 2})
-    assert model.metadata["training"] is None and not (tmp_path / "checkpoint.safetensors").exists()
