@@ -42,8 +42,7 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     >>> round(fit_temperature(np.array([0, 1, 0, 1, 0, 1]), scores), 2)
     1.37
     """
-    classes = np.arange(scores.shape[1])
-    if missing := [number for number in classes if number not in labels]:
+    if missing := [number for number in range(scores.shape[1]) if number not in labels]:
         raise ValueError(f"calibration needs images of every class; there is none of number {missing[0]}")
     if not np.isfinite(scores).all():
         raise ValueError("calibration needs finite scores: some are not finite")
@@ -51,12 +50,8 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     everything = np.arange(len(labels))  # one fold is enough: nothing is fitted in it
     given = FrozenEstimator(_Given().fit(scores, labels))
     fitted = CalibratedClassifierCV(given, method="temperature", cv=[(everything, everything)])
-    fitted.fit(scores, labels)
-    # read the temperature off two close scores, which stay above 0 at any temperature
-    pair = np.array([0.5005, 0.4995])
-    high, low = fitted.predict_proba(np.append(pair, np.zeros(len(classes) - 2))[None])[0, :2]
-    value = np.log(pair[0] / pair[1]) / np.log(high / low)
-    return float(np.clip(value, 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE))
+    (calibrator,) = fitted.fit(scores, labels).calibrated_classifiers_[0].calibrators
+    return float(np.clip(1 / float(calibrator.beta_), 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE))
 
 
 def fit(labels: np.ndarray, scores: np.ndarray, groups: ArrayLike) -> tuple[float, list[float] | None]:

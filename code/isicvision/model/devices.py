@@ -110,6 +110,5 @@ def memory_explained(settings: Settings) -> Iterator[None]:
         size, parts = settings.batch_size, settings.accumulate
         half = max(1, size // parts // 2)
         advice = f"batch_size={half}, or accumulate={-(-size // half)}: each batch in parts of {half}"
-        advice = "a smaller image_size or network" if size // parts == 1 else advice
-        now = f"{size // parts} images at a time (batch_size={size}, accumulate={parts})"
-        raise MemoryError(f"memory ran out with {now}: try {advice}") from error
+        advice = "a smaller image_size or network" if size == parts else advice
+        raise MemoryError(f"memory ran out with {size // parts} images at a time: try {advice}") from error

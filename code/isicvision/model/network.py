@@ -58,10 +58,10 @@ class Network(nn.Module):
         """Map logits of shape (n, outputs) to (n, labels), so that a softmax adds up what belongs to one label."""
         if len(set(self.label_of)) == len(self.label_of):
             return logits
-        parts: dict[int, list[int]] = {label: [] for label in sorted(self.label_of)}
-        for number, label in enumerate(self.label_of):
-            parts[label].append(number)
-        return torch.stack([logits[:, part].logsumexp(1) for part in parts.values()], 1)
+        numbers = [
+            [n for n, each in enumerate(self.label_of) if each == label] for label in sorted({*self.label_of})
+        ]
+        return torch.stack([logits[:, part].logsumexp(1) for part in numbers], 1)
 
 
 def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
@@ -86,7 +86,7 @@ class Scores(nn.Module):
     ):
         super().__init__()
         self.networks, self.views, self.temperature = nn.ModuleList(networks), views, temperature
-        device = next(self.networks.parameters()).device
+        device = networks[0].mean.device
         given = None if offsets is None else torch.tensor(offsets, dtype=torch.float32, device=device)
         self.register_buffer("offsets", given)
 

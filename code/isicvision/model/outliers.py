@@ -91,10 +91,8 @@ def learn(
     new = inputs.apply(StageMeans(network), held_out, "outliers")
     fitted = fit(means, new).to(next(network.parameters()).device)
     distances = fitted.distances(new)
-    found = quantiles(distances)
     held = {"images": len(new), "refused": float((distances > 1).mean())}
-    about = {"training": {"images": len(means)}, "held_out": held}
-    return fitted, distances, about | {"distance_deciles": found[::10], "distance_quantiles": found}
+    return fitted, distances, {"held_out": held, "distance_quantiles": quantiles(distances)}
 
 
 @contextmanager

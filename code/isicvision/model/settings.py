@@ -7,9 +7,9 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from ..checks import is_number, is_whole, plain
+from ..checks import is_number, is_whole
 
 Function = TypeVar("Function", bound=Callable)
 OPTIMIZERS = ("sgd", "adamw")
@@ -110,22 +110,20 @@ class Settings:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            value = [*map(plain, value)] if isinstance(value, list) else plain(value)
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _plain(value))
         for names, is_right, meaning in _RULES:
             for name in names.split():
                 self._require(name, is_right(getattr(self, name)), meaning)
         for name, limit in (("freeze_epochs", "epochs"), ("accumulate", "batch_size")):
             most = getattr(self, limit)
             self._require(name, getattr(self, name) <= most, f"at most {limit} ({most})")
-        is_list = isinstance(self.learning_rate, Sequence) and not isinstance(self.learning_rate, str)
-        rates = self.learning_rate if is_list else [self.learning_rate]
-        if is_list and len(rates) != self.epochs:
+        rates = self.learning_rate if isinstance(self.learning_rate, list) else [self.learning_rate]
+        if rates is self.learning_rate and len(rates) != self.epochs:
             counts = f"{len(rates)} values for {self.epochs} epochs"
             raise ValueError(f"learning_rate has {counts}; give a number or one for each")
         positive = all(is_number(rate, 0) and rate > 0 for rate in rates)
         self._require("learning_rate", positive, "one or more positive numbers")
-        if is_list and self.schedule != "constant":
+        if rates is self.learning_rate and self.schedule != "constant":
             raise ValueError(f"schedule {self.schedule!r} has no effect on a list of rates: give one of them")
 
     def _require(self, name, is_right, meaning):
@@ -141,18 +139,13 @@ class Settings:
                 near = difflib.get_close_matches(str(name).lower(), names, 1)
                 hint = f"; did you mean {near[0]}?" if near else "."
                 raise TypeError(f"unknown training setting {name!r}{hint} There are: {', '.join(names)}")
-        settings = {**defaults, **given}
-        rate: Any = settings.get("learning_rate")
-        rate = rate.tolist() if hasattr(rate, "tolist") else rate  # of an array or a tensor
-        if isinstance(rate, Iterable) and not isinstance(rate, str):
-            rate = [*rate]
-            if "schedule" not in given:  # a list says it all
-                settings.pop("schedule", None)
-        return cls(**settings | ({"learning_rate": rate} if "learning_rate" in settings else {}))
+        if isinstance(_plain(given.get("learning_rate")), list):  # it replaces a schedule, too
+            defaults = defaults | {"schedule": "constant"}
+        return cls(**defaults | given)
 
     def rate(self, epoch: int, position: float) -> float:
         """Return the learning rate at `position` (0 to 1) of the whole training, in epoch `epoch` (from 0)."""
-        if isinstance(self.learning_rate, Sequence):
+        if isinstance(self.learning_rate, list):
             return self.learning_rate[epoch]
         return self.learning_rate * SCHEDULES[self.schedule](position)
 
@@ -165,6 +158,13 @@ def spelled_out(function: Function) -> Function:
     kept = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
     function.__signature__ = signature.replace(parameters=[*kept, *shown])  # type: ignore[attr-defined]
     return function
+
+
+def _plain(value):
+    """Turn what numpy and torch hold, and any sequence, into Python's numbers and lists: the former are no JSON."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    return [*map(_plain, value)] if is_list else value
 
 
 def _share(value):
@@ -181,11 +181,7 @@ _RULES = (
     ("l2", _share, "a weight decay from 0 to below 1"),
     ("label_smoothing", _share, "a share from 0 to below 1"),
     ("body_rate", lambda value: is_number(value, 0) and value <= 1, "a factor from 0 to 1"),
-    (
-        "train_image_size patience",
-        lambda value: value is None or is_whole(value, 1),
-        "None or a whole number",
-    ),
+    ("train_image_size patience", lambda n: n is None or is_whole(n, 1), "None or a whole number"),
     ("ema", lambda value: value is None or _share(value), "None or a decay from 0 to below 1"),
     _one_of("schedule", SCHEDULES),
     _one_of("optimizer", OPTIMIZERS),

@@ -104,12 +104,14 @@ class Training:
         self.optimizer = self.accelerator.prepare_optimizer(_optimizer(network, settings))
         label_of = torch.tensor(network.label_of)
         self.labels = label_of[self.targets]
-        self.weights = _class_weights(self.labels, int(label_of.max()) + 1, settings.class_weight)[label_of]
+        counts = np.bincount(self.labels, minlength=len(label_of))
+        balanced = len(self.labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        weights = balanced if settings.class_weight else np.ones(len(counts))
+        self.weights = torch.from_numpy(weights).float()[label_of]
         self.average = None if settings.ema is None else copy.deepcopy(network)
         self.best = None
         # all of the state that is not tensors
-        self.at = {"history": [], "step_loss": [], "seconds": 0.0}
-        self.at |= dict.fromkeys(("epoch", "step", "right", "waited"), 0)
+        self.at = {"history": [], "step_loss": [], "epoch": 0, "step": 0, "right": 0, "waited": 0}
         self.about = {**self.about, **dataclasses.asdict(settings), "seed": self.seed}
         self.saved = time.monotonic()
         if found:
@@ -158,10 +160,9 @@ class Training:
         checkpoint.restore(self.optimizer, parts["optimizer"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.progress and self.is_over():
-            print(f"already finished: weights and history are those of {self.file}")
-        elif self.progress:
-            print(f"resuming from {self.file} at epoch {self.at['epoch'] + 1}, step {self.at['step'] + 1}")
+        if self.progress:
+            done = "already finished:" if self.is_over() else "resuming from"
+            print(f"{done} {self.file}, after epoch {self.at['epoch']}, step {self.at['step']}")
 
     def save(self) -> None:
         """Write the checkpoint, if one is kept."""
@@ -185,8 +186,7 @@ class Training:
 
     def history(self) -> History:
         """Return the epochs so far."""
-        table = pd.DataFrame(self.at["history"])
-        table = table.set_index("epoch") if len(table) else table
+        table = pd.DataFrame(self.at["history"]).set_index("epoch")
         return History(table, [*self.at["step_loss"]], self.precision)
 
     @contextlib.contextmanager
@@ -207,7 +207,7 @@ class Training:
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch, or the rest of it; score, save, and return its row of the history."""
         at, settings = self.at, self.settings
-        started, before = time.perf_counter(), at["seconds"]
+        started = time.perf_counter()
         self.network.train()
         set_training(self.network, settings.frozen_stages, at["epoch"] < settings.freeze_epochs)
         run, order = self._runner(), order_of(self.labels.numpy(), settings, self.seed, at["epoch"])
@@ -227,9 +227,8 @@ class Training:
                     pending = []
                     bar.set_postfix_str(f"loss {at['step_loss'][-1]:.3f}", refresh=False)
                     if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-                        at["seconds"] = before + time.perf_counter() - started
                         self.save()
-        return self._close_epoch(before, started)
+        return self._close_epoch(started)
 
     def _own(self, numbers):
         """Return the part of an array that this process computes."""
@@ -278,8 +277,6 @@ class Training:
             labels = self.network.merge(logits.detach()).argmax(1)
             right = (labels == self.labels[numbers].to(self.device)).sum()
             result += torch.stack([loss.detach(), right])
-        if self.device.type == "cpu":
-            self._require_finite(result[0].item())  # before it spoils the weights
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
@@ -302,7 +299,7 @@ class Training:
                 "say to a third. The network has its last good weights again."
             )
 
-    def _close_epoch(self, before, started):
+    def _close_epoch(self, started):
         at, plan = self.at, self.plan
         lengths = np.array([last - first for first, last in plan])
         row = {
@@ -320,9 +317,9 @@ class Training:
             row |= self._validate(scored, *self.validation)
             self._require_finite(row["validation_loss"])
             self._compare(row, scored)
-        row["seconds"] = before + time.perf_counter() - started
+        row["seconds"] = time.perf_counter() - started
         at["history"].append(row)
-        at |= {"epoch": at["epoch"] + 1, "step": 0, "right": 0, "seconds": 0.0}
+        at |= {"epoch": at["epoch"] + 1, "step": 0, "right": 0}
         self.good = copy.deepcopy(self.network.state_dict())
         self.save()
         if self.progress:
@@ -360,23 +357,11 @@ def _optimizer(network, settings):
     return TORCH_OPTIMIZERS[settings.optimizer](groups, weight_decay=settings.l2)
 
 
-def _class_weights(labels, count, how):
-    """Return the weight of each of `count` labels in the loss: 1, or the inverse of its frequency."""
-    if how is None:
-        return torch.ones(count)
-    counts = np.bincount(labels, minlength=count)
-    return torch.from_numpy(len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).float()
-
-
 @torch.no_grad()
 def _move(average, network, decay):
     """Move an average of the weights towards those of the network, in place."""
-    pairs = [*zip(average.state_dict().values(), network.state_dict().values(), strict=True)]
-    kept, new = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    kept, new = ([v for v in n.state_dict().values() if v.is_floating_point()] for n in (average, network))
     torch._foreach_lerp_(kept, new, 1 - decay)  # all at once
-    for count, value in pairs:
-        if not count.is_floating_point():
-            count.copy_(value)
 
 
 def _accelerator(precision, tracker):

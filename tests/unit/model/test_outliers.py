@@ -82,7 +82,7 @@ def test_a_model_knows_its_images_in_torch_and_in_onnx(dataset, tmp_path, option
     distances = model.fit_outlier_limit(train, test)
     assert np.array_equal(model.outlier_distance(test), distances) and distances.max() == pytest.approx(1)
     about = model.metadata["outliers"]
-    assert about["held_out"]["images"] == len(test) and about["distance_deciles"][-1] == 1
+    assert about["held_out"]["images"] == len(test) and about["distance_quantiles"][-1] == 1
     assert np.allclose(about["distance_quantiles"], np.quantile(distances, np.linspace(0, 1, 101)), rtol=1e-5)
 
     strange = draw(tmp_path / "green.jpg", (40, 220, 40), 0)
