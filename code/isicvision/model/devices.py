@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import accelerate
 import torch
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 from torch.nn import functional
 
@@ -57,22 +57,6 @@ def time_precisions(network: nn.Module, batch: torch.Tensor, targets: torch.Tens
                 loss.item()  # waits for a GPU
                 times[name] += [time.perf_counter() - started] * (number > 0)
     return {name: min(values) for name, values in times.items()}
-
-
-def fastest_precision(
-    network: nn.Module, batch: torch.Tensor, targets: torch.Tensor, progress: bool = False
-) -> str:
-    """Return the precision to train in: "fp32", or another that `time_precisions` finds clearly faster.
-
-    All processes get the same one. With `progress` the times are printed.
-    """
-    seconds = time_precisions(network, batch, targets)
-    worth = [name for name, value in seconds.items() if seconds["fp32"] / value >= WORTH]
-    (precision,) = broadcast_object_list([worth[0] if worth else "fp32"])
-    if progress:
-        times = ", ".join(f"{name} takes {value:.2f} s" for name, value in seconds.items())
-        accelerate.PartialState().print(f"precision {precision}: a step in {times}")
-    return precision
 
 
 @contextlib.contextmanager

@@ -26,7 +26,6 @@ class LabelIssues:
 
     `table` has a row an image, the most doubtful first: ``path``, ``label``, ``suggested`` (the label with the highest
     score), ``quality`` (0 to 1: the score of the label) and ``issue``, whether cleanlab calls the label doubtful.
-    `by_chance` is what the function of this name returns.
 
     >>> print(LabelIssues(pd.DataFrame({"issue": [True, False]}), by_chance=(1, 2)))
     1 of 2 labels are doubtful; without a single mistake it would be 1 to 2. The number is not a sign of wrong ...
@@ -37,11 +36,9 @@ class LabelIssues:
 
     def __str__(self) -> str:
         count, (low, high) = int(self.table["issue"].sum()), self.by_chance
-        told = "The number is not a sign of wrong labels. Only the order says where to look first."
-        if count > high:
-            told = (
-                "That is more than chance gives: some labels are likely wrong, or the scores too confident."
-            )
+        told = "That is more than chance gives: some labels are likely wrong, or the scores too confident."
+        if count <= high:
+            told = "The number is not a sign of wrong labels. Only the order says where to look first."
         chance = f"without a single mistake it would be {low:,} to {high:,}"
         return f"{count:,} of {len(self.table):,} labels are doubtful; {chance}. {told}"
 
@@ -56,14 +53,14 @@ def out_of_fold(
     """
     lesions = dataset.table.groupby("label")["group"].nunique()
     if lesions.min() < 2:
-        rarest = f"label {lesions.idxmin()!r} has one lesion or group"
-        raise ValueError(f"{rarest}; folds need two or more of each label")
-    model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=LogisticRegression())
-    features = model.featurize(dataset)
+        raise ValueError(
+            f"label {lesions.idxmin()!r} has one lesion or group; folds need two or more of each label"
+        )
+    classifier = LogisticRegression(C=0.003, max_iter=1000)
+    model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=classifier)
     folds = StratifiedGroupKFold(min(FOLDS, lesions.min()), shuffle=True, random_state=0)
     known = {"y": dataset.table["label"], "groups": dataset.table["group"]}
-    classifier = LogisticRegression(C=0.003, max_iter=1000)
-    return cross_val_predict(classifier, features, **known, cv=folds, method="predict_proba")
+    return cross_val_predict(classifier, model.featurize(dataset), **known, cv=folds, method="predict_proba")
 
 
 def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any) -> LabelIssues:
@@ -80,28 +77,19 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
     scores = out_of_fold(dataset, **options) if scores is None else np.asarray(scores, dtype=float)
     labels = dataset.labels
     if scores.shape != (len(dataset), len(labels)) or not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(
-            f"scores of shape {scores.shape} do not fit {len(dataset)} images with {len(labels)} labels, or are not "
-            "finite numbers from 0 to 1"
-        )
+        fits = f"do not fit {len(dataset)} images with {len(labels)} labels, or are not finite numbers from 0 to 1"
+        raise ValueError(f"scores of shape {scores.shape} {fits}")
     given = dataset.table["label"].map(labels.index).to_numpy()
-    found = pd.DataFrame(
-        {
-            "path": dataset.paths,
-            "label": dataset.table["label"].to_numpy(),
-            "suggested": np.asarray(labels, dtype=object)[scores.argmax(axis=1)],
-            "quality": get_label_quality_scores(given, scores),
-            "issue": find_label_issues(given, scores, n_jobs=1),
-        }
+    found = dataset.table[["path", "label"]].assign(
+        suggested=np.asarray(labels, dtype=object)[scores.argmax(axis=1)],
+        quality=get_label_quality_scores(given, scores),
+        issue=find_label_issues(given, scores, n_jobs=1),
     )
     return LabelIssues(found.sort_values("quality", kind="stable", ignore_index=True), by_chance(scores))
 
 
 def by_chance(scores: np.ndarray) -> tuple[int, int]:
-    """Return the least and the most labels that `find` would doubt if none were wrong and the scores were right.
-
-    Labels are drawn `DRAWS` times from the scores.
-    """
+    """Return the fewest and the most doubtful labels of `DRAWS` sets drawn from the scores, where none is wrong."""
     from cleanlab.filter import find_label_issues
 
     random, ends = np.random.default_rng(0), scores.cumsum(axis=1)

@@ -163,15 +163,14 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
     network = copy.deepcopy(network).to("meta").eval()  # the meta device computes shapes only
     parts = [*stages(network.body), ("head", [network.head])]
     stage_of = {layer: name for name, modules in parts for module in modules for layer in module.modules()}
-    last = {modules[-1]: name for name, modules in parts}
     current, numbers, shapes = "stem", dict.fromkeys(dict(parts), 0), {}
 
     def watch(layer, _, output):
         nonlocal current
-        current = stage_of.get(layer, current)  # layers between the stages, such as pooling, go to the former
         output = output[0] if isinstance(output, tuple) else output  # attention also returns its weights
-        if layer in last:
-            shapes[last[layer]] = tuple(output.shape[1:])
+        if layer in stage_of:  # layers between the stages, such as pooling, go to the former
+            current = stage_of[layer]
+            shapes[current] = tuple(output.shape[1:])
         if (_has_own(layer) or not [*layer.children()]) and not isinstance(layer, nn.Identity):
             numbers[current] += output.numel()
 
@@ -181,13 +180,15 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
         network(torch.empty(1, image_size, image_size, 3, dtype=torch.uint8, device="meta"))
     rows = []
     for name, modules in parts:
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        total = sum(each.numel() for each in parameters)
-        trainable = sum(each.numel() for each in parameters if each.requires_grad)
-        mib = numbers[name] * 4 / 2**20
-        rows.append((name, sum(map(_count, modules)), total, trainable, shapes[name], mib))
-    columns = ["stage", "layers", "parameters", "trainable", "output_shape", "activations_mib"]
-    table = pd.DataFrame(rows, columns=columns)
+        weights = [parameter for module in modules for parameter in module.parameters()]
+        row = {
+            "stage": name,
+            "layers": sum(map(_count, modules)),
+            "parameters": sum(each.numel() for each in weights),
+        }
+        row["trainable"] = sum(each.numel() for each in weights if each.requires_grad)
+        rows.append(row | {"output_shape": shapes[name], "activations_mib": numbers[name] * 4 / 2**20})
+    table = pd.DataFrame(rows)
     total = table.drop(columns=["stage", "output_shape"]).sum().to_dict()
     table.loc[len(table)] = {"stage": "total", "output_shape": shapes["head"]} | total
     return table.astype({"layers": int, "parameters": int, "trainable": int})

@@ -31,7 +31,6 @@ def write_checked(
     `expected` has the values of each output. Raises RuntimeError if one differs by more than `TOLERANCE`.
     """
     path = user_path(path)
-    graph.producer_name = "isicvision"
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

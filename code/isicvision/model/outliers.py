@@ -28,8 +28,8 @@ class Outliers(nn.Module):
     """The Mahalanobis distance from the mean of the training images, in units of its limit.
 
     Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, on the means of layers over
-    all positions, here with one Gaussian for all labels. A fine-tuned network's last features are blind to all but the
-    labels and tell far less: bench_refusal.py has both. `width` is the length of the vectors.
+    all positions, with one Gaussian for all labels. A fine-tuned network's last features tell far less
+    (bench_refusal.py has both). `width` is the length of the vectors.
     """
 
     def __init__(self, width: int):

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, broadcast, gather_object
+from accelerate.utils import ProjectConfiguration, broadcast, broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
@@ -143,7 +143,13 @@ class Training:
         batch = torch.from_numpy(np.asarray(self.images[numbers])).to(devices.default_device())
         targets = self.targets[numbers].to(batch.device)
         with devices.memory_explained(settings):
-            return devices.fastest_precision(self.network, batch, targets, self.progress)
+            seconds = devices.time_precisions(self.network, batch, targets)
+        worth = [name for name, value in seconds.items() if seconds["fp32"] / value >= devices.WORTH]
+        (precision,) = broadcast_object_list([worth[0] if worth else "fp32"])  # all processes take the same
+        if self.progress:
+            times = ", ".join(f"{name} takes {value:.2f} s" for name, value in seconds.items())
+            accelerate.PartialState().print(f"precision {precision}: a step in {times}")
+        return precision
 
     def _resume(self, parts, state):
         about, before = json.loads(json.dumps(self.about)), state["about"]
