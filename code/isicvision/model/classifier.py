@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +16,8 @@ from ..checks import check_threshold, is_whole, plain, positive_label, require_d
 from ..data import splitting
 from ..text import as_label, counted
 from . import backbones, calibration, devices, inputs, outliers, presets, storage
-from .features import FeatureClassifier, featurize
-from .finetuning import FineTuning
 from .history import History, RangeTest
+from .learners import FeatureClassifier, FineTuning, featurize
 from .network import Network, set_training, summary
 from .settings import spelled_out
 
@@ -104,9 +102,8 @@ class ImageClassifier:
             torch.manual_seed(self.seed)
             network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
         parts = self.backbone, network.to(devices.default_device()).eval(), self.metadata
-        self._learner: Any = (
-            FineTuning(*parts) if classifier is None else FeatureClassifier(*parts, classifier)
-        )
+        own = FeatureClassifier(*parts, classifier) if classifier is not None else FineTuning(*parts)
+        self._learner: Any = own
 
     @classmethod
     def from_preset(
@@ -121,9 +118,9 @@ class ImageClassifier:
     ) -> ImageClassifier:
         """Make a model whose image size, views, augmentation and training settings were chosen together.
 
-        `preset` is ``"fast"``, ``"balanced"`` or ``"accurate"``, see docs/results.md, or None for the defaults.
-        `settings` change single choices: image_size, dropout, views and the fields of `settings.Settings`. They become
-        the defaults of `fit`, which passes training images without augmenters through `augmentation.dermoscopy`.
+        `preset` is one of `presets.PRESETS`, see docs/results.md, or None. `settings` change single choices:
+        image_size, dropout, views and the fields of `settings.Settings`. They become the defaults of `fit`, which
+        passes training images without augmenters through `augmentation.dermoscopy`.
         """
         options, training = presets.divide(preset, settings)
         model = cls(backbone, labels, weights, **options, seed=seed, positive=positive)
@@ -319,8 +316,6 @@ class ImageClassifier:
         require_dataset(validation, "calibrate")
         if validation.is_augmented:
             raise ValueError("the validation images are augmented: calibrate on images as they were taken")
-        if self.metadata["training"] is None:
-            warnings.warn("the model is not trained: its calibration means nothing", stacklevel=2)
         targets = inputs.targets(validation, self.labels, "validation", complete=True)
         splitting.warn_of_seen(validation, self.seen, "to calibrate on")
         scores = inputs.apply(self._learner.module(calibrated=False), self._images(validation), "predicting")
@@ -354,14 +349,12 @@ class ImageClassifier:
 
         Uses at most `outliers.IMAGES` of the training images, and returns the `outlier_distance` of the held-out ones.
         About 3 % of images such as those in `held_out`, say the validation images, will lie beyond the limit; of
-        another camera or size perhaps many. Raises ValueError if there are fewer than two training images or no others,
-        or either are copies of one; an earlier limit then stays.
+        another camera or size perhaps many. Raises ValueError if there are too few images, or they are copies of one.
         """
         require_dataset(training, "fit_outlier_limit")
         require_dataset(held_out, "fit_outlier_limit: held_out")
         if len(training) < 2 or not len(held_out):
-            counts = f"{len(training)} and {len(held_out)}"
-            raise ValueError(f"fit_outlier_limit needs two training images or more, and others, not {counts}")
+            raise ValueError("fit_outlier_limit needs two training images or more, and one held out")
         splitting.warn_of_seen(held_out, self.seen, "held out")
         images = self._images(training), self._images(held_out)
         self.outliers, distances, self.metadata["outliers"] = outliers.learn(self.network, *images, self.seed)

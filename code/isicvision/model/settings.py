@@ -145,7 +145,7 @@ class Settings:
 
     def rate(self, epoch: int, position: float) -> float:
         """Return the learning rate at `position` (0 to 1) of the whole training, in epoch `epoch` (from 0)."""
-        if isinstance(self.learning_rate, list):
+        if isinstance(self.learning_rate, Sequence):
             return self.learning_rate[epoch]
         return self.learning_rate * SCHEDULES[self.schedule](position)
 

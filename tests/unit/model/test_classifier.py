@@ -603,11 +603,9 @@ def test_what_is_no_dataset_is_named_and_no_content_is_shown(lite0, dataset):
         assert "content" not in str(caught.value)
 
 
-def test_augmented_images_calibrate_no_model_and_an_untrained_model_is_named(dataset):
+def test_augmented_images_calibrate_no_model(dataset):
     with pytest.raises(ValueError, match="augmented: calibrate on images as they were taken"):
         small().calibrate(augment_dataset(dataset, iaa.Fliplr(0.5)))
-    with pytest.warns(UserWarning, match="not trained: its calibration means nothing"):
-        small().calibrate(dataset)
 
 
 def test_images_none_of_which_can_be_read_are_named(dataset, tmp_path):
