@@ -79,9 +79,8 @@ class Backbone:
     def body(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.
 
-        It maps float32 (n, 3, height, width), normalized, to float32 (n, `features`). The weights are ``"imagenet"``, a
-        file of the whole network (.pth or .safetensors), or None: random values. `dropout` is the probability of the
-        dropout layers inside the network, as AlexNet and VGG have. Raises WeightsError.
+        The weights are ``"imagenet"``, a file of the whole network (.pth or .safetensors), or None: random values.
+        `dropout` is that of the dropout layers inside the network, as AlexNet and VGG have. Raises WeightsError.
         """
         network = _make(self.name, scratch=weights is None)
         if weights == "imagenet":
@@ -146,8 +145,8 @@ def get(name: str) -> Backbone:
 def build(name: str, classes: int, weights: str | Path | None = "imagenet", dropout: float = 0.5) -> Network:
     """Make the network called `name`, pretrained, with a new last layer of `classes` outputs.
 
-    `weights` and `dropout` are as in `Backbone.body`; the same dropout is in front of the last layer. Raises ValueError
-    for an unknown name, WeightsError for weights that cannot be had or do not fit.
+    `weights` and `dropout`, also in front of the last layer, are as in `Backbone.body`. Raises ValueError for an
+    unknown name, WeightsError for weights that cannot be had or do not fit.
 
     >>> build("resnet18", classes=2, weights=None).head[-1]
     Linear(in_features=512, out_features=2, bias=True)

@@ -131,23 +131,19 @@ class ImageClassifier:
         """Say in a few lines what the model is, and what it has learnt."""
         known, training, decision = self.metadata, self.metadata["training"], self.metadata["decision"]
         how = "fine-tuning" if self.is_fine_tuned else f"features + {type(self.classifier).__name__}"
-        trained, decides, calibrated = "not yet", "the highest score", "not yet"
+        trained = "not yet"
         if training:
-            lesions = "" if training["groups"] is None else f" of {counted(training['groups'], 'lesion')}"
+            lesions = f" of {counted(training['groups'], 'lesion')}" if training["groups"] else ""
             trained = f"on {counted(sum(training['images'].values()), 'image')}{lesions}"
-        if decision:
-            decides = f"{decision['positive']} from a score of {decision['threshold']:.3f} on"
-        if known["scores"]:
-            calibrated = f"temperature {known['temperature']:.2f}{', offsets' if known['offsets'] else ''}"
         lines = {
             "network": f"{known['backbone']}, {how}, images of {self.image_size} px",
             "labels": f"{len(self.labels)}: {', '.join(self.labels[:10] + ['…'] * (len(self.labels) > 10))}",
             "positive": self.positive,
             "preset": known["preset"],
-            "members": known["members"] if known["members"] > 1 else None,
+            "members": len(self.networks) if len(self.networks) > 1 else None,
             "trained": trained,
-            "calibrated": calibrated if self.is_fine_tuned else None,
-            "decision": decides,
+            "calibrated": known["scores"] and f"temperature {known['temperature']:.2f}",
+            "decision": decision and f"{decision['positive']} from a score of {decision['threshold']:.3f} on",
             "limit": "distance 1" if self.outliers else "none: it scores any image",
         }
         shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
@@ -246,6 +242,8 @@ class ImageClassifier:
 
         The settings are those of `fit`; batch size, optimizer and augmentation matter most.
         """
+        if not self.is_fine_tuned:
+            raise ValueError(f"features + {self.classifier} have no learning rate to be found")
         return self._learner.find_learning_rate(dataset, settings, progress)
 
     def finish(self, training: ImageDataset, validation: ImageDataset, sensitivity: float = 0.9) -> None:

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import accelerate
 import numpy as np
@@ -285,10 +285,6 @@ class FeatureClassifier:
     def load(self, networks: list[dict[str, torch.Tensor]]) -> None:
         """Take the values of a saved model's network; its classifier was given to this object."""
         load_values(self.networks[0], networks[0])
-
-    def find_learning_rate(self, *_: Any) -> NoReturn:
-        """Raise ValueError: nothing is trained step by step."""
-        raise ValueError(f"features + {self.classifier} have no learning rate to be found")
 
     def module(self) -> Features:
         """Return what computes features from images."""

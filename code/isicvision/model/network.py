@@ -12,10 +12,9 @@ from torch import nn
 
 
 class Network(nn.Module):
-    """Input normalization, a pretrained body and a new last layer: bytes in, logits out.
+    """Input normalization, a pretrained body and a new last layer: bytes in, logits out; `backbones.build` makes one.
 
-    Since normalization is part of the network, no user of it can normalize differently. `backbones.build` makes one by
-    name. `body` maps float32 (n, 3, height, width), normalized, to float32 (n, `features`); `classes` is the number of
+    `body` maps float32 (n, 3, height, width), normalized, to float32 (n, `features`); `classes` is the number of
     outputs, `dropout` the probability in front of the last layer, 0 to below 1. Input is (pixel - `mean`) / `std` per
     channel, in units of 0 to 255.
     """
@@ -121,8 +120,8 @@ def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """List the parts of a network from input to output, for freezing the first of them: (name, modules) of each.
 
     These are the children of `body`; where they are fewer than four, the one with most layers is replaced by its own
-    children, and so on. A normalization belongs to the layer in front of it. Together the stages hold all parameters.
-    The first is called ``"stem"``, the others after their (first) module, such as ``"layer1"``.
+    children, and so on. A normalization belongs to the layer in front of it. The first is called ``"stem"``, the others
+    after their (first) module, such as ``"layer1"``.
     """
     found, loose = [("", [body])], []
     while len(found) < 4:
@@ -153,12 +152,12 @@ def _count(module):
 
 
 def summary(network: Network, image_size: int) -> pd.DataFrame:
-    """Tabulate the stages of a network: its size, what of it is trained, and the memory of training.
+    """Tabulate the stages of a network, its head and their total.
 
-    A row for each of `stages`, for the head, and for the total: ``stage``; the number of ``layers`` with parameters;
-    ``parameters``, and how many of them are ``trainable``; ``output_shape``, a tuple, for one image with sides of
-    `image_size` pixels; ``activations_mib``, an estimate of the memory that training takes for each image of a batch,
-    in MiB: the outputs of all layers, in float32. Parameters, gradients and the optimizer's state come on top, once.
+    Columns: ``stage``; the number of ``layers`` with parameters; ``parameters``, and how many of them are
+    ``trainable``; ``output_shape``, a tuple, for one image with sides of `image_size` pixels; ``activations_mib``, an
+    estimate of the memory that training takes for each image of a batch, in MiB: the outputs of all layers, in float32.
+    Parameters, gradients and the optimizer's state come on top, once.
     """
     network = copy.deepcopy(network).to("meta").eval()  # the meta device computes shapes only
     parts = [*stages(network.body), ("head", [network.head])]
@@ -195,10 +194,9 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
 
 
 def set_training(network: Network, frozen_stages: int = 0, head_only: bool = False) -> None:
-    """Choose what is trained; what is not keeps weights and batch statistics, and needs no gradients.
+    """Freeze the first `frozen_stages` of `stages`, weights and batch statistics, or with `head_only` the whole body.
 
-    The first `frozen_stages` of `stages` stay as they are, or with `head_only` the whole body. Call it after
-    ``network.train()``, which would wake the frozen parts' batch norms. Raises ValueError if there are fewer stages.
+    Call it after ``network.train()``, which would wake their batch norms. Raises ValueError if there are fewer stages.
     """
     parts = stages(network.body)
     if frozen_stages > len(parts):

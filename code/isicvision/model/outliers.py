@@ -1,7 +1,6 @@
 """How unlike the training images an image is: a distance, whose limit few held-out images pass.
 
-A network is as sure of a cat or an invoice as of a lesion. The service rejects what lies farther from the training
-images than nearly all held-out images do.
+A network is as sure of a cat or an invoice as of a lesion: the service rejects what lies beyond the limit.
 """
 
 from __future__ import annotations
@@ -50,9 +49,9 @@ class Outliers(nn.Module):
 def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
     """Fit the mean and covariance to training images, and the limit to held-out ones: floats of shape (images, width).
 
-    The limit is the distance that the share `REFUSED` of new images from where the held-out ones came will pass: the
-    quantile of conformal prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). Raises
-    ValueError if the training images are copies of one, a value is not finite, or no limit can be found.
+    The share `REFUSED` of new images from where the held-out ones came will pass the limit: the quantile of conformal
+    prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). Raises ValueError if the
+    images are copies of one, or a value is not finite.
     """
     if not (np.isfinite(training).all() and np.isfinite(held_out).all()):
         raise ValueError("the network's values are not finite: train it again, at a lower learning rate")
@@ -123,14 +122,14 @@ def taps(network: Network) -> Iterator[list[torch.Tensor]]:
 
 
 class StageMeans(nn.Module):
-    """A network that returns the means of `taps`."""
+    """The means of `taps` of a network."""
 
     def __init__(self, network: Network):
         super().__init__()
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map uint8 images of shape (n, height, width, 3) to float32 (n, width)."""
+        """Map uint8 images (n, height, width, 3) to float32 (n, width)."""
         with taps(self.network) as found:
             self.network.features(images)
         return torch.cat(found, 1)

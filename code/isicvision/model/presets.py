@@ -1,8 +1,7 @@
 """Presets: choices for EfficientNet-Lite0 on dermoscopic images, from fast to accurate.
 
-They were chosen by validation figures on HAM10000; docs/results.md has their times and test figures. All train on
-smaller images than they predict at, freeze the first stages, average their weights, and learn finer labels where there
-are some. ``accurate`` averages the scores of three networks trained as ``balanced``.
+They were chosen by validation figures on HAM10000; docs/results.md has their times and test figures. ``accurate``
+averages the scores of three networks trained as ``balanced``.
 """
 
 from __future__ import annotations

@@ -59,13 +59,13 @@ TORCH_OPTIMIZERS = {
 
 @dataclasses.dataclass(eq=False)
 class Training:
-    """A training of a network, in place, which may resume from a checkpoint; `run` does it.
+    """A training of a network, in place; `run` does it.
 
     ``images[numbers]`` is an array of uint8, shape (n, height, width, 3); `targets` are numbers of the network's
     outputs, see `network.Network.set_outputs`. `validation` (images, and numbers of their labels) is scored after each
-    epoch. ``augment(images, keys)`` is such as an `augmentation.Pipeline`. `folder` keeps ``checkpoint.safetensors``: a
-    training resumes from one with the same settings and the same `about` (fit for JSON); another or a damaged one
-    raises ValueError. `tracker`, `workers` and `progress` are as in `ImageClassifier.fit`.
+    epoch. `augment` is such as an `augmentation.Pipeline`. A training resumes from the checkpoint in `folder` if that
+    has the same settings and the same `about` (fit for JSON), else it raises ValueError. `tracker`, `workers` and
+    `progress` are as in `ImageClassifier.fit`.
     """
 
     network: Network
