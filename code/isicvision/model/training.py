@@ -366,8 +366,12 @@ def _optimizer(network, settings):
 @torch.no_grad()
 def _move(average, network, decay):
     """Move an average of the weights towards those of the network, in place."""
-    kept, new = ([v for v in n.state_dict().values() if v.is_floating_point()] for n in (average, network))
+    pairs = [*zip(average.state_dict().values(), network.state_dict().values(), strict=True)]
+    kept, new = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
     torch._foreach_lerp_(kept, new, 1 - decay)  # all at once
+    for count, value in pairs:
+        if not count.is_floating_point():
+            count.copy_(value)
 
 
 def _accelerator(precision, tracker):
