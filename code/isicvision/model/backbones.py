@@ -130,11 +130,10 @@ def get(name: str) -> Backbone:
         if own in timm.list_models() or name in known:
             return _timm(own)
     else:
-        known = [*BACKBONES, *torchvision.models.list_models(module=torchvision.models)]
+        known = ["efficientnet_lite0", *torchvision.models.list_models(module=torchvision.models)]
         if name in known:
             return _torchvision(name)
-    plain = {_plain(each): each for each in known}
-    near = [plain[each] for each in difflib.get_close_matches(_plain(name), plain)]
+    near = difflib.get_close_matches(str(name).lower(), known)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
         f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, all that "
@@ -154,10 +153,6 @@ def build(name: str, classes: int, weights: str | Path | None = "imagenet", drop
     backbone = get(name)
     body = backbone.body(weights, dropout)
     return Network(body, backbone.features, classes, dropout, backbone.mean, backbone.std)
-
-
-def _plain(name):
-    return re.sub("[-_ ]", "", str(name).lower())
 
 
 _LITE0 = Backbone(

@@ -216,7 +216,10 @@ class Training:
         started = time.perf_counter()
         self.network.train()
         set_training(self.network, settings.frozen_stages, at["epoch"] < settings.freeze_epochs)
-        run, order = self._runner(), order_of(self.labels.numpy(), settings, self.seed, at["epoch"])
+        run = torch.compile(self.network) if settings.compile else self.network
+        if self.accelerator.num_processes > 1:  # they share the gradients
+            run = DistributedDataParallel(run, None if self.device.type == "cpu" else [self.device.index])
+        order = order_of(self.labels.numpy(), settings, self.seed, at["epoch"])
         todo = [self._parts_of(order, *step) for step in self.plan[at["step"] :]]
         wanted = [part for _, parts in todo for part in parts]
         batches = load(self.parts, wanted, self.device, self.workers)
@@ -229,7 +232,10 @@ class Training:
                     pending.append(self._step(run, scale, parts, batches))
                 at["step"] += 1
                 if self.device.type == "cpu" or len(pending) == 20 or number == len(todo):
-                    self._note(pending)
+                    for loss, right in torch.stack(pending).tolist():
+                        self._require_finite(loss)
+                        at["step_loss"].append(loss)
+                        at["right"] += int(right)
                     pending = []
                     bar.set_postfix_str(f"loss {at['step_loss'][-1]:.3f}", refresh=False)
                     if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
@@ -247,13 +253,6 @@ class Training:
         count = max(1, min(self.settings.accumulate, len(places) // self.accelerator.num_processes))
         own = [self._own(part) for part in np.array_split(places, count)]
         return scale, [(order[part], self.at["epoch"] * len(order) + part) for part in own]
-
-    def _runner(self):
-        """Return what computes logits: the network, compiled if wished, its gradients shared between processes."""
-        run = torch.compile(self.network) if self.settings.compile else self.network
-        if self.accelerator.num_processes == 1:
-            return run
-        return DistributedDataParallel(run, None if self.device.type == "cpu" else [self.device.index])
 
     def _rate(self, number):
         """Return the learning rate of the last layer in a step, counted from the beginning."""
@@ -289,13 +288,6 @@ class Training:
             _move(self.average, self.network, min(settings.ema, (1 + number) / (10 + number)))
         return self.accelerator.reduce(result, "sum")
 
-    def _note(self, results):
-        """Keep losses and right answers of steps, once they are known."""
-        for loss, right in torch.stack(results).tolist():
-            self._require_finite(loss)
-            self.at["step_loss"].append(loss)
-            self.at["right"] += int(right)
-
     def _require_finite(self, loss):
         if not math.isfinite(loss):
             self.network.load_state_dict(self.good)
@@ -322,7 +314,12 @@ class Training:
         if self.validation is not None:
             row |= self._validate(scored, *self.validation)
             self._require_finite(row["validation_loss"])
-            self._compare(row, scored)
+            figure = row["validation_roc_auc"]
+            figure = -row["validation_loss"] if math.isnan(figure) else figure
+            at["waited"] += 1
+            if figure > at.get("best", -math.inf):
+                at |= {"best": figure, "waited": 0}
+                self.best = copy.deepcopy(scored.state_dict()) if self.settings.keep == "best" else None
         row["seconds"] = time.perf_counter() - started
         at["history"].append(row)
         at |= {"epoch": at["epoch"] + 1, "step": 0, "right": 0}
@@ -337,22 +334,14 @@ class Training:
         with self.accelerator.autocast():
             logits = forward(network, images, self._own(np.arange(len(images))))
         logits = torch.from_numpy(np.concatenate(gather_object([logits])))
+        scores, auc = torch.softmax(logits, 1).numpy(), math.nan
+        if len(np.unique(targets)) == scores.shape[1] and np.isfinite(scores).all():  # one against the rest
+            auc = roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr")
         return {
             "validation_loss": functional.cross_entropy(logits, torch.as_tensor(targets)).item(),
             "validation_accuracy": float((logits.argmax(1).numpy() == targets).mean()),
-            "validation_roc_auc": _roc_auc(targets, torch.softmax(logits, 1).numpy()),
+            "validation_roc_auc": float(auc),
         }
-
-    def _compare(self, row, network):
-        """Keep the weights if they are the best so far; count the epochs without a better one."""
-        figure = row["validation_roc_auc"]
-        figure = -row["validation_loss"] if math.isnan(figure) else figure
-        if figure > self.at.get("best", -math.inf):
-            self.at |= {"best": figure, "waited": 0}
-            if self.settings.keep == "best":
-                self.best = copy.deepcopy(network.state_dict())
-        else:
-            self.at["waited"] += 1
 
 
 def _optimizer(network, settings):
@@ -391,10 +380,3 @@ def _accelerator(precision, tracker):
     if tracker and not accelerator.log_with:
         raise ModuleNotFoundError(f"the tracker {tracker} is not installed: pip install {tracker}")
     return accelerator
-
-
-def _roc_auc(targets, scores):
-    """Return the ROC AUC, with more than two labels the mean of one against the rest; NaN where it is undefined."""
-    if len(np.unique(targets)) < scores.shape[1] or not np.isfinite(scores).all():
-        return math.nan
-    return float(roc_auc_score(targets, scores[:, 1] if scores.shape[1] == 2 else scores, multi_class="ovr"))
