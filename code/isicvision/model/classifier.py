@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
     Images = ImageDataset | Sequence[str | Path]
 
-CAVEAT = "A teaching sample, not a diagnostic device: no medical decision may rest on it."
 UNTRAINED: dict[str, Any] = {
     "temperature": 1.0,
     **dict.fromkeys(("offsets", "scores", "scores_images", "decision", "outliers", "training")),
 }
 """What holds for one training only, before it."""
+NEW: dict[str, Any] = UNTRAINED | {
+    **{"format": storage.FORMAT, "preset": None, "sublabels": None, "members": 1},
+    "caveat": "A teaching sample, not a diagnostic device: no medical decision may rest on it.",
+}
+"""What is the same for every new model."""
 
 
 class ImageClassifier:
@@ -81,22 +85,16 @@ class ImageClassifier:
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
         published = weights == "imagenet"
-        self.metadata: dict[str, Any] = {
-            "format": storage.FORMAT,
+        self.metadata: dict[str, Any] = NEW | {
             **{"image_size": self.image_size, "dropout": dropout, "views": self.views, "seed": self.seed},
             "labels": self.labels,
             "positive": None if positive is None else positive_label(self.labels, positive),
             "backbone": self.backbone.name,
             "interpolation": self.backbone.interpolation,
-            "preset": None,
             "weights": None if weights is None else str(weights),
             "weights_source": self.backbone.source if published else None,
             "weights_license": self.backbone.license if published else None,
-            "sublabels": None,
             "classifier": None if classifier is None else str(classifier),
-            "members": 1,
-            **UNTRAINED,
-            "caveat": CAVEAT,
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)

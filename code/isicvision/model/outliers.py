@@ -66,6 +66,8 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
     distances = np.sort(fitted(torch.from_numpy(held_out).float()).numpy())
     rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
     limit = float(distances[min(rank, len(distances)) - 1])
+    if not 0 < limit < np.inf:
+        raise ValueError(f"the limit of the distance would be {limit}: give more images, and other ones")
     fitted.whitening /= limit
     return fitted
 
