@@ -140,6 +140,8 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
         for name, (is_right, meaning) in CHECKS.items()
         if name in values and not is_right(values[name])
     ]
+    if values.get("SEED", 0) is None and "SOURCE" not in values:  # None: the archive's oldest images
+        wrong.append("SEED is a whole number; None is for 01_acquire_images only")
     if not wrong:
         wrong = [reason for find in (_outputs, _network, _training, _model) if (reason := find(values))]
     if wrong:

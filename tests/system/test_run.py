@@ -180,7 +180,7 @@ def run(*arguments):
         ("1: 3", "No notebook has a parameter 1. There are: AUDITED"),
         ("EPOCHS: 3", "No notebook has a parameter EPOCHS; write SETTINGS: {epochs: …}."),
         ("SETTINGS: {epochs: 3, learning_rate: [1]}", "SETTINGS: learning_rate has 1 values for 3 epochs"),
-        ("PREVALENCE: 5", "PREVALENCE is a share above 0 and below 1, not 5; did you mean 0.05?"),
+        ("PREVALENCE: 5", "PREVALENCE is a share above 0 and below 1, not 5"),
         ("SERVICE: ''", "SERVICE is 3 to 32 lower-case letters"),
         ("SEED:", "SEED is a whole number"),
         ("just text", "is no parameter file"),

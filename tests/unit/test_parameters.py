@@ -86,6 +86,7 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"SERVICE": "abc-"}, "SERVICE is .*no dash last"),
         *(({"SETTINGS": {"views": views}}, "SETTINGS: views is one of") for views in (4.0, "2", True, 3)),
         ({"POSITIVE": ["malignant"]}, "POSITIVE is a label"),
+        ({"SEED": None}, "SEED is a whole number; None is for 01_acquire"),
         ({"OUTPUTS": 5}, "OUTPUTS is a folder, not 5"),
         ({"SENSITIVITY": 2, "SEED": -1}, "wrong parameters:\n  SEED is .*\n  SENSITIVITY is"),
         ({"SLICES": "sex"}, "SLICES is a list of names"),
