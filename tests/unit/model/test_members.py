@@ -46,7 +46,7 @@ def test_all_networks_are_saved_loaded_exported_and_told_of(pair, parts, tmp_pat
     loaded = ImageClassifier.load(folder)
     assert len(loaded.networks) == 2 and np.array_equal(loaded.predict_proba(parts[1]), expected)
     assert json.loads((folder / "model.json").read_text())["members"] == 2
-    assert "| networks averaged | 2 |" in cards.write_model_card(folder).read_text()
+    assert "| scores averaged | 2 networks, 1 view |" in cards.write_model_card(folder).read_text()
     session = onnxruntime.InferenceSession(loaded.to_onnx(tmp_path / "model.onnx"))
     images = cache.Images(parts[1].paths, 64)[:]
     scores, distance = session.run(["scores", "distance"], {"images": images})
