@@ -136,12 +136,21 @@ def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndar
     >>> average_precision(np.array([[0], [1]]), None, np.array([[0.8], [0.2]]), np.ones((1, 2)))
     {'average_precision': array([[0.5]])}
     """
-    more_hits, more_alarms = _steps(positive, scores, weights)
-    hits, alarms = more_hits.cumsum(axis=1), more_alarms.cumsum(axis=1)
-    precision = hits / np.maximum(hits + alarms, 1)
+    hits, alarms = (
+        group[np.argsort(-scores[group], kind="stable")]
+        for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
+    )
+    # images with the same score share a step
+    last = np.searchsorted(-scores[hits], -scores[hits], "right") - 1
+    above = np.searchsorted(-scores[alarms], -scores[hits], "right")
+    alarm = np.zeros((len(weights), len(alarms) + 1))
+    np.cumsum(weights[:, alarms], axis=1, out=alarm[:, 1:])
+    weights = weights[:, hits]
+    hit = weights.cumsum(axis=1)
+    precision = hit[:, last] / np.maximum(hit[:, last] + alarm[:, above], 1)
     with np.errstate(invalid="ignore"):  # 0/0 is NaN: not defined
-        area = (more_hits * precision).sum(axis=1) / hits[:, -1]
-    return np.where(alarms[:, -1] > 0, area, np.nan)
+        area = np.einsum("ij,ij->i", weights, precision) / hit[:, -1:].sum(axis=1)
+    return np.where(alarm[:, -1] > 0, area, np.nan)
 
 
 @_by_class

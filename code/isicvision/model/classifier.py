@@ -236,7 +236,7 @@ class ImageClassifier:
         self.outliers = self.seen = None
 
     def find_learning_rate(self, dataset: ImageDataset, progress: bool = True, **settings: Any) -> RangeTest:
-        """Train a copy for up to 80 steps with a growing rate, to see which rates learn: see `history.RangeTest`.
+        """Train a copy for about 40 steps with a growing rate, to see which rates learn: see `history.RangeTest`.
 
         The settings are those of `fit`; batch size, optimizer and augmentation matter most.
         """

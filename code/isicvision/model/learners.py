@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("backbone", "image_size", "dropout", "weights", "labels")
 """Metadata that a checkpoint must share with the training that resumes from it."""
-LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 80
+LOWEST, HIGHEST, STEPS = 1e-5, 1.0, 40
 """Learning rates of the first and the last step of a range test, and about how many steps there are."""
 
 

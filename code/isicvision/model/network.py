@@ -91,13 +91,16 @@ class Scores(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 images of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
-        scores = []
-        for view in range(self.views):
-            seen = images.transpose(1, 2) if view & 4 else images
+        seen = [images]
+        for view in range(1, self.views):
             turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
-            seen = seen.flip(turned) if turned else seen
-            scores += [torch.softmax(network(seen), dim=1) for network in self.networks]
-        scores = torch.stack(scores).mean(0)
+            seen.append((images.transpose(1, 2) if view & 4 else images).flip(turned))
+        if torch.compiler.is_exporting():
+            seen = [torch.cat(seen)]  # a graph as small as that of one view
+        scores = torch.stack(
+            [torch.softmax(network(each), dim=1) for each in seen for network in self.networks]
+        )
+        scores = scores.reshape(-1, images.shape[0], scores.shape[2]).mean(0)
         if self.temperature == 1 and self.offsets is None:
             return scores
         logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log() / self.temperature

@@ -49,13 +49,17 @@ def network_graph(
 
     These are names, one for each tensor that the module returns; n is `batch_size`, or any number if that is None.
     """
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    for layer in module.modules():
+        if hasattr(layer, "inplace"):
+            layer.inplace = False  # the export takes twice as long to undo it
     device = next(module.parameters()).device
     example = torch.zeros((batch_size or 2, size, size, 3), dtype=torch.uint8, device=device)
     shapes = None if batch_size else ({0: torch.export.Dim("images", min=1, max=4096)},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
         program = torch.onnx.export(
-            module.eval(),
+            module,
             (example,),
             dynamo=True,
             dynamic_shapes=shapes,
@@ -75,21 +79,20 @@ class Compiled(nn.Module):
 
     def __init__(self, module: nn.Module, size: int, batch_size: int = 64):
         super().__init__()
-        self.module, self.batch_size = module, batch_size
-        plain = copy.deepcopy(module)
-        for layer in plain.modules():
-            if hasattr(layer, "inplace"):
-                layer.inplace = False  # the export takes twice as long to undo it
-        graph = network_graph(plain, size, ["result"], batch_size).SerializeToString()
+        self.module, self.batch_size = module, max(1, batch_size // getattr(module, "views", 1))
+        graph = network_graph(module, size, ["result"], self.batch_size).SerializeToString()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map at most `batch_size` images as `module` does."""
-        missing = self.batch_size - len(images)  # one size for all halves the seconds of the export
-        whole = np.pad(images.numpy(), [(0, missing), (0, 0), (0, 0), (0, 0)])
-        return torch.from_numpy(self._session.run(["result"], {"images": whole})[0][: len(images)])
+        """Map images as `module` does."""
+        results = []
+        for part in images.split(self.batch_size):
+            missing = self.batch_size - len(part)  # one size for all halves the seconds of the export
+            whole = np.pad(part.numpy(), [(0, missing), (0, 0), (0, 0), (0, 0)])
+            results.append(self._session.run(["result"], {"images": whole})[0][: len(part)])
+        return torch.from_numpy(np.concatenate(results))
 
 
 def append_classifier(graph: onnx.ModelProto, classifier: Any, features: int) -> onnx.ModelProto:

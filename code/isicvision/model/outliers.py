@@ -149,5 +149,6 @@ class WithDistance(nn.Module):
         """Map uint8 images of shape (n, height, width, 3) to what `scoring` returns, and distances of shape (n,)."""
         with taps(self.network) as found:
             result = self.scoring(images)
-        of_first_view = found[: len(found) // getattr(self.scoring, "views", 1)]
+        runs = 1 if torch.compiler.is_exporting() else getattr(self.scoring, "views", 1)
+        of_first_view = [each[: images.shape[0]] for each in found[: len(found) // runs]]
         return result, self.outliers(torch.cat(of_first_view, 1))
