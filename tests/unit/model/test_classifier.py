@@ -588,7 +588,6 @@ def test_what_is_no_dataset_is_named_and_no_content_is_shown(lite0, dataset):
         (lambda: evaluate(lite0, "x"), "evaluate"),
         (lambda: lite0.calibrate("x"), "calibrate"),
         (lambda: lite0.fit_outlier_limit("x", dataset), "fit_outlier_limit"),
-        (lambda: dataset.split(0.5, 0.5, keep=["x", "x"]), "each part of keep"),
     ):
         with pytest.raises(TypeError, match=f"{name} takes an ImageDataset, not 'x'"):
             use()
