@@ -99,3 +99,12 @@ def test_the_next_training_begins_from_the_first_network_and_drops_the_others(pa
     model, _ = fit(parts[0], epochs=1)
     model.fit(parts[0], progress=False, **QUICK)
     assert len(model.networks) == 1 and model.metadata["members"] == 1
+
+
+def test_a_checkpoint_left_by_another_training_is_refused_before_the_first_network(parts, tmp_path):
+    fit(parts[0], checkpoint=tmp_path, epochs=1)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    model = small("squeezenet1_1")
+    with pytest.raises(ValueError, match="member2/checkpoint.safetensors is of another training"):
+        model.fit(parts[0], progress=False, checkpoint=tmp_path, **QUICK | {"members": 2, "epochs": 2})
+    assert not (tmp_path / "checkpoint.safetensors").exists()
