@@ -22,14 +22,14 @@ def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -
     array([[0.9, 0.1]])
     """
     try:
-        old, new = (np.asarray(shares, dtype=float) for shares in (trained, expected))
+        old, new = (np.asarray(shares, dtype=float) / np.sum(shares) for shares in (trained, expected))
         if not old.shape == new.shape == np.shape(scores)[1:] or not ((old > 0).all() and (new >= 0).all()):
             raise ValueError("one is missing, too many or negative")
     except (TypeError, ValueError):
         classes = np.shape(scores)[-1]
         given = f"{trained!r} and {expected!r}"
         raise ValueError(f"give {classes} shares, one for each class, above 0, not {given}") from None
-    moved = scores * (new / new.sum()) / (old / old.sum())
+    moved = scores * new / old
     return moved / moved.sum(axis=1, keepdims=True)
 
 

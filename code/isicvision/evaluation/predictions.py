@@ -100,7 +100,12 @@ def joined(
     own = {"path": more.get("path", row), "group": together, "label": true, "prediction": predicted}
     table = pd.DataFrame(own).join(scores)
     more = more.drop(columns=["path", "group", "label"], errors="ignore").rename(columns=str)
-    return table.join(more.rename(columns={name: f"metadata_{name}" for name in (*table, RECORD)}))
+    for name in (*table, RECORD):
+        new = name
+        while new in more:
+            new = f"metadata_{new}"
+        more = more.rename(columns={name: new})
+    return table.join(more)
 
 
 def save(table: pd.DataFrame, own: dict, csv: str | Path) -> Path:

@@ -21,8 +21,11 @@ def test_another_prevalence_moves_the_scores_to_what_bayes_says():
     moved = decisions.at_prevalence(scores[kept], [1 - share, share], [1 - rare, rare])
     assert moved[:, 1].mean() == pytest.approx(rare, rel=0.02)
     assert np.allclose(decisions.at_prevalence(moved, [1 - rare, rare], [1 - share, share]), scores[kept])
-    with pytest.raises(ValueError, match="above 0, not"):
-        decisions.at_prevalence(scores, [0, 1], [0.5, 0.5])
+    for trained, expected in (([0, 1], [0.5, 0.5]), ([0.5, 0.5], [-1, 2]), ([0.5, 0.5], [1, np.nan])):
+        with pytest.raises(ValueError, match="above 0, not"):
+            decisions.at_prevalence(scores, trained, expected)
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="above 0, not"):
+        decisions.at_prevalence(scores, [0.5, 0.5], [0, 0])
 
 
 def test_a_thousand_people_by_hand():

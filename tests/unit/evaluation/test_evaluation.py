@@ -340,6 +340,14 @@ def test_a_column_of_the_metadata_stays_one_whatever_its_name(column, tmp_path):
     assert after.metrics(["recall", "roc_auc"]).equals(before.metrics(["recall", "roc_auc"]))
 
 
+def test_the_table_of_an_evaluation_may_be_the_metadata_of_the_next(tmp_path):
+    made = Evaluation.from_scores(*example(20))
+    for _ in range(2):
+        made = Evaluation.from_scores(*example(20), metadata=made.table)
+    loaded = Evaluation.load(made.save(tmp_path / "p.csv"))
+    assert loaded.table.columns.equals(made.table.columns) and made.table.columns.is_unique
+
+
 @pytest.mark.parametrize("pair", [(0, 1), (False, True), (0.0, 1.0), (np.int64(0), np.int64(1))])
 def test_labels_may_be_numbers_wherever_they_enter(pair, tmp_path):
     evaluation = Evaluation.from_scores([*pair] * 3, np.linspace(0, 0.9, 6), classes=pair, positive=pair[1])
