@@ -203,8 +203,13 @@ def _parsed(path, text, is_text, is_verbatim, strip=False):
 
 def _even(path, text, separator, strip):
     """Return the header of a table, and its rows as CSV with commas, none wider; refuse cells that would be lost."""
-    out = io.StringIO(newline="")
     csv.field_size_limit(2**31 - 1)
+    first, _, rest = text.partition("\n")
+    if not strip and separator == "," and not re.search('["\r]', rest):
+        header = [*map(str.strip, next(csv.reader([first]), []))]
+        if {line.count(",") for line in rest.rstrip("\n").split("\n")} == {len(header) - 1}:
+            return header, rest  # as `save` writes most tables
+    out = io.StringIO(newline="")
     text = io.StringIO(text, newline="")
     rows = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=strip)
     header = []
@@ -236,8 +241,9 @@ def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
     """
     if isinstance(rows, pd.Series) and not rows.index.equals(table.index):
         rows = rows.reindex(table.index)
-    found = np.asarray(rows, dtype=object)
-    if found.shape != (len(table),) or not all(isinstance(value, (bool, np.bool_)) for value in found):
+    found = np.asarray(rows)
+    is_bool = found.dtype == bool or all(isinstance(value, (bool, np.bool_)) for value in found.flat)
+    if found.shape != (len(table),) or not is_bool:
         raise ValueError(
             f"the rows to keep are a bool for each of {len(table):,} images; give an array of them"
         )

@@ -11,7 +11,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import skops.io
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
@@ -60,6 +59,8 @@ def write(
         for file, network in zip(_files(len(networks)), networks, strict=True):
             save_model(network, str(new / file))
         if classifier is not None:
+            import skops.io  # half of a second that most models need not wait for
+
             skops.io.dump(classifier, new / "classifier.skops")
             _trusted_types(new / "classifier.skops")  # refuse it now, not when it is loaded
         if outliers is not None:
@@ -91,6 +92,8 @@ def opened(folder: str | Path) -> Iterator[tuple]:
         networks = [load_file(folder / file) for file in _files(metadata["members"])]
         classifier = outliers = seen = None
         if metadata["classifier"] is not None:
+            import skops.io
+
             file = folder / "classifier.skops"
             classifier = skops.io.load(file, trusted=_trusted_types(file))
         if metadata["outliers"] is not None:
@@ -148,6 +151,8 @@ def _own_files(folder):
 
 def _trusted_types(file):
     """List the types in a skops file; refuse it if some are not scikit-learn's, since they may run any code."""
+    import skops.io
+
     types = skops.io.get_untrusted_types(file=file)
     if unknown := [name for name in types if not name.startswith("sklearn.")]:
         raise ValueError(
