@@ -42,8 +42,7 @@ from torchvision.models import resnet18
 
 from isicvision import ImageClassifier, augment_dataset, augmentation, record
 from isicvision.data import cache
-from isicvision.model import devices as hardware
-from isicvision.model import training
+from isicvision.model import devices, training
 
 
 def processor():
@@ -88,7 +87,7 @@ def fastai(dataset):
     return loaders.train.n // BATCH * BATCH / (time.perf_counter() - started)  # it drops the rest
 
 
-@hardware.memory_kept()  # the same conditions
+@devices.memory_kept()  # the same conditions
 def bare(dataset, precision, batches):
     """Make the steps of `ImageClassifier.fit` on batches in memory."""
     network = ImageClassifier("resnet18", dataset.labels, weights=None).network
@@ -117,11 +116,11 @@ def compare(dataset, rounds):
     floats = [((x.permute(0, 3, 1, 2) / 255 - mean) / std).contiguous() for x, _ in in_memory]
     floats = [*zip(floats, targets.split(BATCH), strict=True)]
 
-    with hardware.memory_kept():
-        seconds = hardware.time_precisions(
+    with devices.memory_kept():
+        seconds = devices.time_precisions(
             ImageClassifier("resnet18", dataset.labels, weights=None).network.train(), *in_memory[0]
         )
-    auto = "bf16" if seconds["fp32"] / seconds["bf16"] >= hardware.WORTH else "fp32"
+    auto = "bf16" if seconds["fp32"] / seconds["bf16"] >= devices.WORTH else "fp32"
     times = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
     print(f"  a step takes {times}: auto is {auto}", flush=True)
 

@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT / "code"))
 from run import notebooks  # noqa: E402
 
 NOTEBOOKS = [path.as_posix() for path in notebooks()]
-QUICK = {"SETTINGS": {"image_size": 96, "train_image_size": 96, "epochs": 2, "views": 1, "precision": "fp32"}}
+FEW = {"image_size": 96, "train_image_size": 96, "epochs": 2, "views": 1, "precision": "fp32"}
+QUICK = {"SETTINGS": FEW, "AUDITED": 12}
 
 pytestmark = pytest.mark.notebooks
 of_the_walk = pytest.mark.xdist_group("walk")  # one process has it

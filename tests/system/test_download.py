@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from isicvision import PROJECT_ROOT, ImageDataset, IsicArchive
-from isicvision import images as pixels
 from isicvision.archive import download, journal, transfer
 from isicvision.archive.client import ArchiveError
 from isicvision.archive.download import DownloadReport
 from isicvision.archive.labels import choose, flatten, labeler
 from isicvision.files import folder_name
+from isicvision.images import frame
 
 
 @pytest.fixture(autouse=True)
@@ -312,7 +312,7 @@ def test_an_image_that_changed_meanwhile_is_not_pieced_together(double, client, 
     report = client.download(data, limit=1, label="x", progress=False)
     statuses = [entry["status"] for entry in double.log(f"/images/{ids[0]}") if entry["port"] == "files"]
     assert statuses == [200, 200] and len(report.fetched) == 1
-    assert pixels.frame(report.fetched[0], 16)
+    assert frame(report.fetched[0], 16)
 
 
 def test_what_a_server_asks_for_is_waited_for_while_others_come(double, client, data, ids):

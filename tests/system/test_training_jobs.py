@@ -105,7 +105,7 @@ MEMORY = """
 import resource
 from pathlib import Path
 import torch
-from isicvision.model import devices as hardware
+from isicvision.model import devices
 
 def faults():  # pages that the system had to clear
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -116,7 +116,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 usual, before = [faults() for _ in range(4)][-1], resident()
-with hardware.memory_kept():
+with devices.memory_kept():
     assert [faults() for _ in range(4)][-1] < usual / 10
     assert resident() > before + 50
 assert resident() < before + 20

@@ -19,10 +19,10 @@ from isicvision import (
     IsicArchive,
     ServiceClient,
     augment_dataset,
+    files,
     plots,
     tables,
 )
-from isicvision import files as project
 from isicvision.archive import transfer
 from isicvision.data import cache
 from isicvision.data.annotation import Annotations
@@ -150,7 +150,7 @@ def test_whatever_yaml_can_write_is_read_as_it_was(values):
 
 
 def test_tables_of_the_repository_are_read_from_any_folder(tmp_path, monkeypatch):
-    for module in (project, tables):
+    for module in (files, tables):
         monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path / "repository")
     inside, elsewhere = tmp_path / "repository" / "outputs" / "a.jpg", tmp_path / "b.jpg"
     inside.parent.mkdir(parents=True)
@@ -266,10 +266,10 @@ def test_our_own_names_keep_apart_from_labels():
 
 def test_a_tilde_is_the_users_home_and_an_empty_path_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert project.user_path("~/a") == tmp_path / "a" and project.user_path(Path("b")) == Path("b")
-    assert project.user_path("~$report.csv") == Path("~$report.csv")  # a spreadsheet's lock beside report.csv
+    assert files.user_path("~/a") == tmp_path / "a" and files.user_path(Path("b")) == Path("b")
+    assert files.user_path("~$report.csv") == Path("~$report.csv")  # a spreadsheet's lock beside report.csv
     with pytest.raises(ValueError, match="the path is empty"):
-        project.user_path("")
+        files.user_path("")
     monkeypatch.setenv("ISICVISION_CACHE", "~/cache")
     assert cache.folder() == tmp_path / "cache"
     monkeypatch.delenv("ISICVISION_CACHE")
@@ -316,7 +316,7 @@ def test_what_a_file_manager_left_does_not_keep_a_model_from_being_saved(tmp_pat
     model.save(tmp_path)
     model.save(tmp_path)
     (tmp_path / "own.txt").touch()
-    project.sweep(tmp_path)
+    files.sweep(tmp_path)
     assert {"own.txt", "model.json"} < {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / name).exists()
 

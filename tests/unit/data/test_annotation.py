@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isicvision import ImageDataset
-from isicvision import files as project
+from isicvision import ImageDataset, files
 from isicvision.data.annotation import COLUMNS, EXCLUDE, UNDO, Annotations
 
 
@@ -154,10 +153,10 @@ def test_no_warning_without_need(dataset, log):
 
 
 def test_a_decision_counts_whatever_folder_the_notebook_runs_in(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(project, "PROJECT_ROOT", folder)
+    monkeypatch.setattr(files, "PROJECT_ROOT", folder)
     by_hand = ImageDataset.from_folder(folder)
     monkeypatch.chdir(folder)
-    by_command = ImageDataset(by_hand.table.assign(path=[project.portable(path) for path in by_hand.paths]))
+    by_command = ImageDataset(by_hand.table.assign(path=[files.portable(path) for path in by_hand.paths]))
     log, first, last = tmp_path / "decisions.csv", by_hand.paths[0], by_command.paths[-1]
     Annotations(by_hand, log).decide(first, "malignant")
     Annotations(by_command, log).decide(last, "benign")
@@ -259,7 +258,7 @@ def test_a_log_saved_by_a_spreadsheet_and_names_that_are_not_utf_8_are_read(data
 def test_a_log_of_the_same_length_that_took_its_place_is_read_anew(dataset, log):
     annotations = Annotations(dataset, log)
     annotations.decide(dataset.paths[0], EXCLUDE)
-    first, second = (project.portable(path).encode() for path in dataset.paths[:2])
+    first, second = (files.portable(path).encode() for path in dataset.paths[:2])
     assert len(first) == len(second)
     log.write_bytes(log.read_bytes().replace(first, second))
     assert annotations.table["decided"].tolist() == [False, True] + [False] * 22

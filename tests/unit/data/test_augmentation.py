@@ -14,8 +14,8 @@ from imgaug import augmenters as iaa
 from PIL import Image
 
 from isicvision import augment_dataset, evaluate, plots
-from isicvision import images as pixels
 from isicvision.data.augmentation import Hair, Pipeline, dermoscopy, described, original_2018
+from isicvision.images import ImageError, decode
 
 FLIPS = iaa.Sequential([iaa.Fliplr(0.5), iaa.Multiply((0.5, 1.5))])
 IMAGES = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), np.uint8)
@@ -89,7 +89,7 @@ def test_another_process_augments_alike():
 def test_images_augmenters_and_global_generators_stay_untouched():
     augmenter = iaa.Sequential([dermoscopy(), iaa.Flipud(0.5).to_deterministic()])
     images = IMAGES.copy()
-    images.flags.writeable = False  # as pixels.decode gives them
+    images.flags.writeable = False  # as decode gives them
     imgaug.seed(1)
     np.random.seed(1)
 
@@ -198,8 +198,8 @@ def test_materialized_copies_remember_image_lesion_and_license(dataset, tmp_path
         assert copies[column].tolist() == originals[column].tolist()
     for row, flip in ((0, np.s_[:, ::-1]), (4, np.s_[::-1])):
         one = copies.iloc[row]
-        flipped = pixels.decode(one["augmented_from"])[flip].astype(int)
-        assert np.abs(pixels.decode(one["path"]) - flipped).mean() < 12  # JPEG noise
+        flipped = decode(one["augmented_from"])[flip].astype(int)
+        assert np.abs(decode(one["path"]) - flipped).mean() < 12  # JPEG noise
     assert {path.parent.name for path in tmp_path.rglob("*.jpg")} == set(some.labels)
     assert len([*tmp_path.rglob("*.*")]) == 8  # nothing temporary is left
 
@@ -227,7 +227,7 @@ def test_images_of_one_name_from_several_folders_do_not_overwrite_one_another(da
         Image.new("RGB", (20, 20), (shade,) * 3).save(path)
         table.loc[number, ["path", "label"]] = str(path), "nevus"
     augmented = augment_dataset(replace(dataset, table=table), iaa.Fliplr(1), folder=tmp_path / "copies")
-    assert [pixels.decode(path)[0, 0, 0] for path in augmented.paths] == pytest.approx(shades * 2, abs=2)
+    assert [decode(path)[0, 0, 0] for path in augmented.paths] == pytest.approx(shades * 2, abs=2)
 
 
 @pytest.mark.parametrize("label", ["../escaped", "a/b", "..", "C:\\x", "naevus, common"])
@@ -245,9 +245,7 @@ def test_broken_images_are_named_before_anything_is_written(dataset, tmp_path):
     for number, content in ((1, b"no image"), (3, open(some.paths[3], "rb").read()[:600])):
         (tmp_path / f"broken{number}.jpg").write_bytes(content)
         some.table.loc[number, "path"] = str(tmp_path / f"broken{number}.jpg")
-    with pytest.raises(
-        pixels.ImageError, match=r"2 of 4 .*nothing was augmented(.|\n)*broken1(.|\n)*broken3"
-    ):
+    with pytest.raises(ImageError, match=r"2 of 4 .*nothing was augmented(.|\n)*broken1(.|\n)*broken3"):
         augment_dataset(some, FLIPS, folder=tmp_path / "copies")
     assert not (tmp_path / "copies").exists()
 
@@ -294,7 +292,7 @@ def test_the_preview_shows_each_image_and_what_becomes_of_it(dataset):
     figure = plots.augmented(augmented, images=5, views=3, size=32)
     assert len(figure.axes) == 2 * 4
     shown = [ax.images[0].get_array() for ax in figure.axes]
-    assert np.array_equal(shown[0], pixels.decode(augmented.sample(2, balanced=True).paths[0], 32))
+    assert np.array_equal(shown[0], decode(augmented.sample(2, balanced=True).paths[0], 32))
     assert len({view.tobytes() for view in shown}) == 8
     assert "Synthetic test image" in figure.get_supxlabel()
     plt.close(figure)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import draw
 
-from isicvision import images as pixels
 from isicvision.data import cache
+from isicvision.images import ImageError, decode
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_images_are_decoded_once_and_equal_decode(dataset, monkeypatch):
     assert np.array_equal(again[:], first) and again.shape == (24, 32, 32, 3)
     assert np.array_equal(again[[5, 3]], first[[5, 3]]) and np.array_equal(again[-2:], first[-2:])
     monkeypatch.undo()
-    assert np.array_equal(first[7], pixels.decode(dataset.paths[7], 32))
+    assert np.array_equal(first[7], decode(dataset.paths[7], 32))
 
 
 def test_the_key_is_the_content_so_a_moved_image_is_known_and_a_changed_one_is_not(tmp_path):
@@ -95,7 +95,7 @@ def test_two_runs_may_build_it_at_once(dataset):
     for run in runs:
         run.join(timeout=60)
         assert run.exitcode == 0
-    expected = sum(int(pixels.decode(path, 48).astype(np.int64).sum()) for path in dataset.paths)
+    expected = sum(int(decode(path, 48).astype(np.int64).sum()) for path in dataset.paths)
     assert sums == [expected] * 2 and len(files()) == 24
 
 
@@ -114,7 +114,7 @@ def test_more_than_its_bound_is_decoded_anew_with_a_warning(dataset, monkeypatch
     with pytest.warns(UserWarning, match="ISICVISION_CACHE_GB"):
         images = cache.Images(dataset.paths, 32)
     assert len(files()) in (5, 6)  # two threads may both take the last place
-    assert np.array_equal(images[[20]][0], pixels.decode(dataset.paths[20], 32))
+    assert np.array_equal(images[[20]][0], decode(dataset.paths[20], 32))
 
 
 @pytest.mark.parametrize("value", ["much", "nan", "inf"])
@@ -140,7 +140,7 @@ def test_a_full_disk_is_warned_of_once_and_nothing_is_lost(dataset, monkeypatch)
         seen[0].message
     )  # two threads may both see it
     assert len(files()) == 7 and not images.broken
-    assert np.array_equal(images[:][11], pixels.decode(dataset.paths[11], 32))
+    assert np.array_equal(images[:][11], decode(dataset.paths[11], 32))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -154,7 +154,7 @@ def test_on_a_real_disk_that_is_full_training_data_still_come(dataset, tmp_path,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             images = cache.Images(dataset.paths, 64)
-            assert np.array_equal(images[:][23], pixels.decode(dataset.paths[23], 64))
+            assert np.array_equal(images[:][23], decode(dataset.paths[23], 64))
         assert not [path for path in disk.rglob(".*") if path.is_file()]  # no halves left over
     finally:
         os.system(f"umount {disk}")
@@ -165,7 +165,7 @@ def test_broken_images_are_reported_by_name(dataset, tmp_path):
     text.write_text("no image")
     images = cache.Images([*dataset.paths, text, tmp_path / "absent.jpg"], 32)
     assert [Path(path).name for path in images.broken] == ["text.jpg", "absent.jpg"]
-    with pytest.raises(pixels.ImageError, match=r"(?s)2 of 26.*dataset\.measure\(\).*text\.jpg.*absent\.jpg"):
+    with pytest.raises(ImageError, match=r"(?s)2 of 26.*dataset\.measure\(\).*text\.jpg.*absent\.jpg"):
         images.require_all()
 
 

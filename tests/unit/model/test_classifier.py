@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from isicvision import ImageClassifier, augment_dataset, augmentation, calibration, evaluate
-from isicvision import images as pixels
 from isicvision.checks import CALL_NONE
 from isicvision.data import cache
+from isicvision.images import ORIENTATION, ImageError
 from isicvision.model import backbones, inputs, storage
 
 LABELS = ["benign", "malignant"]
@@ -178,7 +178,7 @@ def test_broken_images_are_set_aside_before_training_with_a_report(dataset, tmp_
         model.fit(type(dataset)(table), epochs=1, progress=False)
     assert model.metadata["training"]["set_aside"] == 2
     assert sum(model.metadata["training"]["images"].values()) == 22
-    with pytest.raises(pixels.ImageError, match=r"2 of 24 .*(?s:.*)broken3\.jpg"):
+    with pytest.raises(ImageError, match=r"2 of 24 .*(?s:.*)broken3\.jpg"):
         model.predict_proba(type(dataset)(table))
 
 
@@ -445,7 +445,7 @@ def test_images_of_every_kind_train_together(dataset, tmp_path):
     rng = np.random.default_rng(0)
     color = Image.fromarray(rng.integers(0, 255, (80, 96, 3), np.uint8))
     exif = Image.Exif()
-    exif[pixels.ORIENTATION] = 6
+    exif[ORIENTATION] = 6
     kinds = {
         "sixteen.png": (Image.fromarray(rng.integers(0, 65535, (80, 96)).astype(np.uint16)), {}),
         "cmyk.jpg": (color.convert("CMYK"), {}),

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 
 from isicvision import ImageClassifier, augment_dataset, augmentation
-from isicvision.model import checkpoint, inputs, training
-from isicvision.model import devices as hardware
+from isicvision.model import checkpoint, devices, inputs, training
 from isicvision.model.network import Network
 from isicvision.model.settings import SCHEDULES, Settings
 
@@ -237,7 +236,7 @@ def test_each_precision_learns_and_is_written_down(dataset, precision):
 def test_auto_takes_another_precision_only_where_it_pays(dataset, monkeypatch):
     monkeypatch.setattr(training, "TRIAL_STEPS", 2)
     for times, chosen in (({"fp32": 1.0, "bf16": 0.5}, "bf16"), ({"fp32": 1.0, "bf16": 0.9}, "fp32")):
-        monkeypatch.setattr(hardware, "time_precisions", lambda *_, times=times: times)
+        monkeypatch.setattr(devices, "time_precisions", lambda *_, times=times: times)
         assert fit(dataset, precision="auto", epochs=1)[1].precision == chosen
 
 
@@ -245,7 +244,7 @@ def test_auto_times_real_steps_and_leaves_the_network_alone(dataset):
     network = small().network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     batch = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
-    times = hardware.time_precisions(network, batch, torch.tensor([0, 1, 0, 1]))
+    times = devices.time_precisions(network, batch, torch.tensor([0, 1, 0, 1]))
     assert list(times) == ["fp32", "bf16"] and min(times.values()) > 0
     assert same(before, network.state_dict())
 
@@ -307,7 +306,7 @@ def test_a_resumed_run_keeps_the_precision_that_auto_took(dataset, tmp_path, mon
         {"fp32": 1.0, "bf16": 0.5},
         {"fp32": 1.0, "bf16": 0.9},
     ):  # the second time it is a close thing
-        monkeypatch.setattr(hardware, "time_precisions", lambda *_, times=times: times)
+        monkeypatch.setattr(devices, "time_precisions", lambda *_, times=times: times)
         history = small().fit(dataset, progress=False, checkpoint=tmp_path, **auto)
         assert history.precision == "bf16"
 
