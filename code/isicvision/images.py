@@ -121,7 +121,7 @@ def _load(source, side, min_side=1):
             raise ImageError(f"it has {size[0]}x{size[1]} pixels, each side needs {min_side} or more")
     except (ImageError, OSError) as error:
         name = str(source) if isinstance(source, (str, Path)) else "the image"
-        reason = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else error
+        reason = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
         raise ImageError(f"{name}: {reason}") from error
     return image, size, kind
 
