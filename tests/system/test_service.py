@@ -259,6 +259,7 @@ def test_client_says_where_the_time_goes(slow):
     service = slow(0.3)
     times = service.timing(GOOD)
     assert list(times) == ["prepare", "connect", "send", "wait", "read", "total", "service"]
+    assert {*map(type, times.values())} == {float}
     assert 300 < times["service"] < times["wait"] < times["total"] < 10_000
     assert times["total"] == pytest.approx(sum([*times.values()][:5]))
     service.stop()

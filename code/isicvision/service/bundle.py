@@ -86,8 +86,9 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
 
 def read_metadata(bundle: str | Path) -> dict:
     """Read a bundle's model.json; FileNotFoundError if `bundle` is not a bundle."""
-    try:
-        return read_json(user_path(bundle) / "model.json")
-    except (FileNotFoundError, NotADirectoryError):
-        hint = "give its folder" if user_path(bundle).is_file() else "build_bundle(model, folder) makes one"
-        raise FileNotFoundError(f"{bundle} is not a bundle: {hint}") from None
+    path = user_path(bundle) / "model.json"
+    found = read_json(path) if path.is_file() else {}
+    if "version" not in found:  # which a saved model lacks
+        hint = "give its folder" if path.parent.is_file() else "build_bundle(model, folder) makes one"
+        raise FileNotFoundError(f"{bundle} is not a bundle: {hint}")
+    return found

@@ -138,7 +138,7 @@ class ServiceClient:
         finally:
             connection.close()
         steps = ("prepare", "connect", "send", "wait", "read")
-        times = dict(zip(steps, 1000 * np.diff(marks), strict=True))
+        times = dict(zip(steps, (1000 * np.diff(marks)).tolist(), strict=True))
         service = response.headers.get("x-ms-run-fn-exec-ms")
         return times | {"total": sum(times.values()), "service": float(service) if service else None}
 

@@ -71,6 +71,7 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
     run, model = (json.loads((tuned / name).read_text()) for name in ("run.json", "model.json"))
     text = cards.write_model_card(tuned).read_text()
     held = rows(text)
+    assert re.search(r", \d+ threads?, accelerator: ", held["machine"][0])
     for name in ("accuracy", "recall", "roc_auc", "brier"):
         assert held[name] == [f"{run['metrics'][name][end]:.3f}" for end in ("value", "low", "high")]
     for name, part in run["split"].items():
