@@ -324,6 +324,14 @@ def test_what_a_server_asks_for_is_waited_for_while_others_come(double, client, 
     assert [entry["path"] for entry in double.log(port="files")][-1] == f"/images/{ids[0]}.jpg"
 
 
+def test_many_images_that_wait_for_their_next_attempt_do_not_hold_up_the_others(double, client, data, ids):
+    double.set(faults=[fault(isic_id, "status", status=429, retry_after=2, times=1) for isic_id in ids[:100]])
+    started = time.monotonic()
+    report = client.download(data, limit=150, label="x", connections=2, progress=False)
+    assert len(report.fetched) == 150 and time.monotonic() - started < 8
+    assert double.state()["peak_files"] <= 2
+
+
 def test_silence_and_trickles_are_given_up_and_asked_again(double, data, ids, monkeypatch):
     monkeypatch.setattr(transfer, "PATIENCE", 0.2)
     rules = [fault(ids[0], "stall", times=1), fault(ids[1], "stall_body", times=1)]

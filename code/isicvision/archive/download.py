@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
+WAITING = 256  # images that may wait for their next attempt while others are fetched
 HOPELESS = 50  # images in a row that no server gives, after which the download stops
 QUALITY = 95  # of the JPEG that max_side makes
 CORES = os.cpu_count() or 1
@@ -116,6 +117,7 @@ class Job:
     row: dict
     part: Part
     known: bool  # the journal has it already
+    attempt: int = 0
     size: int = 0  # bytes, once it is there
 
 
@@ -136,14 +138,18 @@ class Download:
         variant = f"at most {self.max_side} pixels a side" if self.max_side else "full size"
         self.journal = Journal(self.folder, self.session.home, "thumbnails" if self.thumbnails else variant)
         self.report, self.parts = DownloadReport(self.folder), self.folder / ".parts"
-        self.todo, self.done = queue.SimpleQueue(), queue.SimpleQueue()
-        self.under_way, self.refused = 0, 0
+        self.todo, self.done = (
+            queue.PriorityQueue(),
+            queue.SimpleQueue(),
+        )  # of (when, turn, job); (job, outcome)
+        self.under_way, self.refused, self.turn = 0, 0, itertools.count()
+        self.again: set = set()  # images under way that have failed before
         self.slots, self.stop = threading.BoundedSemaphore(self.connections), threading.Event()
         self.started = self.flushed = time.monotonic()
 
     def run(self, records: Iterable[dict]) -> None:
         """Take every record until each image is there or given up; raise StoppedError, and what `records` raises."""
-        number = 4 * self.connections + CORES  # some wait for the next attempt while the others fetch
+        number = self.connections + CORES  # some look at images while the others fetch
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
         failures = []  # raised once the images before them are there
 
@@ -160,11 +166,11 @@ class Download:
                 worker.start()
             for record in listed():
                 self._take(record)
-                self._collect(number)  # ask for pages no faster than images come
+                self._collect(2 * number, WAITING)  # ask for pages no faster than images come
                 if self.refused >= HOPELESS:
                     reason = self.report.failed[-1][1]
                     raise StoppedError(f"{self.refused} images in a row were refused, the last: {reason}")
-            self._collect(0)
+            self._collect(0, 0)
         except (OSError, sqlite3.Error) as error:
             reason = f"{self.folder} cannot be written to: {error}"
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
@@ -194,8 +200,12 @@ class Download:
         if url is None:
             return self._note(isic_id, "failed", "its record names no image file", None if is_done else row)
         file = f"{row['label']}/{isic_id}{_suffix(url)}"
-        self.todo.put(Job(isic_id, url, file, row, Part(self.parts / isic_id), known is not None))
+        self._put(Job(isic_id, url, file, row, Part(self.parts / isic_id), known is not None))
         self.under_way += 1
+
+    def _put(self, job, after=0.0):
+        """Have an image fetched in so many seconds."""
+        self.todo.put((time.monotonic() + after, next(self.turn), job))
 
     def _is_there(self, isic_id, row, file, size, before):
         """Say whether an image of the journal is in its place, moved there if its label has changed."""
@@ -227,20 +237,28 @@ class Download:
         except (KeyError, TypeError, AttributeError, ValueError):
             return None
 
-    def _collect(self, most):
-        """Take in what the workers have done until at most so many images are under way; write the journal."""
+    def _collect(self, most, waiting):
+        """Take in what the workers have done until at most so many images are under way, `waiting` besides that failed.
+
+        Write the journal meanwhile.
+        """
         while True:
             if time.monotonic() - self.flushed > FLUSH_SECONDS:
                 self.journal.flush()
                 self.flushed = time.monotonic()
-            if self.under_way <= most and self.done.empty():
+            if self.under_way <= most + min(waiting, len(self.again)) and self.done.empty():
                 return
             with suppress(queue.Empty):
                 self._settle(*self.done.get(timeout=FLUSH_SECONDS))
 
     def _settle(self, job, outcome):
-        """Note what became of an image."""
+        """Note what became of an image, or have it tried again."""
+        if isinstance(outcome, TransferError) and outcome.retry and job.attempt + 1 < ATTEMPTS:
+            job.attempt += 1
+            self.again.add(job.isic_id)
+            return self._put(job, pause(job.attempt - 1, outcome.after))
         self.under_way -= 1
+        self.again.discard(job.isic_id)
         if isinstance(outcome, str):
             self.refused = 0
             self._note(job.isic_id, outcome, "", job.row, job.file, job.size)
@@ -249,9 +267,17 @@ class Download:
         else:
             self.refused += outcome.retry
             self._note(job.isic_id, "failed", outcome.reason, job.row)
+        return None
 
     def _work(self):
-        while (job := self.todo.get()) is not None and not self.stop.is_set():
+        while not self.stop.is_set():
+            when, turn, job = self.todo.get()
+            if when > time.monotonic():  # so is every other
+                self.todo.put((when, turn, job))
+                self.stop.wait(0.05)
+                continue
+            if job is None:
+                return
             try:
                 outcome = self._bring(job)
             except (TransferError, OSError) as error:
@@ -267,15 +293,13 @@ class Download:
             if there.exists():
                 job.file, job.size = there.relative_to(self.folder).as_posix(), there.stat().st_size
                 return "present"
-        for attempt in itertools.count():
-            try:
-                with self.slots:
-                    headers = fetch(self.session, job.url, job.part, attempt, self.stop.is_set)
-                return self._store(job, headers.get("Content-Type"))
-            except TransferError as fault:
-                error = self._renewed(job, fault) if fault.status in (401, 403, 410) else fault
-                if not error.retry or attempt + 1 == ATTEMPTS or self.stop.wait(pause(attempt, error.after)):
-                    raise error from fault
+        try:
+            with self.slots:
+                headers = fetch(self.session, job.url, job.part, job.attempt, self.stop.is_set)
+        except TransferError as fault:
+            raise self._renewed(job, fault) if fault.status in (401, 403, 410) else fault from None
+        self._store(job, headers.get("Content-Type"))
+        return "fetched"
 
     def _renewed(self, job, fault):
         """Read the record again, in case the address had expired; return the error with which to go on."""
@@ -306,7 +330,6 @@ class Download:
             (self.folder / job.file).parent.mkdir(exist_ok=True)
             os.replace(job.part.path, self.folder / job.file)  # already on the disk
         job.size = (self.folder / job.file).stat().st_size
-        return "fetched"
 
     def _finish(self, workers):
         """End the workers, write the journal."""
@@ -314,7 +337,7 @@ class Download:
         # a worker that waits for a silent server is left behind: it writes nothing more
         until = time.monotonic() + 2
         for _ in workers:
-            self.todo.put(None)
+            self.todo.put((0.0, next(self.turn), None))
         for worker in [worker for worker in workers if worker.ident]:
             worker.join(max(0, until - time.monotonic()))
         while not self.done.empty():
