@@ -64,6 +64,13 @@ def test_a_refused_query_says_which_and_what_the_archive_said(client, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_facets_of_another_form_are_refused(double, client):
+    for body in ('{"sex": null}', '{"sex": {"buckets": [{}]}}', '{"sex": {"buckets": []}}'):
+        double.set(faults=[{"path": "/facets/", "kind": "status", "status": 200, "body": body}])
+        with pytest.raises(ArchiveError, match="does not count by sex as the API v2 does"):
+            client.facets()
+
+
 def test_counts_sizes_and_facets_agree_before_anything_is_downloaded(client, archive_folder):
     facets = client.facets("sex:female")
     assert facets["diagnosis_1"] == {"Benign": 65, "Malignant": 65} and sum(facets["sex"].values()) == 130

@@ -98,11 +98,14 @@ class IsicArchive:
         """
         facets = {}
         for name, field in self._json(self._url("images/facets/", query, collections), query).items():
-            facets[name] = {
-                each.get("key_as_string", each["key"]): each["doc_count"] for each in field["buckets"]
-            }
-            if missing := field["meta"]["missing_count"]:
-                facets[name][None] = missing
+            try:
+                counts = {
+                    each.get("key_as_string", each["key"]): each["doc_count"] for each in field["buckets"]
+                }
+                missing = field["meta"]["missing_count"]
+            except (TypeError, KeyError, AttributeError):
+                raise ArchiveError(f"{self.url} does not count by {name} as the API v2 does") from None
+            facets[name] = counts | ({None: missing} if missing else {})
         return facets
 
     def collections(self) -> list[dict]:
