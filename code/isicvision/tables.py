@@ -170,8 +170,13 @@ def _separator(text):
     """Return the separator of cells, and the text from its header on."""
     if said := re.match(r'"?sep=(.)"?\n', text, re.IGNORECASE):  # a line for Excel
         return said[1], text[said.end() :]
-    lines = [line for line in re.sub('"[^"]*"', "", text[:100_000]).split("\n")[:9] if line]
-    return max(SEPARATORS, key=lambda sign: min((line.count(sign) for line in lines), default=0)), text
+    lines = [line for line in re.sub('"[^"]*"', "", text[:100_000]).split("\n")[:9] if line.strip()]
+
+    def count(sign):
+        counts = [line.count(sign) for line in lines] or [0]
+        return min(counts[0], sorted(counts)[len(counts) // 2])  # a row may lack cells
+
+    return max(SEPARATORS, key=count), text
 
 
 def _parsed(path, text, is_text, is_verbatim, strip=False):

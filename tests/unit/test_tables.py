@@ -83,6 +83,14 @@ def test_decimal_commas_are_numbers_where_semicolons_separate(tmp_path):
         assert table["code"].tolist() == ["1,5", "x"]
 
 
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_a_row_that_lacks_cells_or_holds_other_signs_does_not_hide_the_separator(tmp_path, sign):
+    content = "image,dx,note\np1,nv,x\np2\n  \np3,mel,y\np4,nv,z\n\nTotal\n".replace(",", sign)
+    table = read(tmp_path, content + sign.join(("p5", "nv", '"a, b; c\td"')))
+    assert table["image"].dropna().tolist() == ["p1", "p2", "p3", "p4", "Total", "p5"]
+    assert table["dx"].dropna().tolist() == ["nv", "mel", "nv", "nv"]
+
+
 def test_cells_of_several_lines_stay_whole_and_a_stray_carriage_return_does_not_break_a_row(tmp_path):
     table = read(tmp_path, 'image,note\np1,"one\ntwo"\np2,"three\rfour"\n')
     assert table["note"].tolist() == ["one\ntwo", "three\rfour"]
