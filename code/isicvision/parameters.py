@@ -61,7 +61,9 @@ CHECKS: dict[str, Check] = {
     ),
     "QUERY": (lambda value: isinstance(value, str), "text"),
     "LIMIT": _or_none(_COUNT),
-    "SEED": _or_none((lambda value: is_whole(value, 0) and value < 2**32, "a whole number below 2**32")),
+    "SEED": _or_none(
+        (lambda value: is_whole(value, 0) and value < 2**32, "a whole number from 0, below 2**32")
+    ),
     "MAX_SIDE": _or_none((lambda value: is_whole(value, 64), "a number of pixels, 64 or more")),
     "SUBLABEL_COLUMN": _or_none(_TEXT),
     "GROUP_COLUMN": _or_none(_TEXT),
