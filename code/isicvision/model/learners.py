@@ -159,7 +159,7 @@ class FineTuning:
         losses, total = training.at["step_loss"], epochs * len(training.plan)
         rates = [ramp.rate(0, (number + 0.5) / total) for number in range(len(losses))]
         table = pd.DataFrame({"learning_rate": rates, "loss": losses})
-        table["smooth_loss"] = table["loss"].ewm(alpha=0.1).mean()
+        table["smooth_loss"] = table["loss"].ewm(alpha=0.3).mean()  # of few steps, or it lags
         lowest = table["smooth_loss"].iloc[min(5, len(table) - 1) :].idxmin()
         too_high = table["smooth_loss"] > 4 * table["smooth_loss"][lowest]
         exploded = table.index[(table.index > lowest) & too_high]

@@ -507,6 +507,17 @@ def test_the_range_test_suggests_a_rate_that_learns_and_leaves_the_model_alone(d
     assert table["learning_rate"].is_monotonic_increasing and 1e-6 < found.suggestion < 0.3
 
 
+def test_the_suggestion_is_a_tenth_of_the_best_rate_not_of_one_long_after_it(dataset, monkeypatch):
+    def epoch(training):
+        for step in range(len(training.plan)):
+            rate = training._rate(training.at["epoch"] * len(training.plan) + step)
+            training.at["step_loss"].append(abs(np.log10(rate / 0.01)))
+        training.at["epoch"] += 1
+
+    monkeypatch.setattr(training.Training, "epoch", epoch)
+    assert 0.001 <= small().find_learning_rate(dataset, progress=False).suggestion <= 0.002
+
+
 def test_a_range_test_takes_any_seed(dataset):
     found = small(seed=2**40).find_learning_rate(dataset, progress=False, batch_size=5, precision="fp32")
     assert len(found.table) > 5
