@@ -170,7 +170,7 @@ def _separator(text):
     """Return the separator of cells, and the text from its header on."""
     if said := re.match(r'"?sep=(.)"?\n', text, re.IGNORECASE):  # a line for Excel
         return said[1], text[said.end() :]
-    lines = [line for line in re.sub('"[^"]*"', "", text[:100_000]).split("\n")[:9] if line.strip()]
+    lines = [line for line in re.sub('"[^"]*"', "_", text[:100_000]).split("\n")[:9] if line.strip()]
 
     def count(sign):
         counts = [line.count(sign) for line in lines] or [0]

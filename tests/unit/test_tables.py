@@ -178,6 +178,11 @@ def test_a_label_and_a_column_with_a_line_break_survive_saving(tmp_path):
     )
 
 
+def test_the_one_column_of_a_saved_table_may_hold_separators(tmp_path):
+    table = pd.DataFrame({"note": ["a;b", "c"]})
+    assert tables.load(tables.save(table, tmp_path / "t.csv"))["note"].tolist() == ["a;b", "c"]
+
+
 def test_a_table_of_ours_that_excel_saved_again_is_read(tmp_path):
     table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["bösartig", "gut"], "age": [1.5, 2.5]})
     file = tables.save(table, tmp_path / "ours.csv")
