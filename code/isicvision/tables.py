@@ -245,7 +245,7 @@ def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
     Raises ValueError if it does not fit or holds no bools.
     """
     if isinstance(rows, pd.Series) and not rows.index.equals(table.index):
-        rows = rows.reindex(table.index)
+        rows = rows.reindex(table.index) if rows.index.is_unique else False
     found = np.asarray(rows)
     is_bool = found.dtype == bool or all(isinstance(value, (bool, np.bool_)) for value in found.flat)
     if found.shape != (len(table),) or not is_bool:

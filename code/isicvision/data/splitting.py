@@ -67,6 +67,8 @@ def deal(
 
 def _keep(part_of, table, groups, group, keep, count):
     """Put groups where `keep` has one of their images, or images of the same group; the earliest part wins."""
+    if hasattr(keep, "table") or not all(hasattr(each, "table") for each in named(keep).values()):
+        raise TypeError("keep takes all parts of an earlier split, a list or a dict of datasets")
     parts, names = named(keep), [*named(range(count))]
     if len(parts) != count:
         raise ValueError(f"keep has {len(parts)} parts, and there are {count} fractions")

@@ -735,7 +735,15 @@ def test_a_seed_to_sample_by_is_a_whole_number(dataset, seed):
 
 
 @pytest.mark.parametrize(
-    "rows", [[0, 1] * 12, [True] * 23 + [np.nan], ["yes"] * 24, [True] * 23, np.ones((24, 1), bool)]
+    "rows",
+    [
+        [0, 1] * 12,
+        [True] * 23 + [np.nan],
+        ["yes"] * 24,
+        [True] * 23,
+        np.ones((24, 1), bool),
+        pd.Series(True, [0] * 24),
+    ],
 )
 def test_rows_to_keep_are_a_bool_each(dataset, rows):
     with pytest.raises(ValueError, match="the rows to keep are a bool for each"):

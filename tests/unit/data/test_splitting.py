@@ -191,6 +191,9 @@ def test_near_duplicates_that_join_kept_groups_end_in_one_part():
 
 def test_keep_wants_as_many_parts_and_their_columns():
     dataset = tabled([*"ab"] * 20, np.arange(40) // 4)
+    for keep in (dataset, [dataset.table] * 3):
+        with pytest.raises(TypeError, match="keep takes all parts of an earlier split"):
+            dataset.split(0.5, 0.3, 0.2, keep=keep)
     with pytest.raises(ValueError, match="keep has 2 parts, and there are 3 fractions"):
         dataset.split(0.6, 0.2, 0.2, keep=dataset.split(0.5, 0.5))
     with pytest.raises(ValueError, match="the parts to keep have no column 'patient'"):
