@@ -364,6 +364,13 @@ def test_files_and_functions_are_short(name):
     assert len(source.splitlines()) <= 450 and not long_functions(source)
 
 
+def test_the_package_stays_readable():
+    assert (
+        sum(len((ROOT / "code" / name).read_text(encoding="utf-8").splitlines()) for name in MODULES)
+        <= 14_000
+    )
+
+
 def test_what_counts_as_a_long_function():
     body = "    a = 1\n" * 44
     assert not long_functions(f'def f():\n    """Say.\n\n    More.\n    """\n\n{body}')
