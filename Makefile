@@ -7,7 +7,7 @@ BIN = .venv/bin
 , = ,
 # by uv; by pip where it is told which index to ask (uv reads no pip.conf), or where uv fails
 install = { ! $(BIN)/python -m pip config list | grep -qE '\.(index-url|no-index)=' && \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1) || \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt $(1) || \
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(1); }
 
 .DEFAULT_GOAL = help
