@@ -138,10 +138,8 @@ class Download:
         variant = f"at most {self.max_side} pixels a side" if self.max_side else "full size"
         self.journal = Journal(self.folder, self.session.home, "thumbnails" if self.thumbnails else variant)
         self.report, self.parts = DownloadReport(self.folder), self.folder / ".parts"
-        self.todo, self.done = (
-            queue.PriorityQueue(),
-            queue.SimpleQueue(),
-        )  # of (when, turn, job); (job, outcome)
+        self.todo = queue.PriorityQueue()  # of (when, turn, job)
+        self.done = queue.SimpleQueue()  # of (job, outcome)
         self.under_way, self.refused, self.turn = 0, 0, itertools.count()
         self.again: set = set()  # images under way that have failed before
         self.slots, self.stop = threading.BoundedSemaphore(self.connections), threading.Event()

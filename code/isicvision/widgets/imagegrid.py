@@ -22,7 +22,7 @@ class ImageGrid(anywidget.AnyWidget):
     captions = traitlets.List(traitlets.Dict()).tag(sync=True)
     name = traitlets.Unicode("images").tag(sync=True)  # of the grid, for screen readers
     status = traitlets.Unicode().tag(sync=True)  # a line above the images, read out when it changes
-    # what was done in the page: unlike messages, it comes in its order
+    # clicks and keys; state arrives in order, messages may overtake it and each other
     events = traitlets.List(traitlets.Dict()).tag(sync=True, echo_update=False)
     selected = traitlets.Int(0).tag(sync=True, echo_update=False)  # number of the image, from 0
     large = traitlets.Dict().tag(sync=True)  # "image" (data URL) and "text", or empty
@@ -39,7 +39,7 @@ class ImageGrid(anywidget.AnyWidget):
                     heard = event["number"]
                     if "key" in event:
                         function(event["key"])
-                    else:  # not by assignment, which the page would hear after it has moved on
+                    else:  # assignment would send it back to a page that may have moved on
                         self.set_state({"selected": event["selected"]})
 
         self.observe(hear, "events")
