@@ -4,13 +4,15 @@
     python tests/bench/bench_intervals.py --repeats 100   # in a tenth of the quarter of an hour
     python tests/bench/bench_intervals.py --more          # kinds with very few lesions, and with many
     python tests/bench/bench_intervals.py --rare --repeats 200    # 10, 30 and 80 malignant lesions, figures up to 0.98
+    python tests/bench/bench_intervals.py --lesions  # one answer a lesion: Evaluation.by_group
 
 Speed: 2,000 draws of ROC AUC for 10,000 predictions, against a loop over scikit-learn's with the same weights.
 
 Coverage: test sets of lesions with one to four images each, whose true figures are known from 300,000 lesions; how
 often a 95 % interval of the bootstrap over lesions holds the truth, and how often that of one over images does.
 Every metric counts images, so the truth does: in the large set too a lesion has one to four. An interval that is not
-defined (a precision where nothing was called malignant) is left out.
+defined (a precision where nothing was called malignant) is left out. With --lesions, metrics, intervals and truth are
+those of one answer a lesion, and where each lesion has one image they must equal those of the images.
 """
 
 import argparse
@@ -78,15 +80,21 @@ def simulate(random, lesions, malignant=0.3, correlation=0.8, area=0.9):
     return np.where(sick, "malignant", "benign")[lesion], scores, lesion
 
 
-def coverage(repeats, kind):
+def coverage(repeats, kind, by_lesion=False):
     started = time.process_time()
-    large = Evaluation.from_scores(*simulate(np.random.default_rng(10**6), LARGE, *kind[1:])[:2])
+    large = Evaluation.from_scores(*simulate(np.random.default_rng(10**6), LARGE, *kind[1:]))
+    large = large.by_group() if by_lesion else large
     truth = pd.Series({name: large.metric(name) for name in metrics.METRICS})
     held = {}
     for seed in range(repeats):
         labels, scores, lesions = simulate(np.random.default_rng(seed), *kind)
-        for way, groups in (("over lesions", lesions), ("over images", None)):
-            table = Evaluation.from_scores(labels, scores, groups).metrics()
+        ways = {"over lesions": Evaluation.from_scores(labels, scores, lesions)}
+        if by_lesion:
+            ways = {"per lesion": ways["over lesions"].by_group()}
+        else:
+            ways["over images"] = Evaluation.from_scores(labels, scores)
+        for way, evaluation in ways.items():
+            table = evaluation.metrics()
             inside = (table["low"] <= truth) & (truth <= table["high"])
             held.setdefault(way, []).append(inside.where(table["low"].notna()))
     share = pd.DataFrame({way: pd.concat(each, axis=1).mean(axis=1) for way, each in held.items()})
@@ -95,6 +103,14 @@ def coverage(repeats, kind):
         + f"{repeats} sets in {time.process_time() - started:.0f} s of processor time"
     )
     print(pd.concat([truth.map("{:.3f}".format).rename("truth"), share.map("{:.1%}".format)], axis=1))
+
+
+def singletons():
+    labels, scores, lesions = simulate(np.random.default_rng(0), 300)
+    first = np.unique(lesions, return_index=True)[1]
+    alone = Evaluation.from_scores(labels[first], scores[first], lesions[first])
+    same = "equal" if alone.by_group().metrics().equals(alone.metrics()) else "DIFFER from"
+    print(f"300 lesions with one image each: figures and intervals per lesion {same} those per image")
 
 
 def rare(repeats):
@@ -163,16 +179,19 @@ def main():
     parser = command_line(__doc__, 1000)
     parser.add_argument("--more", action="store_true")
     parser.add_argument("--rare", action="store_true")
+    parser.add_argument("--lesions", action="store_true")
     arguments = parser.parse_args()
     if arguments.rare:
         return rare(arguments.repeats)
-    if not arguments.more:
+    if arguments.lesions:
+        singletons()
+    elif not arguments.more:
         speed()
         for lesions in (150, 300):
             thresholds(arguments.repeats, lesions)
     print("\n95 % intervals that hold the truth (goal 93 to 97 %)", flush=True)
     for kind in MORE if arguments.more else KINDS:
-        coverage(arguments.repeats, kind)
+        coverage(arguments.repeats, kind, arguments.lesions)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from .. import metrics, tables
 from ..checks import positive_label, require_dataset
 from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, group_words, warn_of_seen
+from ..errors import warn
 from ..metrics import METRICS
 from ..tables import NAMELESS
 from ..text import apart, as_label, counted
@@ -111,7 +112,7 @@ class Evaluation:
         rule = "" if self.threshold is None else f", predicted from a score of {self.threshold:.3f} on"
         shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
         lines = [
-            f"Evaluation of {counted(len(self.table), 'image')}",
+            f"Evaluation of {counted(len(self.table), 'lesion' if 'images' in self.table else 'image')}",
             f"lesions (or groups): {group_words(**group_count(self.table))}",
             f"true labels: {shorten(labels, 200)}; positive: {self.positive}{rule}",
             ", ".join(f"{name} {self.metric(name):.3f}" for name in shown),
@@ -167,6 +168,39 @@ class Evaluation:
         scores = {PREFIX + others: 1 - self.table[PREFIX + name]}
         table = self.table.assign(**names.where(names == name, others), **scores)
         return replace(self, table=table, classes=[others, name], positive=name)
+
+    def by_group(self) -> Evaluation:
+        """Return the evaluation with one answer a lesion: the scores of its images averaged as log-odds.
+
+        Its table has a row a lesion: the path of its first image, the number of its ``images``, and of the metadata
+        what all its images agree on, else missing. A lesion with one image keeps its score. Raises ValueError if the
+        labels of a lesion differ, or after `against`, whose predictions do not follow from its scores.
+
+        >>> scores, lesions = [0.2, 0.4, 0.8, 0.9], ["a", "b", "b", "c"]
+        >>> made = Evaluation.from_scores(["benign", "malignant", "malignant", "malignant"], scores, lesions)
+        >>> made.by_group().table[["group", "images", "score_malignant"]].round(3).values.tolist()
+        [['a', 1, 0.2], ['b', 2, 0.62], ['c', 1, 0.9]]
+        """
+        if (self.at(self.threshold).table["prediction"] != self.table["prediction"]).any():
+            raise ValueError("these predictions do not follow from the scores: call by_group before against")
+        scores, rows = predictions.by_group(self.table, self.classes)
+        found = Evaluation.from_scores(rows["label"], scores, None, self.classes, self.positive, rows)
+        return found if self.threshold is None else found.at(self.threshold)
+
+    def units(self) -> dict[str, Evaluation]:
+        """Return the evaluations of one answer a ``lesion`` and one an ``image``.
+
+        The first only if some lesion has several images. It is left out with a warning if labels of a lesion differ.
+
+        >>> [*Evaluation.from_scores(["benign", "benign", "malignant"], [0.2, 0.4, 0.8], ["a", "a", "b"]).units()]
+        ['lesion', 'image']
+        """
+        try:
+            found = {"lesion": self.by_group()} if self.table["group"].duplicated().any() else {}
+        except ValueError as error:
+            warn(f"There are only figures for each image, not for each lesion: {error}")
+            found = {}
+        return found | {"image": self}
 
     @property
     def scores(self) -> np.ndarray:

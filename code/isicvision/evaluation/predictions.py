@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import softmax
 
 from .. import tables
 from ..checks import check_threshold
@@ -21,6 +22,9 @@ RECORD = "isicvision"
 """The column of a saved table that holds classes, positive label and threshold, as JSON."""
 ROUNDING = 1e-6
 """A score this far below 0 or above 1 is taken for one rounded in 32 bits."""
+
+LEAST = 1e-6
+"""A lower score counts as this one where scores are averaged as log-odds; the web service does the same."""
 
 
 def as_labels(values: ArrayLike, what: str) -> list[str]:
@@ -106,6 +110,30 @@ def joined(
             new = f"metadata_{new}"
         more = more.rename(columns={name: new})
     return table.join(more)
+
+
+def by_group(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return a row a group, in order of appearance: its scores, averaged as log-odds, and the rest of the table.
+
+    Two classes or more: the softmax of the mean log score. Raises ValueError if the labels of a group differ.
+    """
+    number, names = pd.factorize(table["group"].astype(str))
+    first, images = np.unique(number, return_index=True, return_counts=True)[1:]
+    codes = table.apply(lambda values: pd.factorize(values)[0])  # a missing value is one of its own
+    agree = (codes == codes.iloc[first[number]].to_numpy()).groupby(number).all()
+    if not agree["label"].all():
+        which = int(agree["label"].idxmin())
+        labels = " and ".join(sorted({*table["label"][number == which]}))
+        raise ValueError(
+            f"the images of lesion {names[which]} have the labels {labels}: correct the labels or the lesions first"
+        )
+    columns = [PREFIX + name for name in classes]
+    own = table[columns].to_numpy()
+    mean = pd.DataFrame(np.log(np.clip(own, LEAST, 1))).groupby(number).mean()
+    scores = np.where(images[:, None] == 1, own[first], softmax(mean.to_numpy(), axis=1))
+    rows = table.iloc[first].reset_index(drop=True).drop(columns=["prediction", *columns])
+    kept = {name: rows[name].where(agree[name]) for name in rows.columns.difference(["path", "group"])}
+    return scores, rows.assign(**kept, images=images)
 
 
 def save(table: pd.DataFrame, own: dict, csv: str | Path) -> Path:
