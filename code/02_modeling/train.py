@@ -47,24 +47,22 @@ PARAMETERS = {
     "POSITIVE": None,
     "SENSITIVITY": 0.9,
     "SEED": 0,
+    "SPLIT_COLUMN": None,
 }
 
 
 def split(p, dataset, expected, beside):
     """Return the parts as the notebook deals them or, of a rerun, as its record has them: dict of ImageDataset.
 
-    `beside` is the folder with the split that is kept.
+    `beside` is the folder with the split that is kept, unless a column has a published one.
     """
-    earlier = beside and record.earlier_parts(beside)
+    earlier = None if p["SPLIT_COLUMN"] else beside and record.earlier_parts(beside)
     wrong = "No"
     for keep in (None, earlier) if expected else (earlier,):
-        parts = dict(
-            zip(
-                ("train", "validation", "test"),
-                dataset.split(0.6, 0.2, 0.2, seed=p["SEED"], keep=keep),
-                strict=True,
-            )
-        )
+        if p["SPLIT_COLUMN"]:
+            parts = splitting.published(dataset, p["SPLIT_COLUMN"], p["SEED"])
+        else:
+            parts = splitting.named(dataset.split(0.6, 0.2, 0.2, seed=p["SEED"], keep=keep))
         wrong = [name for name in expected or {} if parts[name].manifest() != expected[name]["manifest"]]
         if not wrong:
             break
@@ -81,7 +79,10 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
     `checkpoint` is a folder or None, `expected` the split of a run record or None, `beside` the folder of a split that
     is kept.
     """
-    parts = split(p, dataset, expected, beside)
+    try:
+        parts = split(p, dataset, expected, beside)
+    except ValueError as error:  # of the split: too few lesions, or a leak in SPLIT_COLUMN
+        sys.exit(str(error))
     model = ImageClassifier.from_preset(
         p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], p["SEED"], p["POSITIVE"], **p["SETTINGS"]
     )

@@ -67,6 +67,7 @@ CHECKS: dict[str, Check] = {
     "MAX_SIDE": _or_none((lambda value: is_whole(value, 64), "a number of pixels, 64 or more")),
     "SUBLABEL_COLUMN": _or_none(_TEXT),
     "GROUP_COLUMN": _or_none(_TEXT),
+    "SPLIT_COLUMN": _or_none(_TEXT),
     "OUTPUTS": (lambda value: _is_text(value) and not os.path.isfile(value), "a folder"),
     "LABEL_COLUMN": _or_none(
         (

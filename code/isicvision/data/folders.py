@@ -38,9 +38,13 @@ _COLLECTION = re.compile(
 _COPY = re.compile(r"^copy of |[ _-]+(copy|kopie)( ?\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE)
 
 
-def _part(name):
-    """Return the part of a split that a folder's name says, or None; ``train_set`` is ``train`` too."""
-    return _PARTS.get(re.sub(r"[ _-]*(set|data|dataset)$", "", name.lower()))
+def part(name: object) -> str | None:
+    """Return the part of a split that a folder or a cell names, None for another name.
+
+    >>> part("Training"), part("val_set"), part("test"), part("fold1")
+    ('train', 'validation', 'test', None)
+    """
+    return _PARTS.get(re.sub(r"[ _-]*(set|data|dataset)$", "", str(name).strip().lower()))
 
 
 def folder(path: str | os.PathLike) -> Path:
@@ -107,14 +111,14 @@ def arrange(root: Path, files: list[str]) -> tuple[list[str | None], list[str] |
     """
     names, paths = _without_beside([file.split("/") for file in files])
     below = _folders(path[1:] for path in paths)
-    if len(names) == 1 and below and all(map(_part, below)):
+    if len(names) == 1 and below and all(map(part, below)):
         root = root / names[0]
         names, paths = _without_beside([path[1:] if len(path) > 1 else path for path in paths])
     found: list[str] | None = None
-    if names and all(map(_part, names)):
-        found = [_part(path[0]) if len(path) > 1 else "" for path in paths]
+    if names and all(map(part, names)):
+        found = [part(path[0]) or "" if len(path) > 1 else "" for path in paths]
         names, paths = _without_beside([*map(_without_parts, paths)])
-        counts = ", ".join(f"{part} {count:,}" for part, count in sorted(Counter(found).items()) if part)
+        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(Counter(found).items()) if name)
         if not names:
             raise ValueError(
                 f"the folders of {root} are parts of a split ({counts} images) without a folder per label in them. "
@@ -124,7 +128,8 @@ def arrange(root: Path, files: list[str]) -> tuple[list[str | None], list[str] |
     if found:
         warn(
             f"{root} has a folder per part of a split ({counts} images). The labels are those of the folders "
-            "below, and the column split says which part an image is from; split() deals out all of them anew."
+            "below, and the column split says which part an image is from. split() deals out all of them anew; "
+            "splitting.published (in the notebooks SPLIT_COLUMN: split) takes the parts as they are."
         )
     return [path[0] if len(path) > 1 else None for path in paths], found
 
@@ -142,7 +147,7 @@ def _without_beside(paths):
 
 
 def _without_parts(path):
-    while len(path) > 1 and _part(path[0]):
+    while len(path) > 1 and part(path[0]):
         path = path[1:]
     return path
 
@@ -159,7 +164,7 @@ def _refuse_what_is_no_label(root, names, paths):
             f"{root} has no images ({', '.join(EXTENSIONS)}) in a folder per label, such as {root / 'benign'} and "
             f"{root / 'malignant'}. If it is itself the folder of a label, give {root.parent}. {USE_CSV}"
         )
-    if parts := [name for name in names if _part(name)]:
+    if parts := [name for name in names if part(name)]:
         others = [name for name in names if name not in parts]
         raise ValueError(
             f"{root} has folders of a split ({', '.join(parts)}) beside others ({some(others)}). Move the ones or the "
@@ -189,7 +194,7 @@ def _refuse_what_is_no_label(root, names, paths):
         and all(each == inner[0] for each in inner)
         and all(len(path) != 2 for path in paths)
     )
-    if is_same and not all(_COLLECTION.fullmatch(name) or _part(name) for name in inner[0]):
+    if is_same and not all(_COLLECTION.fullmatch(name) or part(name) for name in inner[0]):
         warn(
             f"{root}: the labels are {some(names)}; each of these folders has the folders {some(inner[0])} in it. If "
             "those are the labels, move the images into one folder per label."

@@ -11,9 +11,9 @@ import pandas as pd
 from ..checks import check_seed
 from ..errors import warn
 from ..files import portable
-from ..tables import is_named
+from ..tables import find_column, is_named
 from ..text import counted
-from . import cache, duplicates
+from . import cache, duplicates, folders
 
 Parts = Sequence[Any] | dict[str, Any]
 """The parts of a split: ImageDatasets in order, or by name."""
@@ -63,6 +63,60 @@ def deal(
             "more than one part, so the metrics will be too good: group='group' keeps each group in one part"
         )
     return parts
+
+
+def published(dataset: Any, column: str, seed: int = 0) -> dict[str, Any]:
+    """Take a published split from a column: dict of the datasets ``train``, ``validation`` and ``test``.
+
+    The column says train, validation or test in a spelling that `folders.part` knows. Without validation images, a
+    quarter of the training lesions is dealt out for them. Raises ValueError if the column says anything else, train or
+    test is missing, train or validation lacks a label, or a lesion or a copy of an image (the same perceptual hash,
+    which `measure` computes) is in two parts.
+
+    >>> from isicvision import ImageDataset
+    >>> table = pd.DataFrame({"path": [*"abcdef"], "group": [*"abcdef"], "label": ["nevus", "melanoma"] * 3})
+    >>> table = table.assign(split=["train"] * 2 + ["val"] * 2 + ["test"] * 2, phash=[f"{n:016x}" for n in range(6)])
+    >>> {name: part.paths for name, part in published(ImageDataset(table), "split").items()}
+    {'train': ['a', 'b'], 'validation': ['c', 'd'], 'test': ['e', 'f']}
+    """
+    dataset = dataset if "phash" in dataset.table else dataset.measure()
+    table = dataset.table
+    name = find_column(table, column) or find_column(table, f"metadata_{column}")  # see `reading.OWN_COLUMNS`
+    if name is None:
+        raise ValueError(f"no column {column!r} to split by; there are: {', '.join(table.columns)}")
+    part_of = table[name].map(folders.part).fillna("")
+    for value, count in table[name][part_of == ""].value_counts(dropna=False).items():
+        said = "is empty" if pd.isna(value) else f"has {value!r}"
+        raise ValueError(
+            f"the column {name} {said} for {counted(count, 'image')}: it may say train, validation or test"
+        )
+    parts = {part: dataset.where(part_of == part) for part in ("train", "validation", "test")}
+    if lacking := [part for part in ("train", "test") if not len(parts[part])]:
+        raise ValueError(
+            f"the column {name} puts no image into {lacking[0]}: every split needs train and test"
+        )
+    if (leak := in_several(part_of, table["group"])).any():
+        raise ValueError(_leak(name, "lesions or patients", table["group"][leak]))
+    copies = duplicates.near_table(table.assign(part=part_of), 0).query("crosses_split")
+    if len(copies):
+        raise ValueError(_leak(name, "images with a copy", copies["path_a"] + " = " + copies["path_b"]))
+    if not len(parts["validation"]):
+        warn(
+            f"the column {name} has no validation images: a quarter of the training lesions is taken for them"
+        )
+        parts["train"], parts["validation"] = parts["train"].split(0.75, 0.25, seed=seed)
+    for part in ("train", "validation"):
+        if lost := sorted({*dataset.labels} - {*parts[part].labels}):
+            raise ValueError(f"the column {name} puts no image labeled {', '.join(lost)} into {part}")
+    return parts
+
+
+def _leak(column, what, names):
+    names = sorted({*names})
+    return (
+        f"the split in the column {column} leaks: {len(names):,} {what} in several parts, such as "
+        f"{folders.some(names, 3)}. Correct the column, or leave these images out."
+    )
 
 
 def _keep(part_of, table, groups, group, keep, count):
