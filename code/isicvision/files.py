@@ -170,6 +170,24 @@ def read_parameters(path: str | os.PathLike) -> dict:
     return {name: {} if name == "SETTINGS" and value is None else value for name, value in given.items()}
 
 
+def read_source(path: str | os.PathLike) -> dict:
+    """Return the parameters of a folder of images: its path as SOURCE, and how to read it, if `path` is such a file.
+
+    A relative SOURCE of a parameter file is looked for beside the file, then where `located` says. Raises ValueError if
+    something is not there.
+    """
+    path = located(os.fspath(path))
+    if os.path.isdir(path):
+        return {"SOURCE": path}
+    given = read_parameters(path)
+    if not (source := os.path.expanduser(str(given.get("SOURCE") or ""))):
+        raise ValueError(f"{path} does not say where the images are: add a line SOURCE: with their folder")
+    places = [os.path.join(os.path.dirname(path), source), located(source)]
+    if not (found := [*filter(os.path.isdir, places)]):
+        raise ValueError(f"{path}: SOURCE is no folder: neither {places[0]} nor {places[1]}")
+    return given | {"SOURCE": found[0]}
+
+
 def folder_name(value: object, lower: bool = False) -> str | None:
     """Make a label fit to name a folder; None if nothing is left of it."""
     if not isinstance(value, str | int | float):

@@ -75,7 +75,10 @@ CHECKS: dict[str, Check] = {
             "a column or a list of them",
         )
     ),
-    "CSV": _TEXT,
+    "CSV": (
+        lambda value: _is_text(value) or (_is_map(value) and all(map(_is_text, (*value, *value.values())))),
+        "a table, or lines such as metadata.csv: diagnosis, each a table and its column of labels",
+    ),
     "METADATA_CSV": _or_none(_TEXT),
     "IMAGE_COLUMN": _or_none(_TEXT),
     "LABEL_MAP": _or_none(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,14 +69,15 @@ class ImageDataset:
         group_column: str | None = None,
         sublabel_column: str | None = None,
         positive: str | None = None,
+        one_label: bool = False,
     ) -> ImageDataset:
         """Read a folder with one subfolder per label; a ``metadata.csv`` in any of these is joined by file name.
 
         If the subfolders are parts of a split (train, validation, test), the labels are the folders in them, and the
-        column ``split`` holds the part. The finer labels in `sublabel_column` become ``sublabel``.
-        The rest is as in `from_csv`; it also raises FileNotFoundError or ValueError if the subfolders are not labels.
+        column ``split`` holds the part. The finer labels in `sublabel_column` become ``sublabel``. The rest
+        is as in `from_csv`; it also raises FileNotFoundError or ValueError if the subfolders are not labels.
         """
-        return cls._read(reading.read_folder(root, group_column, sublabel_column), positive)
+        return cls._read(reading.read_folder(root, group_column, sublabel_column), positive, one_label)
 
     @classmethod
     def from_csv(
@@ -88,6 +90,7 @@ class ImageDataset:
         label_map: dict | None = None,
         metadata: str | os.PathLike | None = None,
         positive: str | None = None,
+        one_label: bool = False,
     ) -> ImageDataset:
         """Read images and labels from a CSV file with one row per image. Columns are found in any spelling.
 
@@ -98,14 +101,41 @@ class ImageDataset:
         ``patient_id``, else each image stands alone. `label_map` is a dict of label in the file to label in the
         dataset, see `labelcolumns.apply_map`; None leaves a label out, other labels are set aside, and ``sublabel``
         keeps those that were merged. `metadata` is a second CSV file, joined by image name, that fills gaps. For
-        `positive` see `checks.positive_label`. Other columns with one of our names become ``metadata_NAME``.
+        `positive` see `checks.positive_label`. With `one_label` images of one label are enough, for a test. Other
+        columns with one of our names become ``metadata_NAME``.
 
         Raises FileNotFoundError if a file is missing or none of the images is in `images`, ValueError if a column is
         missing, `metadata` or `label_map` matches nothing, or fewer than two labels are left. Warns about images set
         aside, contradicting rows and spellings.
         """
         columns = reading.Columns(image_column, label_column, group_column, label_map)
-        return cls._read(reading.read_table(csv, images, columns, metadata), positive)
+        return cls._read(reading.read_table(csv, images, columns, metadata), positive, one_label)
+
+    @classmethod
+    def from_parameters(cls, given: Mapping[str, Any], one_label: bool = False) -> ImageDataset:
+        """Read the folder SOURCE as the parameters of 01_acquire_images say, which `files.read_source` reads too.
+
+        `from_csv` reads it if there is a LABEL_COLUMN, else `from_folder`. CSV may be a map of tables to their label
+        columns: the first table that is there is read.
+
+        >>> from isicvision import PROJECT_ROOT
+        >>> given = {"SOURCE": PROJECT_ROOT / "sample_data", "LABEL_COLUMN": "diagnosis_1"}
+        >>> ImageDataset.from_parameters(given).labels
+        ['Benign', 'Malignant']
+        """
+        source, group = Path(given["SOURCE"]), given.get("GROUP_COLUMN")
+        csv, label, more = (
+            given.get("CSV", "metadata.csv"),
+            given.get("LABEL_COLUMN"),
+            given.get("METADATA_CSV"),
+        )
+        if isinstance(csv, Mapping):
+            there = [name for name in csv if (source / name).is_file()] or [*csv]
+            csv, label = there[0], csv[there[0]]
+        if label is None:
+            return cls.from_folder(source, group, one_label=one_label)
+        columns = given.get("IMAGE_COLUMN"), label, group, given.get("LABEL_MAP")
+        return cls.from_csv(source / csv, source, *columns, more and source / more, one_label=one_label)
 
     @classmethod
     def from_table(
@@ -130,7 +160,7 @@ class ImageDataset:
         return cls._read(reading.read_table(table, images, columns, metadata), positive)
 
     @classmethod
-    def _read(cls, found, positive):
+    def _read(cls, found, positive, one_label=False):
         """Set aside the rows that have a reason, and refuse what cannot be learned from."""
         keep = found.reasons.isna()
         aside = _reasons(found.table["path"][~keep], found.reasons[~keep])
@@ -139,13 +169,13 @@ class ImageDataset:
         counts = kept["label"].value_counts()
         lost = sorted({*found.table["label"][~keep].dropna()} - {*counts.index})
         reading.warn_of_set_aside(aside, lost, found.source)
-        if len(counts) < 2:
+        if len(counts) < 2 - one_label:
             raise ValueError(
                 f"{found.source} has images of {len(counts)} label ({', '.join(counts.index) or 'none'}); a "
                 f"classifier needs two. {folders.USE_CSV * Path(found.source).is_dir()}"
             )
         labelcolumns.warn_of_spellings(counts.to_dict(), found.source)
-        if positive is not None or len(counts) == 2:
+        if positive is not None or (len(counts) == 2 and not one_label):
             positive = positive_label(sorted(counts.index), positive)
         return cls(kept.reset_index(drop=True), aside, notes=tuple(found.notes), positive=positive)
 

@@ -98,8 +98,14 @@ def why_unreadable(file: str) -> str:
 
 def why_no_label(file: str) -> str:
     """Say why an image has no label by its folder."""
-    beside = [name for name in file.split("/")[:-1] if BESIDE.fullmatch(name)]
-    return f"the folder {beside[0]} is not a label" if beside else "it lies in no label's folder"
+    return (
+        f"the folder {name} is not a label" if (name := is_beside(file)) else "it lies in no label's folder"
+    )
+
+
+def is_beside(file: str) -> str | None:
+    """Return the folder of masks or copies (`BESIDE`) that a file lies in, None if it lies in none."""
+    return next(filter(BESIDE.fullmatch, file.split("/")[:-1]), None)
 
 
 def arrange(root: Path, files: list[str]) -> tuple[list[str | None], list[str] | None]:

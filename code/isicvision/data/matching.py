@@ -79,8 +79,11 @@ def _find(names, files):
             [n for n, path in paths.items() if _stem(path).endswith(tail)],
             sorted((n for n in paths if depth[n] > 1 and tail.endswith(paths[n])), key=depth.get)[-1:],
         ):
-            if fits:
+            if len(fits) > 1:  # a mask may be called as its image
+                fits = [n for n in fits if not folders.is_beside(files[n])]
                 return fits[0] if len(fits) == 1 else SEVERAL
+            if fits:
+                return fits[0]
         return SEVERAL if len(candidates) > 1 else NO_IMAGE
 
     found = {name: find_one(name) for name in stems}

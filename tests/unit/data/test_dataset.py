@@ -340,7 +340,16 @@ def test_where_the_patient_is_not_known_the_lesion_groups_and_where_neither_is_t
         assert dataset.table["group"].tolist() == [*groups, dataset.paths[4]]
 
 
-def test_ph2_is_read_without_its_masks(tmp_path):
+PH2 = (
+    "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network ||  Colors ||\n"
+    "|| IMD002 ||                        ||                  0 ||         0 |               T ||       4 ||\n"
+    "|| IMD003 ||                        ||                  1 ||         0 |               T ||    3  4 ||\n"
+    "|| IMD004 ||   Superficial Melanoma ||                  2 ||         2 |              AT || 1  3  6 ||\n"
+    "\nLegends:\nClinical Diagnosis:    0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma.\n"
+)
+
+
+def test_ph2_is_read_as_published_without_its_masks(tmp_path):
     for name in ("IMD002", "IMD003", "IMD004"):
         below = f"PH2 Dataset images/{name}"
         touch(
@@ -349,13 +358,32 @@ def test_ph2_is_read_without_its_masks(tmp_path):
             f"{below}/{name}_lesion/{name}_lesion.bmp",
         )
         touch(tmp_path, f"{below}/{name}_roi/{name}_R1_Label3.bmp")
-    (tmp_path / "PH2_dataset.csv").write_text(
-        "Image Name,Histological Diagnosis,Common Nevus,Atypical Nevus,Melanoma,Asymmetry\n"
-        "IMD002 ,,X,,,0\nIMD003,,, x,,1\nIMD004,Melanoma,,,X,2\n"
-    )
+    (tmp_path / "PH2_dataset.txt").write_text(PH2)
+    with pytest.warns(UserWarning, match="2 images set aside.*no name in the column 'name'"):
+        dataset = read_as_the_notebook_does(tmp_path, "ph2.yaml")
+    assert dataset.table["label"].tolist() == ["benign", "benign", "malignant"]
+    assert dataset.table["sublabel"].tolist() == ["0", "1", "2"]
+    assert [Path(path).name for path in dataset.paths] == ["IMD002.bmp", "IMD003.bmp", "IMD004.bmp"]
+
+
+def test_ph2_is_read_in_one_folder_too_beside_masks_of_the_same_names(tmp_path):
+    names = ("IMD002", "IMD003", "IMD004")
+    touch(tmp_path, *(f"images/{name}.jpg" for name in names), *(f"masks/{name}.png" for name in names))
+    rows = ["image_id,diagnosis", "IMD002,common nevus", "IMD003,atypical nevus", "IMD004,melanoma"]
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
     dataset = read_as_the_notebook_does(tmp_path, "ph2.yaml")
     assert dataset.table["label"].tolist() == ["benign", "benign", "malignant"]
-    assert [Path(path).name for path in dataset.paths] == ["IMD002.bmp", "IMD003.bmp", "IMD004.bmp"]
+    assert dataset.paths == [str(tmp_path / "images" / f"{name}.jpg") for name in names]
+
+
+def test_one_label_is_enough_where_it_is_said(tmp_path):
+    touch(tmp_path, "benign/p1.jpg", "benign/p2.jpg")
+    with pytest.raises(ValueError, match="a classifier needs two"):
+        ImageDataset.from_folder(tmp_path)
+    assert ImageDataset.from_folder(tmp_path, one_label=True).labels == ["benign"]
+    (tmp_path / "metadata.csv").write_text("image,dx\np1,nv\np2,nv\n")
+    given = {"SOURCE": tmp_path, "LABEL_COLUMN": "dx", "LABEL_MAP": {"nv": "benign"}}
+    assert ImageDataset.from_parameters(given, one_label=True).labels == ["benign"]
 
 
 def test_rows_that_mark_no_label_or_several_are_set_aside(tmp_path):
