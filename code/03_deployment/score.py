@@ -9,6 +9,7 @@ inference server. It takes four kinds of body:
     curl SCORING_URI -H "Content-Type: application/json" -d '[{"image_in_base64": "..."}]'
     curl SCORING_URI -H "Content-Type: application/json" -d '{"images": ["...", "..."]}'
 
+With "together": true beside "images", the images show one lesion, and the answer has its scores too.
 SCORING_URI?saliency=1 also returns the image with the regions marked that speak for its label.
 """
 
@@ -45,6 +46,7 @@ CHUNK = 4  # images decoded and scored at a time: limits the memory that a large
 MIN_SIDE = 24  # pixels
 preprocessing.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
 warnings.filterwarnings("ignore", module="PIL")  # Python would keep each of them in memory for good
+LEAST = 1e-6  # a lower score counts as this one where scores are averaged, as in Evaluation.by_group
 BLANK, BLURRED = 4.0, 1.1  # gray levels, see _problem
 GRID = 8  # patches along a side, for the saliency
 USAGE = (
@@ -139,7 +141,7 @@ def run(request):
     if request.method != "POST":
         return AMLResponse({"message": USAGE}, 405, {"Allow": "POST"}, json_str=True)
     try:
-        images = _read_images(request)
+        images, together = _read_images(request)
         explain = request.args.get("saliency") == "1"
         if explain and len(images) > 1:
             raise RefusedError(400, f"Saliency takes one image at a time, not {len(images)}.")
@@ -154,6 +156,9 @@ def run(request):
         "model": {"id": metadata["id"], "version": metadata["version"]},
         "caveat": metadata["caveat"],
     }
+    scored = [prediction["scores"] for prediction in predictions if "scores" in prediction]
+    if together and scored:
+        answer["lesion"] = _averaged(scored)
     if all("error" in prediction for prediction in predictions):
         message = f"No image could be scored: {predictions[0]['error'].removeprefix('the image: ')}"
         return AMLResponse({"message": message, **answer}, 422, json_str=True)
@@ -180,19 +185,20 @@ def _page():
 
 
 def _read_images(request):
-    """Return the images of a request, in order: bytes, or text in base64."""
+    """Return the images of a request, in order, as bytes or text in base64, and whether they show one lesion."""
     body = _read_body(request)
     if not body:
         raise RefusedError(400, f"The body is empty. {USAGE}")
     if request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
-        return [body]
+        return [body], False
+    together = False
     if request.mimetype == "multipart/form-data":
         images = _read_form(body, request.mimetype_params)
     else:  # whatever the Content-Type: `curl -d` says application/x-www-form-urlencoded
-        images = _read_json(body)
+        images, together = _read_json(body)
     if len(images) > MAX_IMAGES:
         raise RefusedError(413, f"{len(images)} images in one request: at most {MAX_IMAGES} are scored.")
-    return images
+    return images, together
 
 
 def _read_body(request):
@@ -235,14 +241,17 @@ def _read_json(body):
         document = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested a thousand deep
         raise RefusedError(400, f"The body is not valid JSON. {USAGE}") from error
-    items = document.get("images") if isinstance(document, dict) else document
+    document = document if isinstance(document, dict) else {"images": document}
+    items, together = document.get("images"), document.get("together", False)
     if not isinstance(items, list) or not items:
         raise RefusedError(400, f"The JSON has no list of images. {USAGE}")
     texts = [item.get("image_in_base64") if isinstance(item, dict) else item for item in items]
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise RefusedError(400, f"Item {index} of the list is not an image as base64 text. {USAGE}")
-    return texts
+    if not isinstance(together, bool):
+        raise RefusedError(400, f"together is true or false, not {json.dumps(together)[:50]}. {USAGE}")
+    return texts, together
 
 
 def _refuse_constant(name):
@@ -300,14 +309,28 @@ def _prediction(scores, distance=None):
     if distance is not None and distance > LIMIT:
         reason = f"it is too unlike the training images (distance {distance:.2f}, limit 1.00)"
         return {"error": f"the image: {reason}", **known}
+    return _decided(scores) | known
+
+
+def _decided(scores):
+    """Return the label of some scores, the scores by label and, if the model has one, the threshold."""
     by_label = dict(zip(metadata["labels"], map(float, scores), strict=True))
     decision = metadata.get("decision")
     if decision is None:
-        return {"label": max(by_label, key=by_label.get), "scores": by_label, **known}
+        return {"label": max(by_label, key=by_label.get), "scores": by_label}
     positive, threshold = decision["positive"], decision["threshold"]
     other = next(label for label in by_label if label != positive)
     label = positive if by_label[positive] >= threshold else other
-    return {"label": label, "scores": by_label, "threshold": threshold, "positive": positive, **known}
+    return {"label": label, "scores": by_label, "threshold": threshold, "positive": positive}
+
+
+def _averaged(scored):
+    """Return the answer for one lesion from the scores of its images, averaged as log-odds."""
+    scores = np.array([[*each.values()] for each in scored])
+    if len(scored) > 1:
+        mean = np.exp(np.log(np.clip(scores, LEAST, 1)).mean(axis=0))
+        scores = mean[None] / mean.sum()
+    return _decided(scores[0]) | {"images": len(scored)}
 
 
 def _decode(image):

@@ -187,7 +187,7 @@ def test_client_resizes_before_it_sends_and_the_scores_stay(service):
     small = ServiceClient(service.scoring_uri, image_size=SIZE)
     files = [image(seed, (400, 300), quality=95) for seed in range(4)] + [image(5, (300, 500), "PNG")]
     assert small.score_many(files) == service.score_many(files)
-    with mock.patch.object(ServiceClient, "_ask", return_value={"label": "a", "scores": {"a": 1.0}}) as ask:
+    with mock.patch.object(ServiceClient, "_ask", return_value={"predictions": [{"scores": {}}]}) as ask:
         small.score(files[0])
         small.score(image(size=(20, 20)))  # is smaller as it is
     sent = [call.args[0] for call in ask.call_args_list]

@@ -24,6 +24,9 @@ PERMUTATIONS = 1999
 BANDS = 4
 """The number of bands, of equally many images, that a column of numbers is cut into."""
 
+SHARES = {"sensitivity": "recall", "specificity": "specificity"}
+"""What `slices` shows beside the metric: the field's names, and those in `METRICS`."""
+
 
 def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> pd.Series:
     """Compare two models by their scores for the same images: a paired bootstrap over lesions.
@@ -80,12 +83,14 @@ def slices(
     Give all columns of interest in one list: each is one more chance of a false alarm. Numbers with more than ten
     values are cut into `BANDS` bands. Of more than two classes, the positive one is evaluated against the others.
 
-    Returns a table, or for several columns a list of them. A row a value: ``images``, ``lesions``, ``positive``
-    (lesions), the metric as ``value`` with its 95 % interval, the ``difference`` to all other images, and its
-    ``p_value`` by permutation of lesions with the same label, corrected for all values of all columns (Holm, A simple
-    sequentially rejective multiple test procedure, 1979). ``verdict`` is ``"differs"`` (p below `RATE`), ``"no
-    difference seen"`` or, with fewer than `FEWEST` positive or other lesions, ``"too few to say"``. Raises ValueError
-    if a column is unknown or holds infinite numbers.
+    Returns a table, or for several columns a list of them; `written` makes it easy to read. A row a value: ``images``,
+    ``lesions``, ``positive`` (lesions), the metric as ``value`` with its 95 % interval ``low`` and ``high``, the
+    ``difference`` to all other images, and its ``p_value`` by permutation of lesions with the same label, corrected for
+    all values of all columns (Holm, A simple sequentially rejective multiple test procedure, 1979). ``verdict`` is
+    ``"differs"`` (p below `RATE`), ``"no difference seen"`` or, with fewer than `FEWEST` positive or other lesions,
+    ``"too few to say"``. ``sensitivity`` and ``specificity`` have their intervals whatever the number of lesions; the
+    one that needs a label which does not occur is NaN. Raises ValueError if a column is unknown or holds infinite
+    numbers.
 
     >>> sites = pd.DataFrame({"site": ["arm", "arm", "leg", "leg"] * 10})
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10, metadata=sites)
@@ -108,6 +113,27 @@ def slices(
         table["verdict"] = np.where(table["p_value"] < RATE, "differs", "no difference seen")
         table.loc[~known, "verdict"] = "too few to say"
     return tables[0] if isinstance(column, str) else tables
+
+
+def written(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+    """Return a table of `slices` for reading: each figure and its interval in one cell, ``"0.87 [0.81, 0.92]"``.
+
+    >>> sites = pd.DataFrame({"site": ["arm", "leg"] * 20})
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20, metadata=sites)
+    >>> written(slices(made, "site", "accuracy")).loc["arm", ["sensitivity", "specificity"]].tolist()
+    ['', '1.00 [0.83, 1.00]']
+    """
+    table = table.round(digits + 1)
+    for name in ("value", *SHARES):
+        low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+        cells = zip(table[name], table.pop(low), table.pop(high), strict=True)
+        table[name] = [
+            ""
+            if figure != figure
+            else f"{figure:.{digits}f}" + f" [{start:.{digits}f}, {end:.{digits}f}]" * (start == start)
+            for figure, start, end in cells
+        ]
+    return table
 
 
 def _values(values):
@@ -150,8 +176,10 @@ def _by_value(evaluation, values, metric):
         if min(positive, count - positive) >= FEWEST and len(theirs.table):
             low, high = ours.interval(metric)
             difference = reached - theirs.metric(metric)
-        rows[value] = (len(part), count, positive, reached, low, high, difference)
+        shares = ours.metrics([*SHARES.values()]).to_numpy().ravel()
+        rows[value] = (len(part), count, positive, reached, low, high, difference, *shares)
     names = ["images", "lesions", "positive", "value", "low", "high", "difference"]
+    names += [f"{share}{end}" for share in SHARES for end in ("", "_low", "_high")]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(values.name)
 
 

@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 
 from .. import metrics
 from ..checks import is_share
+from ..data.associations import confirmed_alike
 from .evaluation import PREFIX, Evaluation
 from .intervals import interval
 
@@ -74,6 +75,21 @@ def _arrays(evaluation):
     true, _, scores = evaluation.arrays
     column = evaluation.classes.index(evaluation.positive)
     return true[:, column] > 0, scores[:, column], evaluation.rows_by_group[1]
+
+
+def populations(evaluation: Evaluation) -> dict[str, Evaluation]:
+    """Return the evaluations for which a figure can be said: of ``all``, and of those ``confirmed alike``.
+
+    Many benign lesions are only followed up, and are easy to tell. Where somebody decides about an excision the second
+    figure holds (`associations.confirmed_alike`). It is left out where it would be the first again.
+
+    >>> ways = pd.DataFrame({"dx_type": ["follow_up", "histo", "histo"]})
+    >>> [*populations(Evaluation.from_scores(["benign", "benign", "malignant"], [0.1, 0.6, 0.7], metadata=ways))]
+    ['all', 'confirmed alike']
+    """
+    alike = evaluation.where(confirmed_alike(evaluation.table))
+    is_part = 0 < len(alike.table) < len(evaluation.table)
+    return {"all": evaluation} | ({"confirmed alike": alike} if is_part else {})
 
 
 def per_thousand(evaluation: Evaluation, prevalence: float) -> pd.DataFrame:

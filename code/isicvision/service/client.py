@@ -1,7 +1,9 @@
 """The client of a scoring service, on this machine or in Azure."""
 
+import base64
 import http.client
 import io
+import json
 import re
 import time
 from collections.abc import Iterable
@@ -23,7 +25,8 @@ from ..errors import IsicVisionError
 from ..images import ImageError, decode, upright
 from ..text import redacted, secret
 
-MAX_BYTES = 20 * 2**20  # of an image fetched from the web: the service accepts no more
+MAX_BYTES = 20 * 2**20  # of an image fetched from the web, and of a request: the service accepts no more
+MAX_IMAGES = 64  # of one lesion: the service accepts no more in a request
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 
 
@@ -92,11 +95,35 @@ class ServiceClient:
             body = self._prepare(image)
         except OSError as error:
             return {"error": str(error)}
-        answer = self._ask(body)
-        if "error" not in answer:
-            return self._rename(answer)
-        name = redacted(image) if isinstance(image, (str, Path)) else "the image"
-        return answer | {"error": answer["error"].replace("the image", name, 1)}
+        return self._named(self._ask(body)["predictions"][0], image)
+
+    def score_lesion(self, images: Iterable[ImageInput]) -> dict:
+        """Score one lesion by several images, in one request: one answer, from the mean of the images' log-odds.
+
+        It has the lesion's ``label`` and ``scores``, the number of ``images`` used, and ``predictions``: for each image
+        what `score` returns. Images that the service refuses are left out; if it refuses all, the answer has an
+        ``error`` and no scores. Raises OSError if an image cannot be read, ValueError if there are none or more than
+        64, or they take more than 20 MiB in base64, and ServiceError as `score` does.
+
+        >>> ServiceClient("http://127.0.0.1:5001/score").score_lesion(["near.jpg", "far.jpg"])  # doctest: +SKIP
+        {'label': 'benign', 'scores': {'benign': 0.91, 'malignant': 0.09}, 'images': 2, 'predictions': [...]}
+        """
+        if isinstance(images, (str, Path, bytes)) or not 0 < len(images := [*images]) <= MAX_IMAGES:
+            raise ValueError(f"score_lesion takes a list of 1 to {MAX_IMAGES} images of one lesion")
+        texts = [base64.b64encode(self._prepare(image)).decode() for image in images]
+        body = json.dumps({"images": texts, "together": True}).encode()
+        if len(body) > MAX_BYTES:
+            raise ValueError(
+                f"the {len(texts)} images take {len(body) / 2**20:.1f} MiB in base64, and the service accepts "
+                f"{MAX_BYTES // 2**20}: give this client the network's image_size, or send fewer images"
+            )
+        answer = self._ask(body, "application/json")
+        if not {"lesion", "message"} & answer.keys():
+            raise ServiceError(
+                f"{redacted(self.scoring_uri)} answers for images only: build its bundle again"
+            )
+        lesion = self._rename(answer["lesion"]) if "lesion" in answer else {"error": answer["message"]}
+        return lesion | {"predictions": [*map(self._named, answer["predictions"], images)]}
 
     def score_many(self, images: Iterable[ImageInput], connections: int = 4) -> list[dict]:
         """Score images over several connections at a time; return what `score` returns for each, in their order."""
@@ -142,6 +169,13 @@ class ServiceClient:
         service = response.headers.get("x-ms-run-fn-exec-ms")
         return times | {"total": sum(times.values()), "service": float(service) if service else None}
 
+    def _named(self, answer, image):
+        """Return the service's answer to an image with the names of labels and file that the user knows."""
+        if "error" not in answer:
+            return self._rename(answer)
+        name = redacted(image) if isinstance(image, (str, Path)) else "the image"
+        return answer | {"error": answer["error"].replace("the image", name, 1)}
+
     def _prepare(self, image):
         if isinstance(image, str) and re.match(r"[a-zA-Z][\w+.-]*://", image):
             image = _fetch(image, self._timeout)
@@ -152,24 +186,28 @@ class ServiceClient:
                 return min(data, _to_bytes(square), key=len)
         return data
 
-    def _ask(self, body, attempts=3):
-        """Post one image and return the service's answer to it, which may be {"error": reason}."""
+    def _ask(self, body, kind="application/octet-stream", attempts=3):
+        """Post an image, or JSON with several, and return the service's answer, with a prediction an image."""
         try:
             # key and image go to no other address
             response = self._session.post(
-                self.scoring_uri, body, timeout=self._timeout, allow_redirects=False
+                self.scoring_uri,
+                body,
+                headers={"Content-Type": kind},
+                timeout=self._timeout,
+                allow_redirects=False,
             )
         except requests.RequestException as error:
             # an answer cut short, which Retry does not see
             if isinstance(error, requests.exceptions.ChunkedEncodingError) and attempts > 1:
-                return self._ask(body, attempts - 1)
+                return self._ask(body, kind, attempts - 1)
             raise self._unanswered(error) from None
         # Azure's managed endpoints answer 424 for any error of the service and put its own status here
         status = int(response.headers.get("ms-azureml-model-error-statuscode", response.status_code))
         try:
             answer = response.json()
-            if status in (200, 422):
-                return answer["predictions"][0]
+            if status in (200, 422) and answer["predictions"][0]:
+                return answer
             message = answer["message"]
         except (ValueError, KeyError, IndexError, TypeError):
             message = response.text[:300].strip() or response.reason

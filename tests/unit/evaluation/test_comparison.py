@@ -70,6 +70,27 @@ def test_a_slice_that_is_worse_is_found_and_a_small_one_is_not_judged():
     assert found["images"].sum() == len(labels)
 
 
+def test_sensitivity_and_specificity_stand_beside_the_metric_also_with_one_label():
+    labels, scores, metadata = made(400)
+    metadata["dx_type"] = np.where((labels == "benign") & (scores < 0.6), "follow_up", "histo")
+    evaluation = Evaluation.from_scores(labels, scores, metadata=metadata, threshold=0.5)
+    found = comparison.slices(evaluation, "dx_type")
+    watched = evaluation.where(metadata["dx_type"] == "follow_up")
+    row = found.loc["follow_up"]
+    assert row[["positive", "sensitivity", "sensitivity_low"]].isna().tolist() == [False, True, True]
+    assert row["specificity"] == watched.metric("specificity") and np.isnan(row["value"])
+    assert (row["specificity_low"], row["specificity_high"]) == watched.interval("specificity")
+    assert found.loc["histo", "sensitivity"] == evaluation.metric("recall")
+    shown = comparison.written(found)
+    assert shown.loc["follow_up", "sensitivity"] == "" == shown.loc["follow_up", "value"]
+    ends = row[["specificity", "specificity_low", "specificity_high"]]
+    assert shown.loc["follow_up", "specificity"] == "{:.2f} [{:.2f}, {:.2f}]".format(*ends)
+    assert [*shown] == [
+        *("images", "lesions", "positive", "value", "difference"),
+        *("sensitivity", "specificity", "p_value", "verdict"),
+    ]
+
+
 def test_random_slices_are_rarely_flagged():
     labels, scores, metadata = made(800)
     flagged = 0

@@ -137,3 +137,18 @@ def test_decisions_about_three_classes_or_other_labels_are_refused():
 def test_shares_of_classes_are_numbers_for_each(shares):
     with pytest.raises(ValueError, match="shares"):
         decisions.at_prevalence(np.full((2, 2), 0.5), [0.5, 0.5], shares)
+
+
+def test_a_figure_is_said_of_all_and_of_those_confirmed_alike():
+    ways = pd.DataFrame({"dx_type": ["follow_up"] * 20 + ["histo"] * 20})
+    labels = ["benign"] * 20 + ["benign", "malignant"] * 10
+    scores = [0.1] * 20 + [0.6, 0.7] * 5 + [0.1, 0.7] * 5
+    evaluation = Evaluation.from_scores(labels, scores, metadata=ways, threshold=0.5)
+    found = decisions.populations(evaluation)
+    referred = {
+        name: decisions.per_thousand(each, 0.1).loc["referred", "value"] for name, each in found.items()
+    }
+    assert referred == pytest.approx({"all": 100 + 900 * 5 / 30, "confirmed alike": 100 + 900 / 2})
+    for metadata in (None, ways.assign(dx_type="histo")):
+        alone = Evaluation.from_scores(labels, scores, metadata=metadata)
+        assert [*decisions.populations(alone)] == ["all"]
