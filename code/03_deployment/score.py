@@ -1,8 +1,8 @@
 """Entry script of the web service: images come in over HTTP, scores go out.
 
 Azure ML calls `init` once in every worker process and `run` for every request. The script is part of the service's
-bundle, beside images.py, the preprocessing of the training. It needs only numpy, Pillow, ONNX Runtime and Azure's
-inference server. It takes four kinds of body:
+bundle, beside images.py, the preprocessing of the training, and patient.py. It needs only numpy, Pillow, ONNX Runtime
+and Azure's inference server. It takes four kinds of body:
 
     curl SCORING_URI -H "Content-Type: image/jpeg" --data-binary @lesion.jpg
     curl SCORING_URI -F file=@lesion.jpg -F file=@another.jpg
@@ -10,7 +10,8 @@ inference server. It takes four kinds of body:
     curl SCORING_URI -H "Content-Type: application/json" -d '{"images": ["...", "..."]}'
 
 With "together": true beside "images", the images show one lesion, and the answer has its scores too.
-SCORING_URI?saliency=1 also returns the image with the regions marked that speak for its label.
+SCORING_URI?saliency=1 also returns the image with the regions marked that speak for its label. An object of the list
+may have "age", "sex" and "site"; SCORING_URI?age=55&sex=male&site=back are those of all images of the request.
 """
 
 import base64
@@ -36,6 +37,7 @@ from werkzeug.formparser import FormDataParser
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the server looks for modules only in its working folder
 import images as preprocessing  # noqa: E402
+import patient  # noqa: E402
 import requestlog  # noqa: E402
 
 MAX_IMAGES = 64
@@ -74,8 +76,9 @@ def init():
     _return_memory()
     folder = _find_model()
     metadata = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    imported = {"images.py": preprocessing.__file__, "patient.py": patient.__file__}
     for name, expected in metadata["sha256"].items():
-        path = Path(preprocessing.__file__) if name == "images.py" else folder / name
+        path = Path(imported.get(name, folder / name))
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise RuntimeError(
                 f"{name} is not the file that the bundle was built with: build the bundle again"
@@ -134,6 +137,8 @@ def _find_model():
 @requestlog.logged
 def run(request):
     """Answer one request; status 500 means a fault of the service itself."""
+    if any(name in request.args for name in patient.NAMES):
+        request.query_string = b"..."  # the server logs it
     if request.method == "OPTIONS":  # a browser's question before it posts from another site
         return AMLResponse("", 200)
     if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
@@ -141,7 +146,7 @@ def run(request):
     if request.method != "POST":
         return AMLResponse({"message": USAGE}, 405, {"Allow": "POST"}, json_str=True)
     try:
-        images, together = _read_images(request)
+        images, people, together = _read_images(request)
         explain = request.args.get("saliency") == "1"
         if explain and len(images) > 1:
             raise RefusedError(400, f"Saliency takes one image at a time, not {len(images)}.")
@@ -151,6 +156,9 @@ def run(request):
     predictions = []
     for start in range(0, len(images), CHUNK):
         predictions += predict(images[start : start + CHUNK], explain)
+    for prediction, person in zip(predictions, people, strict=True):
+        if person and "scores" in prediction:
+            prediction["with_patient"] = _with_patient(prediction, person)
     answer = {
         "predictions": predictions,
         "model": {"id": metadata["id"], "version": metadata["version"]},
@@ -159,6 +167,8 @@ def run(request):
     scored = [prediction["scores"] for prediction in predictions if "scores" in prediction]
     if together and scored:
         answer["lesion"] = _averaged(scored)
+        if people[0]:
+            answer["lesion"]["with_patient"] = _with_patient(answer["lesion"], people[0])
     if all("error" in prediction for prediction in predictions):
         message = f"No image could be scored: {predictions[0]['error'].removeprefix('the image: ')}"
         return AMLResponse({"message": message, **answer}, 422, json_str=True)
@@ -185,20 +195,30 @@ def _page():
 
 
 def _read_images(request):
-    """Return the images of a request, in order, as bytes or text in base64, and whether they show one lesion."""
-    body = _read_body(request)
+    """Return the images of a request, bytes or base64, what is given of each patient, and whether they show one lesion."""
+    body, given, together = _read_body(request), _given(request.args), False
     if not body:
         raise RefusedError(400, f"The body is empty. {USAGE}")
     if request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
-        return [body], False
-    together = False
+        return [body], [given], False
     if request.mimetype == "multipart/form-data":
         images = _read_form(body, request.mimetype_params)
+        people = [given] * len(images)
     else:  # whatever the Content-Type: `curl -d` says application/x-www-form-urlencoded
-        images, together = _read_json(body)
+        images, people, together = _read_json(body, given)
     if len(images) > MAX_IMAGES:
         raise RefusedError(413, f"{len(images)} images in one request: at most {MAX_IMAGES} are scored.")
-    return images, together
+    return images, people, together
+
+
+def _given(source):
+    """Return the age, sex and site in a query or an object, once they are known to be possible."""
+    given = {name: source[name] for name in patient.NAMES if name in source}
+    try:
+        patient.known(given)
+    except ValueError as error:
+        raise RefusedError(400, f"{error}. Leave out what is not known.") from error
+    return given
 
 
 def _read_body(request):
@@ -236,7 +256,7 @@ def _read_form(body, options):
     return [file.read() for _, file in files.items(multi=True)]
 
 
-def _read_json(body):
+def _read_json(body, given):
     try:
         document = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested a thousand deep
@@ -251,7 +271,13 @@ def _read_json(body):
             raise RefusedError(400, f"Item {index} of the list is not an image as base64 text. {USAGE}")
     if not isinstance(together, bool):
         raise RefusedError(400, f"together is true or false, not {json.dumps(together)[:50]}. {USAGE}")
-    return texts, together
+    people = [given | _given(item) if isinstance(item, dict) else given for item in items]
+    if together:
+        person = {name: value for each in people for name, value in each.items()}
+        if any(person | each != person for each in people):
+            raise RefusedError(400, "The images of one lesion have one age, one sex and one site.")
+        people = [person] * len(people)
+    return texts, people, together
 
 
 def _refuse_constant(name):
@@ -331,6 +357,31 @@ def _averaged(scored):
         mean = np.exp(np.log(np.clip(scores, LEAST, 1)).mean(axis=0))
         scores = mean[None] / mean.sum()
     return _decided(scores[0]) | {"images": len(scored)}
+
+
+def _with_patient(prediction, given):
+    """Return the label and score of an image with what is given of the patient, and what of it was used."""
+    numbers, known = metadata.get("patient"), patient.known(given)
+    used = patient.added(numbers, known) if numbers else ()
+    answer = {name: prediction[name] for name in ("label", "scores", "threshold") if name in prediction}
+    if used:
+        positive, decision = numbers["positive"], numbers["decision"]
+        other = next(label for label in metadata["labels"] if label != positive)
+        pair = prediction["scores"][positive], prediction["scores"][other]
+        score = patient.score(numbers, *pair, known)
+        scores = {label: score if label == positive else 1 - score for label in metadata["labels"]}
+        threshold = {} if decision is None else {"threshold": decision["threshold"]}
+        is_positive = score >= threshold.get("threshold", 0.5)
+        answer = {"label": positive if is_positive else other, "scores": scores, **threshold}
+    left = {name: _unused(numbers, known, name) for name in given if name not in used}
+    return {**answer, "used": [name for name in patient.NAMES if name in used], "not_used": left}
+
+
+def _unused(numbers, known, name):
+    """Say why a value was not used; its own words stay out of the answer, which servers may log."""
+    if not numbers or not numbers[name]:
+        return "this model takes none"
+    return f"it is none of {', '.join(numbers[name])}" if name in known else "it is not known"
 
 
 def _decode(image):

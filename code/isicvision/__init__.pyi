@@ -17,6 +17,7 @@ from .evaluation.evaluation import evaluate as evaluate
 from .files import PROJECT_ROOT as PROJECT_ROOT
 from .files import require as require
 from .model import calibration as calibration
+from .model import fusion as fusion
 from .model import labelissues as labelissues
 from .model import presets as presets
 from .model import saliency as saliency

@@ -33,6 +33,12 @@ GROUP_COLUMNS = ("lesion_id", "patient_id")
 """Columns that say which images belong together, the preferred one first."""
 CONFIRMED = ("diagnosis_confirm_type", "dx_type")
 """How a diagnosis was confirmed: the names in the ISIC Archive and in HAM10000."""
+PATIENT = {
+    "age": ("age", "age_approx"),
+    "sex": ("sex",),
+    "site": ("site", "localization", "anatom_site_general", "anatom_site_1"),
+}
+"""Columns that say how old a patient is, of which sex, and where the lesion is, the preferred one first."""
 
 _IMAGE = Field("text", "", "name of the image", "identifier")
 _SEARCHABLE = {

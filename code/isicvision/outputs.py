@@ -12,6 +12,7 @@ NOTEBOOKS = {
     "model": "code/02_modeling/01_train.ipynb",
     "evaluation": "code/02_modeling/02_evaluate.ipynb",
     "model_features": "code/02_modeling/03_features_and_classifier.ipynb",
+    "model_patient": "code/02_modeling/05_age_sex_and_site.ipynb",
     "bundle": "code/03_deployment/01_deploy_locally.ipynb",
 }
 """Which notebook writes which file or folder of the outputs."""
@@ -35,6 +36,7 @@ class Outputs:
         self.split = self.folder / "split"
         self.model = self.folder / "model"
         self.model_features = self.folder / "model_features"
+        self.model_patient = self.folder / "model_patient"
         self.predictions = self.folder / "evaluation" / "predictions.csv"
         self.evaluation = self.folder / "evaluation" / "report.html"
         self.bundle = self.folder / "bundle"

@@ -107,6 +107,7 @@ CHECKS: dict[str, Check] = {
     "PREVALENCE": (lambda value: is_number(value, 0) and 0 < value < 1, "a share above 0 and below 1"),
     "SLICES": _NAMES,
     "AUDITED": _COUNT,
+    "PATIENT_COLUMNS": _or_none((_is_map, "a map such as {site: anatom_site_2, age: null}")),
     "C": (lambda value: is_number(value, 0) and value > 0, "a positive number"),
     "MEASUREMENTS": (
         lambda value: _is_text(value) and os.path.isfile(f"{value}/settings.csv"),
@@ -222,10 +223,12 @@ def _training(values):
 def _model(values):
     """Say that MODEL names none of the models that the notebooks write, nor another that is there."""
     name, outputs = values.get("MODEL", "model"), values.get("OUTPUTS", ".")
-    own = ("model", "model_features")
+    own = ("model", "model_features", "model_patient")
     if name not in own and not os.path.isfile(f"{outputs}/{name}/model.json"):
         hint = near(name, own)
-        return f"MODEL is model, model_features or another folder with a model.json in {outputs}, not {name!r}{hint}"
+        return (
+            f"MODEL is {', '.join(own)} or another folder with a model.json in {outputs}, not {name!r}{hint}"
+        )
 
 
 def positive(value: object, labels: Sequence[str]) -> str | None:

@@ -152,7 +152,7 @@ def run_json(score, document):
 def test_bundle_holds_all_a_service_needs(bundle):
     assert {path.name for path in bundle.iterdir()} == {
         *("model.onnx", "model.json", "score.py", "images.py", "requirements.txt", "conda.yml", "Dockerfile"),
-        *("page.html", "requestlog.py"),
+        *("page.html", "requestlog.py", "patient.py"),
     }
     card = json.loads((bundle / "model.json").read_text())
     assert card["labels"] == ["benign", "malignant"] and card["image_size"] == SIZE

@@ -79,7 +79,10 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"SETTINGS": {"frozen_stages": 50}}, "frozen_stages is 50, but efficientnet_lite0 has 9 stages"),
         ({"SETTINGS": {1: 2}}, "SETTINGS: unknown training setting 1. There are"),
         ({"SETTINGS": {"EPOCHS": 3}}, "unknown training setting 'EPOCHS'; did you mean epochs?"),
-        ({"MODEL": ".."}, "MODEL is model, model_features or another folder with a model.json in"),
+        (
+            {"MODEL": ".."},
+            "MODEL is model, model_features, model_patient or another folder with a model.json in",
+        ),
         ({"MAX_SIDE": 63}, "MAX_SIDE is a number of pixels, 64 or more"),
         ({"SOURCE": "ftp://x"}, "SOURCE is sample, isic, the URL"),
         ({"SOURCE": "http://"}, "SOURCE is sample, isic, the URL"),

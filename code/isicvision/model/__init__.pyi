@@ -1,5 +1,6 @@
 from . import backbones as backbones
 from . import calibration as calibration
+from . import fusion as fusion
 from . import labelissues as labelissues
 from . import presets as presets
 from . import saliency as saliency

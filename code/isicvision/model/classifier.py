@@ -14,6 +14,7 @@ import torch
 from .. import metrics
 from ..checks import check_threshold, is_whole, plain, positive_label, require_dataset
 from ..data import splitting
+from ..errors import warn
 from ..text import as_label, counted
 from . import backbones, calibration, devices, inputs, outliers, presets, storage
 from .history import History, RangeTest
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 UNTRAINED: dict[str, Any] = {
     "temperature": 1.0,
-    **dict.fromkeys(("offsets", "scores", "scores_images", "decision", "outliers", "training")),
+    **dict.fromkeys(("offsets", "scores", "scores_images", "decision", "outliers", "patient", "training")),
 }
 """What holds for one training only, before it."""
 NEW: dict[str, Any] = UNTRAINED | {
@@ -142,6 +143,7 @@ class ImageClassifier:
             "trained": trained,
             "calibrated": known["scores"] and f"temperature {known['temperature']:.2f}",
             "decision": decision and f"{decision['positive']} from a score of {decision['threshold']:.3f} on",
+            "beside it": known["patient"] and ", ".join(known["patient"]["columns"]),
             "limit": "distance 1" if self.outliers else "none: it scores any image",
         }
         shown = [f"  {name + ':':<12}{value}" for name, value in lines.items() if value is not None]
@@ -317,6 +319,9 @@ class ImageClassifier:
         scores = inputs.apply(self._learner.module(calibrated=False), self._images(validation), "predicting")
         calibrated = calibration.recalibrate(self.metadata, targets, scores, validation.table["group"])
         self._keep_scores(calibrated)
+        if self.metadata["patient"] is not None:
+            self.metadata["patient"] = None
+            warn("the scores have changed: learn again, by fusion.fit, what age, sex and site add to them")
         return self.metadata["temperature"]
 
     def _keep_scores(self, scores):

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import images
 from ..files import PROJECT_ROOT, is_stray, read_json, replacing_folder, sha256, user_path
 
 if TYPE_CHECKING:
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
 
 # config.json, logging.json and swagger.json must not be among them: Azure's server takes these for its own
 _SCRIPTS = ("score.py", "requestlog.py", "page.html")  # as they are in code/03_deployment
-_OTHERS = "model.onnx model.onnx.data model.json images.py requirements.txt conda.yml Dockerfile".split()
+_OTHERS = (
+    "model.onnx model.onnx.data model.json images.py patient.py requirements.txt conda.yml Dockerfile".split()
+)
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
 _CONDA = """\
@@ -34,7 +35,7 @@ FROM python:3.11-slim
 WORKDIR /service
 COPY requirements.txt .
 RUN pip install --no-cache-dir --requirement requirements.txt && useradd --create-home service
-COPY model.onnx* model.json images.py {" ".join(_SCRIPTS)} ./
+COPY model.onnx* model.json images.py patient.py {" ".join(_SCRIPTS)} ./
 USER service
 # several threads, so that the process answers health checks while it scores
 ENV GUNICORN_CMD_ARGS="--threads 8"
@@ -62,7 +63,8 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
         )
     with replacing_folder(target) as new:
         model.to_onnx(new / "model.onnx")
-        shutil.copyfile(images.__file__, new / "images.py")
+        for name in ("images.py", "patient.py"):
+            shutil.copyfile(Path(__file__).parents[1] / name, new / name)
         # checksums of what computes the scores; users may change the other files
         checksums = {path.name: sha256(path) for path in sorted(new.iterdir())}
         pins = {name: version(name) for name in _REQUIREMENTS}

@@ -19,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 from urllib3.util import Retry
 
+from .. import patient
 from ..archive.transfer import Session, TransferError
 from ..checks import is_number, is_whole
 from ..errors import IsicVisionError
@@ -85,17 +86,25 @@ class ServiceClient:
             headers = {"Authorization": f"Bearer {key}"}
             self._session.auth = lambda request: request.headers.update(headers) or request
 
-    def score(self, image: ImageInput) -> dict:
+    def score(
+        self, image: ImageInput, age: float | None = None, sex: str | None = None, site: str | None = None
+    ) -> dict:
         """Score one image: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
 
-        An image that cannot be read, or that the service refuses, gives ``{"error": "lesion.jpg: it is blurred"}``.
-        Raises ServiceError if the service itself fails or does not answer.
+        With an `age` in years, a `sex` or a `site`, the answer has ``with_patient`` too: label and scores with them,
+        and what was ``used``. An image that cannot be read, or that the service refuses, gives ``{"error":
+        "lesion.jpg: it is blurred"}``. Raises ServiceError if the service itself fails or does not answer, ValueError
+        if an age is impossible.
         """
+        given = patient.known({"age": age, "sex": sex, "site": site})
         try:
             body = self._prepare(image)
         except OSError as error:
             return {"error": str(error)}
-        return self._named(self._ask(body)["predictions"][0], image)
+        if given:  # not in the address, which others log
+            body = json.dumps([{"image_in_base64": base64.b64encode(body).decode(), **given}]).encode()
+        answer = self._ask(body, "application/json") if given else self._ask(body)
+        return self._named(answer["predictions"][0], image)
 
     def score_lesion(self, images: Iterable[ImageInput]) -> dict:
         """Score one lesion by several images, in one request: one answer, from the mean of the images' log-odds.
@@ -223,6 +232,8 @@ class ServiceClient:
             raise ValueError(f"class_map gives two of the labels {', '.join(names)} one name")
         renamed = {key: names[answer[key]] for key in ("label", "positive") if key in answer}
         scores = {names[label]: score for label, score in answer["scores"].items()}
+        if "with_patient" in answer:
+            renamed["with_patient"] = self._rename(answer["with_patient"])
         return answer | renamed | {"scores": scores}
 
     def _unanswered(self, error):
