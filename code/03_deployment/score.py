@@ -195,7 +195,7 @@ def _page():
 
 
 def _read_images(request):
-    """Return the images of a request, bytes or base64, what is given of each patient, and whether they show one lesion."""
+    """Return the images of a request, as bytes or base64, what is given of each patient, and if they are one lesion."""
     body, given, together = _read_body(request), _given(request.args), False
     if not body:
         raise RefusedError(400, f"The body is empty. {USAGE}")

@@ -139,7 +139,7 @@ def test_the_notebook_the_onnx_file_and_the_service_agree_and_the_log_keeps_no_p
     random = np.random.default_rng(0)
     values = {"age": random.integers(20, 80, len(table)), "site": random.choice(["Back", "face"], len(table))}
     dataset = ImageDataset(table.assign(sex="female", **values), positive="malignant")
-    model = ImageClassifier("efficientnet_lite0", dataset.labels, image_size=64)
+    model = ImageClassifier("squeezenet1_1", dataset.labels, weights=None, image_size=64)
     model.decide_at(0.4)
     both = fusion.fit(model, dataset)
     model = ImageClassifier.load(both.save(tmp_path / "model"))
