@@ -376,6 +376,12 @@ def test_ph2_is_read_in_one_folder_too_beside_masks_of_the_same_names(tmp_path):
     assert dataset.paths == [str(tmp_path / "images" / f"{name}.jpg") for name in names]
 
 
+def test_what_a_parameter_file_maps_is_text_as_papermill_sorts_it():
+    for path in (CODE / "parameters").glob("*.yaml"):
+        keys = yaml.safe_load(path.read_text(encoding="utf-8")).get("LABEL_MAP", {})
+        assert all(isinstance(key, str) for key in keys), path
+
+
 def test_one_label_is_enough_where_it_is_said(tmp_path):
     touch(tmp_path, "benign/p1.jpg", "benign/p2.jpg")
     with pytest.raises(ValueError, match="a classifier needs two"):
