@@ -187,12 +187,13 @@ class Evaluation:
         found = Evaluation.from_scores(rows["label"], scores, None, self.classes, self.positive, rows)
         return found if self.threshold is None else found.at(self.threshold)
 
+    @cached_property
     def units(self) -> dict[str, Evaluation]:
-        """Return the evaluations of one answer a ``lesion`` and one an ``image``.
+        """The evaluations of one answer a ``lesion`` and one an ``image``.
 
         The first only if some lesion has several images. It is left out with a warning if labels of a lesion differ.
 
-        >>> [*Evaluation.from_scores(["benign", "benign", "malignant"], [0.2, 0.4, 0.8], ["a", "a", "b"]).units()]
+        >>> [*Evaluation.from_scores(["benign", "benign", "malignant"], [0.2, 0.4, 0.8], ["a", "a", "b"]).units]
         ['lesion', 'image']
         """
         try:

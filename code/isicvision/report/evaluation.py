@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from .. import plots
 from ..data.dataset import ImageDataset
@@ -53,9 +54,7 @@ def write_evaluation(
     figure, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
     for number, plot in enumerate((plots.roc, plots.precision_recall, plots.confusion, plots.scores)):
         plot(evaluation, axes.flat[number])
-    figures = evaluation.metrics()
-    table = figures.map("{:.3f}".format).replace("nan", "undefined")
-    table[figures.isna() & figures["value"].notna().to_numpy()[:, None]] = "too few lesions"
+    tables = {f"per {unit}": _written(record.figures(each)) for unit, each in evaluation.units.items()}
     return write_page(
         where,
         "evaluation.html.j2",
@@ -64,6 +63,12 @@ def write_evaluation(
         images=counted(len(evaluation.table), "test image"),
         over="lesions" if group_count(evaluation.table)["groups"] else f"images ({group_words(None)})",
         positive=evaluation.positive,
-        table=table.to_html(border=0),
+        table=pd.concat(tables, axis=1).fillna("").to_html(border=0),
         plots=encode(figure),
     )
+
+
+def _written(figures):
+    table = figures.map("{:.3f}".format).replace("nan", "undefined")
+    table[figures.isna() & figures["value"].notna().to_numpy()[:, None]] = "too few lesions"
+    return table

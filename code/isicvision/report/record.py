@@ -18,9 +18,9 @@ import torch
 
 from .. import __version__
 from ..data import splitting
-from ..data.associations import confirmed_alike
 from ..data.dataset import ImageDataset
 from ..errors import warn
+from ..evaluation import decisions
 from ..files import PROJECT_ROOT, RUN_RECORD, portable, read_json, replacing, require, user_path, versions
 from ..outputs import NOTEBOOKS, Outputs
 from ..text import counted
@@ -235,14 +235,10 @@ def _count(part, labels):
 def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
     """Add the metrics of an evaluation, with their 95 % intervals, to run.json in a folder, and return its path.
 
-    If only some diagnoses were confirmed alike (`associations.confirmed_alike`), their ROC AUC and number are added.
+    They are of one answer an image and, as ``per_lesion``, of one a lesion, if some lesion has several images.
     """
     path = user_path(folder) / RUN_RECORD
-    run, table = read(path), evaluation.metrics()
-    alike = evaluation.where(confirmed_alike(evaluation.table))
-    is_part = 0 < len(alike.table) < len(evaluation.table)
-    if is_part:
-        table.loc["roc_auc_confirmed_alike"] = alike.metrics(["roc_auc"]).loc["roc_auc"]
+    run = read(path)
     run["metrics"] = {
         "images": len(evaluation.table),
         **splitting.group_count(evaluation.table),
@@ -250,10 +246,29 @@ def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
         "predictions": digest(evaluation),
         "positive": evaluation.positive,
         "threshold": evaluation.threshold,
-        **({"images_confirmed_alike": len(alike.table)} if is_part else {}),
-        **table.astype(object).where(table.notna(), None).to_dict("index"),
     }
+    for unit, each in evaluation.units.items():
+        table = figures(each)
+        found = {f"{unit}s_confirmed_alike": len(alike.table) for alike in _alike(each)}
+        found |= table.astype(object).where(table.notna(), None).to_dict("index")
+        run["metrics"] |= {"per_lesion": {"lesions": len(each.table)} | found} if unit == "lesion" else found
     return _write(path, run)
+
+
+def figures(evaluation: Evaluation) -> pd.DataFrame:
+    """Return all metrics, then three of those confirmed alike, if these are not all: see `decisions.populations`.
+
+    >>> from isicvision import Evaluation
+    >>> figures(Evaluation.from_scores(["benign", "malignant"], [0.2, 0.7])).loc["roc_auc", "value"]
+    np.float64(1.0)
+    """
+    names = ["roc_auc", "recall", "specificity"]
+    rows = [each.metrics(names).rename(index="{}_confirmed_alike".format) for each in _alike(evaluation)]
+    return pd.concat([evaluation.metrics(), *rows])
+
+
+def _alike(evaluation):
+    return [*decisions.populations(evaluation).values()][1:]
 
 
 def read(path: str | Path) -> dict:

@@ -85,9 +85,9 @@ def test_without_lesions_of_several_images_nothing_changes():
     alone = evaluation.where(~evaluation.table["group"].duplicated())
     pd.testing.assert_frame_equal(alone.by_group().table.drop(columns="images"), alone.table)
     pd.testing.assert_frame_equal(alone.by_group().metrics(), alone.metrics())
-    assert [*alone.units()] == ["image"] and [*evaluation.units()] == ["lesion", "image"]
+    assert [*alone.units] == ["image"] and [*evaluation.units] == ["lesion", "image"]
     nameless = Evaluation.from_scores(evaluation.table["label"], evaluation.scores, classes=["a", "b", "c"])
-    assert [*nameless.units()] == ["image"]
+    assert [*nameless.units] == ["image"]
 
 
 def test_many_classes_are_averaged_as_the_softmax_of_mean_log_scores():
@@ -140,7 +140,7 @@ def test_contradicting_labels_are_named_and_only_image_figures_are_left():
     with pytest.raises(ValueError, match="lesion L7 have the labels benign and malignant"):
         evaluation.by_group()
     with pytest.warns(UserWarning, match="not for each lesion: .*L7"):
-        assert [*evaluation.units()] == ["image"]
+        assert [*evaluation.units] == ["image"]
 
 
 def test_intervals_slices_plots_and_files_work_by_lesion(tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from isicvision import Evaluation, ImageClassifier, evaluate, record
+from isicvision import Evaluation, ImageClassifier, cards, evaluate, record
 from isicvision.service import bundle
 
 LABELS = ["benign", "malignant"]
@@ -60,8 +60,39 @@ def test_the_area_of_those_confirmed_alike_stands_beside_that_of_all(made):
     metrics = record.read(made[0] / "run.json")["metrics"]
     assert metrics["images_confirmed_alike"] == 8
     assert metrics["roc_auc_confirmed_alike"]["value"] == 0.5 < metrics["roc_auc"]["value"]
+    assert metrics["specificity_confirmed_alike"]["value"] == 0.5 < metrics["specificity"]["value"]
     record.add_metrics(Evaluation.from_scores(labels, scores, classes=LABELS), made[0])
     assert "images_confirmed_alike" not in record.read(made[0] / "run.json")["metrics"]
+
+
+def test_the_figures_per_lesion_stand_before_those_per_image(made):
+    ways = pd.DataFrame({"group": [*"aabbccddeeff"], "dx_type": ["follow_up"] * 4 + ["histo"] * 8})
+    labels = ["benign"] * 6 + ["malignant"] * 2 + ["benign"] * 2 + ["malignant"] * 2
+    scores = np.linspace(0, 1, 12) ** 2
+    evaluation = Evaluation.from_scores(labels, scores, classes=LABELS, metadata=ways)
+    record.add_metrics(evaluation, made[0])
+    metrics = record.read(made[0] / "run.json")["metrics"]
+    names = [*metrics]
+    assert names.index("per_lesion") < names.index("accuracy")
+    assert metrics["per_lesion"]["lesions"] == 6 and metrics["per_lesion"]["lesions_confirmed_alike"] == 4
+    by_lesion = evaluation.by_group()
+    for name in ("roc_auc", "brier", "recall"):
+        low, high = by_lesion.interval(name)
+        expected = {"value": by_lesion.metric(name), "low": low, "high": high}
+        assert metrics["per_lesion"][name] == pytest.approx(expected)
+        assert metrics[name]["value"] == evaluation.metric(name)
+    page = cards.write_model_card(made[0]).read_text()
+    parts = page.partition("**Per lesion**: one answer for each of 6 lesions")[2].partition("**Per image**")
+    for text, unit in ((parts[0], by_lesion), (parts[2], evaluation)):
+        assert (
+            f"| brier | {unit.metric('brier'):.3f} |" in text
+            and text.count("| roc_auc_confirmed_alike |") == 1
+        )
+    labels[0] = "malignant"
+    with pytest.warns(UserWarning, match="lesion a have the labels benign and malignant"):
+        record.add_metrics(Evaluation.from_scores(labels, scores, classes=LABELS, metadata=ways), made[0])
+    assert "per_lesion" not in record.read(made[0] / "run.json")["metrics"]
+    assert "**Per" not in cards.write_model_card(made[0]).read_text()
 
 
 def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made):
@@ -301,18 +332,20 @@ def test_the_job_keeps_the_split_that_is_there_and_a_rerun_takes_that_of_its_rec
     dataset, tmp_path, capsys
 ):
     job = runpy.run_path(str(ROOT / "code/02_modeling/train.py"))
-    first = job["split"]({"SEED": 0}, dataset, None, tmp_path)
+    first = job["split"]({"SEED": 0, "SPLIT_COLUMN": None}, dataset, None, tmp_path)
     record.save_parts(first, tmp_path)
     corrected = dataset.relabel({dataset.paths[0]: "malignant"})
-    now = job["split"]({"SEED": 5}, corrected, None, tmp_path)
+    now = job["split"]({"SEED": 5, "SPLIT_COLUMN": None}, corrected, None, tmp_path)
     assert [part.paths for part in now.values()] == [part.paths for part in first.values()]
     assert "24 images as in the earlier split, 0 new, 0 moved" in capsys.readouterr().out
     record.save_parts(now, tmp_path)
     made = {name: {"manifest": part.manifest()} for name, part in now.items()}
-    again = job["split"]({"SEED": 5}, corrected, made, tmp_path)  # no seed deals these parts
+    again = job["split"](
+        {"SEED": 5, "SPLIT_COLUMN": None}, corrected, made, tmp_path
+    )  # no seed deals these parts
     assert [part.paths for part in again.values()] == [part.paths for part in now.values()]
     with pytest.raises(SystemExit, match="images are not those of the record"):
-        job["split"]({"SEED": 5}, dataset, made, tmp_path)
+        job["split"]({"SEED": 5, "SPLIT_COLUMN": None}, dataset, made, tmp_path)
 
 
 def test_images_that_are_gone_are_named_before_their_part_is_doubted(outputs):

@@ -10,5 +10,10 @@ def test_the_report_is_one_page_that_holds_everything(dataset, tmp_path):
         evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]
     ).read_text()
     assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
+    assert f"{evaluation.by_group().metric('brier'):.3f}" in page and page.index("per lesion") < page.index(
+        "per image"
+    )
     assert "A &lt;b&gt;note" in page and "http" not in page
-    assert page.count("too few lesions") == 2  # both ends of the interval of partial_roc_auc
+    assert (
+        page.count("too few lesions") == 4
+    )  # both ends of the interval of partial_roc_auc, per lesion and image
