@@ -379,9 +379,10 @@ def _with_patient(prediction, given):
 
 def _unused(numbers, known, name):
     """Say why a value was not used; its own words stay out of the answer, which servers may log."""
-    if not numbers or not numbers[name]:
+    learned = [value for each, value, _ in numbers["added"] if each == name] if numbers else []
+    if not learned:
         return "this model takes none"
-    return f"it is none of {', '.join(numbers[name])}" if name in known else "it is not known"
+    return f"it is none of {', '.join(learned)}" if name in known else "it is not known"
 
 
 def _decode(image):

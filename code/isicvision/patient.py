@@ -1,7 +1,7 @@
 """What age, sex and site add to an image's score: an additive logistic model; copied into every bundle.
 
-Its numbers, which `model.fusion` learns, are plain JSON: ``intercept``; ``image``, the weight of the image's log-odds;
-``age``, pairs of years and log-odds, linear in between and constant beyond; ``sex`` and ``site``, log-odds by value.
+Its numbers, which `model.fusion` learns, are JSON: ``intercept``; ``image``, the weight of the image's log-odds; and
+``added``, rows of name, value and log-odds. Between the ages of two rows it is linear, beyond the last constant.
 """
 
 import math
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 NAMES = ("age", "sex", "site")
-OLDEST = 120
 UNKNOWN = ("", "unknown", "nan", "none", "n/a", "<na>")
 SURE = 1e-6
 """The least probability of a label, so that log-odds stay finite."""
@@ -23,34 +22,27 @@ def known(given: Mapping[str, Any]) -> dict[str, Any]:
     >>> known({"age": "55", "sex": "Male", "site": "unknown"})
     {'age': 55.0, 'sex': 'male'}
     """
-    found: dict[str, Any] = {}
-    for name in NAMES:
-        value = given.get(name)
-        text = str(value).strip().lower()
-        if isinstance(value, (list, dict)) or len(text) > 100:
+    found: dict[str, Any] = {name: str(given.get(name)).strip().lower() for name in NAMES}
+    found = {name: text for name, text in found.items() if text not in UNKNOWN}
+    for name, text in found.items():
+        if isinstance(given[name], (list, dict)) or len(text) > 100:
             raise ValueError(f"{name} is one short value, not {text[:40]}…")
-        if text not in UNKNOWN:
-            found[name] = _age(text) if name == "age" else text.removesuffix(".0")
+        try:
+            found[name] = float(text) if name == "age" else text.removesuffix(".0")
+            is_possible = name != "age" or 0 <= found[name] <= 120
+        except ValueError:
+            is_possible = False
+        if not is_possible:
+            raise ValueError(f"age is a number of years from 0 to 120, not {text!r}")
     return found
-
-
-def _age(text):
-    try:
-        age = float(text)
-    except ValueError:
-        age = math.nan
-    if not 0 <= age <= OLDEST:
-        raise ValueError(f"age is a number of years from 0 to {OLDEST}, not {text!r}")
-    return age
 
 
 def added(numbers: Mapping[str, Any], patient: Mapping[str, Any]) -> dict[str, float]:
     """Return the log-odds that each `known` value adds; values that the model has not learned are left out."""
-    found = {
-        name: numbers[name][patient[name]] for name in ("sex", "site") if patient.get(name) in numbers[name]
-    }
-    if "age" in patient and numbers["age"]:
-        years, odds = np.array(numbers["age"], float).T
+    ages = [row[1:] for row in numbers["added"] if row[0] == "age"]
+    found = {name: odds for name, value, odds in numbers["added"] if patient.get(name) == value}
+    if "age" in patient and ages:
+        years, odds = np.array(ages, float).T
         found["age"] = float(np.interp(patient["age"], years, odds))
     return found
 
@@ -60,9 +52,8 @@ def score(numbers: Mapping[str, Any], positive: float, other: float, patient: Ma
 
     What is missing or was not learned adds 0, the mean of all; if that is everything, the image's own is returned.
 
-    >>> numbers = {"intercept": 0, "image": 1, "age": [[20, -1], [80, 1]], "sex": {}, "site": {}}
-    >>> score(numbers, 0.5, 0.5, {"age": 50.0}), round(score(numbers, 0.5, 0.5, {"age": 90.0}), 3)
-    (0.5, 0.731)
+    >>> score({"intercept": 0, "image": 1, "added": [["age", 20, -1], ["age", 80, 1]]}, 0.5, 0.5, {"age": 50.0})
+    0.5
     """
     parts = added(numbers, patient)
     if not parts and numbers["image"]:

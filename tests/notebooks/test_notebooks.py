@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,7 @@ def test_the_walk_leaves_images_model_report_and_bundle(walk):
         "model/run.json",
         "model/README.md",
         "model_features/README.md",
+        "model_patient/README.md",
         "data_report/data_card.md",
         "evaluation/predictions.csv",
         "evaluation/report.html",
@@ -85,7 +87,7 @@ def test_the_walk_leaves_images_model_report_and_bundle(walk):
     card = json.loads((outputs / "model" / "model.json").read_text())
     assert card["training"]["epochs"] == 2 and len(card["training"]["history"]) == 2
     run = json.loads((outputs / "model" / "run.json").read_text())
-    for name in ("model", "model_features"):
+    for name in ("model", "model_features", "model_patient"):
         assert "On 32 test images" in (outputs / name / "README.md").read_text()
     assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["SETTINGS"]["epochs"] == 2
 
@@ -96,6 +98,31 @@ def test_the_service_answers_what_the_notebook_predicts(walk):
     assert "the service and the notebook agree within 1e-4" in printed
     assert "422 No image could be scored" in printed and "400 The body is empty" in printed
     assert "stopped>" in printed
+
+
+@of_the_walk
+def test_the_patient_is_learned_from_the_columns_of_the_sample_and_compared(walk):
+    printed = walk[1]["code/02_modeling/05_age_sex_and_site.ipynb"]
+    assert "from the columns age_approx, sex, anatom_site_1" in printed
+    assert "all 32 test images" in printed and printed.count("First: both. Second: image.") == 2
+    saved = json.loads((walk[0] / "model_patient" / "model.json").read_text())
+    assert [*saved["patient"]["columns"]] == ["age", "sex", "site"]
+    assert json.loads((walk[0] / "model" / "model.json").read_text())["patient"] is None
+
+
+@of_the_walk
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        ({"age": None, "sex": None, "site": None}, "no column of age, sex or site"),
+        ({"site": "sex"}, "learned on"),
+    ],
+)
+def test_the_patient_is_left_out_where_no_column_tells_of_it(walk, tmp_path, columns, found):
+    for name in ("model", "split"):
+        shutil.copytree(walk[0] / name, tmp_path / name)
+    printed = run("code/02_modeling/05_age_sex_and_site.ipynb", tmp_path, PATIENT_COLUMNS=columns)
+    assert found in printed and (tmp_path / "model_patient").exists() == ("learned" in found)
 
 
 @of_the_walk

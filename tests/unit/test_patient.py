@@ -8,8 +8,17 @@ import pytest
 from isicvision import patient
 
 NUMBERS = {
-    **{"intercept": 0.2, "image": 0.9, "age": [[20, -1.0], [50, 0.1], [80, 0.7]]},
-    **{"sex": {"female": -0.1, "male": 0.1}, "site": {"back": 0.3}},
+    **{"intercept": 0.2, "image": 0.9},
+    "added": [
+        *(
+            ["age", 20, -1.0],
+            ["age", 50, 0.1],
+            ["age", 80, 0.7],
+            ["sex", "female", -0.1],
+            ["sex", "male", 0.1],
+        ),
+        *(["site", "back", 0.3], ["site", "face", -0.3]),
+    ],
 }
 
 

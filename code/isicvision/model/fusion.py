@@ -24,7 +24,7 @@ from ..text import near
 from .classifier import ImageClassifier
 
 AGES = (20, 50, 80)
-"""Years between which the contribution of the age is linear; it is constant below and above."""
+"""Years between which what the age adds is linear; it is constant below and above."""
 HARDLY = 10
 """The image's log-odds are multiplied by this, so that the penalty hardly reaches their weight."""
 
@@ -32,12 +32,13 @@ HARDLY = 10
 class Fusion:
     """A model of two labels that also uses age, sex and site in a dataset's table; `evaluate` takes it like a model.
 
-    `numbers`, see `patient`, are by default those that the model was saved with.
+    `numbers` are those of `fit`, by default the ones that the model was saved with; ``numbers["added"]`` says what each
+    value adds.
 
-    >>> numbers = {"intercept": 0, "image": 1, "age": [[20, -1], [80, 1]], "sex": {}, "site": {}, "decision": None}
+    >>> numbers = {"positive": "malignant", "intercept": 0, "image": 1, "added": [], "columns": {}, "decision": None}
     >>> model = ImageClassifier("squeezenet1_1", ["benign", "malignant"], weights=None, image_size=64)
-    >>> Fusion(model, numbers).contributions()["log_odds"].tolist()
-    [-1, 1]
+    >>> Fusion(model, numbers).positive
+    'malignant'
     """
 
     def __init__(self, model: ImageClassifier, numbers: dict[str, Any] | None = None):
@@ -46,23 +47,16 @@ class Fusion:
             raise ValueError(
                 "this model takes no age, sex or site: fusion.fit(model, validation) learns them"
             )
-        self.labels, self.positive, self.seen = model.labels, model.positive, model.seen
+        self.labels, self.positive, self.seen = model.labels, self.numbers["positive"], model.seen
         self.metadata = model.metadata | {"patient": self.numbers, "decision": self.numbers["decision"]}
 
     def predict_proba(self, dataset: ImageDataset) -> np.ndarray:
         """Return the probability of each label, (images, labels): the model's own where nothing is known."""
-        people = patients(dataset.table, self.numbers["columns"])
-        column = self.labels.index(self.positive)
+        people, column = patients(dataset.table, self.numbers["columns"]), self.labels.index(self.positive)
         own = self.model.predict_proba(dataset) if self.numbers["image"] else np.ones((len(people), 2))
         rows = zip(own[:, column].tolist(), own[:, 1 - column].tolist(), people, strict=True)
         fused = np.array([patient.score(self.numbers, *row) for row in rows])
         return np.column_stack([fused, 1 - fused] if column == 0 else [1 - fused, fused])
-
-    def contributions(self) -> pd.DataFrame:
-        """Return the log-odds that each value adds, 0 on average: columns name, value, log_odds."""
-        pairs = {"age": self.numbers["age"], **{name: self.numbers[name].items() for name in ("sex", "site")}}
-        rows = [(name, *pair) for name in pairs for pair in pairs[name]]
-        return pd.DataFrame(rows, columns=["name", "value", "log_odds"])
 
     def save(self, folder: str | Path) -> Path:
         """Save the model with these numbers, as `ImageClassifier.save` does; its bundle will carry them."""
@@ -86,8 +80,7 @@ def columns_of(table: pd.DataFrame, given: Mapping[str, str | None] | None = Non
             raise ValueError(f"{name}: there is no column {column!r}{near(column, [*table])}")
         if column is not None and (about := role(column, table)) not in ("patient", "other"):
             raise ValueError(f"{name}: {column!r} is refused, it tells of the {about}, not of the patient")
-        found[name] = column
-    return {name: column for name, column in found.items() if column is not None}
+    return {name: column for name, column in (found | dict(given or {})).items() if column is not None}
 
 
 def patients(table: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -97,10 +90,7 @@ def patients(table: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str, 
 
 
 def fit(
-    model: ImageClassifier,
-    validation: ImageDataset,
-    columns: Mapping[str, str | None] | None = None,
-    image: bool = True,
+    model: ImageClassifier, validation: ImageDataset, columns: Mapping | None = None, image: bool = True
 ) -> Fusion:
     """Learn what age, sex and site add to a model's scores, on images that it was not trained on: it warns of others.
 
@@ -108,7 +98,7 @@ def fit(
     threshold has the sensitivity that the model's own has on these images. Raises ValueError if there are not two
     labels, no columns or too few lesions, or if an age is impossible.
 
-    >>> fit(model, validation).contributions()  # doctest: +SKIP
+    >>> fit(model, validation).save("outputs/model_patient")  # doctest: +SKIP
     """
     require_dataset(validation, "fusion.fit")
     if len(model.labels) != 2:
@@ -117,16 +107,18 @@ def fit(
         raise ValueError(
             "no column of age, sex or site was found: name one, such as columns={'age': 'years'}"
         )
-    people, true = patients(validation.table, named), (validation.table["label"] == model.positive).to_numpy()
+    decision = model.metadata["decision"]
+    positive = decision["positive"] if decision else model.positive
+    people, true = patients(validation.table, named), (validation.table["label"] == positive).to_numpy()
     splitting.warn_of_seen(validation, model.seen, "to learn age, sex and site from")
-    scores = model.predict_proba(validation)[:, model.labels.index(model.positive)].astype(float)
+    scores = model.predict_proba(validation)[:, model.labels.index(positive)].astype(float)
     numbers, held_out = learn(scores if image else None, people, true, validation.table["group"])
-    if decision := model.metadata["decision"]:
+    if decision:
         found = float((scores >= decision["threshold"])[true].mean())
         threshold = metrics.choose_threshold(true, held_out, found) if found else CALL_NONE
         rule = f"sensitivity {found:.3f}, as by the image alone, on {len(true)} validation images"
-        decision = {"positive": model.positive, "threshold": threshold, "rule": rule}
-    return Fusion(model, numbers | {"positive": model.positive, "columns": named, "decision": decision})
+        decision = {"positive": positive, "threshold": threshold, "rule": rule}
+    return Fusion(model, numbers | {"positive": positive, "columns": named, "decision": decision})
 
 
 def learn(
@@ -155,13 +147,11 @@ def learn(
     folds = [*StratifiedGroupKFold(min(5, few), shuffle=True, random_state=0).split(matrix, true, groups)]
     regression, grid = LogisticRegression(solver="newton-cholesky"), {"C": np.logspace(-3, 1, 9)}
     best = GridSearchCV(regression, grid, scoring="neg_log_loss", cv=folds).fit(matrix, true).best_estimator_
-    weights, empty = best.coef_[0], {"age": [], "sex": {}, "site": {}}
-    weight = 0.0 if scores is None else float(HARDLY * weights[-1])
-    numbers: dict[str, Any] = {"intercept": float(best.intercept_[0]), "image": weight} | empty
+    weights, added = best.coef_[0], []
     for name in names:
         own = weights[encoder.output_indices_[name]]
-        own = (own - own @ means[name]).tolist()
         values = AGES if name == "age" else encoder.named_transformers_[name].categories_[0].tolist()
-        pairs = [[*pair] for pair in zip(values, own, strict=True)]
-        numbers[name] = pairs if name == "age" else dict(pairs)
+        added += [[name, *pair] for pair in zip(values, (own - own @ means[name]).tolist(), strict=True)]
+    image = 0.0 if scores is None else float(HARDLY * weights[-1])
+    numbers = {"intercept": float(best.intercept_[0]), "image": image, "added": added}
     return numbers, cross_val_predict(best, matrix, true, cv=folds, method="predict_proba")[:, 1]

@@ -138,14 +138,9 @@ def _checked(metadata):
         check_threshold(decision["threshold"])
         yield "decision", decision["positive"] in labels
     if numbers := metadata.get("patient"):
-        if numbers["decision"] is not None:
-            check_threshold(numbers["decision"]["threshold"])
-        pairs = [*numbers["age"], *dict(numbers["sex"]).items(), *dict(numbers["site"]).items()]
-        values = [numbers["intercept"], numbers["image"], *(value for _, value in pairs)]
-        yield (
-            "patient",
-            isinstance(numbers["columns"], dict) and all(is_number(each, -1e9) for each in values),
-        )
+        check_threshold((numbers["decision"] or {"threshold": 0})["threshold"])
+        values = [numbers["intercept"], numbers["image"], *(odds for _, _, odds in numbers["added"])]
+        yield "patient", numbers["positive"] in labels and all(is_number(each, -1e9) for each in values)
 
 
 def _files(members):

@@ -58,8 +58,9 @@ def test_the_numbers_are_those_that_the_labels_were_drawn_from(drawn):
     scores, people, true = drawn
     numbers, held_out = fusion.learn(scores, people, true, np.arange(len(true)))
     assert numbers["image"] == pytest.approx(0.8, abs=0.06)
-    assert dict(map(tuple, numbers["age"])) == pytest.approx({20: -0.6, 50: 0, 80: 0.6}, abs=0.25)
-    assert numbers["site"] == pytest.approx({"back": -1, "face": 1}, abs=0.15) and numbers["sex"] == {}
+    added = {(name, value): odds for name, value, odds in numbers["added"]}
+    ages = {("age", 20): -0.6, ("age", 50): 0, ("age", 80): 0.6}
+    assert added == pytest.approx(ages | {("site", "back"): -1, ("site", "face"): 1}, abs=0.25)
     assert roc_auc_score(true, held_out) > roc_auc_score(true, scores) + 0.03
 
 
@@ -84,7 +85,7 @@ def test_what_is_missing_adds_nothing_however_it_goes_with_the_label(drawn):
         person if is_true else {"age": person["age"]} for person, is_true in zip(people, true, strict=True)
     ]
     numbers, _ = fusion.learn(scores, people, true, np.arange(len(true)))
-    assert [*numbers["site"]] == ["back", "face"]
+    assert [row[1] for row in numbers["added"]] == [20, 50, 80, "back", "face"]
     known = {"age": 50.0}
     assert patient.added(numbers, known | {"site": "unknown"}) == patient.added(numbers, known)
 
@@ -212,10 +213,11 @@ def test_the_numbers_are_saved_with_the_model(network, people, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda numbers: numbers.pop("age"),
+        lambda numbers: numbers.pop("added"),
+        lambda numbers: numbers.update(positive="nevus"),
         lambda numbers: numbers.update(image="much"),
-        lambda numbers: numbers["sex"].update(male=None),
-        lambda numbers: numbers.update(site=3),
+        lambda numbers: numbers["added"].append(["sex", "male", None]),
+        lambda numbers: numbers.update(added=3),
         lambda numbers: numbers["decision"].update(threshold=7),
     ],
 )
@@ -260,7 +262,6 @@ def test_images_that_were_trained_on_are_warned_of(network, people):
 
 def test_an_evaluation_takes_a_fusion_of_the_other_positive_label(drawn):
     model, dataset = Network(), as_dataset(drawn)
-    model.positive = "benign"
     model.metadata["decision"]["positive"] = "benign"
     both = fusion.fit(model, dataset)
     evaluation = evaluate(both, dataset)
