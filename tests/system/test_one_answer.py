@@ -102,6 +102,6 @@ def test_a_service_that_knows_no_lesions_is_named(tmp_path):
     (folder / "score.py").write_text(script.replace("if together and scored", "if False"))
     with (
         deploy_local(folder) as old,
-        pytest.raises(ServiceError, match="images only: build its bundle again"),
+        pytest.raises(ServiceError, match="too old for this: build its bundle again"),
     ):
         old.score_lesion([GOOD])

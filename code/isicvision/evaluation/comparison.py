@@ -115,25 +115,22 @@ def slices(
     return tables[0] if isinstance(column, str) else tables
 
 
-def written(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """Return a table of `slices` for reading: each figure and its interval in one cell, ``"0.87 [0.81, 0.92]"``.
+def written(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `slices` for reading: each figure and its interval in one cell, such as ``0.87 [0.81, 0.92]``.
 
-    >>> sites = pd.DataFrame({"site": ["arm", "leg"] * 20})
-    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20, metadata=sites)
-    >>> written(slices(made, "site", "accuracy")).loc["arm", ["sensitivity", "specificity"]].tolist()
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9] * 20)
+    >>> written(slices(made, "label", "accuracy")).loc["benign", ["sensitivity", "specificity"]].tolist()
     ['', '1.00 [0.83, 1.00]']
     """
-    table = table.round(digits + 1)
+    shown = table.drop(columns=[name for name in table if name.endswith(("low", "high"))]).round(3)
     for name in ("value", *SHARES):
-        low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-        cells = zip(table[name], table.pop(low), table.pop(high), strict=True)
-        table[name] = [
-            ""
-            if figure != figure
-            else f"{figure:.{digits}f}" + f" [{start:.{digits}f}, {end:.{digits}f}]" * (start == start)
-            for figure, start, end in cells
+        start = [*table].index(name)
+        rows = table.iloc[:, start : start + 3].map("{:.2f}".format).to_numpy()
+        shown[name] = [
+            f"{value} [{low}, {high}]".replace(" [nan, nan]", "").replace("nan", "")
+            for value, low, high in rows
         ]
-    return table
+    return shown
 
 
 def _values(values):

@@ -128,9 +128,7 @@ class ServiceClient:
             )
         answer = self._ask(body, "application/json")
         if not {"lesion", "message"} & answer.keys():
-            raise ServiceError(
-                f"{redacted(self.scoring_uri)} answers for images only: build its bundle again"
-            )
+            raise ServiceError(f"{redacted(self.scoring_uri)} is too old for this: build its bundle again")
         lesion = self._rename(answer["lesion"]) if "lesion" in answer else {"error": answer["message"]}
         return lesion | {"predictions": [*map(self._named, answer["predictions"], images)]}
 
@@ -197,15 +195,10 @@ class ServiceClient:
 
     def _ask(self, body, kind="application/octet-stream", attempts=3):
         """Post an image, or JSON with several, and return the service's answer, with a prediction an image."""
+        # key and image go to no other address
+        options = {"headers": {"Content-Type": kind}, "timeout": self._timeout, "allow_redirects": False}
         try:
-            # key and image go to no other address
-            response = self._session.post(
-                self.scoring_uri,
-                body,
-                headers={"Content-Type": kind},
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
+            response = self._session.post(self.scoring_uri, body, **options)
         except requests.RequestException as error:
             # an answer cut short, which Retry does not see
             if isinstance(error, requests.exceptions.ChunkedEncodingError) and attempts > 1:
