@@ -1,12 +1,24 @@
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from isicvision import Evaluation, ImageDataset, comparison
-from isicvision.data.skin import LEAST, estimate_tone, ita, lesion_mask, skin_mask, tone
+from isicvision.data.skin import (
+    LEAST,
+    _enlarged,
+    _lesion,
+    _reduced,
+    estimate_tone,
+    ita,
+    lesion_mask,
+    skin_mask,
+    tone,
+)
 from isicvision.images import decode
 
 ANGLES = {"very light": 65, "light": 48, "intermediate": 35, "tan": 20, "brown": -10, "dark": -50}
@@ -59,6 +71,67 @@ def test_the_lesion_is_found_and_the_skin_is_not_in_it():
     assert not (skin_mask(image) & found).any() and skin_mask(image).mean() > 0.5
 
 
+@pytest.mark.parametrize("angle", [48, -50])
+def test_a_patchy_lesion_is_found_whole_and_a_spot_far_from_it_is_not(angle):
+    image = skin(angle)
+    for place in [(80, 60), (110, 85), (95, 75)]:
+        cv2.circle(image, place, 15, [int(0.5 * each) for each in image[0, 0]], -1)
+    cv2.circle(image, (190, 140), 8, (20, 10, 10), -1)
+    found = lesion_mask(image)
+    assert found[60, 80] and found[85, 110] and not found[140, 190] and found.mean() < 0.25
+
+
+def test_light_that_falls_off_is_not_taken_for_a_lesion():
+    image = skin(48)
+    cv2.circle(image, (100, 75), 12, [int(0.7 * each) for each in image[0, 0]], -1)
+    squared = (np.linspace(-1, 1, SIZE[0])[:, None] ** 2 + np.linspace(-1, 1, SIZE[1]) ** 2)[..., None]
+    found = lesion_mask((image * np.exp(-0.3 * squared)).astype(np.uint8))
+    assert found[75, 100] and found.mean() < 0.1
+
+
+def test_in_dark_skin_a_lesion_as_blue_as_the_skin_is_found():
+    image = np.full((*SIZE, 3), (120, 70, 40), np.uint8)
+    cv2.circle(image, (60, 75), 20, (70, 40, 40), -1)
+    found = lesion_mask(image)
+    assert found[75, 60] and found.mean() < 0.15
+
+
+def test_lesions_drawn_like_those_of_the_sample_are_covered(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "sample_data")
+    import make_sample
+
+    monkeypatch.setattr(make_sample, "PX_PER_MM", 16)  # a third of the sample's: quicker
+    monkeypatch.setattr(make_sample, "WORK", (225, 300))
+    place, drawn, figures = make_sample.place, [], []
+    monkeypatch.setattr(make_sample, "place", lambda *given: drawn.append(place(*given)) or drawn[-1])
+    for seed, (look, shade) in enumerate([("melanocytic", "V"), ("keratotic", "II"), ("pink", "I")]):
+        random = np.random.default_rng(seed)
+        maps = make_sample.draw_lesion(random, make_sample.sample_lesion(random, 1, look))
+        image = np.asarray(make_sample.draw_view(random, maps, shade))
+        melanin, blood = drawn[-1][:2]
+        figures.append(overlap(lesion_mask(image), cv2.resize(melanin + blood, image.shape[1::-1]) > 0.1))
+    assert (np.mean(figures, axis=0) > [0.95, 0.7]).all()
+
+
+def overlap(found, outline):
+    """Share of the outline that was found, and Dice's coefficient."""
+    both = (found & outline).sum()
+    return both / outline.sum(), 2 * both / (found.sum() + outline.sum())
+
+
+@pytest.mark.real
+def test_the_outlines_that_physicians_drew_are_found(real_data):
+    folder = real_data / "ph2"
+    table = pd.read_csv(folder / "metadata.csv")
+    figures = []
+    for name in table["image_id"]:
+        image = decode(folder / "images" / f"{name}.jpg")
+        outline = np.asarray(Image.open(folder / "masks" / f"{name}.png").convert("L")) > 127
+        figures.append(overlap(_enlarged(_lesion(_reduced(image)), image.shape), outline))
+    recall, dice = np.transpose(figures)  # before the margin: 0.960 of melanomas, 0.904
+    assert recall[table["diagnosis"] == "melanoma"].mean() > 0.93 and dice.mean() > 0.88
+
+
 def test_an_ellipse_stands_for_a_lesion_that_is_not_found():
     found = lesion_mask(np.full((*SIZE, 3), skin(48)[0, 0]))
     assert found[75, 100] and not found[0, 0] and 0.3 < found.mean() < 0.6
@@ -104,7 +177,8 @@ def test_slices_by_skin_tone_are_in_order(tmp_path):
 def test_of_real_images_those_in_bluish_light_are_left_out(real_data):
     bluish = estimate_tone(ImageDataset.from_folder(real_data / "isic_sample")).table
     assert bluish["ita"].isna().all()  # all ten are: see for yourself
-    assert all(skin_mask(decode(path)).mean() > LEAST for path in bluish["path"])
+    # of the tenth, a tumor that fills a small round view, hardly any skin is left
+    assert sum(skin_mask(decode(path)).mean() > LEAST for path in bluish["path"]) >= 9
     paths = sorted((real_data / "ham10000_200x150" / "images").glob("*.jpg"))[:300]
     angles = np.array([ita(decode(path)) for path in paths])
     assert 0.4 < np.isfinite(angles).mean() < 0.8 and np.nanmedian(angles) > 41
