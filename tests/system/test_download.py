@@ -698,7 +698,7 @@ def test_the_journal_keeps_what_it_was_told_and_forgets_nothing_on_an_error(tmp_
 
 
 def test_the_report_reads_well(tmp_path):
-    report = DownloadReport(tmp_path, [("<b>", "failed", "<script>", "")], seconds=2)
+    report = DownloadReport(tmp_path, failed=[("<b>", "<script>")], seconds=2)
     assert str(report).startswith("fetched 0, present 0, failed 1, skipped 0 in 2.0 s")
     assert str(report) == repr(report)  # at the end of a notebook's cell, too
     assert report.table.to_dict("records") == [

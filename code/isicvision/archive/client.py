@@ -16,11 +16,10 @@ from urllib.parse import urlencode, urlsplit
 from tqdm.auto import tqdm
 
 from ..checks import is_number, is_whole
-from ..errors import IsicVisionError
 from ..files import PROJECT_ROOT, user_path
 from ..text import redacted, secret
 from . import transfer
-from .download import Download, DownloadReport, StoppedError
+from .download import ArchiveError, Download, DownloadReport
 from .labels import choose, labeler
 from .sample import SampleArchive
 from .transfer import TransferError
@@ -31,15 +30,6 @@ KNOWN = {"isic": ISIC, "sample": SAMPLE}
 Numbers = int | Sequence[int] | None
 PAGE = 100  # the most records that the API gives at once
 LARGEST_PAGE = 2**26  # bytes of JSON; a hundred records take some 300 kB
-
-
-class ArchiveError(IsicVisionError, RuntimeError):
-    """Raised when the archive cannot be reached or breaks its API, or when a download must stop.
-
-    `report` is the DownloadReport of what came until then, None outside a download.
-    """
-
-    report: DownloadReport | None = None
 
 
 class IsicArchive:
@@ -56,15 +46,11 @@ class IsicArchive:
     (79, {'female': 90, 'male': 63, None: 6})
     """
 
-    def __init__(
-        self, source: str = "isic", timeout: tuple[float, ...] = (5, 30, 600), token: str | None = None
-    ) -> None:
+    def __init__(self, source: str = "isic", timeout: Sequence[float] = (5, 30), token: str | None = None):
         self.url, self.name = _locate(source)
         numbers = timeout if isinstance(timeout, tuple | list) else ()
         if len(numbers) not in (2, 3) or not all(is_number(seconds, 0.001) for seconds in numbers):
-            raise ValueError(
-                f"timeout is two or three numbers of seconds above 0, such as (5, 30), not {timeout!r}"
-            )
+            raise ValueError(f"timeout is two or three numbers of seconds, such as (5, 30), not {timeout!r}")
         if self.url == SAMPLE:
             self.session = transfer.Session(self.url)
             self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
@@ -99,10 +85,8 @@ class IsicArchive:
         facets = {}
         for name, field in self._json(self._url("images/facets/", query, collections), query).items():
             try:
-                counts = {
-                    each.get("key_as_string", each["key"]): each["doc_count"] for each in field["buckets"]
-                }
-                missing = field["meta"]["missing_count"]
+                buckets, missing = field["buckets"], field["meta"]["missing_count"]
+                counts = {each.get("key_as_string", each["key"]): each["doc_count"] for each in buckets}
             except (TypeError, KeyError, AttributeError):
                 raise ArchiveError(f"{self.url} does not count by {name} as the API v2 does") from None
             facets[name] = counts | ({None: missing} if missing else {})
@@ -175,9 +159,8 @@ class IsicArchive:
         _require_sense(limit, per_label, seed, max_side, thumbnails, connections)
         # refuses a bad query before anything is written
         count, listing = self._listing(query, limit if seed is None else None, collections)
-        ends = [limit, count]
-        if per_label and None not in per_label.values():
-            ends.append(sum(number or 0 for number in per_label.values()))
+        numbers = [*(per_label or {"": None}).values()]
+        ends = [limit, count, None if None in numbers else sum(number or 0 for number in numbers)]
         wanted = min((number for number in ends if number is not None), default=0)
         bar = tqdm(total=wanted or None, unit="image", leave=False, disable=not progress)
         run = Download(folder, self.session, self.record, label_of, max_side, thumbnails, connections, bar)
@@ -191,7 +174,7 @@ class IsicArchive:
         resumes = f"what came is kept in {folder}, and the same call resumes from there"
         try:
             run.run(records())
-        except (ArchiveError, StoppedError) as error:
+        except ArchiveError as error:
             stop = ArchiveError(f"{error}\nThe download stopped; {resumes}.")
             stop.report = run.report
             raise stop from error
@@ -245,11 +228,12 @@ class IsicArchive:
         """Return the archive's count, or None, and the records; only the first page is asked for at once."""
         if limit is not None and not is_whole(limit, 0):
             raise ValueError(f"limit is a whole number from 0, not {limit!r}")
-        size = max(1, min(PAGE, limit or PAGE))  # the API takes a limit of 0 for 100
+        size = min(PAGE, limit or PAGE)  # the API takes a limit of 0 for 100
         pages = self._pages(self._url("images/search/", query, collections, limit=size), query)
         first = next(pages)
         count = first.get("count")
-        return count if isinstance(count, int) else None, _records(itertools.chain([first], pages), limit)
+        records = _records(itertools.chain([first], pages))
+        return count if isinstance(count, int) else None, itertools.islice(records, limit)
 
     def _pages(self, url, query=None):
         """Yield the pages of a listing, each once, all of which must be of this archive."""
@@ -285,17 +269,15 @@ class IsicArchive:
                 time.sleep(transfer.pause(attempt - 1, fault.after))
 
 
-def _records(pages, limit):
-    """Yield the records of pages, each once, and at most `limit` of them."""
+def _records(pages):
+    """Yield the records of pages, each once."""
     seen = set()
-    for page in pages if limit != 0 else ():
+    for page in pages:
         for record in page["results"]:
             name = str(record.get("isic_id", record) if isinstance(record, dict) else record)
             if name not in seen:
                 seen.add(name)
                 yield record
-                if len(seen) == limit:
-                    return
 
 
 def _require_sense(limit, per_label, seed, max_side, thumbnails, connections):
@@ -321,5 +303,4 @@ def _locate(source):
         )
     prefix = f"{parts.netloc}{parts.path}".rstrip("/").removesuffix("/api/v2")
     url = f"{parts.scheme}://{prefix}/api/v2/"
-    names = {address: name for name, address in KNOWN.items()}
-    return url, names.get(url) or re.sub(r"[^\w.-]+", "_", prefix).strip("_.")
+    return url, {ISIC: "isic", SAMPLE: "sample"}.get(url) or re.sub(r"[^\w.-]+", "_", prefix).strip("_.")

@@ -43,46 +43,31 @@ DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG ta
 
 @dataclass
 class DownloadReport:
-    """What became of each image of a download: fetched, present, failed or skipped; and `notes` on the whole.
+    """What became of each image of a download, and `notes` on the whole.
 
-    `rows` are tuples of isic_id, status, reason and file below `folder`.
-
-    >>> DownloadReport(Path("images"), [("ISIC_1", "failed", "the server answers 404", "")]).failed
-    [('ISIC_1', 'the server answers 404')]
+    >>> DownloadReport(Path("images"), failed=[("ISIC_1", "the server answers 404")])
+    fetched 0, present 0, failed 1, skipped 0 in 0.0 s: images
+      failed ISIC_1: the server answers 404
+      the same call tries the failed ones again
     """
 
     folder: Path
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    fetched: list[Path] = field(default_factory=list)  # downloaded by this call
+    present: list[Path] = field(default_factory=list)  # there already
+    failed: list[tuple[str, str]] = field(default_factory=list)  # isic_id and reason
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # without a usable label
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
-
-    @property
-    def fetched(self) -> list[Path]:
-        """Images that this call downloaded."""
-        return [self.folder / file for _, status, _, file in self.rows if status == "fetched"]
-
-    @property
-    def present(self) -> list[Path]:
-        """Images that were there already."""
-        return [self.folder / file for _, status, _, file in self.rows if status == "present"]
-
-    @property
-    def failed(self) -> list[tuple[str, str]]:
-        """``(isic_id, reason)`` of images that could not be had."""
-        return [(isic_id, reason) for isic_id, status, reason, _ in self.rows if status == "failed"]
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """``(isic_id, reason)`` of images without a usable label."""
-        return [(isic_id, reason) for isic_id, status, reason, _ in self.rows if status == "skipped"]
 
     @property
     def table(self) -> pd.DataFrame:
         """One row an image, by isic_id: ``isic_id``, ``status``, ``reason``, ``path``."""
         import pandas as pd  # slow to import, and only a table needs it
 
-        rows = [(*row, str(self.folder / file) if file else "") for *row, file in sorted(self.rows)]
-        return pd.DataFrame(rows, columns=["isic_id", "status", "reason", "path"])
+        here, absent = ("fetched", "present"), ("failed", "skipped")
+        rows = [(path.stem, status, "", str(path)) for status in here for path in getattr(self, status)]
+        rows += [(isic_id, status, why, "") for status in absent for isic_id, why in getattr(self, status)]
+        return pd.DataFrame(sorted(rows), columns=["isic_id", "status", "reason", "path"])
 
     def note_lack(self, wanted: Mapping[str, int | None]) -> None:
         """Note of which labels fewer images came than were wanted."""
@@ -92,8 +77,8 @@ class DownloadReport:
                 self.notes.append(f"{label}: {came[label]} of the {number} wanted")
 
     def __repr__(self):
-        counts = Counter(status for _, status, *_ in self.rows)
-        words = ", ".join(f"{name} {counts[name]}" for name in ("fetched", "present", "failed", "skipped"))
+        names = ("fetched", "present", "failed", "skipped")
+        words = ", ".join(f"{name} {len(getattr(self, name))}" for name in names)
         lines = [f"{words} in {self.seconds:.1f} s: {self.folder}"]
         for status, rows in (("failed", self.failed), ("skipped", self.skipped)):
             lines += [f"  {status} {isic_id}: {reason}" for isic_id, reason in rows[:5]]
@@ -103,8 +88,13 @@ class DownloadReport:
         return "\n".join(lines)
 
 
-class StoppedError(IsicVisionError):
-    """Raised when the download cannot go on: the disk is full, or image after image is refused."""
+class ArchiveError(IsicVisionError, RuntimeError):
+    """Raised when the archive cannot be reached or breaks its API, or when a download must stop.
+
+    `report` is the DownloadReport of what came until then, None outside a download.
+    """
+
+    report: DownloadReport | None = None
 
 
 @dataclass
@@ -146,7 +136,7 @@ class Download:
         self.started = self.flushed = time.monotonic()
 
     def run(self, records: Iterable[dict]) -> None:
-        """Take every record until each image is there or given up; raise StoppedError, and what `records` raises."""
+        """Take every record until each image is there or given up; raise ArchiveError, and what `records` raises."""
         number = self.connections + CORES  # some look at images while the others fetch
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
         failures = []  # raised once the images before them are there
@@ -167,15 +157,13 @@ class Download:
                 self._collect(2 * number, WAITING)  # ask for pages no faster than images come
                 if self.refused >= HOPELESS:
                     reason = self.report.failed[-1][1]
-                    raise StoppedError(f"{self.refused} images in a row were refused, the last: {reason}")
+                    raise ArchiveError(f"{self.refused} images in a row were refused, the last: {reason}")
             self._collect(0, 0)
         except (OSError, sqlite3.Error) as error:
             reason = f"{self.folder} cannot be written to: {error}"
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "is full" in str(error):
-                reason = (
-                    f"the disk of {self.folder} is full: make room, or take less by max_side or thumbnails"
-                )
-            raise StoppedError(reason) from error
+                reason = f"the disk of {self.folder} is full: make room, or take less by max_side"
+            raise ArchiveError(reason) from error
         finally:
             self._finish(workers)
         if failures:
@@ -222,7 +210,7 @@ class Download:
 
     def _note(self, isic_id, status, reason, record, file="", size=None):
         """Put an image into the report and, unless the record is None, into the journal."""
-        self.report.rows.append((isic_id, status, reason, file))
+        getattr(self.report, status).append(self.folder / file if file else (isic_id, reason))
         if record is not None:
             self.journal.put(isic_id, "done" if file else status, file, size, record, reason)
         self.bar.update()

@@ -64,9 +64,7 @@ class Journal:
             self._db.close()
             if "locked" in str(error):
                 raise ValueError(f"another download is writing to {self.folder}: wait for it") from None
-            raise ValueError(
-                f"{self.folder / NAME} cannot be used ({error}): choose another folder"
-            ) from error
+            raise ValueError(f"{self.folder / NAME} cannot be used ({error}): take another folder") from error
         about = dict(self._db.execute("SELECT name, value FROM about"))
         if about | own != about:
             self._db.close()

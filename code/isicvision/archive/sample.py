@@ -52,9 +52,7 @@ class SampleArchive(requests.adapters.BaseAdapter):
         super().__init__()
         table = Path(folder, "metadata.csv")
         if not table.is_file():
-            raise FileNotFoundError(
-                f"{table} is missing: it is part of the repository, start in a checkout of it"
-            )
+            raise FileNotFoundError(f"{table} is missing: it is part of the repository, start in a checkout")
         self.name = table.resolve().parent.name
         self.files = {path.stem: path for path in Path(folder, "images").iterdir()}
         with open(table, encoding="utf-8", newline="") as file:

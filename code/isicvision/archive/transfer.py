@@ -35,9 +35,7 @@ BUSY = (408, 416, 425, 429, 500, 502, 503, 504)  # may succeed at another time, 
 class TransferError(IsicVisionError):
     """Raised when a request fails: `retry` if another may succeed, `after` so many seconds; `status` is HTTP's."""
 
-    def __init__(
-        self, reason: object, retry: bool = False, after: float = 0.0, status: int | None = None
-    ) -> None:
+    def __init__(self, reason: object, retry: bool = False, after: float = 0.0, status: int | None = None):
         self.reason, self.retry, self.after, self.status = redacted(reason), retry, after, status
         super().__init__(self.reason)
 
