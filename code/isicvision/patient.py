@@ -5,12 +5,14 @@ Its numbers, which `model.fusion` learns, are JSON: ``intercept``; ``image``, th
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 NAMES = ("age", "sex", "site")
+AGE = re.compile(r"\d+(\.\d*)?", re.ASCII)
 UNKNOWN = ("", "unknown", "nan", "none", "n/a", "<na>")
 SURE = 1e-6
 """The least probability of a label, so that log-odds stay finite."""
@@ -22,18 +24,15 @@ def known(given: Mapping[str, Any]) -> dict[str, Any]:
     >>> known({"age": "55", "sex": "Male", "site": "unknown"})
     {'age': 55.0, 'sex': 'male'}
     """
-    found: dict[str, Any] = {name: str(given.get(name)).strip().lower() for name in NAMES}
-    found = {name: text for name, text in found.items() if text not in UNKNOWN}
-    for name, text in found.items():
-        if isinstance(given[name], (list, dict)) or len(text) > 100:
+    found: dict[str, Any] = {}
+    for name in NAMES:
+        text = str(given.get(name)).strip().lower()
+        if isinstance(given.get(name), (list, dict)) or len(text) > 100:
             raise ValueError(f"{name} is one short value, not {text[:40]}…")
-        try:
-            found[name] = float(text) if name == "age" else text.removesuffix(".0")
-            is_possible = name != "age" or 0 <= found[name] <= 120
-        except ValueError:
-            is_possible = False
-        if not is_possible:
+        if name == "age" and text not in UNKNOWN and not (AGE.fullmatch(text) and float(text) <= 120):
             raise ValueError(f"age is a number of years from 0 to 120, not {text!r}")
+        if text not in UNKNOWN:
+            found[name] = float(text) if name == "age" else text.removesuffix(".0")
     return found
 
 

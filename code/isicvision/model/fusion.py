@@ -32,8 +32,7 @@ HARDLY = 10
 class Fusion:
     """A model of two labels that also uses age, sex and site in a dataset's table; `evaluate` takes it like a model.
 
-    `numbers` are those of `fit`, by default the ones that the model was saved with; ``numbers["added"]`` says what each
-    value adds.
+    `numbers`, see `patient`, are those of `fit`, by default the ones that the model was saved with.
 
     >>> numbers = {"positive": "malignant", "intercept": 0, "image": 1, "added": [], "columns": {}, "decision": None}
     >>> model = ImageClassifier("squeezenet1_1", ["benign", "malignant"], weights=None, image_size=64)
@@ -72,15 +71,16 @@ def columns_of(table: pd.DataFrame, given: Mapping[str, str | None] | None = Non
     >>> columns_of(pd.DataFrame({"age_approx": [50], "sex": ["male"]}), {"sex": None})
     {'age': 'age_approx'}
     """
-    found = {name: next((each for each in PATIENT[name] if each in table), None) for name in PATIENT}
-    for name, column in (given or {}).items():
+    named = {name: next((each for each in PATIENT[name] if each in table), None) for name in PATIENT}
+    found = {name: column for name, column in (named | dict(given or {})).items() if column is not None}
+    for name, column in found.items():
         if name not in PATIENT:
             raise ValueError(f"columns are given for age, sex and site, not for {name!r}")
-        if column is not None and column not in table:
+        if column not in table:
             raise ValueError(f"{name}: there is no column {column!r}{near(column, [*table])}")
-        if column is not None and (about := role(column, table)) not in ("patient", "other"):
+        if (about := role(column, table)) not in ("patient", "other"):
             raise ValueError(f"{name}: {column!r} is refused, it tells of the {about}, not of the patient")
-    return {name: column for name, column in (found | dict(given or {})).items() if column is not None}
+    return found
 
 
 def patients(table: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -126,8 +126,8 @@ def learn(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Return the numbers for `patient.score`, and the images' scores by it in folds that their groups are not in.
 
-    `scores` of the positive label, or None for none, what of the `people` is known, and which images are `true`ly
-    positive. The penalty is the one with the lowest log loss over folds that keep groups whole.
+    `scores` are of the positive label, None for none; `true` are the images that have it. Cross-validation by group
+    chooses the penalty.
     """
     groups, table = np.asarray(groups), pd.DataFrame(people, columns=patient.NAMES)
     if (few := min(len(np.unique(groups[true == each])) for each in (True, False))) < 2:

@@ -91,10 +91,9 @@ class ServiceClient:
     ) -> dict:
         """Score one image: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
 
-        With an `age` in years, a `sex` or a `site`, the answer has ``with_patient`` too: label and scores with them,
-        and what was ``used``. An image that cannot be read, or that the service refuses, gives ``{"error":
-        "lesion.jpg: it is blurred"}``. Raises ServiceError if the service itself fails or does not answer, ValueError
-        if an age is impossible.
+        With an `age` in years, a `sex` or a `site`, ``with_patient`` is the answer that uses them. An image that cannot
+        be read, or that the service refuses, gives ``{"error": "lesion.jpg: it is blurred"}``. Raises ServiceError if
+        the service itself fails or does not answer, ValueError if an age is impossible.
         """
         given = patient.known({"age": age, "sex": sex, "site": site})
         try:
