@@ -213,11 +213,12 @@ def main():
         ("what the data are like", outputs.data_report / "data_summary.md"),
         ("the data card", outputs.data_card),
         ("the evaluation report", outputs.evaluation),
+        ("a checklist for reviewers", outputs.evaluation.with_name("checklist.md")),
         ("the model", outputs.model),
         ("the model card", outputs.model / "README.md"),
         ("the service bundle", outputs.bundle),
     ):
-        print(f"  {what:<24}{path}")
+        print(f"  {what:<26}{path}")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,8 @@ def _by_value(evaluation, values, metric):
         rows[value] = (len(part), count, positive, reached, low, high, difference, *shares)
     names = ["images", "lesions", "positive", "value", "low", "high", "difference"]
     names += [f"{share}{end}" for share in SHARES for end in ("", "_low", "_high")]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(values.name)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+    return table.rename_axis(index=values.name, columns=metric)
 
 
 def _permuted(evaluation, members, metric):

@@ -1,4 +1,4 @@
-"""Write the cards, a page about a model and a page about a dataset; every figure comes from the model or the dataset.
+"""Write a card of a model, one of a dataset, and a checklist for reviewers, from the models, records and datasets.
 
 The model card has the sections of Mitchell et al., *Model Cards for Model Reporting*, 2019, and a head for the Hugging
 Face Hub; the data card those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them.
@@ -8,11 +8,14 @@ import dataclasses
 import os
 from pathlib import Path
 
+import pandas as pd
+
 from ..data import associations, findings
 from ..data.dataset import ImageDataset
 from ..data.splitting import group_count, group_words, shared_words
 from ..files import RUN_RECORD, read_json, user_path
 from ..model.settings import Settings
+from ..outputs import Outputs
 from ..text import file_size
 from . import record, summary
 from .templates import write_page
@@ -25,6 +28,22 @@ def write_model_card(folder: str | os.PathLike) -> Path:
     without a model, ValueError if a file is damaged or the record is of another model.
     """
     folder = user_path(folder)
+    held = _read(folder)
+    training, split = held["training"], held["run"].get("split")
+    names = [field.name for field in dataclasses.fields(Settings)]
+    counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
+    return write_page(
+        folder / "README.md",
+        "model_card.md.j2",
+        **held,
+        settings={name: training[name] for name in names if training.get(name) is not None},
+        parts=split or {"train": training | {"images": sum(counts.values()), "labels": counts}},
+        size=file_size(sum(file.stat().st_size for file in weights)) if weights else None,
+    )
+
+
+def _read(folder):
+    """Read model.json and the run record of the same model: what every page about a model needs, by name."""
     model, of_run = read_json(folder / "model.json"), folder / RUN_RECORD
     training, run = model.get("training") or {}, record.read(of_run) if of_run.exists() else {}
     same = all(model.get(name) == value for name, value in run.get("model", {}).items())
@@ -32,19 +51,26 @@ def write_model_card(folder: str | os.PathLike) -> Path:
         same and all(training.get(x) == run["training"].get(x) for x in ("manifest", "finished"))
     ):
         raise ValueError(f"{of_run} is of another model than model.json: write it again with record.write")
-    names = [field.name for field in dataclasses.fields(Settings)]
-    counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
-    return write_page(
-        folder / "README.md",
-        "model_card.md.j2",
-        model=model,
-        run=run,
-        training=training,
-        settings={name: training[name] for name in names if training.get(name) is not None},
-        parts=run.get("split") or {"train": training | {"images": sum(counts.values()), "labels": counts}},
-        size=file_size(sum(file.stat().st_size for file in weights)) if weights else None,
-        shared="shared_groups" in run and shared_words(run["shared_groups"], run.get("groups_known", 1)),
-    )
+    shared = "shared_groups" in run and shared_words(run["shared_groups"], run.get("groups_known", 1))
+    return {"model": model, "training": training, "run": run, "shared": shared}
+
+
+def write_checklist(outputs: Outputs, parts: dict[str, ImageDataset]) -> Path:
+    """Write evaluation/checklist.md: what CLEAR Derm and TRIPOD+AI ask, answered from records and tables of a split.
+
+    What no file says is "not recorded", what nobody did "not done". Raises as `write_model_card` does.
+
+    >>> write_checklist(outputs, record.load_parts(outputs.split, outputs.model))  # doctest: +SKIP
+    """
+    whole = ImageDataset(pd.concat([part.table for part in parts.values()], ignore_index=True))
+    columns = findings.dictionary(whole, whole.table.columns).set_index("column").to_dict("index")
+    held = _read(outputs.model) | {
+        "outputs": outputs,
+        "parts": parts,
+        "columns": columns,
+        "table": whole.table,
+    }
+    return write_page(outputs.evaluation.with_name("checklist.md"), "checklist.md.j2", **held)
 
 
 def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:

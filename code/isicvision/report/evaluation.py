@@ -22,9 +22,14 @@ from .templates import write_page
 
 
 def write_results(
-    evaluation: Evaluation, model: ImageClassifier, parts: dict[str, ImageDataset], outputs: Outputs
+    evaluation: Evaluation,
+    model: ImageClassifier,
+    parts: dict[str, ImageDataset],
+    outputs: Outputs,
+    slices: Sequence[pd.DataFrame] = (),
+    external: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Write all that tells how good a model is: report, metrics in its record, model card; return their paths."""
+    """Write report, metrics (see `record.add_metrics`), model card and checklist for reviewers; return their paths."""
     train, test, about = parts["train"], evaluation.table, model.metadata
     notes = [
         f"Network {about['backbone']} at {model.image_size} px, trained {about['training']['finished']} on "
@@ -35,8 +40,9 @@ def write_results(
     ]
     return [
         write_evaluation(evaluation, outputs.evaluation, "Evaluation of the skin lesion classifier", notes),
-        record.add_metrics(evaluation, outputs.model),
+        record.add_metrics(evaluation, outputs.model, slices, external),
         cards.write_model_card(outputs.model),
+        cards.write_checklist(outputs, parts),
     ]
 
 

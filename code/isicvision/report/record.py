@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -232,10 +233,16 @@ def _count(part, labels):
     return count | {"labels": counts.to_dict(), "manifest": part.manifest()}
 
 
-def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
+def add_metrics(
+    evaluation: Evaluation,
+    folder: str | Path,
+    slices: Sequence[pd.DataFrame] = (),
+    external: pd.DataFrame | None = None,
+) -> Path:
     """Add the metrics of an evaluation, with their 95 % intervals, to run.json in a folder, and return its path.
 
-    They are of one answer an image and, as ``per_lesion``, of one a lesion, if some lesion has several images.
+    They are of one answer an image and, as ``per_lesion``, of one a lesion, if some lesion has several images. With
+    them are kept the tables of `comparison.slices`, and one of external tests, by test and figure, if given.
     """
     path = user_path(folder) / RUN_RECORD
     run = read(path)
@@ -252,6 +259,12 @@ def add_metrics(evaluation: Evaluation, folder: str | Path) -> Path:
         found = {f"{unit}s_confirmed_alike": len(alike.table) for alike in _alike(each)}
         found |= table.astype(object).where(table.notna(), None).to_dict("index")
         run["metrics"] |= {"per_lesion": {"lesions": len(each.table)} | found} if unit == "lesion" else found
+    if slices:
+        tables = {each.index.name: each.assign(metric=each.columns.name) for each in slices}
+        rows = pd.concat(tables, names=["column", "slice"]).reset_index()
+        run["metrics"]["slices"] = json.loads(rows.to_json(orient="records"))  # NaN is null
+    if external is not None:
+        run["metrics"]["external"] = json.loads(external.reset_index().to_json(orient="records"))
     return _write(path, run)
 
 

@@ -134,7 +134,7 @@ def test_cards_of_two_runs_differ(both):
     assert rows(features)["seconds of training"] == ["not recorded"]  # nobody took the time
     for text in (tuned, features):
         headings, tables = headings_and_tables(text)
-        assert tables >= 6 and headings[:4] == ["Model details", "Intended use", "Metrics", "Decision"]
+        assert tables >= 6 and headings[:4] == ["Model details", "Intended use", "Metrics", "Factors"]
 
 
 def test_the_hub_reads_the_head(tuned):
