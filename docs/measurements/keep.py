@@ -3,10 +3,10 @@
     make run PARAMETERS=code/parameters/ham10000.yaml SOURCE=ham10000 | tee outputs/run.log
     .venv/bin/python docs/measurements/keep.py outputs docs/measurements/ham10000
 
-Into the second folder go run.json (without the loss of each step), model.json, both cards, run.log with the seconds
-of each notebook, per_class.csv and plots of the evaluation, and printed.txt: what the cells of the executed notebooks
-printed. The data summary, its dictionaries and its plots go to its subfolder data. No image of a person's skin is
-among them, and paths of the machine are cut out.
+Into the second folder go run.json (without the loss of each step), model.json, both cards, the checklist, run.log with
+the seconds of each notebook, per_class.csv and plots of the evaluation, and printed.txt: what the cells of the executed
+notebooks printed. The data summary, its dictionaries and its plots go to its subfolder data. No image of a person's
+skin is among them, and paths of the machine are cut out.
 """
 
 import argparse
@@ -23,6 +23,15 @@ from isicvision import Evaluation, plots
 
 PASSING = re.compile(r"^<|^\w+UI\(|\(children=|\d+%\|")
 """Figures and widgets, named in place of what they show, and progress bars."""
+
+LINKS = {
+    "../model/README.md": "model_card.md",
+    "../model/": "",
+    "../data_report/": "data/",
+    "[report](report.html)": "report",
+    "[split](../split/test.csv)": "split",
+}
+"""What the checklist refers to, and where it is kept, if it is."""
 
 
 def printed(outputs):
@@ -58,6 +67,10 @@ def keep(outputs, target):
     shutil.copy(outputs / "model" / "model.json", target / "model.json")
     (target / "run.log").write_text(clean((outputs / "run.log").read_text()))
     (target / "model_card.md").write_text(clean((outputs / "model" / "README.md").read_text()))
+    checklist = (outputs / "evaluation" / "checklist.md").read_text()
+    for link, kept in LINKS.items():
+        checklist = checklist.replace(link, kept)
+    (target / "checklist.md").write_text(clean(checklist))
     (target / "printed.txt").write_text(clean(printed(outputs)))
     evaluation = Evaluation.load(outputs / "evaluation" / "predictions.csv")
     evaluation.per_class().round(4).to_csv(target / "per_class.csv")

@@ -80,6 +80,7 @@ def test_the_walk_leaves_images_model_report_and_bundle(walk):
         "data_report/data_card.md",
         "evaluation/predictions.csv",
         "evaluation/report.html",
+        "evaluation/checklist.md",
         "bundle/model.onnx",
         "bundle/score.py",
     ):

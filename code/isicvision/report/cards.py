@@ -4,8 +4,8 @@ The model card has the sections of Mitchell et al., *Model Cards for Model Repor
 Face Hub; the data card those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them.
 """
 
-import dataclasses
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -30,13 +30,12 @@ def write_model_card(folder: str | os.PathLike) -> Path:
     folder = user_path(folder)
     held = _read(folder)
     training, split = held["training"], held["run"].get("split")
-    names = [field.name for field in dataclasses.fields(Settings)]
     counts, weights = training.get("images", {}), [*folder.glob("network*.safetensors")]
     return write_page(
         folder / "README.md",
         "model_card.md.j2",
         **held,
-        settings={name: training[name] for name in names if training.get(name) is not None},
+        settings={x.name: training[x.name] for x in fields(Settings) if training.get(x.name) is not None},
         parts=split or {"train": training | {"images": sum(counts.values()), "labels": counts}},
         size=file_size(sum(file.stat().st_size for file in weights)) if weights else None,
     )
@@ -46,10 +45,9 @@ def _read(folder):
     """Read model.json and the run record of the same model: what every page about a model needs, by name."""
     model, of_run = read_json(folder / "model.json"), folder / RUN_RECORD
     training, run = model.get("training") or {}, record.read(of_run) if of_run.exists() else {}
-    same = all(model.get(name) == value for name, value in run.get("model", {}).items())
-    if run and not (
-        same and all(training.get(x) == run["training"].get(x) for x in ("manifest", "finished"))
-    ):
+    same = [model.get(name) == value for name, value in run.get("model", {}).items()]
+    same += [training.get(x) == run.get("training", {}).get(x) for x in ("manifest", "finished")]
+    if run and not all(same):
         raise ValueError(f"{of_run} is of another model than model.json: write it again with record.write")
     shared = "shared_groups" in run and shared_words(run["shared_groups"], run.get("groups_known", 1))
     return {"model": model, "training": training, "run": run, "shared": shared}

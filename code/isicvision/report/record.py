@@ -101,9 +101,8 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
         _check_parts(parts, folder, Path(model))
     csv = Outputs(folder.parent).dataset
     if csv.exists():
-        rows = pd.concat(
-            each.table[["path", "label", "group"]] for each in (ImageDataset.load(csv), *parts.values())
-        )
+        tables = (ImageDataset.load(csv), *parts.values())
+        rows = pd.concat(each.table[["path", "label", "group"]] for each in tables)
         if changed := rows.drop_duplicates(keep=False)["path"].nunique():
             warn(
                 f"{csv} has changed since it was split: {counted(changed, 'image')} new, gone, or with another label "
@@ -166,10 +165,8 @@ def code_version() -> dict:
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
     try:
-        commit, changed = (
-            ask("rev-parse", "HEAD"),
-            bool(ask("status", "--porcelain", "--", "code/isicvision")),
-        )
+        commit = ask("rev-parse", "HEAD")
+        changed = bool(ask("status", "--porcelain", "--", "code/isicvision"))
     except (OSError, subprocess.SubprocessError):  # no git, or no checkout
         commit = changed = None
     return {"isicvision": __version__, "commit": commit, "changed": changed}

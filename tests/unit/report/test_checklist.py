@@ -259,7 +259,8 @@ def test_record_and_card_have_the_metrics_of_each_group(outputs):
     assert "| dx_type | follow_up | 20 |  |  | 1.000 [" in page
     differs = sum(row["verdict"] == "differs" for row in kept)
     groups = answers(outputs)["Groups for whom it may be worse"][0]
-    assert groups.startswith(f"By sex, dx_type: {differs} of 4 values differ")
+    assert differs and groups.startswith(f"By sex, dx_type: {differs} of 4 values differ")
+    assert f"Different: sex female (ROC AUC {of_women}, 40 images); sex male (ROC AUC" in groups
     record.add_metrics(evaluation, outputs.model)
     assert "slices" not in record.read(outputs.model / "run.json")["metrics"]
     assert "Not recorded. `02_evaluate.ipynb` adds" in cards.write_model_card(outputs.model).read_text()
