@@ -6,9 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedGroupKFold
 
 LARGEST_TEMPERATURE = 10
@@ -18,25 +15,12 @@ ENOUGH = 30
 FOLDS = 5
 
 
-class _Given(ClassifierMixin, BaseEstimator):
-    """A classifier whose predictions are its input, for scikit-learn's calibration."""
-
-    def fit(self, scores, labels):
-        self.classes_ = np.arange(scores.shape[1])
-        return self
-
-    def predict_proba(self, scores):
-        return scores
-
-    predict = predict_proba  # asked for, never called
-
-
 def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return the temperature that calibrates scores: above 1 if they are too confident.
 
-    By scikit-learn (Guo et al., On Calibration of Modern Neural Networks, 2017). `labels` are the numbers of the true
-    classes, int (images,); `scores` probabilities (images, classes). Raises ValueError if a class has no image, or a
-    score is not finite.
+    Guo et al., On Calibration of Modern Neural Networks, 2017. `labels` are the numbers of the true classes, int
+    (images,); `scores` probabilities (images, classes). Raises ValueError if a class has no image, or a score is not
+    finite.
 
     >>> scores = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.9, 0.1]])
     >>> round(fit_temperature(np.array([0, 1, 0, 1, 0, 1]), scores), 2)
@@ -46,12 +30,7 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
         raise ValueError(f"calibration needs images of every class; there is none of number {missing[0]}")
     if not np.isfinite(scores).all():
         raise ValueError("calibration needs finite scores: some are not finite")
-    scores = np.clip(scores, 0, 1)  # scikit-learn takes scores that rounding put above 1 for logits
-    everything = np.arange(len(labels))  # one fold is enough: nothing is fitted in it
-    given = FrozenEstimator(_Given().fit(scores, labels))
-    fitted = CalibratedClassifierCV(given, method="temperature", cv=[(everything, everything)])
-    (calibrator,) = fitted.fit(scores, labels).calibrated_classifiers_[0].calibrators
-    return float(np.clip(1 / float(calibrator.beta_), 1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE))
+    return _likeliest(labels, scores, offsets=0)[0]
 
 
 def fit(labels: np.ndarray, scores: np.ndarray, groups: ArrayLike) -> tuple[float, list[float] | None]:
@@ -69,26 +48,27 @@ def fit(labels: np.ndarray, scores: np.ndarray, groups: ArrayLike) -> tuple[floa
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     for fitted, others in folds.split(scores, labels, groups):
         given, right = (labels[fitted], scores[fitted]), (np.arange(len(others)), labels[others])
-        moved = apply(scores[others], *_fit_offsets(*given))
+        moved = apply(scores[others], *_likeliest(*given))
         plain = apply(scores[others], fit_temperature(*given))
         gain += np.log(np.maximum(moved[right], 1e-12) / np.maximum(plain[right], 1e-12)).sum()
-    return _fit_offsets(labels, scores) if gain > 0 else (alone, None)
+    return _likeliest(labels, scores) if gain > 0 else (alone, None)
 
 
-def _fit_offsets(labels, scores):
-    """Return temperature and offsets of maximum likelihood; the first offset is 0."""
-    logits = np.log(np.clip(scores, 0, 1).astype(float) + 1e-12)  # as scikit-learn does for the temperature
+def _likeliest(labels, scores, offsets=None):
+    """Return temperature and offsets of maximum likelihood, by default one a class; that of the first is 0."""
+    count = scores.shape[1] - 1 if offsets is None else offsets
+    logits = np.log(np.clip(scores, 0, 1).astype(float) + 1e-12)
     true = np.eye(scores.shape[1])[labels]
 
     def loss(given):
         chances = softmax(given[0] * logits + np.append(0, given[1:]), axis=1)
         wrong = (chances - true) / len(labels)
         value = -np.log(np.maximum(chances[true > 0], np.finfo(float).tiny)).mean()
-        return value, np.append((wrong * logits).sum(), wrong[:, 1:].sum(axis=0))
+        return value, np.append((wrong * logits).sum(), wrong[:, 1 : count + 1].sum(axis=0))
 
-    ends = [(1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE)] + [(None, None)] * (scores.shape[1] - 1)
-    slope, *offsets = minimize(loss, np.append(1, np.zeros(len(ends) - 1)), jac=True, bounds=ends).x.tolist()
-    return 1 / slope, [0.0, *offsets]
+    ends = [(1 / LARGEST_TEMPERATURE, LARGEST_TEMPERATURE)] + [(None, None)] * count
+    slope, *found = minimize(loss, [1.0] + [0.0] * count, jac=True, bounds=ends, tol=1e-12).x.tolist()
+    return 1 / slope, [0.0, *found]
 
 
 def apply(scores: np.ndarray, temperature: float, offsets: ArrayLike | None = None) -> np.ndarray:
