@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import errors
-from .text import as_label
+from .text import as_label, near
 
 WELL_KNOWN = ("malignant", "melanoma", "cancer", "positive", "abnormal", "disease", "yes", "true", "1")
 """Names of the positive class, of two, that need no `positive=`: compared in lower case."""
@@ -68,7 +68,8 @@ def positive_label(labels: Sequence[str], positive: object = None, warn: bool = 
         label = as_label(positive)
         if label is not None and label in labels:
             return label
-        raise ValueError(f"the positive label {positive!r} is not one of {', '.join(labels)}")
+        hint = near(positive, labels)
+        raise ValueError(f"the positive label {positive!r} is not one of {', '.join(labels)}{hint}")
     known = [label for label in labels if label.casefold() in WELL_KNOWN]
     if len(labels) == 2 and len(known) == 1:
         return known[0]

@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .checks import is_number, is_whole
+from .checks import is_number, is_whole, positive_label
 from .files import is_stray, located
 from .model import presets
 from .model.presets import PRESETS
 from .text import as_label, listed, near
 
-Check = tuple[Callable[[Any], bool], str]
+Check = tuple[Callable[[Any], object], str]
 """Whether a value is right, and in words what is."""
 
 EXCLUDED = (
@@ -54,26 +54,19 @@ _COUNT: Check = (lambda value: is_whole(value, 1), "a whole number of 1 or more"
 
 CHECKS: dict[str, Check] = {
     "SOURCE": (
-        lambda value: (
-            bool(re.match(r"(sample|isic)$|https?://[^/\s]", str(value))) or os.path.isdir(str(value))
-        ),
+        lambda value: re.match(r"(sample|isic)$|https?://[^/\s]", str(value)) or os.path.isdir(str(value)),
         "sample, isic, the URL of an archive (https://…) or a folder, which must be there",
     ),
     "QUERY": (lambda value: isinstance(value, str), "text"),
     "LIMIT": _or_none(_COUNT),
-    "SEED": _or_none(
-        (lambda value: is_whole(value, 0) and value < 2**32, "a whole number from 0, below 2**32")
-    ),
+    "SEED": _or_none((lambda value: is_whole(value, 0) and value < 2**32, "a whole number below 2**32")),
     "MAX_SIDE": _or_none((lambda value: is_whole(value, 64), "a number of pixels, 64 or more")),
     "SUBLABEL_COLUMN": _or_none(_TEXT),
     "GROUP_COLUMN": _or_none(_TEXT),
     "SPLIT_COLUMN": _or_none(_TEXT),
     "OUTPUTS": (lambda value: _is_text(value) and not os.path.isfile(value), "a folder"),
     "LABEL_COLUMN": _or_none(
-        (
-            lambda value: _is_text(value) or (_are_names(value) and len(value) > 1),
-            "a column or a list of them",
-        )
+        (lambda value: _is_text(value) or (_are_names(value) and len(value) > 1), "a column or several")
     ),
     "CSV": (
         lambda value: _is_text(value) or (_is_map(value) and all(map(_is_text, (*value, *value.values())))),
@@ -114,16 +107,14 @@ CHECKS: dict[str, Check] = {
         "a folder with settings.csv and leak.csv",
     ),
     "RATES": (
-        lambda value: (
-            isinstance(value, list) and value != [] and all(is_number(each, 1e-99) for each in value)
-        ),
+        lambda value: isinstance(value, list) and all(is_number(each, 1e-99) for each in value or [0]),
         "a list of positive numbers",
     ),
     "MODEL": _TEXT,  # and `_model`
     "WORKERS": _COUNT,
     "THREADS": _COUNT,
     "SERVICE": (
-        lambda value: isinstance(value, str) and bool(re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", value)),
+        lambda value: isinstance(value, str) and re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", value),
         "3 to 32 lower-case letters, digits and dashes, a letter first and no dash last",
     ),
     "SDK": _one_of("azure-ai-ml", "azureml-core"),
@@ -192,9 +183,7 @@ def unwritable(folder: str | os.PathLike) -> str | None:
 def _network(values):
     """Say what is wrong with BACKBONE, with the size of its images and with the number of its frozen stages."""
     name, settings = values.get("BACKBONE", "efficientnet_lite0"), values.get("SETTINGS") or {}
-    sizes = {
-        key: settings[key] for key in ("image_size", "train_image_size") if settings.get(key) is not None
-    }
+    sizes = {k: settings[k] for k in ("image_size", "train_image_size") if settings.get(k) is not None}
     frozen = settings.get("frozen_stages", 0)
     if name == "efficientnet_lite0" and not sizes and not frozen:
         return None  # without PyTorch, whose import takes seconds
@@ -222,21 +211,13 @@ def _training(values):
 
 def _model(values):
     """Say that MODEL names none of the models that the notebooks write, nor another that is there."""
-    name, outputs = values.get("MODEL", "model"), values.get("OUTPUTS", ".")
+    name, root = values.get("MODEL", "model"), values.get("OUTPUTS", ".")
     own = ("model", "model_features", "model_patient")
-    if name not in own and not os.path.isfile(f"{outputs}/{name}/model.json"):
+    if name not in own and not os.path.isfile(f"{root}/{name}/model.json"):
         hint = near(name, own)
-        return (
-            f"MODEL is {', '.join(own)} or another folder with a model.json in {outputs}, not {name!r}{hint}"
-        )
+        return f"MODEL is {', '.join(own)} or another folder with a model.json in {root}, not {name!r}{hint}"
 
 
 def positive(value: object, labels: Sequence[str]) -> str | None:
     """Return POSITIVE as one of `labels`, or None; raise ValueError, which names the labels, if it is none of them."""
-    label = as_label(value)
-    if label is not None and label not in labels:
-        raise ValueError(
-            f"POSITIVE is {label!r}, which no image is labeled{near(label, labels) or ';'} "
-            f"There are: {', '.join(labels)}"
-        )
-    return label
+    return None if as_label(value) is None else positive_label(labels, value)

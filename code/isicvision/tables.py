@@ -20,10 +20,8 @@ from .errors import warn
 from .files import PROJECT_ROOT, portable, replacing, user_path
 from .text import near, printable
 
-_MISSING = (
-    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
-)
-MISSING = ["", *_MISSING.split(",")]
+_MISSING = "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan"
+MISSING = ["", "null", *_MISSING.split(",")]
 """What pandas.read_csv takes for missing, by its documentation."""
 NAMELESS = "(image "
 """How the group of an image begins for which nobody gave a group or a path."""
@@ -99,9 +97,8 @@ def load(path: str | os.PathLike, verbatim: Iterable[str] = ()) -> pd.DataFrame:
     quoted = [name.replace('""', '"') for name in re.findall(r'"((?:[^"]|"")*)"', header)]
     text = {*verbatim, *map(str.strip, quoted)}
     table = _parsed(path, content, text.__contains__, is_verbatim=lambda _: True)
-    for name in filter(
-        _SPECIAL.search, table.columns.difference([*verbatim])
-    ):  # quoted whatever their cells are
+    # such a name is quoted whatever its cells are
+    for name in filter(_SPECIAL.search, table.columns.difference([*verbatim])):
         numbers = pd.to_numeric(table[name], errors="coerce")
         if (numbers.astype(str) == table[name])[table[name].notna()].all():
             table[name] = numbers
@@ -146,9 +143,8 @@ def _decoded(path, errors="strict"):
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such CSV file") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read as CSV: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path} cannot be read as CSV: {reason}") from error
     for start, what in _ELSE:
         if re.match(start, content[:1000], re.IGNORECASE):
             raise ValueError(f"{path} is {what}")
@@ -249,9 +245,7 @@ def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
     found = np.asarray(rows)
     is_bool = found.dtype == bool or all(isinstance(value, (bool, np.bool_)) for value in found.flat)
     if found.shape != (len(table),) or not is_bool:
-        raise ValueError(
-            f"the rows to keep are a bool for each of {len(table):,} images; give an array of them"
-        )
+        raise ValueError(f"the rows to keep are a bool for each of {len(table):,} images, in an array")
     return found.astype(bool)
 
 

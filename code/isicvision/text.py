@@ -12,9 +12,7 @@ def printable(name: object) -> str:
     text = str(name)
     if text.isascii():
         return text
-    text = re.sub(
-        "[\udc80-\udcff]", lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text
-    )
+    text = re.sub("[\udc80-\udcff]", lambda b: bytes([ord(b[0]) - 0xDC00]).decode("cp1252", "replace"), text)
     return text.encode("utf-8", "backslashreplace").decode()
 
 

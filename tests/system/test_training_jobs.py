@@ -162,7 +162,7 @@ def test_the_job_names_a_positive_label_that_no_image_has_before_the_training(fo
     done = subprocess.run([*command, "--outputs", tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 1 and not (tmp_path / "out").exists()
     assert done.stderr.splitlines()[-1] == (
-        "POSITIVE is 'Malignant', which no image is labeled; did you mean malignant? There are: benign, malignant"
+        "the positive label 'Malignant' is not one of benign, malignant; did you mean malignant?"
     )
     assert "Traceback" not in done.stderr and "epoch" not in done.stdout
 

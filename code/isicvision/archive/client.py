@@ -192,10 +192,8 @@ class IsicArchive:
             return
         free = shutil.disk_usage(folder).free
         if needed > free:
-            raise ArchiveError(
-                f"about {needed / 1e6:,.0f} MB are to come, {free / 1e6:,.0f} MB are free in {folder}: take less by "
-                "limit=, max_side= or thumbnails=True"
-            )
+            lack = f"about {needed / 1e6:,.0f} MB are to come, {free / 1e6:,.0f} MB are free in {folder}"
+            raise ArchiveError(f"{lack}: take less by limit=, max_side= or thumbnails=True")
 
     def _number(self, name, path, query, collections, **params):
         number = self._json(self._url(path, query, collections, **params), query).get(name)
@@ -297,10 +295,8 @@ def _locate(source):
     """Return the API's address and a short name for what the user calls the source."""
     parts = urlsplit(KNOWN.get(source, source) if isinstance(source, str) else "")
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise ValueError(
-            f"source must be 'isic', 'sample' or the http(s) address of an archive, not {redacted(repr(source))}. "
-            "ImageDataset.from_folder reads images in a directory."
-        )
+        said = f"'isic', 'sample' or the http(s) address of an archive, not {redacted(repr(source))}"
+        raise ValueError(f"source must be {said}. ImageDataset.from_folder reads images in a directory.")
     prefix = f"{parts.netloc}{parts.path}".rstrip("/").removesuffix("/api/v2")
     url = f"{parts.scheme}://{prefix}/api/v2/"
     return url, {ISIC: "isic", SAMPLE: "sample"}.get(url) or re.sub(r"[^\w.-]+", "_", prefix).strip("_.")

@@ -68,10 +68,8 @@ class Journal:
         about = dict(self._db.execute("SELECT name, value FROM about"))
         if about | own != about:
             self._db.close()
-            raise ValueError(
-                f"{self.folder} holds images of {about['source']}, {about['variant']}, not of {source}, {variant}: "
-                "choose another folder"
-            )
+            held = f"{self.folder} holds images of {about['source']}, {about['variant']}"
+            raise ValueError(f"{held}, not of {source}, {variant}: choose another folder")
         self._pending, self._rewritten, self._is_behind = [], (time.monotonic(), 0.0), False
 
     def __len__(self):

@@ -84,9 +84,8 @@ class SampleArchive(requests.adapters.BaseAdapter):
                 kind = mimetypes.guess_type(parts.path)[0] or "application/octet-stream"
             else:
                 params = parse_qs(parts.query, keep_blank_values=True)
-                body = json.dumps(
-                    self._content(f"{parts.scheme}://{parts.netloc}", parts.path, params)
-                ).encode()
+                content = self._content(f"{parts.scheme}://{parts.netloc}", parts.path, params)
+                body = json.dumps(content).encode()
         except LookupError:
             status, body = 404, b'{"detail": "Not Found"}'
         except ValueError as error:
@@ -170,12 +169,10 @@ def parse_query(text: str) -> Callable[[dict], bool]:
 
 def _test(match):
     """Make the test of an image for one ``field:value``."""
-    field, is_negated = match["field"], match["sign"] == "-"
+    field, is_negated, value = match["field"], match["sign"] == "-", match["bare"] or match["quoted"]
     if field not in SEARCHABLE:
         raise QueryError(f"there is no field {field!r}")
-    fits = _fits(
-        field, match["quoted"] if match["bare"] is None else match["bare"], match["low"], match["high"]
-    )
+    fits = _fits(field, value, match["low"], match["high"])
     return lambda row: (field in row and fits(row[field])) is not is_negated
 
 

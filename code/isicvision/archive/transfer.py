@@ -66,14 +66,12 @@ class Session(requests.Session):
             self.mount(scheme, HTTPAdapter(pool_maxsize=64))
         self._settings = {}  # by host
 
-    def ask(
-        self, url: str, headers: Mapping[str, str] | None = None, patience: float = math.inf
-    ) -> requests.Response:
+    def ask(self, url: str, headers: Mapping[str, str] = {}, patience: float = math.inf) -> requests.Response:
         """Send a GET; return a successful response, its body unread; else raise TransferError.
 
         `patience` is the most seconds to wait for the next bytes.
         """
-        headers, timeout = headers or {}, (self.timeout[0], min(self.timeout[1], patience))
+        timeout = self.timeout[0], min(self.timeout[1], patience)
         try:
             for _ in range(5):
                 require_allowed(url, self.home)

@@ -45,9 +45,7 @@ class Annotations:
         self.log = user_path(log)
         self.labels = dataset.labels
         if marks := [label for label in self.labels if label == EXCLUDE or _UNDO.fullmatch(label)]:
-            raise ValueError(
-                f"the label {marks[0]!r} means something else in the log of decisions: rename it"
-            )
+            raise ValueError(f"the label {marks[0]!r} means something else in the log of labels: rename it")
         self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
         self._stored = {portable(path): path for path in dataset.paths}  # as in the log
         self._decided = defaultdict(list)  # path to its standing decisions, (number, label): the last counts
@@ -116,9 +114,7 @@ class Annotations:
             self._said[path] += 1
             decided.append((self._said[path], label))
         else:
-            raise ValueError(
-                f"{where}: the label {label!r} is neither one of {', '.join(self.labels)} nor {EXCLUDE}"
-            )
+            raise ValueError(f"{where}: the label {label!r} is none of {', '.join(self.labels)}, {EXCLUDE}")
 
     def label(self, path: str) -> str:
         """Return the present label of an image, or `EXCLUDE`."""
@@ -194,6 +190,4 @@ class Annotations:
         table = self.table
         excluded = table["label"] == EXCLUDE
         table = table.assign(relabeled=(table["label"] != table["given"]) & ~excluded, excluded=excluded)
-        return pd.concat(
-            [pd.Series({"images": len(table)}), table[["decided", "relabeled", "excluded"]].sum()]
-        )
+        return pd.Series({"images": len(table), **table[["decided", "relabeled", "excluded"]].sum()})

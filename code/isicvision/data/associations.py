@@ -114,11 +114,9 @@ def label_from_metadata(
         lambda values: values if is_numeric(values) else frequent(values, 200).astype("category")
     )
     trees = {"max_leaf_nodes": 8, "categorical_features": "from_dtype", "random_state": seed}
-    options = {"cv": PredefinedSplit(fold), "method": "predict_proba"}
+    how = {"cv": PredefinedSplit(fold), "method": "predict_proba"}
     with threadpool_limits(1, "openmp"):  # on a busy machine, threads that wait for each other cost more
-        scores = cross_val_predict(
-            HistGradientBoostingClassifier(**trees), features, table["label"], **options
-        )
+        scores = cross_val_predict(HistGradientBoostingClassifier(**trees), features, table["label"], **how)
     areas = [
         _areas(scores[:, n], table["label"] == label, table["group"], fold, draws, seed)
         for n, label in enumerate(dataset.labels)

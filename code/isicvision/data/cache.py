@@ -253,10 +253,8 @@ class Images:
     def require_all(self) -> Images:
         """Return this object, or raise one ImageError that names every broken image."""
         if self.broken:
-            raise ImageError(
-                f"{len(self.broken)} of {len(self)} images cannot be read; dataset.measure() sets such images "
-                f"aside:{listed(self.broken.values())}"
-            )
+            lost = f"{len(self.broken)} of {len(self)} images cannot be read"
+            raise ImageError(f"{lost}; dataset.measure() sets them aside:{listed(self.broken.values())}")
         return self
 
 

@@ -82,7 +82,7 @@ class ImageDataset:
     @classmethod
     def from_csv(
         cls,
-        csv: str | os.PathLike,
+        csv: str | os.PathLike | pd.DataFrame,
         images: str | os.PathLike | None = None,
         image_column: str | None = None,
         label_column: str | Sequence[str] = "label",
@@ -124,11 +124,8 @@ class ImageDataset:
         ['Benign', 'Malignant']
         """
         source, group = Path(given["SOURCE"]), given.get("GROUP_COLUMN")
-        csv, label, more = (
-            given.get("CSV", "metadata.csv"),
-            given.get("LABEL_COLUMN"),
-            given.get("METADATA_CSV"),
-        )
+        csv, label = given.get("CSV", "metadata.csv"), given.get("LABEL_COLUMN")
+        more = given.get("METADATA_CSV")
         if isinstance(csv, Mapping):
             there = [name for name in csv if (source / name).is_file()] or [*csv]
             csv, label = there[0], csv[there[0]]
@@ -138,26 +135,15 @@ class ImageDataset:
         return cls.from_csv(source / csv, source, *columns, more and source / more, one_label=one_label)
 
     @classmethod
-    def from_table(
-        cls,
-        table: pd.DataFrame,
-        images: str | os.PathLike,
-        image_column: str | None = None,
-        label_column: str | Sequence[str] = "label",
-        group_column: str | None = None,
-        label_map: dict | None = None,
-        metadata: str | os.PathLike | None = None,
-        positive: str | None = None,
-    ) -> ImageDataset:
-        """Take images and labels from a DataFrame with one row per image, otherwise as `from_csv` does.
+    def from_table(cls, table: pd.DataFrame, images: str | os.PathLike, **options: Any) -> ImageDataset:
+        """Take images and labels from a DataFrame with one row per image; the `options` are those of `from_csv`.
 
         >>> from isicvision import PROJECT_ROOT
         >>> table = pd.DataFrame({"image": ["ISIC_9900259", "ISIC_9900634"], "dx": ["bkl", "nv"]})
         >>> ImageDataset.from_table(table, PROJECT_ROOT / "sample_data", label_column="dx", positive="nv").labels
         ['bkl', 'nv']
         """
-        columns = reading.Columns(image_column, label_column, group_column, label_map)
-        return cls._read(reading.read_table(table, images, columns, metadata), positive)
+        return cls.from_csv(table, images, **options)
 
     @classmethod
     def _read(cls, found, positive, one_label=False):

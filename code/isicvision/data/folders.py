@@ -98,9 +98,8 @@ def why_unreadable(file: str) -> str:
 
 def why_no_label(file: str) -> str:
     """Say why an image has no label by its folder."""
-    return (
-        f"the folder {name} is not a label" if (name := is_beside(file)) else "it lies in no label's folder"
-    )
+    beside = is_beside(file)
+    return f"the folder {beside} is not a label" if beside else "it lies in no label's folder"
 
 
 def is_beside(file: str) -> str | None:
@@ -195,11 +194,8 @@ def _refuse_what_is_no_label(root, names, paths):
             f"the folders of {root} ({some(names)}) are no labels but parts of one collection. Move the images into "
             f"one folder per label, or use from_csv(table, images={str(root)!r}) (in the notebooks: set LABEL_COLUMN)."
         )
-    is_same = (
-        len(inner[0]) > 1
-        and all(each == inner[0] for each in inner)
-        and all(len(path) != 2 for path in paths)
-    )
+    is_same = len(inner[0]) > 1 and all(each == inner[0] for each in inner)
+    is_same &= all(len(path) != 2 for path in paths)
     if is_same and not all(_COLLECTION.fullmatch(name) or part(name) for name in inner[0]):
         warn(
             f"{root}: the labels are {some(names)}; each of these folders has the folders {some(inner[0])} in it. If "

@@ -48,9 +48,7 @@ def loose(label: str) -> str:
     return str(int(number[1])) if number else {"yes": "true", "no": "false"}.get(text, text)
 
 
-def apply_map(
-    labels: pd.Series, label_map: Mapping, source: object
-) -> tuple[pd.Series, pd.Series, pd.Series]:
+def apply_map(labels: pd.Series, label_map: Mapping, source: object) -> tuple[pd.Series, ...]:
     """Map the file's labels to the dataset's: the label of each row, the key that it fits, and why there is none.
 
     A key fits the label that `as_label` makes of it. Else the only key that equals the label after `loose` is taken,

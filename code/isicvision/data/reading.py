@@ -173,9 +173,8 @@ def _known_spelling(table, given):
     known = {tables.key(name): name for name in (*IMAGE_COLUMNS, *GROUP_COLUMNS)}
     keys = Counter(map(tables.key, table))
     fits = {name: tables.key(name) for name in table if name not in given}
-    return table.rename(
-        columns={name: known[key] for name, key in fits.items() if key in known and keys[key] == 1}
-    )
+    new = {name: known[key] for name, key in fits.items() if key in known and keys[key] == 1}
+    return table.rename(columns=new)
 
 
 def _group_columns(rows, group_column):
@@ -196,10 +195,9 @@ def _join_metadata(root, files, csvs, group_column):
         joined.append(rows.set_axis(numbers[rows.index]).drop(columns={column} & {*OWN_COLUMNS}))
     table = pd.concat(joined)
     if table.index.has_duplicates:
+        images = table.index.map(files.__getitem__)
         for name in _group_columns(table, group_column):
-            _warn_of_contradictions(
-                f"the metadata of {root}", name, table.index.map(files.__getitem__), table[name]
-            )
+            _warn_of_contradictions(f"the metadata of {root}", name, images, table[name])
     return _first(table), notes  # of the table nearest to the image
 
 
@@ -208,10 +206,8 @@ def _fitted(table, source, images, column):
     column, found = image_names(table, images, source, column)
     names = table[column]
     if several := (found == SEVERAL).sum():
-        warn(
-            f"{source}: {several} rows not joined, as each names several images, such as "
-            f"{names[found == SEVERAL].iloc[0]}; give folder and extension"
-        )
+        said = f"each names several images, such as {names[found == SEVERAL].iloc[0]}"
+        warn(f"{source}: {several} rows not joined, as {said}; give folder and extension")
     if not (found >= 0).any():
         raise ValueError(
             f"{source} fits none of the {len(images)} images: its column {column!r} begins with "
@@ -236,13 +232,9 @@ def _warn_of_contradictions(source, column, images, ids):
     pairs = pd.DataFrame({"image": [*images], "id": _plain_ids(ids).to_numpy()}).dropna().drop_duplicates()
     twice = pairs[pairs["image"].duplicated(keep=False)]
     if len(twice):
-        image = twice["image"].iloc[0]
-        said = " and ".join(twice["id"][twice["image"] == image][:2])
-        count = counted(twice["image"].nunique(), "image")
-        warn(
-            f"{source}: rows contradict each other in {column} for {count}, such as {printable(image)}, which has "
-            f"{said}; the first counts"
-        )
+        image, count = twice["image"].iloc[0], counted(twice["image"].nunique(), "image")
+        said = f"{printable(image)}, which has {' and '.join(twice['id'][twice['image'] == image][:2])}"
+        warn(f"{source}: rows contradict each other in {column} for {count}, as {said}; the first counts")
 
 
 def _join(rows, names, source, csv, image_column, group_column):
@@ -318,10 +310,8 @@ def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the t
         group = group.fillna(_plain_ids(rows[column]))
     first = group.groupby(group.str.casefold()).transform("first")
     if (other := (first != group).fillna(False)).any():
-        warn(
-            f"{source}: ids of lesions or patients that differ only in case are read as one, such as "
-            f"{group[other].iloc[0]} and {first[other].iloc[0]}"
-        )
+        pair = f"{group[other].iloc[0]} and {first[other].iloc[0]}"
+        warn(f"{source}: ids of lesions or patients that differ only in case are read as one, such as {pair}")
     counts = first.value_counts()
     if len(rows) >= 20 and len(counts) and counts.iloc[0] > len(rows) / 2:
         warn(

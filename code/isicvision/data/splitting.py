@@ -86,24 +86,19 @@ def published(dataset: Any, column: str, seed: int = 0) -> dict[str, Any]:
         raise ValueError(f"no column {column!r} to split by; there are: {', '.join(table.columns)}")
     part_of = table[name].map(folders.part).fillna("")
     for value, count in table[name][part_of == ""].value_counts(dropna=False).items():
-        said = "is empty" if pd.isna(value) else f"has {value!r}"
-        raise ValueError(
-            f"the column {name} {said} for {counted(count, 'image')}: it may say train, validation or test"
-        )
+        said = "is empty for" if pd.isna(value) else f"has {value!r} for"
+        count = counted(count, "image")
+        raise ValueError(f"the column {name} {said} {count}: it may say train, validation or test")
     parts = {part: dataset.where(part_of == part) for part in ("train", "validation", "test")}
     if lacking := [part for part in ("train", "test") if not len(parts[part])]:
-        raise ValueError(
-            f"the column {name} puts no image into {lacking[0]}: every split needs train and test"
-        )
+        raise ValueError(f"the column {name} puts no image into {lacking[0]}: a split needs train and test")
     if (leak := in_several(part_of, table["group"])).any():
         raise ValueError(_leak(name, "lesions or patients", table["group"][leak]))
     copies = duplicates.near_table(table.assign(part=part_of), 0).query("crosses_split")
     if len(copies):
         raise ValueError(_leak(name, "images with a copy", copies["path_a"] + " = " + copies["path_b"]))
     if not len(parts["validation"]):
-        warn(
-            f"the column {name} has no validation images: a quarter of the training lesions is taken for them"
-        )
+        warn(f"the column {name} has no validation images: a quarter of the training lesions is taken")
         parts["train"], parts["validation"] = parts["train"].split(0.75, 0.25, seed=seed)
     for part in ("train", "validation"):
         if lost := sorted({*dataset.labels} - {*parts[part].labels}):
@@ -320,9 +315,7 @@ def shared_words(shared_groups: int | None, groups_known: float = 1.0) -> str:
     return f"Lesions (or groups) in more than one part: {shared_groups:,}{among * (groups_known < 1)}."
 
 
-def report(
-    dataset: Any, parts: Parts, stratify: str, group: str, near_duplicates: int | None
-) -> pd.DataFrame:
+def report(dataset: Any, parts: Parts, stratify: str, group: str, threshold: int | None) -> pd.DataFrame:
     """Return the table of `ImageDataset.split_report`."""
     index = [*named(parts), "all"]
     tables = [part.table.assign(part=name) for name, part in (named(parts) | {"all": dataset}).items()]
@@ -343,8 +336,8 @@ def report(
         found["shared_groups"] = found["shared_groups"] if is_shared.any() else np.nan
     elif known["all"] < 1:
         found["groups_known"] = known
-    if near_duplicates is not None:
-        pairs = dataset.near_duplicates(near_duplicates, parts).query("crosses_split")
+    if threshold is not None:
+        pairs = dataset.near_duplicates(threshold, parts).query("crosses_split")
         ends = pd.concat([pairs["part_a"], pairs["part_b"]]).value_counts()
         found["near_duplicates"] = ends.reindex(index, fill_value=0)
         found.loc["all", "near_duplicates"] = len(pairs)
@@ -366,10 +359,8 @@ def seen(dataset: Any, known: dict[str, np.ndarray]) -> np.ndarray:
 def warn_of_seen(dataset: Any, known: dict[str, np.ndarray] | None, purpose: str) -> None:
     """Warn if a model with these `fingerprints` was trained on images or lesions of `dataset`."""
     if known is not None and (count := seen(dataset, known).sum()):
-        warn(
-            f"{counted(count, 'image')} of the {len(dataset):,} {purpose} were trained on, or show a lesion (by its "
-            "name) that was: the metrics will be too good"
-        )
+        seen_of = f"{counted(count, 'image')} of the {len(dataset):,} {purpose} were trained on"
+        warn(f"{seen_of}, or show a lesion (by its name) that was: the metrics will be too good")
 
 
 def _fingerprints(dataset):

@@ -1,7 +1,5 @@
 """Calibration: turn scores into probabilities by a temperature and, where it helps, an offset for each class."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
@@ -81,9 +79,7 @@ def apply(scores: np.ndarray, temperature: float, offsets: ArrayLike | None = No
     return softmax(logits if offsets is None else logits + np.asarray(offsets), axis=1)
 
 
-def recalibrate(
-    metadata: dict[str, Any], labels: np.ndarray, scores: np.ndarray, groups: ArrayLike
-) -> np.ndarray:
+def recalibrate(metadata: dict, labels: np.ndarray, scores: np.ndarray, groups: ArrayLike) -> np.ndarray:
     """Return calibrated scores; put temperature and offsets into a model's metadata, and move its threshold along.
 
     The arguments are those of `fit`. After a balanced training of more than two classes there are no offsets, which

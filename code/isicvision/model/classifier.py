@@ -308,9 +308,7 @@ class ImageClassifier:
         label has none, or for a scikit-learn classifier.
         """
         if not self.is_fine_tuned:
-            raise ValueError(
-                "only networks are calibrated: for a classifier, pass CalibratedClassifierCV(it)"
-            )
+            raise ValueError("only networks are calibrated: pass CalibratedClassifierCV(classifier)")
         require_dataset(validation, "calibrate")
         if validation.is_augmented:
             raise ValueError("the validation images are augmented: calibrate on images as they were taken")

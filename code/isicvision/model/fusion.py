@@ -43,9 +43,7 @@ class Fusion:
     def __init__(self, model: ImageClassifier, numbers: dict[str, Any] | None = None):
         self.model, self.numbers = model, numbers or model.metadata["patient"]
         if self.numbers is None:
-            raise ValueError(
-                "this model takes no age, sex or site: fusion.fit(model, validation) learns them"
-            )
+            raise ValueError("this model takes no age, sex or site: fusion.fit(model, validation) adds them")
         self.labels, self.positive, self.seen = model.labels, self.numbers["positive"], model.seen
         self.metadata = model.metadata | {"patient": self.numbers, "decision": self.numbers["decision"]}
 
@@ -104,9 +102,7 @@ def fit(
     if len(model.labels) != 2:
         raise ValueError(f"age, sex and site need a model of two labels; this one has {len(model.labels)}")
     if not (named := columns_of(validation.table, columns)):
-        raise ValueError(
-            "no column of age, sex or site was found: name one, such as columns={'age': 'years'}"
-        )
+        raise ValueError("no column of age, sex or site was found: give one, as columns={'age': 'years'}")
     decision = model.metadata["decision"]
     positive = decision["positive"] if decision else model.positive
     people, true = patients(validation.table, named), (validation.table["label"] == positive).to_numpy()

@@ -53,9 +53,7 @@ def out_of_fold(
     """
     lesions = dataset.table.groupby("label")["group"].nunique()
     if lesions.min() < 2:
-        raise ValueError(
-            f"label {lesions.idxmin()!r} has one lesion or group; folds need two or more of each label"
-        )
+        raise ValueError(f"label {lesions.idxmin()!r} has one lesion or group; folds need two of each label")
     classifier = LogisticRegression(C=0.003, max_iter=1000)
     model = ImageClassifier(backbone, dataset.labels, image_size=image_size, classifier=classifier)
     folds = StratifiedGroupKFold(min(FOLDS, lesions.min()), shuffle=True, random_state=0)

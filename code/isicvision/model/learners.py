@@ -100,9 +100,7 @@ class FineTuning:
         folder = user_path(checkpoint) if checkpoint else None
         if folder and settings.members > 1 and not (folder / "checkpoint.safetensors").exists():
             for left in folder.glob("member*/checkpoint.safetensors"):  # else found after long training
-                raise ValueError(
-                    f"{left} is of another training: choose another folder for checkpoint=, or delete it"
-                )
+                raise ValueError(f"{left} is of another training: delete it, or choose another checkpoint=")
         history = self._train(images, targets, settings, augmenters, sublabels, folder, **options)
         trained = {"precision": history.precision, "augmentation": described, "history": history.records()}
         return dataset, history, dataclasses.asdict(settings) | trained

@@ -57,9 +57,8 @@ class Network(nn.Module):
         """Map logits of shape (n, outputs) to (n, labels), so that a softmax adds up what belongs to one label."""
         if len(set(self.label_of)) == len(self.label_of):
             return logits
-        numbers = [
-            [n for n, each in enumerate(self.label_of) if each == label] for label in sorted({*self.label_of})
-        ]
+        labels = sorted({*self.label_of})
+        numbers = [[n for n, each in enumerate(self.label_of) if each == label] for label in labels]
         return torch.stack([logits[:, part].logsumexp(1) for part in numbers], 1)
 
 
@@ -97,10 +96,8 @@ class Scores(nn.Module):
             seen.append((images.transpose(1, 2) if view & 4 else images).flip(turned))
         if torch.compiler.is_exporting():
             seen = [torch.cat(seen)]  # a graph as small as that of one view
-        scores = torch.stack(
-            [torch.softmax(network(each), dim=1) for each in seen for network in self.networks]
-        )
-        scores = scores.reshape(-1, images.shape[0], scores.shape[2]).mean(0)
+        runs = [torch.softmax(network(each), dim=1) for each in seen for network in self.networks]
+        scores = torch.stack(runs).reshape(-1, images.shape[0], runs[0].shape[1]).mean(0)
         if self.temperature == 1 and self.offsets is None:
             return scores
         logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log() / self.temperature
@@ -183,11 +180,8 @@ def summary(network: Network, image_size: int) -> pd.DataFrame:
     rows = []
     for name, modules in parts:
         weights = [parameter for module in modules for parameter in module.parameters()]
-        row = {
-            "stage": name,
-            "layers": sum(map(_count, modules)),
-            "parameters": sum(each.numel() for each in weights),
-        }
+        row = {"stage": name, "layers": sum(map(_count, modules))}
+        row["parameters"] = sum(each.numel() for each in weights)
         row["trainable"] = sum(each.numel() for each in weights if each.requires_grad)
         rows.append(row | {"output_shape": shapes[name], "activations_mib": numbers[name] * 4 / 2**20})
     table = pd.DataFrame(rows)

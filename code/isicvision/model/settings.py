@@ -15,12 +15,10 @@ Function = TypeVar("Function", bound=Callable)
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda position: 1.0,
-    "step": lambda position: 1.0 if position < 0.5 else 0.1 if position < 0.9 else 0.01,
-    "cosine": lambda position: (1 + math.cos(math.pi * position)) / 2,
-    "one_cycle": lambda position: min(
-        position / 0.25, (1 + math.cos(math.pi * (position - 0.25) / 0.75)) / 2
-    ),
+    "constant": lambda place: 1.0,
+    "step": lambda place: 1.0 if place < 0.5 else 0.1 if place < 0.9 else 0.01,
+    "cosine": lambda place: (1 + math.cos(math.pi * place)) / 2,
+    "one_cycle": lambda place: min(place / 0.25, (1 + math.cos(math.pi * (place - 0.25) / 0.75)) / 2),
 }
 """Factor of the learning rate at a position, 0 to 1, of the training. A new schedule is one more line here."""
 

@@ -159,8 +159,6 @@ def _trusted_types(file):
 
     types = skops.io.get_untrusted_types(file=file)
     if unknown := [name for name in types if not name.startswith("sklearn.")]:
-        raise ValueError(
-            f"{file} holds types that are not known to be safe: {', '.join(unknown)}. A saved model may consist of "
-            "scikit-learn's classes and numpy's functions only"
-        )
+        problem = f"{file} holds types that are not known to be safe: {', '.join(unknown)}"
+        raise ValueError(f"{problem}. A model may consist of scikit-learn's classes and numpy's functions")
     return types

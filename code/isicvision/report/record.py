@@ -93,10 +93,8 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
         require(folder / f"{name}.csv", NOTEBOOKS["split"])
     parts = earlier_parts(folder) or {}
     if shared := splitting.shared_count(parts)["shared_groups"]:
-        raise ValueError(
-            f"{folder} holds parts of two splits: {shared:,} images or lesions are in several. Delete the folder and "
-            f"run {NOTEBOOKS['split']} again."
-        )
+        problem = f"{folder} holds parts of two splits: {shared:,} images or lesions are in several"
+        raise ValueError(f"{problem}. Delete the folder and run {NOTEBOOKS['split']} again.")
     if model is not None:
         _check_parts(parts, folder, Path(model))
     csv = Outputs(folder.parent).dataset
@@ -123,10 +121,8 @@ def _check_parts(parts, folder, model):
             why = "images were split or corrected after the training"
             if gone := [path for path in part.paths if not os.path.exists(path)]:
                 why = f"{len(gone):,} of its {counted(len(part), 'image')} are not there, such as {gone[0]}"
-            raise ValueError(
-                f"{folder / name}.csv is not the {name} part that {model} was made with: {why}. Restore the files, or "
-                f"run {NOTEBOOKS['split']} again."
-            )
+            problem = f"{folder / name}.csv is not the {name} part that {model} was made with: {why}"
+            raise ValueError(f"{problem}. Restore the files, or run {NOTEBOOKS['split']} again.")
 
 
 def require_current(bundle: str | Path, outputs: str | Path) -> None:
@@ -137,9 +133,7 @@ def require_current(bundle: str | Path, outputs: str | Path) -> None:
         same = all(packed.get(name) == saved[name] for name in saved.keys() - {"versions", "sha256"})
         if same and "id" not in saved:  # only bundles have an id
             return
-    raise ValueError(
-        f"{bundle} was built from none of the models in {outputs}: run {NOTEBOOKS['bundle']} again"
-    )
+    raise ValueError(f"{bundle} was built from no model in {outputs}: run {NOTEBOOKS['bundle']} again")
 
 
 def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
@@ -147,10 +141,8 @@ def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
     path = Path(model) / RUN_RECORD
     metrics = (read(path)["metrics"] if path.exists() else None) or {}
     if metrics.get("predictions") != digest(evaluation):
-        raise ValueError(
-            f"the metrics in {path} are of another model or of other test images than these predictions: run "
-            f"{NOTEBOOKS['evaluation']} again"
-        )
+        problem = f"the metrics in {path} are of another model or of other test images than these predictions"
+        raise ValueError(f"{problem}: run {NOTEBOOKS['evaluation']} again")
 
 
 def code_version() -> dict:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 # config.json, logging.json and swagger.json must not be among them: Azure's server takes these for its own
 _SCRIPTS = ("score.py", "requestlog.py", "page.html")  # as they are in code/03_deployment
-_OTHERS = (
-    "model.onnx model.onnx.data model.json images.py patient.py requirements.txt conda.yml Dockerfile".split()
-)
+_COPIED = ("images.py", "patient.py")  # from this package
+_OTHERS = (*_COPIED, *"model.onnx model.onnx.data model.json requirements.txt conda.yml Dockerfile".split())
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
 _CONDA = """\
@@ -58,12 +57,11 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     strange = {path.name for path in target.glob("*") if not is_stray(path.name)}
     strange -= {*_SCRIPTS, *_OTHERS, "pixels.py"}  # the name of images.py in earlier bundles
     if strange or target.is_file():
-        raise ValueError(
-            f"{folder} is not a bundle: it {f'holds {min(strange)}' if strange else 'is a file'}. Choose another folder"
-        )
+        reason = f"holds {min(strange)}" if strange else "is a file"
+        raise ValueError(f"{folder} is not a bundle: it {reason}. Choose another folder")
     with replacing_folder(target) as new:
         model.to_onnx(new / "model.onnx")
-        for name in ("images.py", "patient.py"):
+        for name in _COPIED:
             shutil.copyfile(Path(__file__).parents[1] / name, new / name)
         # checksums of what computes the scores; users may change the other files
         checksums = {path.name: sha256(path) for path in sorted(new.iterdir())}

@@ -68,9 +68,7 @@ class ServiceClient:
         self.class_map, self._timeout = dict(class_map or {}), timeout
         key = secret(key, "the service's key")
         if urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError(
-                f"{redacted(url)} is not a service's address, such as http://127.0.0.1:5001/score"
-            )
+            raise ValueError(f"{redacted(url)} is not a service's address, as http://127.0.0.1:5001/score is")
         if not is_number(timeout, 0.001):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         if image_size is not None and not is_whole(image_size, 1):
@@ -102,7 +100,7 @@ class ServiceClient:
             return {"error": str(error)}
         if given:  # not in the address, which others log
             body = json.dumps([{"image_in_base64": base64.b64encode(body).decode(), **given}]).encode()
-        answer = self._ask(body, "application/json") if given else self._ask(body)
+        answer = self._ask(body, is_json=bool(given))
         return self._named(answer["predictions"][0], image)
 
     def score_lesion(self, images: Iterable[ImageInput]) -> dict:
@@ -125,7 +123,7 @@ class ServiceClient:
                 f"the {len(texts)} images take {len(body) / 2**20:.1f} MiB in base64, and the service accepts "
                 f"{MAX_BYTES // 2**20}: give this client the network's image_size, or send fewer images"
             )
-        answer = self._ask(body, "application/json")
+        answer = self._ask(body, is_json=True)
         if not {"lesion", "message"} & answer.keys():
             raise ServiceError(f"{redacted(self.scoring_uri)} is too old for this: build its bundle again")
         lesion = self._rename(answer["lesion"]) if "lesion" in answer else {"error": answer["message"]}
@@ -192,16 +190,16 @@ class ServiceClient:
                 return min(data, _to_bytes(square), key=len)
         return data
 
-    def _ask(self, body, kind="application/octet-stream", attempts=3):
+    def _ask(self, body, is_json, attempts=3):
         """Post an image, or JSON with several, and return the service's answer, with a prediction an image."""
-        # key and image go to no other address
-        options = {"headers": {"Content-Type": kind}, "timeout": self._timeout, "allow_redirects": False}
+        kind = {"Content-Type": "application/json"} if is_json else {}
+        options = {"timeout": self._timeout, "allow_redirects": False}  # key and image go to no other address
         try:
-            response = self._session.post(self.scoring_uri, body, **options)
+            response = self._session.post(self.scoring_uri, body, headers=kind, **options)
         except requests.RequestException as error:
             # an answer cut short, which Retry does not see
             if isinstance(error, requests.exceptions.ChunkedEncodingError) and attempts > 1:
-                return self._ask(body, kind, attempts - 1)
+                return self._ask(body, is_json, attempts - 1)
             raise self._unanswered(error) from None
         # Azure's managed endpoints answer 424 for any error of the service and put its own status here
         status = int(response.headers.get("ms-azureml-model-error-statuscode", response.status_code))

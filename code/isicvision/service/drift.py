@@ -55,16 +55,11 @@ def drift(
     answers = [each for line in requests for each in line["scores"] if isinstance(each, dict)]
     seen = {f"score of {label}": [each.get(label) for each in answers] for label in metadata["labels"][1:]}
     seen["distance"] = [value for line in requests for value in line.get("distance", [])]
-    rows = {
-        name: _compare(values, quantiles[name], counts[name])
-        for name, values in seen.items()
-        if quantiles.get(name)
-    }
+    known = [name for name in seen if quantiles.get(name)]
+    rows = {name: _compare(seen[name], quantiles[name], counts[name]) for name in known}
     if not rows:
-        raise ValueError(
-            f"{bundle}/model.json holds neither scores nor distances to compare with: call model.calibrate "
-            "or model.fit_outlier_limit and build the bundle again"
-        )
+        problem = f"{bundle}/model.json holds neither scores nor distances to compare with"
+        raise ValueError(f"{problem}: call model.calibrate or fit_outlier_limit and build the bundle again")
     if before := held_out["images"]:
         rows["refused"] = _compare_shares(requests, round(held_out["refused"] * before), before)
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
@@ -83,9 +78,8 @@ def _requests(log, version, day):
             continue
         if not isinstance(line, dict) or (line.get("event"), line.get("model")) != ("request", version):
             continue
-        line.setdefault("images", line.get("pictures"))  # their name in earlier services
         has_lists = isinstance(line.get("scores"), list) and isinstance(line.get("distance", []), list)
-        has_counts = is_whole(line["images"], 0) and is_whole(line.get("refused"), 0)
+        has_counts = is_whole(line.get("images"), 0) and is_whole(line.get("refused"), 0)
         if has_lists and has_counts and str(line.get("time")).startswith(day):
             found.append(line)
     if not found:

@@ -278,9 +278,7 @@ class ResultsUI(_Pages):
     ['benign', 'malignant']
     """
 
-    def __init__(
-        self, evaluation: Evaluation, model: ImageClassifier | None = None, per_page: int = 12
-    ) -> None:
+    def __init__(self, evaluation: Evaluation, model: ImageClassifier | None = None, per_page: int = 12):
         self.evaluation, self._model = evaluation, model
         self.filter = ipywidgets.Dropdown(options=["wrong", "right", "all"], description="Show")
         labels = [apart("any label", evaluation.classes), *evaluation.classes]
@@ -348,9 +346,7 @@ class ConfusionMatrixUI(Widget):
     ('malignant', 'benign')
     """
 
-    def __init__(
-        self, evaluation: Evaluation, model: ImageClassifier | None = None, per_page: int = 12
-    ) -> None:
+    def __init__(self, evaluation: Evaluation, model: ImageClassifier | None = None, per_page: int = 12):
         self._evaluation = evaluation
         self.images = ResultsUI(evaluation, model, per_page)
         self._title = ipywidgets.HTML()
@@ -380,9 +376,8 @@ class ConfusionMatrixUI(Widget):
         """Show the images of one cell."""
         cell = true, predicted = str(as_label(true)), str(as_label(predicted))
         if cell not in self.buttons:
-            raise ValueError(
-                f"no cell {true!r}, {predicted!r}: labels are {', '.join(self._evaluation.classes)}"
-            )
+            labels = ", ".join(self._evaluation.classes)
+            raise ValueError(f"no cell {true!r}, {predicted!r}: labels are {labels}")
         self.cell, table = cell, self._evaluation.table
         found = self._evaluation.where((table["label"] == true) & (table["prediction"] == predicted))
         title = f"{counted(len(found.table), 'image')}: {true}, predicted {predicted}"

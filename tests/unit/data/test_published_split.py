@@ -42,7 +42,7 @@ def test_a_column_split_of_the_users_table_is_found_under_the_name_that_reading_
             "the column split has 'holdout' for 1 image: it may say train, validation or",
         ),
         ([*SAID[:-2], None, None], "the column split is empty for 2 images"),
-        ([*SAID[:-2], "val", "val"], "the column split puts no image into test: every split needs"),
+        ([*SAID[:-2], "val", "val"], "the column split puts no image into test: a split needs"),
         (["train", "test", "train", "test", "val", "val"], "no image labeled malignant into train"),
     ],
 )

@@ -278,7 +278,7 @@ def test_a_bundle_of_an_earlier_model_is_refused(outputs):
     record.require_current(outputs / "bundle", outputs)
     model.decide_at(0.25)
     model.save(outputs / "model")
-    with pytest.raises(ValueError, match=r"bundle was built from none of the models in .*01_deploy_locally"):
+    with pytest.raises(ValueError, match=r"bundle was built from no model in .*01_deploy_locally"):
         record.require_current(outputs / "bundle", outputs)
 
 

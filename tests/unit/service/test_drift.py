@@ -116,13 +116,6 @@ def test_only_this_model_and_this_day_count(bundle, tmp_path):
         drift(str(file), folder, day="2026-12-01")
 
 
-def test_earlier_logs_are_understood_by_their_own_name_of_images(bundle):
-    scores = sample(-1, 200)
-    old = [line.replace('"images"', '"pictures"') for line in log(scores)]
-    folder = bundle(scores={"malignant": scores.tolist()})
-    assert drift(old, folder).equals(drift(log(scores), folder))
-
-
 def test_says_what_is_missing(bundle, tmp_path):
     with pytest.raises(ValueError, match="holds neither scores nor distances.*build the bundle again"):
         drift(log([0.5]), bundle())
