@@ -173,8 +173,7 @@ def read_parameters(path: str | os.PathLike) -> dict:
 def read_source(path: str | os.PathLike) -> dict:
     """Return the parameters of a folder of images: its path as SOURCE, and how to read it, if `path` is such a file.
 
-    A relative SOURCE of a parameter file is looked for beside the file, then where `located` says. Raises ValueError if
-    something is not there.
+    A relative SOURCE is looked for beside the file, then where `located` says; ValueError if something is not there.
     """
     path = located(os.fspath(path))
     if os.path.isdir(path):

@@ -45,8 +45,7 @@ def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[s
     """Read a table that any program wrote: commas, semicolons, tabs or bars; UTF-8, UTF-16 or Windows-1252.
 
     Cells are stripped and composed (Unicode NFC). Numbers with a decimal comma are read as such where semicolons or
-    tabs separate the cells. A column without name and values is left out, as are lines above the header that are empty
-    or comments (``# …``).
+    tabs separate the cells. Nameless columns without values are left out, as are lines above the header.
 
     Columns of `text`, in any spelling that `find_column` accepts, stay text: ``0012`` stays ``0012``. In those of them
     that are `verbatim` too, only an empty cell is missing: ``NA`` stays ``NA``. Raises FileNotFoundError if there is no

@@ -66,8 +66,7 @@ class IsicArchive:
         """Count the images that `query` finds; ValueError if the archive does not understand it.
 
         `query` is in the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``:
-        `isicvision.fields.SEARCHABLE` lists the fields, values are case-sensitive. `collections` narrows it to images
-        in any of these.
+        `isicvision.fields.SEARCHABLE` lists the fields; values are case-sensitive. `collections` narrows it to those.
         """
         return self._number("count", "images/search/", query, collections, limit=1)
 
@@ -107,8 +106,7 @@ class IsicArchive:
         """Yield the records of at most `limit` images that `query` finds (see `count`), each once, the oldest first.
 
         A record is a dict of the API, with ``isic_id``, ``files``, ``metadata``, ``attribution`` and
-        ``copyright_license``. Pages are asked for as they are needed; ArchiveError if they form a circle or lead to
-        another host.
+        ``copyright_license``. Pages are asked for as needed; ArchiveError if they form a circle or leave the host.
         """
         return self._listing(query, limit, collections)[1]
 
@@ -148,9 +146,8 @@ class IsicArchive:
         ``original_width`` and ``original_height``. `thumbnails` (at most 256 pixels a side) are fetched instead if so
         wanted, by at most so many `connections` at once.
 
-        Raises ValueError if an argument or `folder` is unfit or arguments exclude each other, ArchiveError if the
-        archive cannot be listed, the disk is (or would be) full, or many images in a row are refused; its ``report``
-        says what came, which is kept.
+        Raises ValueError if `folder` or an argument is unfit, ArchiveError if the archive cannot be listed, the disk is
+        (or would be) full, or many images in a row are refused; its ``report`` says what came, which is kept.
 
         >>> IsicArchive("sample").download("images", limit=2, progress=False)
         fetched 2, present 0, failed 0, skipped 0 in ... s: images

@@ -1,7 +1,6 @@
 """Download images into a folder: in parallel, each checked, with a report of what became of each.
 
-One thread walks the records and keeps the journal; daemon threads fetch, so that Ctrl-C need not wait for a silent
-server.
+One thread walks the records and keeps the journal; daemon threads fetch, so that Ctrl-C waits for no server.
 """
 
 from __future__ import annotations

@@ -39,8 +39,7 @@ class SampleArchive(requests.adapters.BaseAdapter):
     """An archive whose images lie in a folder: mount it in a `requests.Session` under any http address.
 
     It answers what `IsicArchive` asks, and the files. All images are in collection 1. The folder holds
-    ``images/<isic_id>.<extension>`` and ``metadata.csv``: a row an image, oldest first, the columns named as in the
-    archive.
+    ``images/<isic_id>.<extension>`` and ``metadata.csv``: a row an image, oldest first, columns as in the archive.
 
     >>> from isicvision import PROJECT_ROOT
     >>> status, headers, body = SampleArchive(PROJECT_ROOT / "sample_data").answer("http://host/api/v2/collections/")
@@ -132,8 +131,7 @@ def parse_query(text: str) -> Callable[[dict], bool]:
 
     Of the language of the ISIC Archive API v2 it knows ``field:value``, ``field:"two words"``, ``*`` for any letters,
     ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]``, ``AND`` before ``OR``, a space between
-    terms for ``AND``, and parentheses with ``AND`` or ``OR`` beside them. QueryError if it is something else, or names
-    an unknown field.
+    terms for ``AND``, and parentheses with ``AND`` or ``OR`` beside them. QueryError for anything else.
 
     >>> parse_query("sex:male AND age_approx:[20 TO 40]")({"sex": "male", "age_approx": 40})
     True

@@ -261,8 +261,7 @@ class Images:
 def through(kind: str, width: int, images: Images, compute: Callable[[list[int]], np.ndarray]) -> np.ndarray:
     """Return a vector for each image, from the cache, or computed and kept: float32, shape (images, width).
 
-    `kind` names everything besides the image that the vectors depend on. ``compute(numbers)`` returns float32, shape
-    (len(numbers), width).
+    `kind` names all besides the image that they depend on. ``compute(numbers)``: float32 (len(numbers), width).
     """
     arrays = Arrays(kind, (width,), np.float32)
     result = np.empty((len(images), width), np.float32)

@@ -375,8 +375,7 @@ class ImageDataset:
         go to the first of these parts, so that no training image gets into the test.
 
         Raises ValueError if `fractions` do not sum to 1, a column is missing, a label has fewer groups than parts, or
-        `keep` does not fit. Warns if a part gets no image of a label, a group is in several parts, or `keep` is mostly
-        about other images.
+        `keep` does not fit. Warns if a part lacks a label, a group is in several, or `keep` has mostly other images.
         """
         positive = [is_number(share, 0) and share > 0 for share in fractions]
         if len(fractions) < 2 or not all(positive) or abs(sum(fractions) - 1) > 1e-6:

@@ -126,8 +126,7 @@ def _border(gray):
 def _ruler(red):
     """Return how strongly dark marks repeat in strips along the edges, by autocorrelation.
 
-    Marks must repeat at twice and three times their distance too. In the red channel ink is dark; blood vessels and
-    brown pigment are not.
+    Marks must repeat at twice and three times their distance too. In red, ink is dark; vessels and pigment are not.
     """
     from scipy.ndimage import uniform_filter1d
 

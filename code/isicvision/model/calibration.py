@@ -82,8 +82,7 @@ def apply(scores: np.ndarray, temperature: float, offsets: ArrayLike | None = No
 def recalibrate(metadata: dict, labels: np.ndarray, scores: np.ndarray, groups: ArrayLike) -> np.ndarray:
     """Return calibrated scores; put temperature and offsets into a model's metadata, and move its threshold along.
 
-    The arguments are those of `fit`. After a balanced training of more than two classes there are no offsets, which
-    would undo the balance.
+    The arguments are those of `fit`. Offsets would undo the balance of a balanced training of over two classes.
     """
     trained, decision = metadata["training"] or {}, metadata["decision"]
     balanced = "balanced" in (trained.get("class_weight"), trained.get("sampling"))

@@ -275,8 +275,7 @@ class ImageClassifier:
     def predict_proba(self, images: Images) -> np.ndarray:
         """Return the probability of each label: float32 of shape (images, labels), columns in the order of `labels`.
 
-        Raises ImageError, which names all images that cannot be read, and RuntimeError if the scikit-learn classifier
-        is not fitted yet.
+        Raises ImageError, which names all images that cannot be read, RuntimeError before a classifier is fitted.
         """
         return self._learner.predict_proba(self._images(images))
 

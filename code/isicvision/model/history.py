@@ -15,8 +15,7 @@ class History:
     `table` has a row an epoch, under ``epoch`` (from 1): learning_rate (of the last step), train_loss, train_accuracy,
     seconds and, with validation, validation_loss, validation_accuracy and validation_roc_auc (with more than two labels
     the mean of one against the rest; NaN where it is not defined). With several ``members`` the rows of all follow one
-    another, with a column ``network`` (1, 2, …). `step_loss` is the loss of each step, `precision` what ``"auto"``
-    took.
+    another, with a column ``network`` (1, 2, …). `step_loss` is that of each step, `precision` what ``"auto"`` took.
 
     >>> table = pd.DataFrame({"train_loss": [0.7, 0.5]}, index=pd.Index([1, 2], name="epoch"))
     >>> history = History(table, step_loss=[0.8, 0.6, 0.5, 0.5], precision="fp32")

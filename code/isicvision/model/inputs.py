@@ -125,8 +125,7 @@ def load(
 ) -> Generator[torch.Tensor, None, None]:
     """Yield what is `wanted` of `parts`, in order, read and augmented: uint8 (n, height, width, 3), on `device`.
 
-    By default there are as many `workers`, processes, as cores for a GPU, and none for the CPU, whose cores the network
-    needs.
+    By default there are as many `workers`, processes, as cores for a GPU; none for a CPU, which the network needs.
     """
     if workers is None:
         workers = 0 if device.type == "cpu" else min(os.cpu_count() or 1, 16) - 1
@@ -149,8 +148,7 @@ def forward(
 ) -> np.ndarray:
     """Apply a network to images in batches, without gradients: float32 of shape (n, outputs).
 
-    Images are of shape (n, height, width, 3); `numbers` says which to take (default: all), `progress` is the title of a
-    bar.
+    Images are of shape (n, height, width, 3); `numbers` says which to take (default: all); `progress` titles a bar.
     """
     device = next(network.parameters()).device
     network.eval()

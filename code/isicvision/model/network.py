@@ -15,8 +15,7 @@ class Network(nn.Module):
     """Input normalization, a pretrained body and a new last layer: bytes in, logits out; `backbones.build` makes one.
 
     `body` maps float32 (n, 3, height, width), normalized, to float32 (n, `features`); `classes` is the number of
-    outputs, `dropout` the probability in front of the last layer, 0 to below 1. Input is (pixel - `mean`) / `std` per
-    channel, in units of 0 to 255.
+    outputs, `dropout` the probability in front of the last layer. Input is (pixel - `mean`) / `std` of 0 to 255.
     """
 
     def __init__(

@@ -20,8 +20,7 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
     Captum's LayerGradCam at the last layer that still has places (Selvaraju et al., Grad-CAM: Visual Explanations from
     Deep Networks via Gradient-based Localization, 2017); the maps of several networks are added up. A map is coarse and
     proves nothing. `images` are uint8 as `images.decode` returns them; `label` is by default the model's positive one.
-    Raises ValueError if the model has no such label, is a scikit-learn classifier, or its network has no places (a
-    transformer).
+    Raises ValueError if the model has no such label, is a scikit-learn classifier, or has no places (a transformer).
 
     >>> from isicvision import ImageClassifier
     >>> model = ImageClassifier("squeezenet1_1", ["benign", "malignant"], weights=None, image_size=64)

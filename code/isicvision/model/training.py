@@ -155,9 +155,7 @@ class Training:
         about, before = json.loads(json.dumps(self.about)), state["about"]
         if differs := [name for name in about | before if about.get(name) != before.get(name)]:
             problem = f"is of another training, with other {', '.join(sorted(differs))}"
-            raise ValueError(
-                f"{self.file} {problem}: choose another folder for checkpoint=, or delete the checkpoints there"
-            )
+            raise ValueError(f"{self.file} {problem}: delete the checkpoints there, or choose another folder")
         self.at = state["at"]
         load_values(self.network, parts["network"])
         if self.average:

@@ -103,13 +103,11 @@ def deploy_azure(
     """Register the bundle's model in a workspace and run it there as a web service, which costs money until deleted.
 
     Its `name` has 3 to 32 lower-case letters, digits and dashes, starting with a letter. `cluster` names a Kubernetes
-    cluster attached to the workspace; without it, it is a container instance. `overwrite` replaces a service of
-    that name.
+    cluster attached to the workspace; without it, it is a container instance. `overwrite` replaces such a service.
     """
     if not re.fullmatch("[a-z][a-z0-9-]{1,30}[a-z0-9]", name):  # Azure checks it only after the upload
-        raise ValueError(
-            f"{name!r} cannot be a service's name: use 3 to 32 lower-case letters, digits and dashes, a letter first"
-        )
+        rule = "use 3 to 32 lower-case letters, digits and dashes, a letter first"
+        raise ValueError(f"{name!r} cannot be a service's name: {rule}")
     azureml = _azureml(dry_run)
     _, inference, configuration = azure_plan(bundle, cluster)
     target = azureml.AksCompute(workspace, cluster) if cluster else None

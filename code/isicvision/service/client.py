@@ -43,8 +43,7 @@ class ServiceClient:
     """Send images to a scoring service, whose address, `url`, is like ``http://127.0.0.1:5001/score``.
 
     An image is a path, an http(s) address (which this client fetches, at most 20 MiB: the service fetches nothing),
-    the bytes of a file, a Pillow image, or a uint8 array of shape (height, width, 3). Lost connections and the statuses
-    429 and 503 are retried.
+    the bytes of a file, a Pillow image, or a uint8 array (height, width, 3). It retries lost connections, 429 and 503.
 
     `key` is the service's key or token; read it from the environment. `timeout` is in seconds, for the next bytes of an
     answer, and for a whole image from the web. With the `image_size` and `interpolation` in model.json, the client cuts

@@ -33,8 +33,7 @@ class PrecisionRecallUI(Widget):
 
     Below the curves are the metrics and the confusion matrix at this threshold, and the images ``changed``, whose
     prediction differs from that at the evaluation's own threshold. Take validation images if
-    `ImageClassifier.decide_at` is to use the threshold. With more than two classes the positive one stands against all
-    others.
+    `ImageClassifier.decide_at` is to use the threshold. Of more than two classes, the positive one stands against all.
 
     >>> ui = PrecisionRecallUI(evaluation)
     >>> ui.click("roc", 0, 1)
