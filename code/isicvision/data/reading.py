@@ -233,8 +233,8 @@ def _warn_of_contradictions(source, column, images, ids):
     twice = pairs[pairs["image"].duplicated(keep=False)]
     if len(twice):
         image, count = twice["image"].iloc[0], counted(twice["image"].nunique(), "image")
-        said = f"{printable(image)}, which has {' and '.join(twice['id'][twice['image'] == image][:2])}"
-        warn(f"{source}: rows contradict each other in {column} for {count}, as {said}; the first counts")
+        one = f"{printable(image)}, which has {' and '.join(twice['id'][twice['image'] == image][:2])}"
+        warn(f"{source}: rows contradict each other in {column} for {count}, such as {one}; the first counts")
 
 
 def _join(rows, names, source, csv, image_column, group_column):

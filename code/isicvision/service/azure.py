@@ -53,7 +53,8 @@ def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
 
     config, login = user_path(config), None
     if not config.is_file():
-        raise FileNotFoundError(f"{config} is missing: Azure portal > your workspace > Download config.json")
+        hint = "get it from Azure portal > your workspace > Download config.json"
+        raise FileNotFoundError(f"{config} is missing: {hint}")
     read_json(config)  # azureml-core does not name a damaged file
     if all(os.environ.get(name) for name in _LOGIN):  # one alone may belong to another program
         login = ServicePrincipalAuthentication(*[secret(os.environ[name], name) for name in _LOGIN])

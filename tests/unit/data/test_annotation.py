@@ -109,7 +109,7 @@ def test_paths_with_commas_quotes_and_other_scripts_survive(dataset, log):
         ("a,b\n1,2\n", "decisions.csv is no log of decisions: its first line is not path,label"),
         (
             f"{','.join(COLUMNS)}\nPATH,wart,benign,now\n",
-            r"line 2: the label 'wart' is neither one of benign, mal",
+            r"line 2: the label 'wart' is none of benign, mal",
         ),
     ],
 )
