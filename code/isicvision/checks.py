@@ -2,7 +2,7 @@
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ CALL_NONE = 1.001
 
 
 def plain(value: Any) -> Any:
-    """Turn a number of numpy's into one of Python's: the former are no JSON."""
-    return value.item() if isinstance(value, np.generic) else value
+    """Turn what numpy and torch hold, and any sequence, into Python's numbers and lists: the former are no JSON."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    return [*map(plain, value)] if is_list else value
 
 
 def is_number(value: Any, least: float) -> bool:

@@ -26,8 +26,7 @@ _UNDO = re.compile(r"\(undo(?: ([0-9]+))?\)")
 class Annotations:
     """Labels of a dataset as people correct them, each written at once to a log, which is applied when it is opened.
 
-    Images and metadata on disk never change. Several people, or browser tabs, may write to one log: each sees the
-    decisions of the others and undoes only their own.
+    Images and metadata on disk never change. Several people or tabs may share a log: each sees all and undoes its own.
 
     The log is a CSV file: ``path``; ``label``, or `EXCLUDE` to leave the image out, `UNDO` to take back the decision
     before, ``(undo 2)`` the second one about this image; ``previous``, the label until then; ``time``, in UTC. Raises

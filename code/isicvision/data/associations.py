@@ -179,14 +179,11 @@ def frequent(values: pd.Series, most: int) -> pd.Series:
 
 def _folds(dataset):
     """Return the fold by group of each image, of five or as many as the rarest label allows; else None."""
-    for k in (5, 4, 3, 2):
-        try:
-            folds = dataset.folds(k)
-        except ValueError:
-            continue
-        of_path = {path: number for number, (_, part) in enumerate(folds) for path in part.paths}
-        return dataset.table["path"].map(of_path).to_numpy()
-    return None
+    k = min(5, dataset.table.groupby("label")["group"].nunique().min())
+    if k < 2:
+        return None
+    of_path = {path: number for number, (_, part) in enumerate(dataset.folds(k)) for path in part.paths}
+    return dataset.table["path"].map(of_path).to_numpy()
 
 
 def _rates(values, positive, fold):

@@ -110,9 +110,8 @@ def is_beside(file: str) -> str | None:
 def arrange(root: Path, files: list[str]) -> tuple[list[str | None], list[str] | None]:
     """Return the label of each file that `walk` lists and, where the folders are parts of a split, its part.
 
-    A file in no label's folder has the label None. Raises FileNotFoundError if no file lies in a folder, ValueError
-    if the folders are no labels: parts of a split beside others, ``part_1`` and ``part_2``, a copy of another one, or
-    folders that hold the labels' folders.
+    A file in no label's folder has the label None. Raises FileNotFoundError if no file lies in a folder, ValueError if
+    they are no labels: parts of a split beside others, ``part_1`` and ``part_2``, copies, or folders of such folders.
     """
     names, paths = _without_beside([file.split("/") for file in files])
     below = _folders(path[1:] for path in paths)

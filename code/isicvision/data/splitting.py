@@ -70,8 +70,7 @@ def published(dataset: Any, column: str, seed: int = 0) -> dict[str, Any]:
 
     The column says train, validation or test in a spelling that `folders.part` knows. Without validation images, a
     quarter of the training lesions is dealt out for them. Raises ValueError if the column says anything else, train or
-    test is missing, train or validation lacks a label, or a lesion or a copy of an image (the same perceptual hash,
-    which `measure` computes) is in two parts.
+    test is missing, train or validation lacks a label, or a lesion or copy (equal ``phash``) is in two parts.
 
     >>> from isicvision import ImageDataset
     >>> table = pd.DataFrame({"path": [*"abcdef"], "group": [*"abcdef"], "label": ["nevus", "melanoma"] * 3})
@@ -92,11 +91,13 @@ def published(dataset: Any, column: str, seed: int = 0) -> dict[str, Any]:
     parts = {part: dataset.where(part_of == part) for part in ("train", "validation", "test")}
     if lacking := [part for part in ("train", "test") if not len(parts[part])]:
         raise ValueError(f"the column {name} puts no image into {lacking[0]}: a split needs train and test")
-    if (leak := in_several(part_of, table["group"])).any():
-        raise ValueError(_leak(name, "lesions or patients", table["group"][leak]))
     copies = duplicates.near_table(table.assign(part=part_of), 0).query("crosses_split")
-    if len(copies):
-        raise ValueError(_leak(name, "images with a copy", copies["path_a"] + " = " + copies["path_b"]))
+    leaks = {"lesions or patients": table["group"][in_several(part_of, table["group"])]}
+    leaks["images with a copy"] = copies["path_a"] + " = " + copies["path_b"]
+    for what, found in leaks.items():
+        if names := sorted({*found}):
+            said = f"{len(names):,} {what} in several parts, such as {folders.some(names, 3)}"
+            raise ValueError(f"the split in the column {name} leaks: {said}. Correct it, or leave them out.")
     if not len(parts["validation"]):
         warn(f"the column {name} has no validation images: a quarter of the training lesions is taken")
         parts["train"], parts["validation"] = parts["train"].split(0.75, 0.25, seed=seed)
@@ -104,14 +105,6 @@ def published(dataset: Any, column: str, seed: int = 0) -> dict[str, Any]:
         if lost := sorted({*dataset.labels} - {*parts[part].labels}):
             raise ValueError(f"the column {name} puts no image labeled {', '.join(lost)} into {part}")
     return parts
-
-
-def _leak(column, what, names):
-    names = sorted({*names})
-    return (
-        f"the split in the column {column} leaks: {len(names):,} {what} in several parts, such as "
-        f"{folders.some(names, 3)}. Correct the column, or leave these images out."
-    )
 
 
 def _keep(part_of, table, groups, group, keep, count):
@@ -181,8 +174,7 @@ def _below(paths):
 def _deal(counts, part_of, fractions, seed):
     """Deal the groups whose part is -1, the largest first, each to the part that lacks most of its labels.
 
-    What a part lacks is measured as in scikit-learn's StratifiedGroupKFold: by the variance over parts, summed over
-    labels. Each label is counted in shares of all its images.
+    As in scikit-learn's StratifiedGroupKFold, that is by the variance over parts of each label's shares, summed up.
     """
     mixed = len(counts) > len(part_of)
     main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])

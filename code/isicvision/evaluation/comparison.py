@@ -32,8 +32,7 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     """Compare two models by their scores for the same images: a paired bootstrap over lesions.
 
     Returns ``first``, ``second``, ``difference`` (first - second) with its 95 % interval ``low`` and ``high``, and a
-    ``sentence``. `metric` is one of `METRICS`. Raises ValueError if the images, their labels or groups, or the positive
-    label differ.
+    ``sentence``. `metric` is one of `METRICS`. Raises ValueError if images, labels, groups or positive label differ.
 
     >>> labels = ["benign", "malignant"] * 20
     >>> good, poor = (Evaluation.from_scores(labels, scores) for scores in ([0.1, 0.9] * 20, [0.1, 0.9, 0.9, 0.1] * 10))
@@ -89,8 +88,7 @@ def slices(
     all values of all columns (Holm, A simple sequentially rejective multiple test procedure, 1979). ``verdict`` is
     ``"differs"`` (p below `RATE`), ``"no difference seen"`` or, with fewer than `FEWEST` positive or other lesions,
     ``"too few to say"``. ``sensitivity`` and ``specificity`` have their intervals whatever the number of lesions; the
-    one that needs a label which does not occur is NaN. Raises ValueError if a column is unknown or holds infinite
-    numbers.
+    one that needs a label which does not occur is NaN. Raises ValueError if a column is unknown or infinite.
 
     >>> sites = pd.DataFrame({"site": ["arm", "arm", "leg", "leg"] * 10})
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10, metadata=sites)

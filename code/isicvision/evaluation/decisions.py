@@ -15,9 +15,8 @@ from .intervals import interval
 def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Adapt probabilities, shape (images, classes), to a place where the classes are more or less frequent.
 
-    `trained` and `expected` are the shares of the classes in training (equal for ``class_weight="balanced"``) and where
-    the model is used (Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
-    probabilities, 2002).
+    `trained` and `expected` are the shares of the classes in training (equal if ``"balanced"``) and in use
+    (Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, 2002).
 
     >>> at_prevalence(np.array([[0.5, 0.5]]), [0.5, 0.5], [0.9, 0.1])
     array([[0.9, 0.1]])
@@ -40,8 +39,7 @@ def at_sensitivity(
     """Choose a threshold on validation images, and measure it on test images: (threshold, table).
 
     The table has the rows ``recall`` and ``specificity`` on the test images, with value, low and high. The 95 %
-    interval covers chance in both sets: each bootstrap draw chooses a threshold on drawn validation lesions and applies
-    it to drawn test lesions.
+    interval covers chance in both sets: each draw of validation lesions chooses a threshold for a draw of test lesions.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, np.linspace(0, 1, 40))
     >>> threshold, table = at_sensitivity(made, made, sensitivity=0.9)

@@ -44,8 +44,7 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     """Predict every image of `dataset` once and evaluate; warn if the model was trained on some or their lesions.
 
     A classifier's own threshold is used. The positive label is by default that of the threshold, of the model, of the
-    dataset, or what `checks.positive_label` finds. Raises ValueError if the dataset is augmented, or has labels that
-    the model does not know.
+    dataset, or what `checks.positive_label` finds. Raises ValueError if it is augmented or has unknown labels.
 
     >>> class Coin:
     ...     labels = ["benign", "malignant"]
@@ -333,8 +332,7 @@ class Evaluation:
     def bands(self) -> pd.DataFrame:
         """Return pointwise 95 % bootstrap bands of both curves of the positive label.
 
-        ``place`` is the false positive rate of ``recall_low`` and ``recall_high``, the recall of ``precision_low`` and
-        ``precision_high``.
+        ``place`` is the false positive rate for the band of the recall, and the recall for that of the precision.
         """
         return self._bands.copy()
 

@@ -117,21 +117,19 @@ def by_group(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, p
 
     Two classes or more: the softmax of the mean log score. Raises ValueError if the labels of a group differ.
     """
-    number, names = pd.factorize(table["group"].astype(str))
-    first, images = np.unique(number, return_index=True, return_counts=True)[1:]
-    codes = table.apply(lambda values: pd.factorize(values)[0])  # a missing value is one of its own
-    agree = (codes == codes.iloc[first[number]].to_numpy()).groupby(number).all()
+    names, columns = table["group"].astype(str).to_numpy(), [PREFIX + name for name in classes]
+    lesions = table.groupby(names, sort=False)
+    agree, images = (lesions.nunique(dropna=False) == 1).reset_index(drop=True), lesions.size().to_numpy()
+    rows = lesions.head(1).reset_index(drop=True)
     if not agree["label"].all():
-        which = int(agree["label"].idxmin())
-        labels = " and ".join(sorted({*table["label"][number == which]}))
+        name = str(rows["group"][agree["label"].idxmin()])
+        labels = " and ".join(sorted({*table["label"][names == name]}))
         raise ValueError(
-            f"the images of lesion {names[which]} have the labels {labels}: correct the labels or the lesions first"
+            f"the images of lesion {name} have the labels {labels}: correct the labels or the lesions first"
         )
-    columns = [PREFIX + name for name in classes]
-    own = table[columns].to_numpy()
-    mean = pd.DataFrame(np.log(np.clip(own, LEAST, 1))).groupby(number).mean()
-    scores = np.where(images[:, None] == 1, own[first], softmax(mean.to_numpy(), axis=1))
-    rows = table.iloc[first].reset_index(drop=True).drop(columns=["prediction", *columns])
+    mean = np.log(table[columns].clip(LEAST, 1)).groupby(names, sort=False).mean()
+    scores = np.where(images[:, None] == 1, rows[columns], softmax(mean.to_numpy(), axis=1))
+    rows = rows.drop(columns=["prediction", *columns])
     kept = {name: rows[name].where(agree[name]) for name in rows.columns.difference(["path", "group"])}
     return scores, rows.assign(**kept, images=images)
 

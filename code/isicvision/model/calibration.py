@@ -17,8 +17,7 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return the temperature that calibrates scores: above 1 if they are too confident.
 
     Guo et al., On Calibration of Modern Neural Networks, 2017. `labels` are the numbers of the true classes, int
-    (images,); `scores` probabilities (images, classes). Raises ValueError if a class has no image, or a score is not
-    finite.
+    (images,); `scores` probabilities (images, classes). ValueError if a class has no image, or a score is not finite.
 
     >>> scores = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.9, 0.1]])
     >>> round(fit_temperature(np.array([0, 1, 0, 1, 0, 1]), scores), 2)

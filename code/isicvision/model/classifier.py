@@ -303,8 +303,7 @@ class ImageClassifier:
         """Calibrate the scores on validation images and return the temperature: above 1 if they were too confident.
 
         `calibration.fit` finds it, and offsets where they help. A decision keeps its meaning: its threshold moves with
-        the scores. `validation` needs images of each label that the model was not trained on. Raises ValueError if a
-        label has none, or for a scikit-learn classifier.
+        the scores. Raises ValueError if `validation` lacks a label, or for a scikit-learn classifier.
         """
         if not self.is_fine_tuned:
             raise ValueError("only networks are calibrated: pass CalibratedClassifierCV(classifier)")

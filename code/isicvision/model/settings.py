@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ..checks import is_number, is_whole
+from ..checks import is_number, is_whole, plain
+from ..text import near
 
 Function = TypeVar("Function", bound=Callable)
 OPTIMIZERS = ("sgd", "adamw")
@@ -108,7 +108,7 @@ class Settings:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            object.__setattr__(self, name, _plain(value))
+            object.__setattr__(self, name, plain(value))
         for names, is_right, meaning in _RULES:
             for name in names.split():
                 self._require(name, is_right(getattr(self, name)), meaning)
@@ -134,10 +134,9 @@ class Settings:
         names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in names:
-                near = difflib.get_close_matches(str(name).lower(), names, 1)
-                hint = f"; did you mean {near[0]}?" if near else "."
+                hint = near(name, names) or "."
                 raise TypeError(f"unknown training setting {name!r}{hint} There are: {', '.join(names)}")
-        if isinstance(_plain(given.get("learning_rate")), list):  # it replaces a schedule, too
+        if isinstance(plain(given.get("learning_rate")), list):  # it replaces a schedule, too
             defaults = defaults | {"schedule": "constant"}
         return cls(**defaults | given)
 
@@ -156,13 +155,6 @@ def spelled_out(function: Function) -> Function:
     kept = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
     function.__signature__ = signature.replace(parameters=[*kept, *shown])  # type: ignore[attr-defined]
     return function
-
-
-def _plain(value):
-    """Turn what numpy and torch hold, and any sequence, into Python's numbers and lists: the former are no JSON."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    is_list = isinstance(value, Iterable) and not isinstance(value, str)
-    return [*map(_plain, value)] if is_list else value
 
 
 def _share(value):

@@ -71,8 +71,7 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
     """Draw how measures are spread: a small plot for each column of numbers that vary, a row a label.
 
     A box is the middle half of the label's images with their median; its line covers 95 % of them. Where most images
-    have the same value, as with few rulers, a bar shows the share of images above it. The columns are by default the
-    numbers among `MEASURES`.
+    have the same value, as with few rulers, a bar shows the share of images above it. By default, those of `MEASURES`.
 
     >>> table = pd.DataFrame({"path": [*"abcd"], "label": [*"mnmn"], "group": [*"abcd"], "size": range(4)})
     >>> measures(ImageDataset(table), ["size"]).axes[0].get_title()

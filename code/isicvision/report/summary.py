@@ -24,8 +24,7 @@ def write(
 ) -> list[Path]:
     """Write the data summary report, with its plots, and two data dictionaries into a folder; return the three pages.
 
-    `dataset` is measured and complete; `kept`, by default the same, is what later steps read, after exclusions (of the
-    problems `exclude`) and corrections.
+    `dataset` is measured and complete; `kept`, by default the same, is what is left after corrections and `exclude`.
 
     >>> write(dataset.measure(), "outputs/data_report")  # doctest: +SKIP
     """
