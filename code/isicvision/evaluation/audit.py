@@ -1,4 +1,4 @@
-"""Test whether a model looks at the lesion: change the images around it and compare the scores.
+"""Test whether a model looks at the lesion, and what poor images do to it: change the images and compare the scores.
 
 Peers: Bissoto et al., (De)Constructing bias on skin lesion datasets, 2019; Winkler et al., Association between surgical
 skin markings and diagnostic performance of a convolutional neural network for melanoma recognition, 2019.
@@ -15,10 +15,12 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 import pandas as pd
+from imgaug import augmenters as iaa
 from PIL import Image
 from scipy.stats import percentileofscore
 
 from .. import metrics
+from ..data.augmentation import Hair, Pipeline
 from ..data.dataset import ImageDataset
 from ..data.skin import lesion_mask, skin_mask
 from ..images import decode, map_threads
@@ -57,6 +59,17 @@ BOUNDS = {
 """By change, ``moved`` for all others: no model without a shortcut exceeded them in tests/bench/bench_audit.py."""
 LEAST = 0.05
 """The least excess of the unchanged images' ROC AUC over 0.5 that `kept` is a share of."""
+
+CORRUPTIONS: dict[str, Callable] = {
+    "blur": lambda share, side: iaa.GaussianBlur(0.012 * share * side),
+    "noise": lambda share, _: iaa.AdditiveGaussianNoise(scale=25 * share, per_channel=True),
+    "JPEG": lambda share, _: iaa.JpegCompression(round(40 + 45 * share)),
+    "brightness": lambda share, _: iaa.Multiply([1 - 0.5 * share, 1 + 0.5 * share]),
+    "color cast": lambda share, _: iaa.WithChannels(2, iaa.Multiply([1 - 0.3 * share, 1 + 0.3 * share])),
+    "hair": lambda share, _: iaa.Sequential([Hair() for _ in range(round(5 * share))]),
+    "off-center": lambda share, _: iaa.Affine(translate_percent=[-share / 5, share / 5], mode="reflect"),
+}
+"""What makes poor images: an augmenter for a severity, as a share of the greatest, and the side in pixels."""
 
 
 def _with_ruler(image):
@@ -155,13 +168,10 @@ def shortcuts(
     positive = positive_of(model, dataset, labels, positive)
     for each, name in ((dataset, "dataset"), (borders, "borders")):
         _check(each, name, labels, positive)
-    images, about = _squares(model, dataset.paths), dataset.table
+    images = _squares(model, dataset.paths)
 
     def evaluate(shown):
-        scores = _predict(model, shown, dataset)
-        return Evaluation.from_scores(about["label"], scores, about["group"], labels, positive).against(
-            positive
-        )
+        return _evaluate(model, dataset, labels, positive, shown).against(positive)
 
     before = evaluate(images)
     rows = {"unchanged": _figures(before, before, before)}
@@ -174,6 +184,60 @@ def shortcuts(
     few = lesions(before, "roc_auc") < FEWEST
     judged = [_judge(name, row, few) for name, row in table.iterrows()]
     return table.join(pd.DataFrame(judged, table.index, ["bound", "verdict"]))
+
+
+def corrupted(images: np.ndarray, name: str, severity: int) -> np.ndarray:
+    """Make uint8 RGB images, shape (n, side, side, 3), poorer by one of `CORRUPTIONS`; ValueError for any other name.
+
+    Severity 0 changes nothing, 5 is about the worst that a clinic would keep. The result is the same each time.
+
+    >>> corrupted(np.full((1, 64, 64, 3), 200, np.uint8), "blur", 5).shape
+    (1, 64, 64, 3)
+    """
+    if name not in CORRUPTIONS or severity not in range(6):
+        known = ", ".join(CORRUPTIONS)
+        raise ValueError(f"no corruption {name!r} of severity {severity!r} from 0 to 5; there are: {known}")
+    pipeline = Pipeline(
+        CORRUPTIONS[name](severity / 5, images.shape[1]) if severity else iaa.Identity(), seed=0
+    )
+    return pipeline(images, range(len(images)))
+
+
+def corruptions(model: Model, dataset: ImageDataset, positive: str | None = None) -> pd.DataFrame:
+    """Predict the same images, 200 are enough, made poorer in several ways and five severities.
+
+    Returns a table by ``corruption`` and ``severity``, 0 for the images as they are: ``roc_auc`` with its 95 % interval
+    (``low``, ``high``); ``changed``, the share of images whose decision at the model's threshold differs from severity
+    0; and ``rejected``, the share beyond the model's outlier limit, NaN without one. Arguments and errors are those of
+    `shortcuts`. Peer: Maron et al., A benchmark for neural network robustness in skin cancer classification, 2021.
+
+    >>> found = corruptions(model, test.sample(200, balanced=True))  # doctest: +SKIP
+    """
+    labels = [*map(str, map(as_label, model.labels))]
+    positive = positive_of(model, dataset, labels, positive)
+    _check(dataset, "dataset", labels, positive)
+    images, limited = _squares(model, dataset.paths), getattr(model, "outliers", None) is not None
+    distance = getattr(model, "outlier_distance", None) if limited else None
+    known = _evaluate(model, dataset, labels, positive, images)
+
+    def figures(shown):
+        found = _evaluate(model, dataset, labels, positive, shown)
+        changed = (found.table["prediction"] != known.table["prediction"]).mean()
+        rejected, area = (distance(shown) > 1).mean() if distance else np.nan, found.against(positive)
+        return area.metric("roc_auc"), *area.interval("roc_auc"), changed, rejected
+
+    clean = figures(images)
+    index = pd.MultiIndex.from_product([CORRUPTIONS, range(6)], names=["corruption", "severity"])
+    rows = [figures(corrupted(images, *each)) if each[1] else clean for each in index]
+    return pd.DataFrame(rows, index, ["roc_auc", "low", "high", "changed", "rejected"])
+
+
+def _evaluate(model, dataset, labels, positive, images):
+    """Evaluate the images of a dataset, decoded and changed, at the model's threshold."""
+    scores, about = _predict(model, images, dataset), dataset.table
+    decision = getattr(model, "metadata", {}).get("decision") or {}
+    threshold = decision.get("threshold") if positive == decision.get("positive") else None
+    return Evaluation.from_scores(about["label"], scores, about["group"], labels, positive, None, threshold)
 
 
 def _check(dataset, name, labels, positive):

@@ -6,6 +6,7 @@ from .data import measures as measures
 from .data import missing as missing
 from .evaluation import audit as audit
 from .evaluation import confusion as confusion
+from .evaluation import corruptions as corruptions
 from .evaluation import net_benefit as net_benefit
 from .evaluation import precision_recall as precision_recall
 from .evaluation import reliability as reliability

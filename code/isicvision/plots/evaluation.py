@@ -202,3 +202,18 @@ def audit(table: pd.DataFrame) -> Figure:
     axes[1].set(xlabel=moved, title="With something added")
     legend(axes[1], figure, loc="outside lower center", ncols=4)
     return figure
+
+
+def corruptions(table: pd.DataFrame) -> Figure:
+    """Draw the result of `audit.corruptions`: each figure over the severity, a line a corruption.
+
+    >>> corruptions(isicvision.audit.corruptions(model, dataset))  # doctest: +SKIP
+    """
+    titles = {"roc_auc": "ROC AUC", "changed": "decisions changed", "rejected": "rejected"}
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for name, color, marker in zip(table.index.unique(0), COLORS, "osD^v<>", strict=True):
+            ax.plot(table[column][name], marker=marker, color=color, label=name, ms=4)
+        ax.set(xlabel="severity", title=title, ylim=(0.4, 1.01) if column == "roc_auc" else (-0.02, 1.02))
+    legend(axes[0], figure, loc="outside lower center", ncols=7)
+    return figure

@@ -254,6 +254,58 @@ def test_a_border_comes_without_the_color_of_its_skin(tested):
     assert np.abs(edges[0] - edges[1]).max() < 8
 
 
+def test_severity_0_is_the_image_and_each_corruption_grows(tested):
+    images = np.stack([decode(path, SIDE) for path in tested.paths[:8]])
+    before, state = images.copy(), np.random.get_state()[1].copy()
+    for name in audit.CORRUPTIONS:
+        shown = [audit.corrupted(images, name, severity) for severity in range(6)]
+        assert (shown[0] == images).all() and (shown[5] == audit.corrupted(images, name, 5)).all()
+        errors = [np.abs(each - images.astype(float)).mean() for each in shown]
+        assert errors[5] > 1 and (errors == sorted(errors) or name == "off-center")
+    assert (images == before).all() and (np.random.get_state()[1] == state).all()
+    with pytest.raises(
+        ValueError, match="no corruption 'fog' of severity 1 from 0 to 5; there are: blur, noise"
+    ):
+        audit.corrupted(images, "fog", 1)
+    with pytest.raises(ValueError, match="severity 6"):
+        audit.corrupted(images, "blur", 6)
+
+
+class Light:
+    """A model that goes by how light an image is, and rejects what is far from that of the first."""
+
+    labels, image_size, outliers = ("benign", "malignant"), SIDE, True
+    metadata = {"decision": {"positive": "malignant", "threshold": 0.4}}
+
+    def scores(self, images):
+        dark = 1 - images.mean(axis=(1, 2, 3)) / 255
+        return np.column_stack([1 - dark, dark])
+
+    def outlier_distance(self, images):
+        return 20 * np.abs(images.mean(axis=(1, 2, 3)) / 255 - 0.63)
+
+
+def test_corruptions_count_decisions_at_the_threshold_and_rejections(tested):
+    model = Light()
+    found = audit.corruptions(model, tested)
+    assert [*found.index.unique(0)] == [*audit.CORRUPTIONS] and len(found) == 42
+    clean = found.xs(0, level="severity")
+    assert (clean["changed"] == 0).all() and clean.nunique().max() == 1
+    images = np.stack([decode(path, SIDE) for path in tested.paths])
+    shown = audit.corrupted(images, "brightness", 5)
+    decided = [model.scores(each)[:, 1] >= 0.4 for each in (images, shown)]
+    row = found.loc["brightness", 5]
+    assert row["changed"] == pytest.approx((decided[0] != decided[1]).mean()) and row["changed"] > 0.2
+    assert row["rejected"] == pytest.approx((model.outlier_distance(shown) > 1).mean())
+    assert row["rejected"] > clean["rejected"].iloc[0] and row["low"] <= row["roc_auc"] <= row["high"]
+    model.outliers = None
+    assert audit.corruptions(model, tested.sample(8, balanced=True))["rejected"].isna().all()
+    figure = plots.corruptions(found)
+    drawn = [line.get_ydata() for line in figure.axes[1].lines]
+    assert [*drawn[3]] == [*found.loc["brightness", "changed"]]
+    plt.close("all")
+
+
 def test_an_image_classifier_is_audited_without_files(clean, tested, monkeypatch):
     model = ImageClassifier(
         "efficientnet_lite0", clean.labels, image_size=SIDE, classifier=LogisticRegression(max_iter=1000)
