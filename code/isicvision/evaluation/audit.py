@@ -216,20 +216,24 @@ def corruptions(model: Model, dataset: ImageDataset, positive: str | None = None
     labels = [*map(str, map(as_label, model.labels))]
     positive = positive_of(model, dataset, labels, positive)
     _check(dataset, "dataset", labels, positive)
-    images, limited = _squares(model, dataset.paths), getattr(model, "outliers", None) is not None
-    distance = getattr(model, "outlier_distance", None) if limited else None
-    known = _evaluate(model, dataset, labels, positive, images)
-
-    def figures(shown):
-        found = _evaluate(model, dataset, labels, positive, shown)
-        changed = (found.table["prediction"] != known.table["prediction"]).mean()
-        rejected, area = (distance(shown) > 1).mean() if distance else np.nan, found.against(positive)
-        return area.metric("roc_auc"), *area.interval("roc_auc"), changed, rejected
-
-    clean = figures(images)
+    images = _squares(model, dataset.paths)
+    poorer = [corrupted(images, name, severity) for name in CORRUPTIONS for severity in range(1, 6)]
+    shown = np.concatenate([images, *poorer])  # at once, which takes a fraction of the time
+    several = replace(dataset, table=pd.concat([dataset.table] * (1 + len(poorer)), ignore_index=True))
+    scored = _evaluate(model, several, labels, positive, shown)
+    limited = getattr(model, "outliers", None) is not None
+    far = model.outlier_distance(shown) > 1 if limited else np.full(len(shown), np.nan)  # type: ignore[attr-defined]
+    rejected = far.reshape(-1, len(images)).mean(axis=1)
+    parts = [scored.where(np.arange(len(shown)) // len(images) == n) for n in range(len(rejected))]
+    changed = [(part.table["prediction"] != parts[0].table["prediction"]).mean() for part in parts]
+    areas = [part.against(positive).metrics(["roc_auc"]).loc["roc_auc"] for part in parts]
+    found = [(*area, *rest) for area, *rest in zip(areas, changed, rejected, strict=True)]
     index = pd.MultiIndex.from_product([CORRUPTIONS, range(6)], names=["corruption", "severity"])
-    rows = [figures(corrupted(images, *each)) if each[1] else clean for each in index]
-    return pd.DataFrame(rows, index, ["roc_auc", "low", "high", "changed", "rejected"])
+    places = [
+        5 * kind + severity if severity else 0 for kind in range(len(CORRUPTIONS)) for severity in range(6)
+    ]
+    columns = ["roc_auc", "low", "high", "changed", "rejected"]
+    return pd.DataFrame([found[place] for place in places], index, columns)
 
 
 def _evaluate(model, dataset, labels, positive, images):

@@ -293,7 +293,7 @@ class ImageClassifier:
 
     def scores(self, array: np.ndarray) -> np.ndarray:
         """Map decoded images, uint8 (n, image_size, image_size, 3), to probabilities, float32 (n, labels)."""
-        return self._learner.scores(inputs.forward(self.scoring_module(), array))
+        return self._learner.scores(inputs.apply(self.scoring_module(), array, "predicting"))
 
     def scoring_module(self) -> torch.nn.Module:
         """Return what computes scores or, with a scikit-learn classifier, features from images."""
