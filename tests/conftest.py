@@ -17,6 +17,20 @@ from isicvision import ImageDataset
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
+PATIENT_NUMBERS = {
+    "intercept": 0.2,
+    "image": 0.9,
+    "added": [
+        ["age", 20, -1.0],
+        ["age", 50, 0.1],
+        ["age", 80, 0.7],
+        ["sex", "female", -0.1],
+        ["sex", "male", 0.1],
+        ["site", "back", 0.3],
+        ["site", "face", -0.3],
+    ],
+}
+"""Numbers of `patient.score`."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -48,7 +48,6 @@ CHUNK = 4  # images decoded and scored at a time: limits the memory that a large
 MIN_SIDE = 24  # pixels
 preprocessing.MAX_PIXELS = 50_000_000  # fewer than in training: several workers share the memory
 warnings.filterwarnings("ignore", module="PIL")  # Python would keep each of them in memory for good
-LEAST = 1e-6  # a lower score counts as this one where scores are averaged, as in Evaluation.by_group
 BLANK, BLURRED = 4.0, 1.1  # gray levels, see _problem
 GRID = 8  # patches along a side, for the saliency
 USAGE = (
@@ -354,7 +353,7 @@ def _averaged(scored):
     """Return the answer for one lesion from the scores of its images, averaged as log-odds."""
     scores = np.array([[*each.values()] for each in scored])
     if len(scored) > 1:
-        mean = np.exp(np.log(np.clip(scores, LEAST, 1)).mean(axis=0))
+        mean = np.exp(np.log(np.clip(scores, patient.SURE, 1)).mean(axis=0))
         scores = mean[None] / mean.sum()
     return _decided(scores[0]) | {"images": len(scored)}
 

@@ -15,7 +15,7 @@ NAMES = ("age", "sex", "site")
 AGE = re.compile(r"\d+(\.\d*)?", re.ASCII)
 UNKNOWN = ("", "unknown", "nan", "none", "n/a", "<na>")
 SURE = 1e-6
-"""The least probability of a label, so that log-odds stay finite."""
+"""A lower probability counts as this one, so that log-odds stay finite; also where scores are averaged."""
 
 
 def known(given: Mapping[str, Any]) -> dict[str, Any]:

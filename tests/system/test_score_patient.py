@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import requests
+from conftest import PATIENT_NUMBERS
 from test_deployment import GOOD, StandIn, b64, image, load_score, run, run_json
 
 from isicvision import (
@@ -21,20 +22,8 @@ from isicvision import (
 )
 from isicvision.images import decode
 
-NUMBERS = {
-    **{"intercept": 0.2, "image": 0.9},
-    "added": [
-        *(
-            ["age", 20, -1.0],
-            ["age", 50, 0.1],
-            ["age", 80, 0.7],
-            ["sex", "female", -0.1],
-            ["sex", "male", 0.1],
-        ),
-        *(["site", "back", 0.3], ["site", "face", -0.3]),
-    ],
-    **{"positive": "malignant", "columns": {}, "decision": {"positive": "malignant", "threshold": 0.3}},
-}
+DECISION = {"positive": "malignant", "threshold": 0.3}
+NUMBERS = PATIENT_NUMBERS | {"positive": "malignant", "columns": {}, "decision": DECISION}
 JPEG = {"Content-Type": "image/jpeg"}
 GIVEN = {"age": 35, "sex": "Male", "site": "back"}
 

@@ -4,22 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from conftest import PATIENT_NUMBERS as NUMBERS
 
 from isicvision import patient
-
-NUMBERS = {
-    **{"intercept": 0.2, "image": 0.9},
-    "added": [
-        *(
-            ["age", 20, -1.0],
-            ["age", 50, 0.1],
-            ["age", 80, 0.7],
-            ["sex", "female", -0.1],
-            ["sex", "male", 0.1],
-        ),
-        *(["site", "back", 0.3], ["site", "face", -0.3]),
-    ],
-}
 
 
 @pytest.mark.parametrize("age", [-1, 121, 1e9, "old", "55 years", True, "inf", -0.5])

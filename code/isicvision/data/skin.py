@@ -119,9 +119,7 @@ def _lesion(image):
         hairless = cv2.medianBlur(cv2.morphologyEx(image, cv2.MORPH_CLOSE, CLOSING), 5)
         channel = 1 if np.percentile(hairless[seen, 2], 75) < DIM else 2
         light, lit = np.log1p(hairless[..., channel].astype(np.float32)), seen
-        for _ in range(
-            3
-        ):  # light falls off from the center; never the other way: lesions are dark in the middle
+        for _ in range(3):  # light falls off from the center, never to it: lesions are dark in the middle
             slope, base = np.polyfit(squared[lit], light[lit], 1)
             lit = seen & (light > base + slope * squared - 0.1)
         channel = np.clip(np.expm1(light - min(slope, 0) * squared), 0, 255).astype(np.uint8)

@@ -229,11 +229,9 @@ def corruptions(model: Model, dataset: ImageDataset, positive: str | None = None
     areas = [part.against(positive).metrics(["roc_auc"]).loc["roc_auc"] for part in parts]
     found = [(*area, *rest) for area, *rest in zip(areas, changed, rejected, strict=True)]
     index = pd.MultiIndex.from_product([CORRUPTIONS, range(6)], names=["corruption", "severity"])
-    places = [
-        5 * kind + severity if severity else 0 for kind in range(len(CORRUPTIONS)) for severity in range(6)
-    ]
-    columns = ["roc_auc", "low", "high", "changed", "rejected"]
-    return pd.DataFrame([found[place] for place in places], index, columns)
+    clean, worse = found[0], iter(found[1:])
+    rows = [next(worse) if severity else clean for _, severity in index]
+    return pd.DataFrame(rows, index, ["roc_auc", "low", "high", "changed", "rejected"])
 
 
 def _evaluate(model, dataset, labels, positive, images):

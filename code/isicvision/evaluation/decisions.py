@@ -15,8 +15,9 @@ from .intervals import interval
 def at_prevalence(scores: np.ndarray, trained: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Adapt probabilities, shape (images, classes), to a place where the classes are more or less frequent.
 
-    `trained` and `expected` are the shares of the classes in training (equal if ``"balanced"``) and in use
-    (Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities, 2002).
+    `trained` and `expected` are the shares of the classes in training (equal for ``class_weight="balanced"``) and where
+    the model is used (Saerens, Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori
+    probabilities, 2002).
 
     >>> at_prevalence(np.array([[0.5, 0.5]]), [0.5, 0.5], [0.9, 0.1])
     array([[0.9, 0.1]])
@@ -76,10 +77,10 @@ def _arrays(evaluation):
 
 
 def populations(evaluation: Evaluation) -> dict[str, Evaluation]:
-    """Return the evaluations for which a figure can be said: of ``all``, and of those ``confirmed alike``.
+    """Return the evaluations to quote side by side: of ``all`` images, and of those ``confirmed alike``.
 
-    Many benign lesions are only followed up, and are easy to tell. Where somebody decides about an excision the second
-    figure holds (`associations.confirmed_alike`). It is left out where it would be the first again.
+    Many benign lesions are only followed up, and are easy to tell. The second is for a
+    clinic that decides about excisions (`associations.confirmed_alike`). It is left out if it would be the same.
 
     >>> ways = pd.DataFrame({"dx_type": ["follow_up", "histo", "histo"]})
     >>> [*populations(Evaluation.from_scores(["benign", "benign", "malignant"], [0.1, 0.6, 0.7], metadata=ways))]

@@ -82,7 +82,8 @@ def of_agreement(value: float, lesions: int, most: float = 1.0) -> tuple[float, 
     """Return the exact interval of a value, 0 to `most`, in which every draw agrees: (low, high).
 
     If `lesions` independent lesions behave alike, at most 1 - TAIL ** (1 / lesions) of all do not (Clopper and Pearson,
-    The use of confidence or fiducial limits illustrated in the case of the binomial, 1934), and move it to an end.
+    The use of confidence or fiducial limits illustrated in the case of the binomial, 1934), and move the value no more
+    than if each were at an end.
 
     >>> [round(end, 3) for end in of_agreement(1, lesions=10)]
     [0.692, 1.0]

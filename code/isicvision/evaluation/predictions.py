@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from .. import tables
 from ..checks import check_threshold
+from ..patient import SURE
 from ..tables import NAMELESS, restored, stored
 from ..text import as_label
 
@@ -22,9 +23,6 @@ RECORD = "isicvision"
 """The column of a saved table that holds classes, positive label and threshold, as JSON."""
 ROUNDING = 1e-6
 """A score this far below 0 or above 1 is taken for one rounded in 32 bits."""
-
-LEAST = 1e-6
-"""A lower score counts as this one where scores are averaged as log-odds; the web service does the same."""
 
 
 def as_labels(values: ArrayLike, what: str) -> list[str]:
@@ -127,7 +125,7 @@ def by_group(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, p
         raise ValueError(
             f"the images of lesion {name} have the labels {labels}: correct the labels or the lesions first"
         )
-    mean = np.log(table[columns].clip(LEAST, 1)).groupby(names, sort=False).mean()
+    mean = np.log(table[columns].clip(SURE, 1)).groupby(names, sort=False).mean()
     scores = np.where(images[:, None] == 1, rows[columns], softmax(mean.to_numpy(), axis=1))
     rows = rows.drop(columns=["prediction", *columns])
     kept = {name: rows[name].where(agree[name]) for name in rows.columns.difference(["path", "group"])}

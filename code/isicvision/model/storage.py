@@ -59,7 +59,7 @@ def write(
         for file, network in zip(_files(len(networks)), networks, strict=True):
             save_model(network, str(new / file))
         if classifier is not None:
-            import skops.io  # takes a second to import, and few models need it
+            import skops.io  # slow to import, and few models need it
 
             skops.io.dump(classifier, new / "classifier.skops")
             _trusted_types(new / "classifier.skops")  # refuse it now, not when it is loaded

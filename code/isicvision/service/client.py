@@ -67,7 +67,7 @@ class ServiceClient:
         self.class_map, self._timeout = dict(class_map or {}), timeout
         key = secret(key, "the service's key")
         if urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError(f"{redacted(url)} is not a service's address, as http://127.0.0.1:5001/score is")
+            raise ValueError(f"{redacted(url)} is no address such as http://127.0.0.1:5001/score")
         if not is_number(timeout, 0.001):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         if image_size is not None and not is_whole(image_size, 1):

@@ -36,7 +36,8 @@ def drift(
 
     `log` is the log file (`service.log` of `deploy_local`) or its lines; what is damaged, about another version of the
     model or not a request is skipped. The `bundle` is the service's. `day`, in UTC, such as ``"2026-11-25"``, takes the
-    requests of that day only, `last` so many of the latest. ValueError if the model has neither scores nor a limit.
+    requests of that day only, `last` so many of the latest. ValueError if the model was neither
+    calibrated nor given an outlier limit.
 
     A row a label except the first, one for the distance and one for the share of refused images, where there is
     something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the refused),

@@ -44,7 +44,8 @@ azureml_inference_server_http.server.entry:app
 class LocalService(ServiceClient):
     """A service on this machine and its client, made by `deploy_local`.
 
-    It ends with `stop`, the ``with`` block or this process. `log`, its log file, which `drift` reads, goes with it.
+    It ends with `stop`, with the ``with`` block or with this process. `log` is its log file, which `drift` reads; the
+    file is deleted with this object.
     """
 
     def __init__(self, bundle: str | Path, workers: int, threads: int, timeout: float):
