@@ -5,12 +5,7 @@ import warnings
 
 
 class IsicVisionError(Exception):
-    """Base class of every error that isicvision defines: catch it to catch them all.
-
-    >>> from isicvision.images import ImageError
-    >>> issubclass(ImageError, IsicVisionError)
-    True
-    """
+    """Base class of every error that isicvision defines: catch it to catch them all."""
 
 
 def warn(message: str) -> None:

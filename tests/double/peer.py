@@ -17,7 +17,7 @@ from isicvision import IsicArchive
 url, folder, connections, timeout = sys.argv[1:]
 archive = IsicArchive(url)
 if float(timeout):
-    archive.timeout = (archive.timeout[0], float(timeout), *archive.timeout[2:])
+    archive.session.timeout = (5, float(timeout), 600)
 report = archive.download(folder, connections=int(connections), progress=False)
 stems = lambda paths: [Path(path).stem for path in paths]
 print(json.dumps({"fetched": stems(report.fetched), "present": stems(report.present),

@@ -30,9 +30,16 @@ def hurry(monkeypatch):
     monkeypatch.setattr(transfer, "BACKOFF", 0.02)
 
 
+def within(double, *seconds):
+    """Return a client that waits so long for the connection, the next bytes and a whole answer."""
+    archive = IsicArchive(double.url)
+    archive.session.timeout = seconds
+    return archive
+
+
 @pytest.fixture
 def client(double):
-    return IsicArchive(double.url, timeout=(2, 5, 20))
+    return within(double, 2, 5, 20)
 
 
 @pytest.fixture
@@ -338,7 +345,7 @@ def test_silence_and_trickles_are_given_up_and_asked_again(double, data, ids, mo
     rules.append(fault(ids[2], "trickle", bytes_per_second=300, times=1))
     double.set(faults=rules)
     started = time.monotonic()
-    report = IsicArchive(double.url, timeout=(1, 1, 1)).download(data, limit=4, label="x", progress=False)
+    report = within(double, 1, 1, 1).download(data, limit=4, label="x", progress=False)
     assert len(report.fetched) == 4 and time.monotonic() - started < 5
     assert [entry["status"] for entry in double.log(f"/images/{ids[2]}", port="files")] == [200, 206]
 
@@ -533,7 +540,7 @@ SCRIPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a shell runs in the background
 from isicvision import IsicArchive
-print(IsicArchive(sys.argv[1], timeout=(2, 30, 60)).download(sys.argv[2], connections=4, progress=False))
+print(IsicArchive(sys.argv[1]).download(sys.argv[2], connections=4, progress=False))
 """
 
 

@@ -325,8 +325,6 @@ def test_what_a_file_manager_left_does_not_keep_a_model_from_being_saved(tmp_pat
 def test_numbers_that_make_no_sense_are_refused_where_they_enter(odd, dataset, tmp_path, monkeypatch):
     archive = IsicArchive("sample")
     for ask in (
-        lambda: IsicArchive("sample", timeout=(odd, 30)),
-        lambda: IsicArchive("sample", timeout=odd),
         lambda: archive.search(limit=odd if odd != 0 else -1),
         lambda: archive.count(query=odd if odd != "3" else 3),
         lambda: archive.download(tmp_path / "new", connections=odd),

@@ -1,7 +1,4 @@
-"""Count the images of the ISIC Archive, walk through their records, download them.
-
-It has the API v2: https://api.isic-archive.com/api/docs/swagger/.
-"""
+"""Ask the ISIC Archive's API v2 (https://api.isic-archive.com/api/docs/swagger/), and download its images."""
 
 from __future__ import annotations
 
@@ -36,27 +33,23 @@ class IsicArchive:
     """The ISIC Archive, or another one with the same API.
 
     `source` is ``"isic"``, the public archive; ``"sample"``, the synthetic images of this repository, which need no
-    network; or an address such as ``"http://localhost:8000"``. `timeout` is in seconds: for the connection, for the
-    next bytes, for a whole answer (default 600). `token` is an OAuth2 bearer token for images that are not public, by
-    default the environment variable ``ISIC_TOKEN``; it goes to the API only, and over https only (or to loopback).
-    `url` is where the API begins; `name` is fit for a folder.
+    network; or an address such as ``"http://localhost:8000"``. `token` is an OAuth2 bearer token for images that are
+    not public, by default the environment variable ``ISIC_TOKEN``; it goes to the API only, and over https only (or to
+    loopback). `url` is where the API begins; `name` is fit for a folder.
 
     >>> archive = IsicArchive("sample")
     >>> archive.count("diagnosis_1:Malignant"), archive.facets()["sex"]
     (79, {'female': 90, 'male': 63, None: 6})
     """
 
-    def __init__(self, source: str = "isic", timeout: Sequence[float] = (5, 30), token: str | None = None):
+    def __init__(self, source: str = "isic", token: str | None = None):
         self.url, self.name = _locate(source)
-        numbers = timeout if isinstance(timeout, tuple | list) else ()
-        if len(numbers) not in (2, 3) or not all(is_number(seconds, 0.001) for seconds in numbers):
-            raise ValueError(f"timeout is two or three numbers of seconds, such as (5, 30), not {timeout!r}")
         if self.url == SAMPLE:
             self.session = transfer.Session(self.url)
             self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
         else:
             token = secret(token, "token") or secret(os.environ.get("ISIC_TOKEN"), "ISIC_TOKEN")
-            self.session = transfer.Session(self.url, token, (*timeout, 600)[:3])
+            self.session = transfer.Session(self.url, token)
         self._is_known = self.session.token is None
 
     def __repr__(self):

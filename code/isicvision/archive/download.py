@@ -88,10 +88,7 @@ class DownloadReport:
 
 
 class ArchiveError(IsicVisionError, RuntimeError):
-    """Raised when the archive cannot be reached or breaks its API, or when a download must stop.
-
-    `report` is the DownloadReport of what came until then, None outside a download.
-    """
+    """Raised when the archive cannot be read, or a download must stop; then `report` says what came until then."""
 
     report: DownloadReport | None = None
 
@@ -223,10 +220,7 @@ class Download:
             return None
 
     def _collect(self, most, waiting):
-        """Take in what the workers have done until at most so many images are under way, `waiting` besides that failed.
-
-        Write the journal meanwhile.
-        """
+        """Settle images and write the journal until at most so many are under way, `waiting` besides that failed."""
         while True:
             if time.monotonic() - self.flushed > FLUSH_SECONDS:
                 self.journal.flush()

@@ -1,6 +1,5 @@
 """The bundled sample, answered as the ISIC Archive does: the same addresses, records, pages and queries."""
 
-import ast
 import base64
 import csv
 import io
@@ -27,8 +26,8 @@ from ..images import decode
 PAGE = 100
 ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_manipulation", "color_tint")
 _VALUE = r'\[(?P<low>[\d.*-]+) TO (?P<high>[\d.*-]+)\]|"(?P<quoted>[^"]*)"|(?P<bare>[\w*-]+(?:\.\d+)?)'
-_TERM = rf"(?P<sign>-?)(?P<field>\w+):(?:{_VALUE})(?=[\s)]|$)"
-_TOKEN = re.compile(rf"\s*(?:(?P<word>[()]|(?:AND|OR)(?=[\s(]))|{_TERM})\s*", re.ASCII)
+_TERM = rf"(?P<sign>-?)(?P<field>\w+):(?:{_VALUE})(?=\s|$)"
+_TOKEN = re.compile(rf"\s*(?:(?P<word>AND|OR)(?=\s)|{_TERM})\s*", re.ASCII)
 
 
 class QueryError(IsicVisionError, ValueError):
@@ -130,39 +129,26 @@ def parse_query(text: str) -> Callable[[dict], bool]:
     """Return a function that says whether a query finds an image, given as a flat dict of its fields.
 
     Of the language of the ISIC Archive API v2 it knows ``field:value``, ``field:"two words"``, ``*`` for any letters,
-    ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]``, ``AND`` before ``OR``, a space between
-    terms for ``AND``, and parentheses with ``AND`` or ``OR`` beside them. QueryError for anything else.
+    ``field:*`` (known), ``-`` before a term (not, or unknown), ``[20 TO 40]``, ``AND`` before ``OR``, and a space
+    between terms for ``AND``, but no parentheses. QueryError for anything else.
 
     >>> parse_query("sex:male AND age_approx:[20 TO 40]")({"sex": "male", "age_approx": 40})
     True
     """
-    words, tests, place = [], {}, 0  # the query as an expression of Python, whose names stand for terms
+    sides: list[list] = [[]]  # of OR: tests that all hold
+    last, place = "the beginning", 0
     while place < len(text.rstrip()):
         match = _TOKEN.match(text, place)
-        if match is None:
+        if match is None or (last and match["word"]):
             raise QueryError(f"not understood from {text[place:]!r} on")
-        if match["word"]:
-            words.append(match["word"].lower())
-        else:
-            words += ["and"] if words and words[-1] in tests else []
-            words.append(f"term{place}")
-            tests[words[-1]] = _test(match)
-        place = match.end()
-
-    def test_of(node):
-        if isinstance(node, ast.Name):
-            return tests[node.id]
-        if not isinstance(node, ast.BoolOp):
-            raise QueryError("parentheses need AND or OR beside them, and a term inside")
-        fold, parts = all if isinstance(node.op, ast.And) else any, [*map(test_of, node.values)]
-        return lambda row: fold(part(row) for part in parts)
-
-    if not words:
-        return lambda row: True
-    try:
-        return test_of(ast.parse(" ".join(words), mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError):
-        raise QueryError("AND, OR and parentheses do not fit together") from None
+        last, place = match["word"], match.end()
+        if last == "OR":
+            sides.append([])
+        elif not last:
+            sides[-1].append(_test(match))
+    if last and place:
+        raise QueryError(f"a term is missing after {last}")
+    return lambda row: any(all(test(row) for test in side) for side in sides)
 
 
 def _test(match):

@@ -67,10 +67,7 @@ class Session(requests.Session):
         self._settings = {}  # by host
 
     def ask(self, url: str, headers: Mapping[str, str] = {}, patience: float = math.inf) -> requests.Response:
-        """Send a GET; return a successful response, its body unread; else raise TransferError.
-
-        `patience` is the most seconds to wait for the next bytes.
-        """
+        """Return the response to a GET, its body unread; TransferError after `patience` seconds without bytes, say."""
         timeout = self.timeout[0], min(self.timeout[1], patience)
         try:
             for _ in range(5):

@@ -15,8 +15,8 @@ from imgaug.random import RNG
 from PIL import Image
 
 from ..files import folder_name, replacing, user_path
-from ..images import ImageError, decode, frame, map_threads
-from ..text import listed
+from ..images import decode, map_threads
+from .cache import Images
 from .dataset import ImageDataset
 
 _T = np.linspace(0, 1, 24)
@@ -73,7 +73,7 @@ def _materialize(dataset, augmenters, folder, seed):
     """Write a copy of each image by each pipeline; return the dataset of originals and copies."""
     from .measures import MEASURES
 
-    _require_sound(dataset.paths)
+    Images(dataset.paths, 64, progress="checking").require_all()
     table = dataset.table.drop(columns=list(MEASURES), errors="ignore")
     folders = [folder / (folder_name(label) or "_") for label in table["label"]]
     sources, pipelines = dataset.paths, [Pipeline(augmenter, seed) for augmenter in augmenters]
@@ -92,23 +92,6 @@ def _materialize(dataset, augmenters, folder, seed):
     written = map_threads(write, range(len(sources)), progress="augmenting")
     copies = [table.assign(augmented_from=table["path"], path=paths) for paths in zip(*written, strict=True)]
     return replace(dataset, table=pd.concat([table, *copies], ignore_index=True))
-
-
-def _require_sound(paths):
-    """Raise an ImageError that names every image that cannot be read."""
-
-    def trouble(path):
-        try:
-            frame(path, 64)  # reads the whole file, but decodes at a reduced scale
-        except ImageError as error:
-            return str(error)
-
-    broken = [reason for reason in map_threads(trouble, paths, progress="checking") if reason]
-    if broken:
-        raise ImageError(
-            f"{len(broken)} of {len(paths)} images cannot be read, so nothing was augmented; "
-            f"dataset.measure() sets such images aside:{listed(broken)}"
-        )
 
 
 class Pipeline:

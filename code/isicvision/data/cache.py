@@ -1,7 +1,6 @@
 """Decoded images and features on disk, kept by the content of the image that they were made from.
 
-One small file an array, named by the hash of the image's bytes. It appears whole, so several runs may build the cache
-at once, and carries a checksum: what is missing or damaged is made again. Reading goes straight into the batch.
+One file an array, named by the hash of the image's bytes, with a checksum: what is missing or damaged is made again.
 """
 
 from __future__ import annotations

@@ -38,10 +38,7 @@ def one_hot_labels(columns: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def loose(label: str) -> str:
-    """Return what is compared of labels that differ in spelling: not case, invisible characters or runs of blanks.
-
-    1, 01 and 1.0 are the same number, yes is true and no is false.
-    """
+    """Return what is compared of labels that differ in spelling: 1, 01 and 1.0 are one number, yes is true."""
     label = "".join(letter for letter in label if unicodedata.category(letter) != "Cf")
     text = " ".join(label.casefold().split())
     number = re.fullmatch(r"([+-]?\d+)(\.0+)?", text)

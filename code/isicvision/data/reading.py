@@ -158,10 +158,7 @@ def warn_of_set_aside(aside: pd.DataFrame, lost: list[str], source: object) -> N
 
 
 def _read_table(path, image_column, *given):
-    """Read a table in which image names, groups, hashes and the columns `given` are text.
-
-    In columns of image names only an empty cell is missing: an image may be called ``NA``.
-    """
+    """Read a table in which image names (one may be ``NA``), groups, hashes and the columns `given` are text."""
     names = [name for name in (image_column, *given) if name]
     images = {image_column or "image", *IMAGE_COLUMNS}
     table = tables.read(path, {*IMAGE_COLUMNS, *GROUP_COLUMNS, "sha256", "phash", *names}, images)
@@ -238,10 +235,7 @@ def _warn_of_contradictions(source, column, images, ids):
 
 
 def _join(rows, names, source, csv, image_column, group_column):
-    """Add the columns of a second table, which fills gaps in those of the first; return a sentence too.
-
-    The first table's `image_column` is tried before others.
-    """
+    """Add the columns of a second table, which fills gaps in those of the first; return a sentence too."""
     other = _read_table(csv, image_column, group_column)
     known = names.dropna().unique().tolist()
     column = tables.find_column(other, image_column)

@@ -1,7 +1,4 @@
-"""Find lesion and skin in a dermoscopic image, and estimate the skin tone: the individual typology angle (ITA).
-
-The regions are good enough to mask the lesion in most images, and not accurate enough to measure it.
-"""
+"""Find lesion and skin in a dermoscopic image, not accurately enough to measure them, and estimate the skin tone."""
 
 from dataclasses import replace
 

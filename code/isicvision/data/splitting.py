@@ -172,10 +172,7 @@ def _below(paths):
 
 
 def _deal(counts, part_of, fractions, seed):
-    """Deal the groups whose part is -1, the largest first, each to the part that lacks most of its labels.
-
-    As in scikit-learn's StratifiedGroupKFold, that is by the variance over parts of each label's shares, summed up.
-    """
+    """Deal the groups whose part is -1, the largest first, as scikit-learn's StratifiedGroupKFold weighs the parts."""
     mixed = len(counts) > len(part_of)
     main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
     main = main.drop_duplicates("group").sample(frac=1, random_state=seed)

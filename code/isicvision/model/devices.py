@@ -63,8 +63,7 @@ def time_precisions(network: nn.Module, batch: torch.Tensor, targets: torch.Tens
 def memory_kept() -> Iterator[None]:
     """Have glibc keep freed memory for the next tensors; give it back at the end.
 
-    Blocks over 32 MB would go back to the system at once, which must clear every page of the next one: at 192 px half
-    the time of EfficientNet-Lite0's steps (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+    The system would clear every page of each new block over 32 MB: half of a step's time at 192 px (`man mallopt`).
     """
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None

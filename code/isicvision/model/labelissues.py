@@ -1,8 +1,4 @@
-"""Rank labels by how doubtful they are, by cleanlab, with scores of a model that has not seen the lesion.
-
-The number of doubtful labels says nothing by itself: where a model is right that 30 % of such images are malignant,
-these 30 % look like mistakes. `by_chance` counts how many would look so if no label were wrong.
-"""
+"""Rank labels by how doubtful they are, by cleanlab, with scores of a model that has not seen the lesion."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,8 +1,4 @@
-"""Presets: choices for EfficientNet-Lite0 on dermoscopic images, from fast to accurate.
-
-They were chosen by validation figures on HAM10000; docs/results.md has their times and test figures. ``accurate``
-averages the scores of three networks trained as ``balanced``.
-"""
+"""Presets: choices for EfficientNet-Lite0 on HAM10000, from fast to accurate; docs/results.md has their figures."""
 
 from __future__ import annotations
 
@@ -49,12 +45,7 @@ def divide(preset: str | None, given: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 
 def check_model(image_size: Any = None, dropout: Any = 0.5, views: Any = 1) -> None:
-    """Raise ValueError unless these are an image size, a probability of dropout and a number of views.
-
-    >>> check_model(dropout=1)
-    Traceback (most recent call last):
-    ValueError: dropout is a probability from 0 to below 1, not 1
-    """
+    """Raise ValueError unless these are an image size, a probability of dropout and a number of views."""
     if image_size is not None and not is_whole(image_size, 64):
         raise ValueError(f"image_size is a number of pixels, 64 or more, not {image_size!r}")
     if not is_number(dropout, 0) or dropout >= 1:

@@ -1,7 +1,7 @@
 """The training loop: batches, precision, steps, and how a training stops and resumes.
 
-The order of an epoch follows from (seed, epoch), the augmentation of an image from (seed, its place in the epochs),
-dropout from (seed, step). So on a CPU the same seed gives the same weights, whatever the workers, resumed or not.
+Order, augmentation and dropout follow from the seed and the place in the training. So on a CPU the same seed gives the
+same weights, whatever the workers, resumed or not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The web service in Azure Machine Learning, by azureml-core (SDK v1), and by azure-ai-ml (SDK v2) in `run_managed`.
 
-With ``dry_run=True`` a function prints the calls to Azure that it would make and makes none. That needs azureml-core,
-but no account, no network and no workspace (pass None).
+With ``dry_run=True`` a function prints the calls that it would make to Azure. It needs no account and no workspace.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Compare a service's log with the held-out images of its model, to see whether its images have changed.
 
-New cameras, other patients or a broken upload show in the scores and distances long before the true labels are known.
 The population stability index (PSI; Siddiqi, *Credit Risk Scorecards*, 2006) measures how far a distribution has moved,
 the two-sample Kolmogorov-Smirnov test how certain that is; Fisher's exact test compares the numbers of refused images.
 tests/bench/bench_drift.py counts the false alarms of each.
@@ -9,7 +8,6 @@ tests/bench/bench_drift.py counts the false alarms of each.
 import json
 import os
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +24,12 @@ FAR = 0.25  # least PSI of a large change; below 0.1 it is small
 COLUMNS = ["images", "reference", "now", "psi", "p_value", "verdict"]
 
 
-def drift(
-    log: str | Path | Iterable[str],
-    bundle: str | Path,
-    day: str | date | None = None,
-    last: int | None = None,
-) -> pd.DataFrame:
+def drift(log: str | Path | Iterable[str], bundle: str | Path, last: int | None = None) -> pd.DataFrame:
     """Compare the images in a service's log with the held-out images of its model.
 
     `log` is the log file (`service.log` of `deploy_local`) or its lines; what is damaged, about another version of the
-    model or not a request is skipped. The `bundle` is the service's. `day`, in UTC, such as ``"2026-11-25"``, takes the
-    requests of that day only, `last` so many of the latest. ValueError if the model was neither
-    calibrated nor given an outlier limit.
+    model or not a request is skipped. The `bundle` is the service's. `last` takes so many of the latest requests only.
+    ValueError if the model was neither calibrated nor given an outlier limit.
 
     A row a label except the first, one for the distance and one for the share of refused images, where there is
     something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the refused),
@@ -46,7 +38,7 @@ def drift(
     image counts as independent: with many images per lesion the p-value is too small.
     """
     metadata = read_metadata(bundle)
-    requests = _requests(log, metadata["version"], day)[-last if last else None :]
+    requests = _requests(log, metadata["version"])[-last if last else None :]
     outliers = metadata.get("outliers") or {}
     held_out = outliers.get("held_out") or {"images": 0}
     quantiles = {f"score of {label}": values for label, values in (metadata.get("scores") or {}).items()}
@@ -65,11 +57,10 @@ def drift(
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
 
 
-def _requests(log, version, day):
+def _requests(log, version):
     """List the complete lines about requests to a version of the model; a platform may have put words before them."""
     if isinstance(log, (str, os.PathLike)):
         log = user_path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-    day = day.isoformat()[:10] if isinstance(day, date) else day or ""
     found = []
     for text in log:
         try:
@@ -80,10 +71,10 @@ def _requests(log, version, day):
             continue
         has_lists = isinstance(line.get("scores"), list) and isinstance(line.get("distance", []), list)
         has_counts = is_whole(line.get("images"), 0) and is_whole(line.get("refused"), 0)
-        if has_lists and has_counts and str(line.get("time")).startswith(day):
+        if has_lists and has_counts:
             found.append(line)
     if not found:
-        raise ValueError(f"the log holds no scored request of model {version}{f' on {day}' if day else ''}")
+        raise ValueError(f"the log holds no scored request of model {version}")
     return found
 
 

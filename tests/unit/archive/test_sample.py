@@ -95,51 +95,10 @@ def test_wrong_parameters_and_absent_images_are_refused(archive):
         assert get(archive, absent, 404) == {"detail": "Not Found"}
 
 
-@pytest.mark.parametrize(
-    "query, matches",
-    [
-        ("(sex:male)", "ab"),
-        ("(sex:male OR sex:female) AND age_approx:40", "bd"),
-        ("age_approx:40 AND (sex:male OR sex:female)", "bd"),
-        ("sex:male OR (sex:female AND age_approx:20)", "abc"),
-        ("((sex:male) AND (age_approx:20))", "a"),
-        ("( sex:male OR sex:female )AND( -age_approx:20 )", "bd"),
-        ('(age_approx:[30 TO *] AND sex:"male")', "b"),
-    ],
-)
-def test_parentheses_group(query, matches):
-    images = {
-        name: {"sex": sex, "age_approx": age}
-        for name, sex, age in [("a", "male", 20), ("b", "male", 40), ("c", "female", 20), ("d", "female", 40)]
-    }
-    assert "".join(name for name, row in images.items() if parse_query(query)(row)) == matches
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        *("(", ")", "()", "(sex:male", "sex:male)", "(sex:male) sex:male", "sex:male (sex:male)"),
-        *("-(sex:male)", "(sex:male OR)", "(OR sex:male)", "(AND)", "sex:male AND ()", "NOT (sex:male)"),
-        *(
-            "(sex:male)(sex:male)",
-            "sex:(male OR female)",
-            "(" * 5000 + "sex:male" + ")" * 5000,
-            "AND",
-            "OR (",
-        ),
-    ],
-)
-def test_parentheses_that_make_no_sense_are_refused(query):
-    with pytest.raises(QueryError):
-        parse_query(query)
-
-
 @given(
-    st.lists(st.sampled_from(["(", ")", " AND ", " OR ", "sex:male", "-sex:male", " ", "age_approx:5"])).map(
-        "".join
-    )
+    st.lists(st.sampled_from([" AND ", " OR ", "sex:male", "-sex:male", " ", "age_approx:5"])).map("".join)
 )
-def test_any_grouping_is_understood_or_refused(text):
+def test_any_order_of_terms_is_understood_or_refused(text):
     try:
         accept = parse_query(text)
     except QueryError:
@@ -211,6 +170,10 @@ def test_the_sample_understands_the_archives_query_language(query, matches):
             "sex:male and sex:male",
             "sex:male AND",
             "OR sex:male",
+            "sex:male AND ",
+            "AND",
+            "(sex:male)",
+            "sex:male AND (sex:female OR age_approx:40)",
         ),
         *(
             "diagnosis_3:Melanoma in situ",
