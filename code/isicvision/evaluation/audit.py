@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import pandas as pd
 from imgaug import augmenters as iaa
-from PIL import Image
 from scipy.stats import percentileofscore
 
 from .. import metrics
@@ -29,8 +26,6 @@ from .comparison import FEWEST
 from .evaluation import Evaluation, Model, positive_of
 from .intervals import interval, lesions
 
-SIDE = 256
-"""Side in pixels of the images shown to a model without an ``image_size``."""
 INSIDE = 0.8
 """Radius of the disc whose outside is the border, as a share of half the side."""
 MARK = 0.09
@@ -153,7 +148,8 @@ def shortcuts(
 
     With the lesion masked or only the border left, the ROC AUC should fall, rarely to 0.5. Nothing else should matter.
     Give `dataset` images that the model was not trained on (200 are enough: each is predicted 15 times), and as
-    `borders` the training images; default: `dataset`. `positive` is as in `evaluate`.
+    `borders` the training images; default: `dataset`. `positive` is as in `evaluate`. Of the model, which is an
+    `ImageClassifier` or like one, it needs `labels`, `image_size` and `scores`.
 
     Returns a table, a row a change, the first one ``unchanged``, with three figures, each with its 95 % interval from a
     bootstrap over lesions (``_low``, ``_high``): ``roc_auc``; ``kept``, the share of ROC AUC - 0.5 that is left; and
@@ -236,7 +232,7 @@ def corruptions(model: Model, dataset: ImageDataset, positive: str | None = None
 
 def _evaluate(model, dataset, labels, positive, images):
     """Evaluate the images of a dataset, decoded and changed, at the model's threshold."""
-    scores, about = _predict(model, images, dataset), dataset.table
+    scores, about = model.scores(images), dataset.table
     decision = getattr(model, "metadata", {}).get("decision") or {}
     threshold = decision.get("threshold") if positive == decision.get("positive") else None
     return Evaluation.from_scores(about["label"], scores, about["group"], labels, positive, None, threshold)
@@ -254,21 +250,8 @@ def _check(dataset, name, labels, positive):
 
 def _squares(model, paths):
     """Decode what the model would see: array of uint8, shape (images, side, side, 3)."""
-    side = getattr(model, "image_size", SIDE)
     interpolation = getattr(getattr(model, "backbone", None), "interpolation", "bilinear")
-    return np.stack(map_threads(lambda path: decode(path, side, interpolation), [*paths]))
-
-
-def _predict(model, images, dataset):
-    """Predict decoded images: array of float, shape (images, labels)."""
-    # an ImageClassifier needs no files, and its cache stays free of them
-    if hasattr(model, "scores") and hasattr(model, "image_size"):
-        return model.scores(images)
-    with TemporaryDirectory(prefix="isicvision-audit-") as folder:
-        paths = [str(Path(folder, f"{number:06d}.bmp")) for number in range(len(images))]
-        for path, image in zip(paths, images, strict=True):
-            Image.fromarray(image).save(path)
-        return model.predict_proba(replace(dataset, table=dataset.table.assign(path=paths)))
+    return np.stack(map_threads(lambda path: decode(path, model.image_size, interpolation), [*paths]))
 
 
 def _figures(before, first, second):
