@@ -9,9 +9,6 @@ class Field(NamedTuple):
     `kind` is ``"text"``, ``"whole number"``, ``"number"`` or ``"true/false"``; `unit` also names the possible values.
     `role` is ``"patient"``, ``"source"`` (how and by whom the image was taken), ``"diagnosis"`` (known only once the
     label is) or ``"identifier"``.
-
-    >>> FIELDS["mel_thick_mm"].unit, FIELDS["diagnosis_1"].role
-    ('mm', 'diagnosis')
     """
 
     kind: str

@@ -87,10 +87,8 @@ def portable(path: str) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that atomically replaces `path` on success. On error `path` is untouched.
-
-    Its name ends as that of `path` does, because some writers go by it. Its folder is made.
-    """
+    """Yield a temporary file that atomically replaces `path` on success. On error `path` is untouched."""
+    # some writers go by the end of the name
     part = path.with_name(f".part.{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -44,9 +44,6 @@ def left_out(groups: np.ndarray) -> Iterator[np.ndarray]:
 
     More groups than `PARTS` are left out in that many parts, enough for the shape of a distribution (Efron and
     Narasimhan, The automatic construction of bootstrap confidence intervals, 2020).
-
-    >>> next(left_out(np.array([0, 0, 1]))).sum(axis=1)
-    array([1., 2.])
     """
     count = int(groups.max()) + 1
     part = (np.random.default_rng(0).permutation(count) % PARTS)[groups]
@@ -178,9 +175,6 @@ def on_grid(
 
     They are the recall at these false positive rates, and the highest precision at these recalls or more. `positive`
     (bool) and `scores` have the shape (images,), weights (draws, images), the grid, from 0 to 1, (places,).
-
-    >>> on_grid(np.array([False, True]), np.array([0.2, 0.8]), np.ones((1, 2)), np.array([0.5]))[0]
-    array([[1.]])
     """
     hits, alarms = (each.cumsum(axis=1) for each in _steps(positive, scores, weights))
     with np.errstate(invalid="ignore"):

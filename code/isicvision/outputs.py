@@ -43,11 +43,5 @@ class Outputs:
         self.notebooks = self.folder / "notebooks"
 
     def require(self, path: Path) -> Path:
-        """Return one of these paths if it exists; otherwise raise FileNotFoundError that names the notebook to run.
-
-        >>> outputs = Outputs("empty")
-        >>> outputs.require(outputs.model)  # doctest: +IGNORE_EXCEPTION_DETAIL
-        Traceback (most recent call last):
-        FileNotFoundError: empty/model is not there yet. Run code/02_modeling/01_train.ipynb first
-        """
+        """Return one of these paths if it exists; otherwise raise FileNotFoundError that names the notebook to run."""
         return require(path, NOTEBOOKS[path.relative_to(self.folder).parts[0]])

@@ -113,10 +113,7 @@ def key(name: object) -> str:
 
 
 def find_column(table: pd.DataFrame, name: str) -> str | None:
-    """Find a column by its exact name, else by its letters and digits: ``lesion_id`` finds *Lesion ID*; else None.
-
-    Raises ValueError if several fit equally well.
-    """
+    """Find a column by its exact name, else by its letters and digits, else None; ValueError if several fit."""
     if name in table:
         return name
     alike = [column for column in table if key(column) == key(name) != ""]
@@ -235,10 +232,7 @@ def _even(path, text, separator, strip):
 
 
 def mask(rows: ArrayLike, table: pd.DataFrame) -> np.ndarray:
-    """Check a bool for each row of a table, a Series by its index, else by position: numpy.ndarray of bool.
-
-    Raises ValueError if it does not fit or holds no bools.
-    """
+    """Return bools, one for each row of a table, a Series by its index: numpy.ndarray; ValueError unless they fit."""
     if isinstance(rows, pd.Series) and not rows.index.equals(table.index):
         rows = rows.reindex(table.index) if rows.index.is_unique else False
     found = np.asarray(rows)

@@ -36,11 +36,7 @@ def as_label(value: object) -> str | None:
 
 
 def apart(name: str, labels: Iterable[str]) -> str:
-    """Return a name of our own that is none of the labels: `name`, in brackets if a label is called so.
-
-    >>> apart("all", ["benign", "malignant"]), apart("all", ["all", "none"])
-    ('all', '(all)')
-    """
+    """Return a name of our own that is none of the labels: `name`, in brackets if a label is called so."""
     taken = {*labels}
     while name in taken:
         name = f"({name})"

@@ -70,10 +70,7 @@ class IsicArchive:
     def facets(
         self, query: str | None = None, collections: Numbers = None
     ) -> dict[str, dict[str | None, int]]:
-        """Count the images that `query` finds by the values of each field: field to value to images.
-
-        The most frequent value comes first; ``None`` counts the images without one, as of the nightly index.
-        """
+        """Count images by the values of each field, the most frequent first; ``None`` counts those without one."""
         facets = {}
         for name, field in self._json(self._url("images/facets/", query, collections), query).items():
             try:
@@ -121,10 +118,9 @@ class IsicArchive:
     ) -> DownloadReport:
         """Download images to ``folder/<label>/<isic_id>.<extension>``; the same call again resumes.
 
-        Each image is checked and on the disk before it gets its name, and none is fetched twice. Beside the images
-        stand ``metadata.csv`` (a row an image, those of earlier calls included), ``attribution.txt``,
-        ``licenses.txt``, ``missing.csv`` (images that could not be had, and why) and ``journal.sqlite``, which
-        remembers all this. `folder` is empty, new, or filled by an earlier download from the same archive.
+        Beside the images stand ``metadata.csv`` (a row an image), ``attribution.txt``, ``licenses.txt``,
+        ``missing.csv`` (images that could not be had, and why) and ``journal.sqlite``, which remembers all this.
+        `folder` is empty, new, or filled by an earlier download from the same archive.
 
         Images are chosen by `query`, `limit` and `collections` as in `search` (`limit` also counts images that are
         present or have no label), or by `per_label`: the most images of each label, such as ``{"benign": 200,

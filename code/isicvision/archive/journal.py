@@ -39,11 +39,6 @@ class Journal:
 
     A folder holds the images of one `source`, the archive's address, in one `variant`, such as ``"full size"``.
     ValueError if it holds something else, or if another download is writing to it.
-
-    >>> journal = Journal(Path("images"), "https://api.isic-archive.com/api/v2/", "full size")
-    >>> journal.put("ISIC_0000000", "failed", reason="the server answers 404")
-    >>> journal.flush(), journal.get("ISIC_0000000")[0], len(journal), journal.close()
-    (None, 'failed', 0, None)
     """
 
     def __init__(self, folder: Path, source: str, variant: str) -> None:

@@ -39,11 +39,6 @@ class SampleArchive(requests.adapters.BaseAdapter):
 
     It answers what `IsicArchive` asks, and the files. All images are in collection 1. The folder holds
     ``images/<isic_id>.<extension>`` and ``metadata.csv``: a row an image, oldest first, columns as in the archive.
-
-    >>> from isicvision import PROJECT_ROOT
-    >>> status, headers, body = SampleArchive(PROJECT_ROOT / "sample_data").answer("http://host/api/v2/collections/")
-    >>> status, json.loads(body)["results"]
-    (200, [{'id': 1, 'name': 'sample_data'}])
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:

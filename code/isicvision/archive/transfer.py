@@ -50,9 +50,6 @@ class Session(requests.Session):
 
     It follows redirections itself, so that every address passes `require_allowed`. `home` is the archive's address;
     only what begins with it gets the token. `timeout` is in seconds: connection, next bytes, whole answer.
-
-    >>> Session("https://api.isic-archive.com/").headers["User-Agent"].split("/")[0]
-    'isicvision'
     """
 
     def __init__(self, home: str, token: str | None = None, timeout: Sequence[float] = (5, 30, 600)) -> None:
@@ -167,11 +164,6 @@ def fetch(
     The first attempts, from 0, wait less for the next bytes, see `PATIENCE`. Once `stopped()` is true, nothing more is
     written. Returns the headers; the part is then whole and on the disk. Raises TransferError if the attempt failed,
     OSError if the disk is full (what came is deleted).
-
-    >>> from isicvision import IsicArchive
-    >>> archive, part = IsicArchive("sample"), Part(Path("first"))
-    >>> fetch(archive.session, next(archive.search())["files"]["full"]["url"], part)["Content-Type"]
-    'image/jpeg'
     """
     deadline, validator, begun = time.monotonic() + session.timeout[2], part.validator, 0
     headers = {"Accept-Encoding": "identity"}

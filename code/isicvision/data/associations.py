@@ -144,8 +144,7 @@ def missing(dataset: ImageDataset) -> pd.DataFrame:
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
     """Mark the images whose diagnosis was confirmed in a way that occurs with every label: array of bool.
 
-    Where most benign lesions were only followed up, often with another camera, a network can tell kinds of images apart
-    instead of lesions: its score on these images shows it. All are marked if no column is in `CONFIRMED`.
+    On the others a network may tell kinds of images apart instead of lesions. All if no column is in `CONFIRMED`.
 
     >>> table = pd.DataFrame({"label": ["nevus", "nevus", "melanoma"], "dx_type": ["follow_up", "histo", "histo"]})
     >>> confirmed_alike(table).tolist()
@@ -159,11 +158,7 @@ def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
 
 
 def is_numeric(values: pd.Series) -> bool:
-    """Return whether a column holds numbers; true/false is not a number.
-
-    >>> is_numeric(pd.Series([1.5])), is_numeric(pd.Series([True]))
-    (True, False)
-    """
+    """Return whether a column holds numbers; true/false is not a number."""
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 

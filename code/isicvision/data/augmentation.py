@@ -97,8 +97,7 @@ def _materialize(dataset, augmenters, folder, seed):
 class Pipeline:
     """Augmenters with a seed: the result depends only on the image, the seed and the image's key.
 
-    So it is the same in any batch, order, thread or process. Each image passes through one of the augmenters, chosen at
-    random, with a generator of its own from numpy's SeedSequence; ``to_deterministic()`` has no effect. The global
+    Each image passes through one of the augmenters, chosen at random; ``to_deterministic()`` has no effect. The global
     generators of numpy and imgaug do not change, except that `iaa.MotionBlur`, `iaa.Rain` and
     `iaa.KMeansColorQuantization` advance imgaug's, and `iaa.imgcorruptlike` seeds numpy's (use it in one thread only).
 
@@ -192,8 +191,7 @@ def dermoscopy(
     Images are mirrored and turned by quarters in all eight ways (a lesion has no up and no left), scaled and shifted a
     little, the border mirrored, and changed a little in brightness, white balance (`tint`) and saturation: only a
     little, because color is diagnostic. The share `hair` of them gets `Hair`, the share `cutout` a gray square of a
-    fifth of the side, so that no single spot decides (DeVries and Taylor, Improved Regularization of Convolutional
-    Neural Networks with Cutout, 2017, arXiv:1708.04552). It is small because it may hide the only sign of malignancy.
+    fifth of the side (DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017).
 
     >>> dermoscopy()(image=np.full((64, 64, 3), 200, np.uint8)).shape
     (64, 64, 3)
@@ -219,9 +217,7 @@ def dermoscopy(
 
 
 class Hair(iaa.Augmenter):
-    """Draw a few thin, dark, curved hairs over each image: RGB of uint8, any size.
-
-    Hairs of one image have one color, from black to brown, and grow in roughly one direction.
+    """Draw a few thin, dark, curved hairs, of one color and direction, over each image: RGB of uint8, any size.
 
     >>> Hair()(image=np.full((64, 64, 3), 200, np.uint8)).min() < 190
     np.True_

@@ -195,11 +195,6 @@ class Images:
     Creating one decodes what the cache lacks. `size` and `interpolation` are as in `images.decode`. ``shape`` is
     (images, size, size, 3), of uint8; ``broken`` the reason by path of each image that cannot be read; ``keys`` what
     `keys` returns; ``how`` names everything else that the values depend on.
-
-    >>> from PIL import Image
-    >>> Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save("black.png")
-    >>> Images(["black.png"], 64, progress=None)[[0]].shape
-    (1, 64, 64, 3)
     """
 
     dtype = np.dtype(np.uint8)

@@ -115,9 +115,6 @@ class ImageDataset:
     def from_parameters(cls, given: Mapping[str, Any], one_label: bool = False) -> ImageDataset:
         """Read the folder SOURCE as the parameters of 01_acquire_images say, which `files.read_source` reads too.
 
-        `from_csv` reads it if there is a LABEL_COLUMN, else `from_folder`. CSV may be a map of tables to their label
-        columns: the first table that is there is read.
-
         >>> from isicvision import PROJECT_ROOT
         >>> given = {"SOURCE": PROJECT_ROOT / "sample_data", "LABEL_COLUMN": "diagnosis_1"}
         >>> ImageDataset.from_parameters(given).labels
@@ -364,15 +361,12 @@ class ImageDataset:
     ) -> list[ImageDataset]:
         """Split into one part per fraction; the parts share no group and have the labels in similar proportions.
 
-        Groups are dealt one by one, larger ones first, to the part that lacks most of their labels. (scikit-learn's
-        StratifiedGroupKFold makes equal folds only.) Each part gets the values of the column `stratify` in proportion.
-        Equal values of the column `group` stay in one part, and an image without one stands alone; None splits image
-        by image. With `near_duplicates`, groups stay together too if images' perceptual hashes differ in at most so
-        many bits; call `measure` first.
+        Each part gets the values of the column `stratify` in proportion. Equal values of the column `group` stay in one
+        part, and an image without one stands alone; None splits image by image. With `near_duplicates`, groups stay
+        together too if images' perceptual hashes differ in at most so many bits; call `measure` first.
 
         `keep` are the parts of an earlier split, in the same order or by name (train, validation, test): their images,
-        found by `splitting.matched`, and groups stay where they are. If a correction joins groups of several parts, all
-        go to the first of these parts, so that no training image gets into the test.
+        found by `splitting.matched`, and groups stay where they are; groups that a correction joins go to the first.
 
         Raises ValueError if `fractions` do not sum to 1, a column is missing, a label has fewer groups than parts, or
         `keep` does not fit. Warns if a part lacks a label, a group is in several, or `keep` has mostly other images.

@@ -51,8 +51,6 @@ def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.Dat
 def count(dataset: ImageDataset, found: pd.DataFrame, excluded: Sequence[str] = ()) -> pd.DataFrame:
     """Count the images of each problem that `find` found: ``images``, ``excluded``, one column per label, and ``why``.
 
-    Raises ValueError if `excluded` names an unknown problem.
-
     >>> table = pd.DataFrame({"path": [*"ab"], "label": [*"xy"], "group": [*"ab"]})
     >>> found = pd.DataFrame({"path": ["a"], "problem": ["tiny"], "detail": ["9x9 pixels"]})
     >>> count(ImageDataset(table), found, ["tiny"]).loc["tiny", ["images", "excluded", "why"]].map(str).tolist()
@@ -164,9 +162,5 @@ def _shown(values):
 
 
 def short(number: float) -> str:
-    """Write a number with four digits, without an exponent.
-
-    >>> short(1234.56), short(0.123456)
-    ('1,235', '0.1235')
-    """
+    """Write a number with four digits, without an exponent."""
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"

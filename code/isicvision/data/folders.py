@@ -39,11 +39,7 @@ _COPY = re.compile(r"^copy of |[ _-]+(copy|kopie)( ?\(?\d+\)?)?$| ?\(\d+\)$", re
 
 
 def part(name: object) -> str | None:
-    """Return the part of a split that a folder or a cell names, None for another name.
-
-    >>> part("Training"), part("val_set"), part("test"), part("fold1")
-    ('train', 'validation', 'test', None)
-    """
+    """Return the part of a split that a folder or a cell names, such as ``val_set``, None for another name."""
     return _PARTS.get(re.sub(r"[ _-]*(set|data|dataset)$", "", str(name).strip().lower()))
 
 
@@ -60,8 +56,7 @@ def folder(path: str | os.PathLike) -> Path:
 def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
     """List images, unreadable images (`UNREADABLE`) and tables (`TABLES`) below a folder, relative to it with ``/``.
 
-    Each folder is in the order of its names. Links are followed, unless they lead back to a folder above them. Hidden
-    files and those of `SYSTEM` are left out. What is called as an image but is no file is unreadable.
+    Links are followed, unless they lead back to a folder above them. Hidden files and those of `SYSTEM` are left out.
     """
     images: list[str] = []
     unreadable: list[str] = []

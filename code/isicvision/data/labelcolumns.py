@@ -45,8 +45,10 @@ def loose(label: str) -> str:
     return str(int(number[1])) if number else {"yes": "true", "no": "false"}.get(text, text)
 
 
-def apply_map(labels: pd.Series, label_map: Mapping, source: object) -> tuple[pd.Series, ...]:
-    """Map the file's labels to the dataset's: the label of each row, the key that it fits, and why there is none.
+def apply_map(
+    labels: pd.Series, label_map: Mapping, source: object
+) -> tuple[pd.Series, pd.Series | None, pd.Series]:
+    """Map the file's labels to the dataset's: each row's label, its key if the map merges some, and why it has none.
 
     A key fits the label that `as_label` makes of it. Else the only key that equals the label after `loose` is taken,
     with a warning; True, yes, False and no then also fit 1 and 0. A value of None leaves the label's
@@ -78,7 +80,9 @@ def apply_map(labels: pd.Series, label_map: Mapping, source: object) -> tuple[pd
         f"label {label!r} is not in label_map" if pd.isna(key) else f"left out by label_map: {key!r}"
         for label, key in lost.itertuples(index=False)
     ]
-    return mapped, fits.where(mapped.notna()), pd.Series(reasons, lost.index, object).reindex(labels.index)
+    kept = [label for label in targets.values() if label is not None]
+    of_merged = fits.where(mapped.notna()) if len({*kept}) < len(kept) else None
+    return mapped, of_merged, pd.Series(reasons, lost.index, object).reindex(labels.index)
 
 
 def _targets(label_map):
@@ -95,12 +99,6 @@ def _targets(label_map):
         if targets.setdefault(name, label) != label:
             raise ValueError(f"label_map has {name!r} twice, as {targets[name]!r} and {label!r}")
     return targets
-
-
-def merges(label_map: Mapping) -> bool:
-    """Say whether several labels of the file become one."""
-    values = [label for label in map(as_label, label_map.values()) if label is not None]
-    return len({*values}) < len(values)
 
 
 def warn_of_spellings(counts: Mapping[str, int], source: object) -> None:

@@ -55,7 +55,8 @@ def measure(path: str | os.PathLike) -> dict:
     >>> measure("blue.png")["blue"]
     255.0
     """
-    import imagehash  # slow to import, as SciPy is
+    import cv2  # slow to import, as are SciPy and imagehash
+    import imagehash
 
     try:
         content = Path(path).read_bytes()
@@ -81,7 +82,7 @@ def measure(path: str | os.PathLike) -> dict:
         "contrast": float(gray.std()),
         "saturation": ImageStat.Stat(image.convert("HSV").getchannel("S")).mean[0],
         **dict(zip(("red", "green", "blue"), ImageStat.Stat(image).mean, strict=True)),
-        "sharpness": _sharpness(gray),
+        "sharpness": float(cv2.Laplacian(gray, cv2.CV_32F, borderType=cv2.BORDER_REPLICATE).var()),
         "dark_corners": float((gray[_corners(gray.shape)] < NEAR_BLACK).mean()),
         "border": _border(gray),
         **dict(zip(("edge_red", "edge_green", "edge_blue"), _edge(image), strict=True)),
@@ -89,12 +90,6 @@ def measure(path: str | os.PathLike) -> dict:
         "sha256": hashlib.sha256(content).hexdigest(),
         "phash": str(imagehash.phash(gray_image)),
     }
-
-
-def _sharpness(gray):
-    padded = np.pad(gray, 1, mode="edge")
-    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    return float((around - 4 * gray).var())
 
 
 @lru_cache(64)
@@ -124,10 +119,7 @@ def _border(gray):
 
 
 def _ruler(red):
-    """Return how strongly dark marks repeat in strips along the edges, by autocorrelation.
-
-    Marks must repeat at twice and three times their distance too. In red, ink is dark; vessels and pigment are not.
-    """
+    """Return how strongly dark marks repeat, at one to three times a distance, in strips along the edges."""
     from scipy.ndimage import uniform_filter1d
 
     best = 0.0

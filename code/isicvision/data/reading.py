@@ -135,7 +135,7 @@ def _matched(rows, source, images, columns, metadata):
     _set_aside_copies(paths, labels, reasons)
     table = pd.DataFrame({"path": paths, "label": labels, "group": groups(rows, group, source)})
     table = table.join(_set_apart(rows, labels, column, group, *label_columns))
-    if kept is not None and labelcolumns.merges(columns.label_map):
+    if kept is not None:
         table["sublabel"] = kept
     for name in _group_columns(rows, group):
         _warn_of_contradictions(source, name, paths.where(found >= 0), rows[name])
@@ -295,9 +295,6 @@ def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the t
     """Return the group of each row, from `group_column`, else from `GROUP_COLUMNS`: Series of string.
 
     Ids that differ only in case become one, with a warning. It also warns if most of 20 or more rows share an id.
-
-    >>> groups(pd.DataFrame({"lesion_id": ["12.0", " IL_1 ", "unknown"]}), None).tolist()
-    ['12', 'IL_1', <NA>]
     """
     group = pd.Series(pd.NA, rows.index, "string")
     for column in _group_columns(rows, group_column):

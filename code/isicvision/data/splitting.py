@@ -240,11 +240,7 @@ def _groups(table, group, near_duplicates):
 
 
 def named(parts: Parts) -> dict[Any, Any]:
-    """Name the parts of a split: three are train, validation and test, two train and test.
-
-    >>> named([10, 20])
-    {'train': 10, 'test': 20}
-    """
+    """Name the parts of a split: three are train, validation and test, two train and test."""
     if isinstance(parts, dict):
         return parts
     names: dict[int, Sequence] = {2: ("train", "test"), 3: ("train", "validation", "test")}
@@ -268,11 +264,7 @@ def group_count(table: pd.DataFrame) -> dict:
 
 
 def group_words(groups: int | None, groups_known: float = 1.0) -> str:
-    """Say what `group_count` counted.
-
-    >>> group_words(1234)
-    '1,234'
-    """
+    """Say what `group_count` counted."""
     if groups is None:
         return "unknown: no column names lesions or patients"
     named = f" (named for {groups_known:.0%} of the images; each other image counts as its own)"
@@ -290,11 +282,7 @@ def shared_count(parts: Parts) -> dict:
 
 
 def shared_words(shared_groups: int | None, groups_known: float = 1.0) -> str:
-    """Say how many lesions are in more than one part of a split, or that this is unknown.
-
-    >>> shared_words(0)
-    'Lesions (or groups) in more than one part: 0.'
-    """
+    """Say how many lesions are in more than one part of a split, or that this is unknown."""
     if shared_groups is None:
         return (
             "Lesions (or groups) in more than one part: unknown, because no column names lesions or patients. The "

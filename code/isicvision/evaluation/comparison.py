@@ -79,8 +79,8 @@ def slices(
 ) -> pd.DataFrame | list[pd.DataFrame]:
     """Evaluate the images with each value of a metadata column, and compare them with all other images.
 
-    Give all columns of interest in one list: each is one more chance of a false alarm. Numbers with more than ten
-    values are cut into `BANDS` bands. Of more than two classes, the positive one is evaluated against the others.
+    Give all columns in one list: each is one more chance of a false alarm. Numbers with more than ten values are cut
+    into `BANDS` bands. Of more than two classes, the positive one is evaluated against the others.
 
     Returns a table, or for several columns a list of them; `written` makes it easy to read. A row a value: ``images``,
     ``lesions``, ``positive`` (lesions), the metric as ``value`` with its 95 % interval ``low`` and ``high``, the

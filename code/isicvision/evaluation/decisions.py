@@ -79,8 +79,7 @@ def _arrays(evaluation):
 def populations(evaluation: Evaluation) -> dict[str, Evaluation]:
     """Return the evaluations to quote side by side: of ``all`` images, and of those ``confirmed alike``.
 
-    Many benign lesions are only followed up, and are easy to tell. The second is for a
-    clinic that decides about excisions (`associations.confirmed_alike`). It is left out if it would be the same.
+    The second is for a clinic that decides about excisions. It is left out if it would be the same.
 
     >>> ways = pd.DataFrame({"dx_type": ["follow_up", "histo", "histo"]})
     >>> [*populations(Evaluation.from_scores(["benign", "benign", "malignant"], [0.1, 0.6, 0.7], metadata=ways))]

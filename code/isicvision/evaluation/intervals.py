@@ -21,11 +21,6 @@ def of_metric(evaluation: Any, name: str) -> tuple[float, float]:
 
     It is `interval` as a rule, `of_agreement` if all draws agree, for instance because all lesions are right, and
     `of_share` for shares. ``partial_roc_auc`` needs `metrics.FEWEST` positive lesions.
-
-    >>> from isicvision import Evaluation
-    >>> made = Evaluation.from_scores(["benign", "malignant"] * 10, [0.2, 0.9, 0.1, 0.4] * 5)
-    >>> [round(end, 3) for end in of_metric(made, "accuracy")]
-    [0.483, 0.925]
     """
     value, two = evaluation.metric(name), len(evaluation.classes) == 2
     if np.isnan(value) or (name == "partial_roc_auc" and lesions(evaluation, "recall") < metrics.FEWEST):

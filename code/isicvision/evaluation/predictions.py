@@ -36,11 +36,7 @@ def as_labels(values: ArrayLike, what: str) -> list[str]:
 
 
 def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: int) -> np.ndarray:
-    """Return probabilities as an array of float, shape (images, classes); ValueError if they are not.
-
-    >>> as_scores([0.25], ["benign", "malignant"], "malignant", 1)
-    array([[0.75, 0.25]])
-    """
+    """Return probabilities as an array of float, shape (images, classes); ValueError if they are not."""
     try:
         found = np.asarray(_in_order(scores, classes), dtype=float)
     except (TypeError, ValueError) as error:

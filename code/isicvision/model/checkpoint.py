@@ -13,10 +13,7 @@ from ..files import replacing
 
 
 def save(path: Path, parts: dict[str, dict], optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    `parts` are state dicts by name, such as ``{"network": network.state_dict()}``; `state` is all else, fit for JSON.
-    """
+    """Write a checkpoint, whole or not at all: `parts`, state dicts by name, and `state`, all else, fit for JSON."""
     of_weights = optimizer.state_dict()["state"].items()
     moments = {f"{number}/{name}": value for number, values in of_weights for name, value in values.items()}
     tensors = {

@@ -53,9 +53,6 @@ class RangeTest:
 
     `table` has a row a step: learning_rate, loss and smooth_loss (an exponential mean). `suggestion` is a tenth of the
     learning rate where the smooth loss is lowest: there the loss still falls fast.
-
-    >>> RangeTest(pd.DataFrame({"learning_rate": [0.001], "loss": [0.7], "smooth_loss": [0.7]}), 0.0001).suggestion
-    0.0001
     """
 
     table: pd.DataFrame

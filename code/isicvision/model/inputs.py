@@ -45,12 +45,7 @@ def checked_labels(labels: Iterable[object]) -> list[str]:
 
 
 def decoded(images: Any, size: int, interpolation: str) -> Images:
-    """Return the decoded images of a dataset, of a path or of a list of paths.
-
-    >>> from isicvision import PROJECT_ROOT
-    >>> decoded(PROJECT_ROOT / "sample_data" / "images" / "ISIC_9900259.jpg", 64, "bilinear").shape
-    (1, 64, 64, 3)
-    """
+    """Return the decoded images of a dataset, of a path or of a list of paths."""
     paths = [images] if isinstance(images, (str, Path)) else getattr(images, "paths", images)
     paths = [*paths] if isinstance(paths, Iterable) else [paths]
     if wrong := [path for path in paths if not isinstance(path, (str, Path))]:
@@ -74,10 +69,7 @@ def readable(dataset: ImageDataset, what: str, size: int, interpolation: str) ->
 
 
 def targets(dataset: ImageDataset, labels: Sequence[str], what: str, complete: bool = False) -> np.ndarray:
-    """Return the number of each image's label, int64 (images,).
-
-    Raises ValueError if the dataset has other labels or, with `complete`, if it lacks one.
-    """
+    """Return the number of each image's label, int64 (images,); ValueError for others, or if `complete` lacks one."""
     if unknown := {*dataset.labels} - {*labels}:
         problem = f"labels that the model does not know: {', '.join(sorted(unknown))}"
         raise ValueError(f"the {what} images have {problem}; it knows {', '.join(labels)}")

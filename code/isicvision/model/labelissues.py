@@ -61,9 +61,8 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
     """Rank the images by how doubtful their label is (cleanlab's confident learning).
 
     Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, 2021. A rank does not
-    prove a mistake, since rare kinds of a label are suspicious too: look at them in `widgets.AnnotationUI`. `scores`
-    are out-of-fold, float (images, labels), columns in the order of ``dataset.labels``; default: `out_of_fold`, which
-    takes `options`. Raises ValueError if the scores do not fit the dataset.
+    prove a mistake. `scores` are out-of-fold, float (images, labels), columns in the order of ``dataset.labels``;
+    default: `out_of_fold`, which takes `options`. Raises ValueError if the scores do not fit the dataset.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores

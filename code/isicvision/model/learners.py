@@ -48,10 +48,7 @@ class _Ramp(Settings):
 
 
 class FineTuning:
-    """How an `ImageClassifier` without a scikit-learn classifier learns and scores.
-
-    `metadata` is the model's own; `fit` sets ``members`` and ``sublabels`` in it.
-    """
+    """How an `ImageClassifier` without a scikit-learn classifier learns and scores; `metadata` is the model's own."""
 
     def __init__(self, backbone: Backbone, network: Network, metadata: dict[str, Any]):
         self.backbone, self.networks, self.metadata = backbone, [network], metadata
@@ -238,10 +235,7 @@ def featurize(network: Network, images: cache.Images) -> np.ndarray:
 
 
 class FeatureClassifier:
-    """How an `ImageClassifier` with a scikit-learn classifier learns and scores.
-
-    `network` computes the features and is not trained; `fit` fits a clone of `classifier`.
-    """
+    """How an `ImageClassifier` with a scikit-learn classifier learns and scores: `fit` fits a clone of it."""
 
     def __init__(self, backbone: Backbone, network: Network, metadata: dict[str, Any], classifier: Any):
         if isinstance(classifier, type) or not hasattr(classifier, "fit") or not is_classifier(classifier):

@@ -75,10 +75,7 @@ def write(
 
 @contextmanager
 def opened(folder: str | Path) -> Iterator[tuple]:
-    """Yield what `write` was given, networks as tensors by name; errors that show it to be damaged become ValueError.
-
-    Raises FileNotFoundError if `folder` holds no model.
-    """
+    """Yield what `write` was given, networks as tensors; FileNotFoundError without a model, ValueError if damaged."""
     folder = user_path(folder)
     files.restore_folder(folder)
     if not (folder / "model.json").exists():

@@ -1,7 +1,6 @@
 """Write a card of a model, one of a dataset, and a checklist for reviewers, from the models, records and datasets.
 
-The model card has the sections of Mitchell et al., *Model Cards for Model Reporting*, 2019, and a head for the Hugging
-Face Hub; the data card those of Pushkarna et al., *Data Cards*, 2022, as far as a table can fill them.
+Sections: Mitchell et al., *Model Cards for Model Reporting*, 2019; Pushkarna et al., *Data Cards*, 2022.
 """
 
 import os

@@ -40,10 +40,9 @@ def digest(evaluation: Evaluation) -> str:
     >>> len(digest(Evaluation.from_scores(["benign", "malignant"], [0.2, 0.7])))
     32
     """
-    scores = np.rint(evaluation.scores * 1e6).astype(int).tolist()
-    rows = zip(evaluation.table["path"].map(portable), evaluation.table["label"], scores, strict=True)
-    lines = sorted(f"{path},{label},{of_each}" for path, label, of_each in rows)
-    text = "\n".join([*evaluation.classes, *lines])
+    table, scores = evaluation.table, np.rint(evaluation.scores * 1e6).astype(int).tolist()
+    rows = zip(table["path"].map(portable), table["label"], scores, strict=True)
+    text = "\n".join([*evaluation.classes, *sorted(",".join(map(str, row)) for row in rows)])
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
@@ -146,11 +145,7 @@ def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
 
 
 def code_version() -> dict:
-    """Return the version of isicvision and, in a checkout, the commit and whether files differ from it.
-
-    >>> [*code_version()]
-    ['isicvision', 'commit', 'changed']
-    """
+    """Return the version of isicvision and, in a checkout, the commit and whether files differ from it."""
 
     def ask(*words):
         line = ["git", "-C", str(PROJECT_ROOT), *words]
@@ -165,11 +160,7 @@ def code_version() -> dict:
 
 
 def machine() -> dict:
-    """Describe the machine: system, processor, threads that torch uses, accelerator.
-
-    >>> [*machine()]
-    ['system', 'processor', 'threads', 'accelerator']
-    """
+    """Describe the machine: system, processor, threads that torch uses, accelerator."""
     info = Path("/proc/cpuinfo")
     found = info.exists() and re.search(r"^model name\s*: (.+)$", info.read_text("utf-8"), re.MULTILINE)
     return {

@@ -30,15 +30,12 @@ _LOGIN = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 def _azureml(dry_run=False):
     """Return the classes of azureml-core that call Azure, or stand-ins that print these calls."""
     try:
-        from azureml.core import Workspace
+        from azureml.core import Model, Webservice, Workspace
         from azureml.core.compute import AksCompute
-        from azureml.core.model import Model
-        from azureml.core.webservice import Webservice
     except ImportError as error:
         raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
-    if dry_run:
-        return SimpleNamespace(**{name: Rehearsal(name) for name in ("AksCompute", "Model", "Webservice")})
-    return SimpleNamespace(AksCompute=AksCompute, Model=Model, Webservice=Webservice, Workspace=Workspace)
+    real = {"AksCompute": AksCompute, "Model": Model, "Webservice": Webservice, "Workspace": Workspace}
+    return SimpleNamespace(**{name: Rehearsal(name) if dry_run else each for name, each in real.items()})
 
 
 def open_workspace(config: str | Path = ".azureml/config.json") -> Workspace:
