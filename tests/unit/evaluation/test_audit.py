@@ -287,12 +287,11 @@ def test_corruptions_count_decisions_at_the_threshold_and_rejections(tested):
     plt.close("all")
 
 
-def test_an_image_classifier_is_audited_without_files(clean, tested, monkeypatch):
+def test_an_image_classifier_is_audited_by_its_own_scores(clean, tested):
     model = ImageClassifier(
         "efficientnet_lite0", clean.labels, image_size=SIDE, classifier=LogisticRegression(max_iter=1000)
     )
     model.fit(clean)
-    monkeypatch.setattr(audit, "TemporaryDirectory", None)
     some = tested.sample(24, balanced=True)
     found = audit.shortcuts(model, some)
     scores = model.predict_proba(some)[:, 1]
