@@ -144,7 +144,7 @@ def missing(dataset: ImageDataset) -> pd.DataFrame:
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:
     """Mark the images whose diagnosis was confirmed in a way that occurs with every label: array of bool.
 
-    On the others a network may tell kinds of images apart instead of lesions. All if no column is in `CONFIRMED`.
+    On the others a network may tell kinds of images apart instead of lesions. All are marked without such a column.
 
     >>> table = pd.DataFrame({"label": ["nevus", "nevus", "melanoma"], "dx_type": ["follow_up", "histo", "histo"]})
     >>> confirmed_alike(table).tolist()

@@ -172,7 +172,7 @@ def _below(paths):
 
 
 def _deal(counts, part_of, fractions, seed):
-    """Deal the groups whose part is -1, the largest first, as scikit-learn's StratifiedGroupKFold weighs the parts."""
+    """Deal groups whose part is -1, largest first, weighed as by scikit-learn's StratifiedGroupKFold (equal folds)."""
     mixed = len(counts) > len(part_of)
     main = counts.sort_values(["count", "group", "label"], ascending=[False, True, True])
     main = main.drop_duplicates("group").sample(frac=1, random_state=seed)

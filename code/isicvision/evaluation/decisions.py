@@ -79,7 +79,7 @@ def _arrays(evaluation):
 def populations(evaluation: Evaluation) -> dict[str, Evaluation]:
     """Return the evaluations to quote side by side: of ``all`` images, and of those ``confirmed alike``.
 
-    The second is for a clinic that decides about excisions. It is left out if it would be the same.
+    The second (`associations.confirmed_alike`), for a clinic that decides about excisions, is left out if the same.
 
     >>> ways = pd.DataFrame({"dx_type": ["follow_up", "histo", "histo"]})
     >>> [*populations(Evaluation.from_scores(["benign", "benign", "malignant"], [0.1, 0.6, 0.7], metadata=ways))]

@@ -30,8 +30,10 @@ _LOGIN = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 def _azureml(dry_run=False):
     """Return the classes of azureml-core that call Azure, or stand-ins that print these calls."""
     try:
-        from azureml.core import Model, Webservice, Workspace
+        from azureml.core import Workspace
         from azureml.core.compute import AksCompute
+        from azureml.core.model import Model
+        from azureml.core.webservice import Webservice
     except ImportError as error:
         raise ImportError('azureml-core is not installed: pip install -e ".[azure]"') from error
     real = {"AksCompute": AksCompute, "Model": Model, "Webservice": Webservice, "Workspace": Workspace}
