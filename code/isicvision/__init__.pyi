@@ -12,6 +12,7 @@ from .data.dataset import ImageDataset as ImageDataset
 from .evaluation import audit as audit
 from .evaluation import comparison as comparison
 from .evaluation import decisions as decisions
+from .evaluation import external as external
 from .evaluation.evaluation import Evaluation as Evaluation
 from .evaluation.evaluation import evaluate as evaluate
 from .files import PROJECT_ROOT as PROJECT_ROOT

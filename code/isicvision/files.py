@@ -176,6 +176,8 @@ def read_source(path: str | os.PathLike) -> dict:
     path = located(os.fspath(path))
     if os.path.isdir(path):
         return {"SOURCE": path}
+    if not os.path.exists(path):
+        raise ValueError(f"{path} is not there: name a folder of images, or a parameter file with SOURCE")
     given = read_parameters(path)
     if not (source := os.path.expanduser(str(given.get("SOURCE") or ""))):
         raise ValueError(f"{path} does not say where the images are: add a line SOURCE: with their folder")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import expit, logit
 
 from .checks import CALL_NONE, is_number
 
@@ -228,6 +229,46 @@ FAMILIES = {
 }
 """The function that computes each metric, and with it those of its family."""
 METRICS = tuple(FAMILIES)
+
+
+def calibration_line(
+    true: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return ``calibration_intercept`` and ``calibration_slope``, as `counts` does; NaN where labels are separable.
+
+    Of logistic regressions on the log-odds of the scores: the intercept where the slope is 1 (below 0 scores are too
+    high), and the slope (below 1 they are too sure). Cox, Two further applications of a model for binary regression,
+    1958; Van Calster et al., A calibration hierarchy for risk models: from utopia to empirical data, 2016.
+
+    >>> true, scores = np.array([[0], [1], [1], [1]]), np.full((4, 1), 0.5)
+    >>> calibration_line(true, None, scores, np.ones((1, 4)))["calibration_intercept"].round(3)
+    array([[1.099]])
+    """
+    odds = logit(np.clip(scores, 1e-6, 1 - 1e-6))
+    pairs = [*zip(true.T > 0, odds.T, strict=True)]
+    return {
+        name: np.stack([_regress(*pair, weights, turns) for pair in pairs], axis=1)
+        for turns, name in enumerate(LINE)
+    }
+
+
+def _regress(positive, odds, weights, turns):
+    """Return the intercept where the slope is 1 or, if it `turns`, the slope, for each row of weights."""
+    x = np.stack([np.ones_like(odds), odds], axis=1)[:, : 1 + turns]
+    at, weights = np.zeros((len(weights), 1 + turns)), weights / weights.sum(axis=1, keepdims=True)
+    for _ in range(30):  # Newton's steps, cut short where they would leap
+        chance = expit(at @ x.T + odds * (not turns))
+        spread = np.tensordot(weights * chance * (1 - chance), x[:, :, None] * x[:, None], 1)
+        step = (np.linalg.pinv(spread) @ ((weights * (positive - chance)) @ x)[:, :, None])[:, :, 0]
+        at += np.clip(step, -1, 1)
+        if (np.abs(step) < 1e-9).all():
+            break
+    return np.where(np.abs(step).max(axis=1) < 1e-6, at[:, -1], np.nan)
+
+
+LINE = ("calibration_intercept", "calibration_slope")
+"""Metrics of an external test, the only ones that may be negative."""
+FAMILIES |= dict.fromkeys(LINE, calibration_line)
 
 
 def choose_threshold(

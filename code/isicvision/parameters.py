@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .checks import is_number, is_whole, positive_label
-from .files import is_stray, located
+from .files import is_stray, located, read_source
 from .model import presets
 from .model.presets import PRESETS
 from .text import as_label, listed, near
@@ -22,6 +22,8 @@ EXCLUDED = (
     "near-duplicate with another label",
 )
 """The findings that EXCLUDE may name: the keys of `findings.WHY`, which takes seconds to import."""
+READING = ("SOURCE", "CSV", "METADATA_CSV", "IMAGE_COLUMN", "LABEL_COLUMN", "LABEL_MAP", "GROUP_COLUMN")
+"""The parameters of `ImageDataset.from_parameters`."""
 PATHS = ("OUTPUTS", "WEIGHTS", "MEASUREMENTS", "SOURCE")
 
 
@@ -101,6 +103,7 @@ CHECKS: dict[str, Check] = {
     "SLICES": _NAMES,
     "AUDITED": _COUNT,
     "PATIENT_COLUMNS": _or_none((_is_map, "a map such as {site: anatom_site_2, age: null}")),
+    "EXTERNAL": (_are_names, "a list of folders and parameter files"),  # and `_external`
     "C": (lambda value: is_number(value, 0) and value > 0, "a positive number"),
     "MEASUREMENTS": (
         lambda value: _is_text(value) and os.path.isfile(f"{value}/settings.csv"),
@@ -141,7 +144,9 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("SEED", 0) is None and "SOURCE" not in values:  # None: the archive's oldest images
         wrong.append("SEED is a whole number; None is for 01_acquire_images only")
     if not wrong:
-        wrong = [reason for find in (_outputs, _network, _training, _model) if (reason := find(values))]
+        wrong = [
+            reason for find in (_outputs, _network, _training, _model, _external) if (reason := find(values))
+        ]
     if wrong:
         raise ValueError(wrong[0] if len(wrong) == 1 else f"wrong parameters:{listed(wrong)}")
     return values
@@ -216,6 +221,22 @@ def _model(values):
     if name not in own and not os.path.isfile(f"{root}/{name}/model.json"):
         hint = near(name, own)
         return f"MODEL is {', '.join(own)} or another folder with a model.json in {root}, not {name!r}{hint}"
+
+
+def _external(values):
+    """Say that something of EXTERNAL is not there, or is no way to read images."""
+    for path in values.get("EXTERNAL", ()):
+        try:
+            given = read_source(path)
+            if strange := [name for name in given if name not in CHECKS]:
+                raise ValueError(f"{path}: {unknown(strange[0], [*CHECKS])}")
+            check({name: given[name] for name in READING if name in given})
+            csv = given.get("CSV", "metadata.csv" if given.get("LABEL_COLUMN") else ".")
+            tables = [csv] if isinstance(csv, str) else [*csv]
+            if not any(os.path.exists(os.path.join(given["SOURCE"], name)) for name in tables):
+                raise ValueError(f"{path}: there is no {' or '.join(tables)} in {given['SOURCE']}")
+        except ValueError as error:
+            return f"EXTERNAL: {error}"
 
 
 def positive(value: object, labels: Sequence[str]) -> str | None:

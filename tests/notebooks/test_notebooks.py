@@ -55,10 +55,11 @@ def no_bars():
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory):
+def walk(tmp_path_factory, folder):
     """One quick run of all notebooks: the folder of outputs, and what each notebook printed."""
     outputs = tmp_path_factory.mktemp("walk")
-    return outputs, {name: run(name, outputs, **QUICK) for name in NOTEBOOKS}
+    given = QUICK | {"EXTERNAL": [str(folder)]}
+    return outputs, {name: run(name, outputs, **given) for name in NOTEBOOKS}
 
 
 @of_the_walk
@@ -91,6 +92,12 @@ def test_the_walk_leaves_images_model_report_and_bundle(walk):
     for name in ("model", "model_features", "model_patient"):
         assert "On 32 test images" in (outputs / name / "README.md").read_text()
     assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["SETTINGS"]["epochs"] == 2
+
+
+@of_the_walk
+def test_the_walk_tests_the_model_on_another_clinics_images_and_labels(walk):
+    printed = walk[1]["code/02_modeling/02_evaluate.ipynb"]
+    assert "internal test" in printed and "calibration slope" in printed and "No external test" not in printed
 
 
 @of_the_walk

@@ -327,10 +327,11 @@ def fingerprints(dataset: Any) -> dict[str, np.ndarray]:
     return {"images": np.unique(images), "groups": np.unique(groups[is_named(dataset.table)])}
 
 
-def seen(dataset: Any, known: dict[str, np.ndarray]) -> np.ndarray:
-    """Tell which images or their lesions are among those of `fingerprints`: numpy.ndarray of bool."""
+def seen(dataset: Any, known: dict[str, np.ndarray], by_name: bool = True) -> np.ndarray:
+    """Tell which images or, `by_name`, their lesions are among those of `fingerprints`: numpy.ndarray of bool."""
     images, groups = _fingerprints(dataset)
-    return np.isin(images, known["images"]) | np.isin(groups, known["groups"]) & is_named(dataset.table)
+    named = np.isin(groups, known["groups"]) & is_named(dataset.table)
+    return np.isin(images, known["images"]) | (named & by_name)
 
 
 def warn_of_seen(dataset: Any, known: dict[str, np.ndarray] | None, purpose: str) -> None:

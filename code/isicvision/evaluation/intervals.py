@@ -42,7 +42,8 @@ def of_metric(evaluation: Any, name: str) -> tuple[float, float]:
         for half in ("recall", "specificity"):
             ends = np.subtract(of_metric(evaluation, half), evaluation.metric(half)) / 2
             low, high = np.fmin(low, value + ends[0]), np.fmax(high, value + ends[1])
-    return float(np.maximum(low, 0)), float(np.maximum(high, 0))  # no metric is negative
+    least = -np.inf if name in metrics.LINE else 0  # no other metric is negative
+    return float(np.maximum(low, least)), float(np.maximum(high, least))
 
 
 def lesions(evaluation: Any, name: str) -> int:

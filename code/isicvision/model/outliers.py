@@ -63,13 +63,21 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
     fitted = Outliers(training.shape[1])
     fitted.mean[:] = torch.from_numpy(training.mean(axis=0))
     fitted.whitening[:] = torch.from_numpy(vectors / np.sqrt(values) / scale[:, None])
-    distances = np.sort(fitted(torch.from_numpy(held_out).float()).numpy())
-    rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
-    limit = float(distances[min(rank, len(distances)) - 1])
-    if not 0 < limit < np.inf:
-        raise ValueError(f"the limit of the distance would be {limit}: give more images, and other ones")
-    fitted.whitening /= limit
+    at = limit(fitted(torch.from_numpy(held_out).float()).numpy())
+    if not 0 < at < np.inf:
+        raise ValueError(f"the limit of the distance would be {at}: give more images, and other ones")
+    fitted.whitening /= at
     return fitted
+
+
+def limit(distances: np.ndarray) -> float:
+    """Return the distance that the share `REFUSED` of more images like these will pass: see `fit`.
+
+    >>> limit(np.arange(100.0))
+    97.0
+    """
+    rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
+    return float(np.sort(distances)[min(rank, len(distances)) - 1])
 
 
 def quantiles(values: np.ndarray) -> list[float]:

@@ -7,6 +7,8 @@ from .data import missing as missing
 from .evaluation import audit as audit
 from .evaluation import confusion as confusion
 from .evaluation import corruptions as corruptions
+from .evaluation import external as external
+from .evaluation import local_labels as local_labels
 from .evaluation import net_benefit as net_benefit
 from .evaluation import precision_recall as precision_recall
 from .evaluation import reliability as reliability

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ..evaluation import decisions
 from ..evaluation.audit import HIDDEN
 from ..evaluation.evaluation import Evaluation
+from ..evaluation.external import TITLES
 from ..text import counted
 from .style import COLORS, axes_or_new, colors, ink, legend, legend_below, literal, wrapped
 
@@ -20,6 +21,7 @@ VERDICTS = {
     **{"too few to say": "0.6", "": "0.2"},
 }
 """The color of each verdict on a slice or a change."""
+IDEAL = {"calibration intercept": 0, "calibration slope": 1}
 
 
 def roc(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
@@ -172,6 +174,51 @@ def slices(table: pd.DataFrame, metric: str = "roc_auc", ax: Axes | None = None)
     ax.set_xlim(0.5 if ends.min(axis=None) >= 0.5 else 0, max(1, ends.max(axis=None)))
     ax.set_ylim(len(table) - 0.5, -0.5)
     return legend_below(ax)
+
+
+def external(compared: pd.DataFrame) -> Figure:
+    """Draw each figure of `external.compare` with its interval: the internal test first, then the external ones.
+
+    >>> from isicvision.evaluation.external import compare
+    >>> tested = Evaluation(evaluation.table.assign(distance=0.5), evaluation.classes, evaluation.positive)
+    >>> len(external(compare({"clinic": tested, "other": tested})).axes)
+    7
+    """
+    figure, axes = plt.subplots(2, 4, figsize=(11, 4.4), sharey=True, layout="constrained")
+    for ax, title in zip(axes.flat, TITLES.values(), strict=False):
+        rows = compared.xs(title, level="figure")
+        places, tones = range(len(rows)), ["0.4"] + [COLORS[1]] * (len(rows) - 1)
+        ax.hlines(places, rows["low"], rows["high"], color=tones, lw=2)
+        ax.scatter(rows["value"], places, color=tones, clip_on=False)
+        if title in IDEAL:
+            ax.axvline(IDEAL[title], linestyle=":", color="0.5")
+        else:
+            ax.set_xlim(0, 1)
+        ax.set(title=title, ylim=(len(rows) - 0.5, -0.5))
+        ax.set_yticks(places, [literal(name, 25) for name in rows.index])
+    axes[-1, -1].remove()
+    return figure
+
+
+def local_labels(table: pd.DataFrame, sensitivity: float) -> Figure:
+    """Draw the result of `external.local_labels`: mean and range of each figure by the number of lesions labeled there.
+
+    A dotted line is the sensitivity that was asked for.
+
+    >>> rows = pd.MultiIndex.from_product([[0, 20], ["sensitivity", "rejected"]], names=["labels", "figure"])
+    >>> table = pd.DataFrame({"mean": [0.2, 1, 0.9, 0.05], "low": 0.1, "high": 1.0}, rows)
+    >>> [ax.get_title() for ax in local_labels(table, 0.9).axes]
+    ['sensitivity', 'rejected']
+    """
+    parts = {title: table.xs(title, level="figure") for title in table.index.unique("figure")}
+    figure, axes = plt.subplots(1, len(parts), figsize=(11, 2.8), layout="constrained")
+    for ax, (title, rows) in zip(axes, parts.items(), strict=True):
+        ax.fill_between(rows.index, rows["low"], rows["high"], color=COLORS[1], alpha=0.2, lw=0)
+        ax.plot(rows.index, rows["mean"], "o-", color=COLORS[1])
+        ax.set(title=title, ylim=(0, 1.02), xticks=rows.index)
+    axes[0].axhline(sensitivity, linestyle=":", color="0.5")
+    figure.supxlabel("labeled local lesions", fontsize=10)
+    return figure
 
 
 def _dot(ax, place, value, low, high, verdict):

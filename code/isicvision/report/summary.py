@@ -13,6 +13,7 @@ from ..data.dataset import ImageDataset
 from ..data.measures import MEASURES
 from ..data.splitting import group_count, group_words
 from ..files import user_path
+from ..model.outliers import REFUSED
 from .templates import render, write_page
 
 
@@ -80,6 +81,18 @@ def leak_words(leaks: dict) -> str:
     'Lesions with several images: **unknown'
     """
     return render("leaks.md.j2", **leaks).strip()
+
+
+def external_words(compared: pd.DataFrame, sensitivity: float) -> str:
+    """Say of each external test of `external.compare` whether threshold (chosen for a sensitivity) and limit hold.
+
+    >>> tests = pd.MultiIndex.from_product([["home", "away"], ["sensitivity", "rejected"]])
+    >>> compared = pd.DataFrame({"value": 0.2, "low": 0.1, "high": 0.4}, tests)
+    >>> "**It does not hold there**" in external_words(compared, 0.9)
+    True
+    """
+    rows = {name: compared.loc[name].to_dict("index") for name in compared.index.unique(0)[1:]}
+    return render("external.md.j2", tests=rows, sensitivity=sensitivity, expected=REFUSED).strip()
 
 
 def shortcut_words(dataset: ImageDataset) -> str:
