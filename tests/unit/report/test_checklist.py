@@ -93,6 +93,12 @@ def change(path, **values):
     path.write_text(json.dumps({name: value for name, value in held.items() if value is not None}))
 
 
+def test_the_model_card_shows_the_tests_elsewhere(made):
+    card = (made[0].model / "README.md").read_text()
+    table = "| figure | internal test | clinic \\| two |\n| --- | --- | --- |\n| images | 60 | 60 |\n"
+    assert table + "| ROC AUC | 0.8 [0.7, 0.9] | 0.8 [0.7, 0.9] |\n" in card
+
+
 def test_a_whole_run_answers_every_item_that_its_files_can_answer(made):
     outputs, paths = made
     page = outputs.evaluation.with_name("checklist.md")
