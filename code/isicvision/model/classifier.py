@@ -246,11 +246,14 @@ class ImageClassifier:
             raise ValueError(f"features + {self.classifier} have no learning rate to be found")
         return self._learner.find_learning_rate(dataset, settings, progress)
 
-    def finish(self, training: ImageDataset, validation: ImageDataset, sensitivity: float = 0.9) -> None:
+    def finish(
+        self, training: ImageDataset | None, validation: ImageDataset, sensitivity: float = 0.9
+    ) -> None:
         """Make a fitted model ready for use: `calibrate` it, choose its threshold and fit its outlier limit.
 
         With two labels the threshold is the highest that finds the share `sensitivity` of the positive validation
-        images. A model with a scikit-learn classifier is not calibrated.
+        images. A model with a scikit-learn classifier is not calibrated. Without training images (None) a finished
+        model is adapted to another clinic, whose labeled images are `validation`: see `fit_outlier_limit`.
         """
         if self.is_fine_tuned:
             self.calibrate(validation)
@@ -341,32 +344,42 @@ class ImageClassifier:
             raise ValueError(f"rule says in words how the threshold was chosen; it is not {rule!r}")
         self.metadata["decision"] = {"positive": positive, "threshold": float(threshold), "rule": rule}
 
-    def fit_outlier_limit(self, training: ImageDataset, held_out: ImageDataset) -> np.ndarray:
+    def fit_outlier_limit(self, training: ImageDataset | None, held_out: Images) -> np.ndarray:
         """Fit the out-of-distribution limit beyond which the service rejects an image.
 
-        Uses at most `outliers.IMAGES` of the training images, and returns the `outlier_distance` of the held-out ones.
-        About 3 % of images such as those in `held_out`, say the validation images, will lie beyond the limit; of
-        another camera or size perhaps many. Raises ValueError if there are too few images, or they are copies of one.
+        Uses at most `outliers.IMAGES` of the training images, and returns the `outlier_distance` of the held-out ones,
+        which need no labels. At most about 3 % of images such as those in `held_out`, say the validation images, will
+        lie beyond the limit, and about as many if another camera took them. Without training images (None) an earlier
+        limit is moved until about 3 % of images such as those in `held_out`, say from another clinic, lie beyond it.
+        Raises ValueError if there are too few images, or they are copies of one, RuntimeError without an earlier limit.
         """
-        require_dataset(training, "fit_outlier_limit")
-        require_dataset(held_out, "fit_outlier_limit: held_out")
-        if len(training) < 2 or not len(held_out):
+        if training is None:
+            self._require_limit()
+        else:
+            require_dataset(training, "fit_outlier_limit")
+        given = None if training is None else self._images(training)
+        new = self._images(held_out)
+        if (given is not None and len(given) < 2) or not len(new):
             raise ValueError("fit_outlier_limit needs two training images or more, and one held out")
-        splitting.warn_of_seen(held_out, self.seen, "held out")
-        images = self._images(training), self._images(held_out)
-        self.outliers, distances, self.metadata["outliers"] = outliers.learn(self.network, *images, self.seed)
+        if hasattr(held_out, "table"):
+            splitting.warn_of_seen(held_out, self.seen, "held out")
+        found = outliers.learn(self.network, given, new, self.seed, self.outliers)
+        self.outliers, distances, self.metadata["outliers"] = found
         within = distances <= 1
         if self.metadata["scores"] is not None and within.any():  # from now on the service scores only those
-            self._keep_scores(self.predict_proba(held_out)[within])
+            self._keep_scores(self._learner.predict_proba(new)[within])
         return distances
+
+    def _require_limit(self):
+        if self.outliers is None:
+            raise RuntimeError("there is no outlier limit yet: call fit_outlier_limit(training, validation)")
 
     def outlier_distance(self, images: Images | np.ndarray) -> np.ndarray:
         """Return how far from the training images each image lies, float32 (images,): above 1 the service rejects it.
 
         Images may be an array as for `scores`. Raises RuntimeError before a limit is fitted.
         """
-        if self.outliers is None:
-            raise RuntimeError("there is no outlier limit yet: call fit_outlier_limit(training, validation)")
+        self._require_limit()
         given = images if isinstance(images, np.ndarray) else self._images(images)
         means = inputs.apply(outliers.StageMeans(self.network), given, "outliers")
         return self.outliers.distances(means)

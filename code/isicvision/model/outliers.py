@@ -5,6 +5,7 @@ A network is as sure of a cat or an invoice as of a lesion: the service rejects 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,6 +14,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
+from ..data.augmentation import Pipeline, other_camera
 from ..data.cache import Images
 from . import inputs
 from .network import Network, stages
@@ -20,7 +22,9 @@ from .network import Network, stages
 REFUSED = 0.03
 """Share of held-out images that may lie beyond the limit."""
 IMAGES = 2000
-"""So many training images are enough."""
+"""So many images are enough."""
+STAGES = 3
+"""So many stages: the earlier ones tell cameras apart, not what an image shows (bench_refusal.py)."""
 
 
 class Outliers(nn.Module):
@@ -28,7 +32,7 @@ class Outliers(nn.Module):
 
     Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, on the means of layers over
     all positions, with one Gaussian for all labels. A fine-tuned network's last features tell far less
-    (bench_refusal.py has both). `width` is the length of the vectors.
+    (bench_refusal.py has both). `width` is the length of the vectors; of longer ones the last values count.
     """
 
     def __init__(self, width: int):
@@ -38,7 +42,7 @@ class Outliers(nn.Module):
 
     def forward(self, means: torch.Tensor) -> torch.Tensor:
         """Map vectors of shape (n, width) to distances of shape (n,)."""
-        return ((means - self.mean) @ self.whitening).square().sum(1).sqrt()
+        return ((means[:, -len(self.mean) :] - self.mean) @ self.whitening).square().sum(1).sqrt()
 
     def distances(self, means: np.ndarray) -> np.ndarray:
         """Return the distances of an array of vectors."""
@@ -46,14 +50,12 @@ class Outliers(nn.Module):
             return self(torch.from_numpy(means).to(self.mean.device)).cpu().numpy()
 
 
-def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
-    """Fit the mean and covariance to training images, and the limit to held-out ones: floats of shape (images, width).
+def fit(training: np.ndarray) -> Outliers:
+    """Fit the mean and covariance to training images: floats of shape (images, width). The limit is to follow.
 
-    The share `REFUSED` of new images from where the held-out ones came will pass the limit: the quantile of conformal
-    prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). Raises ValueError if the
-    images are copies of one, or a value is not finite.
+    Raises ValueError if the images are copies of one, or a value is not finite.
     """
-    if not (np.isfinite(training).all() and np.isfinite(held_out).all()):
+    if not np.isfinite(training).all():
         raise ValueError("the network's values are not finite: train it again, at a lower learning rate")
     deviations = training.std(axis=0)
     if (deviations <= 1e-6 * np.abs(training).max()).all():
@@ -62,22 +64,26 @@ def fit(training: np.ndarray, held_out: np.ndarray) -> Outliers:
     values, vectors = np.linalg.eigh(LedoitWolf().fit(training / scale).covariance_)
     fitted = Outliers(training.shape[1])
     fitted.mean[:] = torch.from_numpy(training.mean(axis=0))
-    fitted.whitening[:] = torch.from_numpy(vectors / np.sqrt(values) / scale[:, None])
-    at = limit(fitted(torch.from_numpy(held_out).float()).numpy())
-    if not 0 < at < np.inf:
-        raise ValueError(f"the limit of the distance would be {at}: give more images, and other ones")
-    fitted.whitening /= at
+    fitted.whitening[:] = torch.from_numpy(
+        vectors / np.sqrt(values.clip(1e-6 * values.max())) / scale[:, None]
+    )
     return fitted
 
 
 def limit(distances: np.ndarray) -> float:
-    """Return the distance that the share `REFUSED` of more images like these will pass: see `fit`.
+    """Return the distance that the share `REFUSED` of more images like these will pass.
 
-    >>> limit(np.arange(100.0))
+    The quantile of conformal prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005).
+    Raises ValueError if it is 0 or not finite.
+
+    >>> limit(np.arange(1.0, 100))
     97.0
     """
     rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
-    return float(np.sort(distances)[min(rank, len(distances)) - 1])
+    found = float(np.sort(distances)[min(rank, len(distances)) - 1])
+    if not (np.isfinite(distances).all() and found > 0):
+        raise ValueError(f"the limit of the distance would be {found}: give more images, and other ones")
+    return found
 
 
 def quantiles(values: np.ndarray) -> list[float]:
@@ -90,13 +96,33 @@ def quantiles(values: np.ndarray) -> list[float]:
 
 
 def learn(
-    network: Network, training: Images, held_out: Images, seed: int
+    network: Network, training: Images | None, held_out: Images, seed: int, known: Outliers | None
 ) -> tuple[Outliers, np.ndarray, dict]:
-    """Return the outliers of a network, the distances of the held-out images, and both in figures for model.json."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(training))[:IMAGES])
-    means = inputs.apply(StageMeans(network), training, "outliers", chosen)
-    new = inputs.apply(StageMeans(network), held_out, "outliers")
-    fitted = fit(means, new).to(next(network.parameters()).device)
+    """Return the outliers of a network, the distances of the held-out images, and both in figures for model.json.
+
+    The limit is that of the held-out images or, if it is larger, of these as another camera might have taken them.
+    Without training images, mean and covariance are those `known`, and the limit that of the held-out images.
+    """
+
+    def means(images, numbers):
+        return inputs.apply(StageMeans(network), images, "outliers", numbers)
+
+    def some(images):
+        return np.sort(np.random.default_rng(seed).permutation(len(images))[:IMAGES])
+
+    new, at = means(held_out, np.arange(len(held_out))), 0.0
+    if training is not None:
+        with taps(network) as found, torch.inference_mode():
+            network.features(
+                torch.zeros(1, *training.shape[1:], dtype=torch.uint8, device=network.mean.device)
+            )
+        width = sum(each.shape[1] for each in found[-STAGES:])
+        known = fit(means(training, some(training))[:, -width:]).to(network.mean.device)
+        chosen = some(held_out)
+        varied = Pipeline(other_camera(), seed)(held_out[chosen], chosen)
+        at = limit(known.distances(means(varied, np.arange(len(varied)))))
+    fitted = copy.deepcopy(known)
+    fitted.whitening /= max(at, limit(known.distances(new)))
     distances = fitted.distances(new)
     held = {"images": len(new), "refused": float((distances > 1).mean())}
     return fitted, distances, {"held_out": held, "distance_quantiles": quantiles(distances)}
