@@ -216,23 +216,23 @@ def dermoscopy(
     )
 
 
-def other_camera(strength: float = 0.5) -> iaa.Sequential:
-    """Return an augmentation after which an image looks as if another camera had taken it, 0 to 1 how different.
+def other_camera() -> iaa.Sequential:
+    """Return an augmentation after which an image looks as if another camera had taken it.
 
     It changes framing, resolution, sharpness, white balance, exposure, contrast and JPEG quality.
 
     >>> other_camera()(image=np.full((64, 64, 3), 200, np.uint8)).shape
     (64, 64, 3)
     """
-    fewer = iaa.Resize((1 - 0.6 * strength, 1.0), interpolation="area")
+    fewer = iaa.Resize((0.4, 1.0), interpolation="area")
     return iaa.Sequential(
         [
-            iaa.Affine(scale=(1 - 0.2 * strength, 1 + strength), mode="reflect", backend="cv2"),
+            iaa.Affine(scale=(0.8, 2.0), mode="reflect", backend="cv2"),
             iaa.Sometimes(0.5, iaa.KeepSizeByResize(fewer, interpolation=["linear", "cubic"])),
-            iaa.Sometimes(0.5, iaa.Sharpen((0, 0.5 * strength))),
-            iaa.Multiply((1 - 0.15 * strength, 1 + 0.15 * strength), per_channel=True),
-            iaa.GammaContrast((1 - 0.2 * strength, 1 + 0.25 * strength)),
-            iaa.Sometimes(0.5 * strength, iaa.JpegCompression((10, 70))),
+            iaa.Sometimes(0.5, iaa.Sharpen((0, 0.5))),
+            iaa.Multiply((0.85, 1.15), per_channel=True),
+            iaa.GammaContrast((0.8, 1.25)),
+            iaa.Sometimes(0.5, iaa.JpegCompression((10, 70))),
         ]
     )
 

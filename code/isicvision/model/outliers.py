@@ -23,8 +23,8 @@ REFUSED = 0.03
 """Share of held-out images that may lie beyond the limit."""
 IMAGES = 2000
 """So many images are enough."""
-STAGES = 3
-"""So many stages: the earlier ones tell cameras apart, not what an image shows (bench_refusal.py)."""
+STAGES = 2
+"""The last so many stages count: earlier ones tell cameras apart, not what an image shows (bench_refusal.py)."""
 
 
 class Outliers(nn.Module):
