@@ -113,8 +113,8 @@ def local_labels(
         found = positive[local].astype(int), raw[local], groups[local]
         scores = calibration.apply(raw, *calibration.fit(*found)) if model.is_fine_tuned else raw
         threshold = metrics.choose_threshold(positive[local], scores[local, 1], sensitivity)
-        rejected = far[~local] > outliers.limit(far[local].to_numpy())
-        return _measured(positive[~local], scores[~local], threshold, rejected)
+        limit = outliers.limit(far[local].to_numpy()) if far.any() else 1
+        return _measured(positive[~local], scores[~local], threshold, far[~local] > limit)
 
     at = 0.5 if evaluation.threshold is None else evaluation.threshold
     rows = {0: [_measured(positive, evaluation.scores[:, order], at, far > 1)]}

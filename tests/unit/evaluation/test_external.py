@@ -220,6 +220,12 @@ def test_local_labels_restore_the_decision_and_the_limit():
     plt.close(plots.local_labels(table, 0.9))
 
 
+def test_a_model_without_a_limit_rejects_nothing():
+    evaluation = away()
+    evaluation.table["distance"] = 0.0
+    assert (external.local_labels(SHIPPED, evaluation, repeats=5)["mean"].unstack()["rejected"] == 0).all()
+
+
 def test_a_number_of_labels_that_leaves_nothing_to_measure_is_left_out():
     table = external.local_labels(SHIPPED, away(60), 0.9, repeats=5)
     assert {*table.index.get_level_values("labels")} == {0, 20, 40}
@@ -238,8 +244,7 @@ def test_lesions_are_drawn_whole_and_both_labels_with_them(monkeypatch):
         assert (positive.sum(), (~positive).sum()) == (50, 150)
 
 
-def test_local_labels_do_what_finish_does_with_the_same_images(clinic, model, folder, monkeypatch):
-    train, _ = ImageDataset.from_folder(folder).split(0.5, 0.5)
+def test_local_labels_do_what_finish_does_with_the_same_images(clinic, model, monkeypatch):
     images = external.read([clinic], model)["clinic"]
     tested = external.score(model, evaluate(model, images), {})["internal test"]
     local, rest = images.split(0.5, 0.5)
@@ -248,7 +253,7 @@ def test_local_labels_do_what_finish_does_with_the_same_images(clinic, model, fo
     monkeypatch.setattr(external, "StratifiedShuffleSplit", lambda *_, **__: drawn)
     table = external.local_labels(model, tested, 0.9, counts=(4,), repeats=1)
     assert 0 < rows.sum() < len(rows)
-    model.finish(train, local, 0.9)
+    model.finish(None, local, 0.9)
     compared = external.compare(external.score(model, evaluate(model, rest), {})).loc[
         "internal test", "value"
     ]
