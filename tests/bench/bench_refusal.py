@@ -1,11 +1,12 @@
 """Which images the service refuses: strange ones of four kinds, blurred ones, and real ones that it never saw.
 
     python tests/bench/bench_refusal.py                  # trains the preset "fast" first: minutes
-    python tests/bench/bench_refusal.py --model FOLDER   # of train.py, trained on four fifths by `split(0.8, 0.2)`
+    python tests/bench/bench_refusal.py --model FOLDER   # of bench_camera.py, or trained on the same seven tenths
 
 Everything goes through the bundle's own score.run, as JPEG files of 600x450 (the real ones as they are, 200x150). The
 test images are of other lesions than those trained and calibrated on. ``ISIC`` are ten images of other cameras at
-1022x767: real ones, yet not from where the training images came.
+1022x767: real ones, yet not from where the training images came; ``PH2`` are images of another clinic, before and
+after the limit is moved to 40 others of them, unlabeled.
 """
 
 import argparse
@@ -27,8 +28,9 @@ from sklearn.preprocessing import StandardScaler
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from isicvision import ImageClassifier, build_bundle
+from isicvision import ImageClassifier, ImageDataset, build_bundle
 
+PH2 = REAL.parent / "ph2"
 REASONS = ("unlike", "blank", "blurred")
 
 
@@ -79,17 +81,17 @@ def main():
     options = parser.parse_args()
     if not REAL.is_dir():
         raise SystemExit(f"no real images: {REAL} is not there")
-    rest, test = dataset().split(0.8, 0.2, seed=options.seed)
-    train, validation = rest.split(0.85, 0.15, seed=options.seed)
+    images = dataset()
+    train, validation, test = images.split(0.7, 0.1, 0.2, seed=options.seed)
     if options.model:
         model = ImageClassifier.load(options.model)
     elif options.features:
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
         train = train.sample(1500, balanced=True)
-        model = ImageClassifier("efficientnet_lite0", rest.labels, image_size=160, classifier=classifier)
+        model = ImageClassifier("efficientnet_lite0", images.labels, image_size=160, classifier=classifier)
         model.fit(train)
     else:
-        model = ImageClassifier.from_preset("fast", rest.labels)
+        model = ImageClassifier.from_preset("fast", images.labels)
         model.fit(train, progress=False)
     model.fit_outlier_limit(train, validation)
 
@@ -101,10 +103,17 @@ def main():
     isic = [path.read_bytes() for path in sorted((REAL.parent / "isic_sample").rglob("*.jpg"))]
     kinds["ISIC"] = isic
     kinds["ISIC at 200x150"] = [strange.reduced(each, (200, 150)) for each in isic]
+    elsewhere = ImageDataset.from_csv(PH2 / "metadata.csv", PH2 / "images") if PH2.is_dir() else None
+    if elsewhere is not None:
+        local, others = elsewhere.split(0.4, 0.6, seed=options.seed)
+        kinds["PH2"] = [Path(path).read_bytes() for path in others.paths]
     with tempfile.TemporaryDirectory() as folder:
-        module = entry(build_bundle(model, Path(folder) / "bundle"))
         print(f"{model.metadata['backbone']} of {len(train)} images, limit from {len(validation)}:")
-        print(table(module, kinds).to_string())
+        print(table(entry(build_bundle(model, Path(folder) / "bundle")), kinds).to_string())
+        if elsewhere is not None:
+            model.fit_outlier_limit(None, local)
+            print(f"after {len(local)} unlabeled images of PH2:")
+            print(table(entry(build_bundle(model, Path(folder) / "local")), kinds).to_string())
 
 
 if __name__ == "__main__":
