@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class Network(nn.Module):
@@ -68,10 +69,16 @@ def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     network.load_state_dict(state)
 
 
-class Scores(nn.Module):
-    """Networks and the softmax behind them, averaged over networks and views of each image, and calibrated.
+DETAILS = (1, 0.65, 0.5, 0.4)
+"""Sides to which views are reduced, as shares of the image's: to a network a sharper camera's images look benign."""
 
-    `temperature` and `offsets`, one for each class, are as in `calibration.apply`.
+
+class Scores(nn.Module):
+    """The softmax of networks, its logarithm averaged over networks and views of each image, and calibrated.
+
+    Each view is flipped or turned and, but for the first of four, reduced and enlarged again, see `DETAILS`:
+    docs/results.md has what that brings. `temperature` and `offsets`, one for each class, are as in
+    `calibration.apply`.
     """
 
     def __init__(
@@ -92,15 +99,20 @@ class Scores(nn.Module):
         seen = [images]
         for view in range(1, self.views):
             turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
-            seen.append((images.transpose(1, 2) if view & 4 else images).flip(turned))
+            way = (images.transpose(1, 2) if view & 4 else images).flip(turned)
+            seen.append(_reduced(way, DETAILS[view % len(DETAILS)]))
         if torch.compiler.is_exporting():
             seen = [torch.cat(seen)]  # a graph as small as that of one view
-        runs = [torch.softmax(network(each), dim=1) for each in seen for network in self.networks]
-        scores = torch.stack(runs).reshape(-1, images.shape[0], runs[0].shape[1]).mean(0)
-        if self.temperature == 1 and self.offsets is None:
-            return scores
-        logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log() / self.temperature
+        runs = [torch.log_softmax(network(each), dim=1) for each in seen for network in self.networks]
+        logits = torch.stack(runs).reshape(-1, images.shape[0], runs[0].shape[1]).mean(0) / self.temperature
         return torch.softmax(logits if self.offsets is None else logits + self.offsets, dim=1)
+
+
+def _reduced(images, share):
+    """Reduce images to a share of their side and enlarge them again: less detail, the same size."""
+    side, values = images.shape[1], images.permute(0, 3, 1, 2).float()
+    small = functional.interpolate(values, size=(round(side * share),) * 2, mode="bilinear", antialias=True)
+    return functional.interpolate(small, size=(side, side), mode="bilinear").permute(0, 2, 3, 1)
 
 
 class Features(nn.Module):

@@ -27,7 +27,7 @@ OWN_FILES = (
     *("outliers.safetensors", "seen.safetensors", files.RUN_RECORD, "README.md"),
 )
 """Patterns of the files in a model's folder that belong to the model; other files stay when it is replaced."""
-FORMAT = 4
+FORMAT = 5
 """Of model.json."""
 
 
@@ -111,7 +111,7 @@ def _metadata(file):
         if (number := metadata.get("format", 0)) != FORMAT:
             raise ValueError(
                 f"it has format {number}, and this version reads format {FORMAT}: train the model again, or load it "
-                "with the version that saved it (up to format 3: commit f824c16)"
+                "with the version that saved it (up to format 4: commit 9ff95ac)"
             )
         if wrong := [name for name, is_right in _checked(metadata) if not is_right]:
             raise ValueError(f"{wrong[0]} cannot be {metadata[wrong[0]]!r}")
