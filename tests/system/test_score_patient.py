@@ -160,6 +160,9 @@ def test_the_notebook_the_onnx_file_and_the_service_agree_and_the_log_keeps_no_p
         beside = by_client["with_patient"]
         assert beside["label"] in ("benign", "see today") and beside["used"] == ["age", "sex", "site"]
         assert beside["scores"]["see today"] == pytest.approx(in_notebook[0], abs=1e-4)
+        lesion = client.score_lesion([first["path"]] * 2, first["age"], "Female", first["site"])
+        assert lesion["with_patient"]["label"] in ("benign", "see today") and lesion["images"] == 2
+        assert lesion["with_patient"]["scores"] == pytest.approx(beside["scores"], abs=1e-6)
         assert "with_patient" not in client.score(first["path"], sex=None)
         with pytest.raises(ValueError, match="from 0 to 120, not '150'"):
             client.score(first["path"], age=150)
@@ -177,5 +180,5 @@ def test_the_notebook_the_onnx_file_and_the_service_agree_and_the_log_keeps_no_p
         log = service.logs(1000)
     np.testing.assert_allclose(by_onnx, in_notebook, rtol=0, atol=1e-4)
     np.testing.assert_allclose(by_http, in_notebook, rtol=0, atol=1e-4)
-    assert np.ptp(own[:, 0]) > 1e-3 and np.ptp(in_notebook) > 0.05 and log.count('"event": "request"') == 5
+    assert np.ptp(own[:, 0]) > 1e-3 and np.ptp(in_notebook) > 0.05 and log.count('"event": "request"') == 6
     assert not [word for word in ("47.125", "999.125", "female", "back", "age=") if word in log], log

@@ -102,13 +102,19 @@ class ServiceClient:
         answer = self._ask(body, is_json=bool(given))
         return self._named(answer["predictions"][0], image)
 
-    def score_lesion(self, images: Iterable[ImageInput]) -> dict:
+    def score_lesion(
+        self,
+        images: Iterable[ImageInput],
+        age: float | None = None,
+        sex: str | None = None,
+        site: str | None = None,
+    ) -> dict:
         """Score one lesion by several images, in one request: one answer, from the mean of the images' log-odds.
 
         It has the lesion's ``label`` and ``scores``, the number of ``images`` used, and ``predictions``: for each image
-        what `score` returns. Images that the service refuses are left out; if it refuses all, the answer has an
-        ``error`` and no scores. Raises OSError if an image cannot be read, ValueError if there are none or more than
-        64, or they take more than 20 MiB in base64, and ServiceError as `score` does.
+        what `score` returns. Age, sex and site are as there. Images that the service refuses are left out; if it
+        refuses all, the answer has an ``error`` and no scores. Raises OSError if an image cannot be read, ValueError if
+        there are none or more than 64, or they take more than 20 MiB in base64, and ServiceError as `score` does.
 
         >>> ServiceClient("http://127.0.0.1:5001/score").score_lesion(["near.jpg", "far.jpg"])  # doctest: +SKIP
         {'label': 'benign', 'scores': {'benign': 0.91, 'malignant': 0.09}, 'images': 2, 'predictions': [...]}
@@ -116,7 +122,9 @@ class ServiceClient:
         if isinstance(images, (str, Path, bytes)) or not 0 < len(images := [*images]) <= MAX_IMAGES:
             raise ValueError(f"score_lesion takes a list of 1 to {MAX_IMAGES} images of one lesion")
         texts = [base64.b64encode(self._prepare(image)).decode() for image in images]
-        body = json.dumps({"images": texts, "together": True}).encode()
+        given = patient.known({"age": age, "sex": sex, "site": site})
+        items = [{"image_in_base64": text, **given} for text in texts]
+        body = json.dumps({"images": items, "together": True}).encode()
         if len(body) > MAX_BYTES:
             raise ValueError(
                 f"the {len(texts)} images take {len(body) / 2**20:.1f} MiB in base64, and the service accepts "
