@@ -219,7 +219,7 @@ def dermoscopy(
 def other_camera() -> iaa.Sequential:
     """Return an augmentation after which an image looks as if another camera had taken it.
 
-    It changes framing, resolution, sharpness, white balance, exposure, contrast and JPEG quality.
+    It changes framing, resolution, sharpness, white balance, exposure and contrast.
 
     >>> other_camera()(image=np.full((64, 64, 3), 200, np.uint8)).shape
     (64, 64, 3)
@@ -232,7 +232,6 @@ def other_camera() -> iaa.Sequential:
             iaa.Sometimes(0.5, iaa.Sharpen((0, 0.5))),
             iaa.Multiply((0.85, 1.15), per_channel=True),
             iaa.GammaContrast((0.8, 1.25)),
-            iaa.Sometimes(0.5, iaa.JpegCompression((10, 70))),
         ]
     )
 

@@ -354,36 +354,38 @@ class ImageClassifier:
         limit is moved until about 3 % of images such as those in `held_out`, say from another clinic, lie beyond it.
         Raises ValueError if there are too few images, or they are copies of one, RuntimeError without an earlier limit.
         """
-        if training is None:
-            self._require_limit()
-        else:
+        if training is not None:
             require_dataset(training, "fit_outlier_limit")
-        given = None if training is None else self._images(training)
+        known = self._limit() if training is None else None
         new = self._images(held_out)
-        if (given is not None and len(given) < 2) or not len(new):
+        if not len(new) or (training is not None and len(training) < 2):
             raise ValueError("fit_outlier_limit needs two training images or more, and one held out")
         if hasattr(held_out, "table"):
             splitting.warn_of_seen(held_out, self.seen, "held out")
-        found = outliers.learn(self.network, given, new, self.seed, self.outliers)
+        if known is not None:
+            found = outliers.moved(known, self.network, new)
+        else:
+            found = outliers.learn(self.network, self._images(training), new, self.seed)
         self.outliers, distances, self.metadata["outliers"] = found
         within = distances <= 1
         if self.metadata["scores"] is not None and within.any():  # from now on the service scores only those
             self._keep_scores(self._learner.predict_proba(new)[within])
         return distances
 
-    def _require_limit(self):
+    def _limit(self) -> outliers.Outliers:
         if self.outliers is None:
             raise RuntimeError("there is no outlier limit yet: call fit_outlier_limit(training, validation)")
+        return self.outliers
 
     def outlier_distance(self, images: Images | np.ndarray) -> np.ndarray:
         """Return how far from the training images each image lies, float32 (images,): above 1 the service rejects it.
 
         Images may be an array as for `scores`. Raises RuntimeError before a limit is fitted.
         """
-        self._require_limit()
+        limit = self._limit()
         given = images if isinstance(images, np.ndarray) else self._images(images)
         means = inputs.apply(outliers.StageMeans(self.network), given, "outliers")
-        return self.outliers.distances(means)
+        return limit.distances(means)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model into a folder and return it, as it was given. None of its files can run code when loaded.

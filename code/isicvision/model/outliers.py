@@ -96,36 +96,41 @@ def quantiles(values: np.ndarray) -> list[float]:
 
 
 def learn(
-    network: Network, training: Images | None, held_out: Images, seed: int, known: Outliers | None
+    network: Network, training: Images, held_out: Images, seed: int
 ) -> tuple[Outliers, np.ndarray, dict]:
-    """Return the outliers of a network, the distances of the held-out images, and both in figures for model.json.
+    """Fit the outliers of a network, and return what `moved` does.
 
     The limit is that of the held-out images or, if it is larger, of these as another camera might have taken them.
-    Without training images, mean and covariance are those `known`, and the limit that of the held-out images.
     """
-
-    def means(images, numbers):
-        return inputs.apply(StageMeans(network), images, "outliers", numbers)
 
     def some(images):
         return np.sort(np.random.default_rng(seed).permutation(len(images))[:IMAGES])
 
-    new, at = means(held_out, np.arange(len(held_out))), 0.0
-    if training is not None:
-        with taps(network) as found, torch.inference_mode():
-            network.features(
-                torch.zeros(1, *training.shape[1:], dtype=torch.uint8, device=network.mean.device)
-            )
-        width = sum(each.shape[1] for each in found[-STAGES:])
-        known = fit(means(training, some(training))[:, -width:]).to(network.mean.device)
-        chosen = some(held_out)
-        varied = Pipeline(other_camera(), seed)(held_out[chosen], chosen)
-        at = limit(known.distances(means(varied, np.arange(len(varied)))))
-    fitted = copy.deepcopy(known)
-    fitted.whitening /= max(at, limit(known.distances(new)))
-    distances = fitted.distances(new)
-    held = {"images": len(new), "refused": float((distances > 1).mean())}
+    with taps(network) as found, torch.inference_mode():
+        size = (1, *training.shape[1:])
+        network.features(torch.zeros(size, dtype=torch.uint8, device=network.mean.device))
+    width = sum(each.shape[1] for each in found[-STAGES:])
+    fitted = fit(_means(network, training, some(training))[:, -width:]).to(network.mean.device)
+    varied = Pipeline(other_camera(), seed)(held_out[some(held_out)], some(held_out))
+    return moved(fitted, network, held_out, limit(fitted.distances(_means(network, varied))))
+
+
+def moved(
+    known: Outliers, network: Network, held_out: Images, least: float = 0.0
+) -> tuple[Outliers, np.ndarray, dict]:
+    """Return outliers whose limit is that of held-out images, with their distances, and both in figures for model.json.
+
+    `least` is the least limit, in units of the earlier one.
+    """
+    fitted, means = copy.deepcopy(known), _means(network, held_out)
+    fitted.whitening /= max(least, limit(known.distances(means)))
+    distances = fitted.distances(means)
+    held = {"images": len(distances), "refused": float((distances > 1).mean())}
     return fitted, distances, {"held_out": held, "distance_quantiles": quantiles(distances)}
+
+
+def _means(network, images, numbers=None):
+    return inputs.apply(StageMeans(network), images, "outliers", numbers)
 
 
 @contextmanager
