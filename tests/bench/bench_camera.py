@@ -6,7 +6,8 @@
 
 Each arm is the preset ``balanced`` on HAM10000: 70 % of the lesions train it, 10 % set the threshold (sensitivity 0.9),
 20 % test it, and so do the 100 images of PH2, another clinic's. The scores, uncalibrated, are kept in
-docs/measurements/camera: ``score`` as it ships, with less detail in most views, ``full_detail`` without that. Models
+docs/measurements/camera: ``score`` as it ships, of images with as much detail as the training images, every second view
+coarse, ``full_detail`` without that. Models
 stay in outputs/camera. Intervals of the table are a bootstrap over lesions, the same for all splits, arms and ways.
 """
 
@@ -175,11 +176,11 @@ def scored(model, given, name):
             "histology": table["dx_type"].eq("histo").astype(int).to_numpy() if "dx_type" in table else 1,
         }
     )
-    shipped = network.DETAILS
-    for way, details in zip(WAYS, ((1,), shipped), strict=True):
-        network.DETAILS = details
+    shipped = network.coarse
+    for way, coarse in zip(WAYS, (lambda images: images.float(), shipped), strict=True):
+        network.coarse = coarse
         found[way] = [f"{score:.4g}" for score in model.predict_proba(given)[:, column]]
-    network.DETAILS = shipped
+    network.coarse = shipped
     return found
 
 

@@ -25,7 +25,7 @@ from ..files import user_path
 from ..text import as_label
 from . import inputs
 from .history import History, RangeTest
-from .network import Features, Network, Scores, load_values
+from .network import Features, Network, Scores, detail, load_values
 from .presets import PRESETS
 from .settings import Settings
 from .training import Training
@@ -100,6 +100,7 @@ class FineTuning:
                 raise ValueError(f"{left} is of another training: delete it, or choose another checkpoint=")
         history = self._train(images, targets, settings, augmenters, sublabels, folder, **options)
         trained = {"precision": history.precision, "augmentation": described, "history": history.records()}
+        trained["detail"] = self._set_detail(self._median_detail(dataset))
         return dataset, history, dataclasses.asdict(settings) | trained
 
     def _train(self, images, targets, settings, augmenters, sublabels, folder, begin, on_epoch, **options):
@@ -126,6 +127,18 @@ class FineTuning:
             self.metadata["members"] = len(self.networks)
             histories.append(training.run(on_epoch and (lambda own: on_epoch(joined(own)))))
         return joined(histories.pop())
+
+    def _median_detail(self, dataset):
+        """Return the median detail of the training images, or of 500 of them; None if they have none."""
+        images = self._readable(dataset, "training")[1]
+        chosen = np.sort(np.random.default_rng(self.metadata["seed"]).permutation(len(images))[:500])
+        parts = [torch.from_numpy(images[part]) for part in np.array_split(chosen, -(-len(chosen) // 64))]
+        return float(torch.cat([*map(detail, parts)]).median()) or None
+
+    def _set_detail(self, value):
+        for network in self.networks:
+            network.detail = value
+        return value
 
     def find_learning_rate(self, dataset: ImageDataset, given: dict[str, Any], progress: bool) -> RangeTest:
         """Train a copy of the network with a rate that grows from step to step until the loss explodes.
@@ -190,6 +203,7 @@ class FineTuning:
     def with_outputs(self, sublabels: list[list[str]] | None) -> Network:
         """Return a copy of the first network with an output for each sublabel, or for each label."""
         network, labels = copy.deepcopy(self.networks[0]), self.metadata["labels"]
+        network.detail = None
         of_outputs = labels if sublabels is None else [label for label, _ in sublabels]
         label_of = [labels.index(label) for label in of_outputs]
         if label_of != network.label_of:
@@ -204,6 +218,7 @@ class FineTuning:
         self.networks[:] = [copy.deepcopy(network) for _ in networks]
         for network, values in zip(self.networks, networks, strict=True):
             load_values(network, values)
+        self._set_detail((self.metadata["training"] or {}).get("detail"))
         if preset in PRESETS:
             self.take(preset, dict(PRESETS[preset]["training"]))
 

@@ -17,6 +17,7 @@ class Network(nn.Module):
 
     `body` maps float32 (n, 3, height, width), normalized, to float32 (n, `features`); `classes` is the number of
     outputs, `dropout` the probability in front of the last layer. Input is (pixel - `mean`) / `std` of 0 to 255.
+    Attribute ``detail``: the median `detail` of the training images, None for any, see `softened`.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Network(nn.Module):
         self.body = body
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
         self.label_of = [*range(classes)]
+        self.detail: float | None = None
         self.to(memory_format=torch.channels_last)
 
     def set_outputs(self, label_of: Sequence[int]) -> None:
@@ -41,6 +43,16 @@ class Network(nn.Module):
         old = self.head[-1]
         self.head[-1] = nn.Linear(old.in_features, len(label_of)).to(old.weight.device)
         self.label_of = [*label_of]
+
+    def softened(self, images: torch.Tensor) -> torch.Tensor:
+        """Return uint8 images of shape (n, side, side, 3) with at most the `detail` of the training images: float32.
+
+        To a network the images of a sharper camera look benign: docs/results.md has what this brings.
+        """
+        if self.detail is None:
+            return images
+        blunt = coarse(images)
+        return blunt + (images - blunt) * (self.detail / detail(images).clamp(min=self.detail))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 images of shape (n, height, width, 3) to features of shape (n, features)."""
@@ -69,16 +81,29 @@ def load_values(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     network.load_state_dict(state)
 
 
-DETAILS = (1, 0.65, 0.5, 0.4)
-"""Sides to which views are reduced, as shares of the image's: to a network a sharper camera's images look benign."""
+def coarse(images: torch.Tensor) -> torch.Tensor:
+    """Reduce images of shape (n, side, side, 3) to half their side and enlarge them again: float32, the same shape."""
+    side, values = images.shape[1], images.permute(0, 3, 1, 2).float()
+    half = functional.interpolate(values, size=(side // 2, side // 2), mode="bilinear", antialias=True)
+    return functional.interpolate(half, size=(side, side), mode="bilinear").permute(0, 2, 3, 1)
+
+
+def detail(images: torch.Tensor) -> torch.Tensor:
+    """Return how much detail images of shape (n, side, side, 3) have: float32 (n, 1, 1, 1), in gray levels.
+
+    It is the root of the mean square of what they lose as `coarse` ones.
+
+    >>> detail(torch.full((1, 8, 8, 3), 200)).item()
+    0.0
+    """
+    return (images - coarse(images)).square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
 class Scores(nn.Module):
     """The softmax of networks, its logarithm averaged over networks and views of each image, and calibrated.
 
-    Each view is flipped or turned and, but for the first of four, reduced and enlarged again, see `DETAILS`:
-    docs/results.md has what that brings. `temperature` and `offsets`, one for each class, are as in
-    `calibration.apply`.
+    Images are `Network.softened`. Each view is flipped or turned, and every second one is `coarse`. `temperature` and
+    `offsets`, one for each class, are as in `calibration.apply`.
     """
 
     def __init__(
@@ -96,23 +121,16 @@ class Scores(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 images of shape (n, height, width, 3) to probabilities of shape (n, classes)."""
-        seen = [images]
+        seen = [soft := self.networks[0].softened(images)]
         for view in range(1, self.views):
             turned = [axis for axis, bit in ((2, 1), (1, 2)) if view & bit]
-            way = (images.transpose(1, 2) if view & 4 else images).flip(turned)
-            seen.append(_reduced(way, DETAILS[view % len(DETAILS)]))
+            way = (soft.transpose(1, 2) if view & 4 else soft).flip(turned)
+            seen.append(coarse(way) if view & 1 else way)
         if torch.compiler.is_exporting():
             seen = [torch.cat(seen)]  # a graph as small as that of one view
         runs = [torch.log_softmax(network(each), dim=1) for each in seen for network in self.networks]
         logits = torch.stack(runs).reshape(-1, images.shape[0], runs[0].shape[1]).mean(0) / self.temperature
         return torch.softmax(logits if self.offsets is None else logits + self.offsets, dim=1)
-
-
-def _reduced(images, share):
-    """Reduce images to a share of their side and enlarge them again: less detail, the same size."""
-    side, values = images.shape[1], images.permute(0, 3, 1, 2).float()
-    small = functional.interpolate(values, size=(round(side * share),) * 2, mode="bilinear", antialias=True)
-    return functional.interpolate(small, size=(side, side), mode="bilinear").permute(0, 2, 3, 1)
 
 
 class Features(nn.Module):

@@ -170,7 +170,7 @@ class StageMeans(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 images (n, height, width, 3) to float32 (n, width)."""
         with taps(self.network) as found:
-            self.network.features(images)
+            self.network.features(self.network.softened(images))
         return torch.cat(found, 1)
 
 

@@ -35,6 +35,7 @@ def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = Non
     if not model.is_fine_tuned:
         raise ValueError("a scikit-learn classifier has no gradient: saliency needs a fine-tuned network")
     batch = torch.from_numpy(np.array(images)).to(next(model.network.parameters()).device)
+    batch = model.network.softened(batch)
     target, maps = model.labels.index(label), np.zeros(1, np.float32)
     for network in model.networks:
         cam = LayerGradCam(network, _last_with_places(network, batch[:1]))

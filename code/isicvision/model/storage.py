@@ -129,6 +129,8 @@ def _checked(metadata):
     yield "positive", metadata["positive"] in (None, *(labels or ()))
     yield "interpolation", metadata["interpolation"] in ("bilinear", "bicubic")
     yield "members", is_whole(metadata["members"], 1)
+    detail = (metadata["training"] or {}).get("detail")
+    yield "training", detail is None or is_number(detail, 1e-9)
     yield "temperature", is_number(metadata["temperature"], 0) and metadata["temperature"] > 0
     yield "offsets", offsets is None or [is_number(each, -1e9) for each in offsets] == [True] * len(labels)
     if decision is not None:

@@ -27,14 +27,15 @@ def pair(parts):
     return fit(parts[0])[0]
 
 
-def test_scores_are_the_mean_of_networks_of_different_random_numbers(pair, parts):
+def test_log_odds_are_the_mean_of_networks_of_different_random_numbers(pair, parts):
     first, second = pair.networks
     alone = fit(parts[0], members=1)[0]
     assert same(first.state_dict(), alone.network.state_dict())
     assert not same(first.state_dict(), second.state_dict())
     images = cache.Images(parts[1].paths, 64)[:]
     each = [inputs.forward(Scores([network]), images) for network in pair.networks]
-    assert np.allclose(pair.predict_proba(parts[1]), (each[0] + each[1]) / 2, atol=1e-6)
+    odds = [np.log(scores[:, 1] / scores[:, 0]) for scores in (*each, pair.predict_proba(parts[1]))]
+    assert np.allclose(odds[2], (odds[0] + odds[1]) / 2, atol=1e-5)
     assert not np.allclose(*each, atol=1e-3)
 
 
