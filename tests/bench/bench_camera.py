@@ -7,8 +7,8 @@
 Each arm is the preset ``balanced`` on HAM10000: 70 % of the lesions train it, 10 % set the threshold (sensitivity 0.9),
 20 % test it, and so do the 100 images of PH2, another clinic's. The scores, uncalibrated, are kept in
 docs/measurements/camera: ``score`` as it ships, of images with as much detail as the training images, every second view
-coarse, ``full_detail`` without that. Models
-stay in outputs/camera. Intervals of the table are a bootstrap over lesions, the same for all splits, arms and ways.
+coarse; ``full_detail`` without that. Models stay in outputs/camera. The table's intervals are a bootstrap over lesions,
+the same for all splits, arms and ways.
 """
 
 import argparse

@@ -49,8 +49,8 @@ class ImageClassifier:
     images are reduced to, in pixels, 64 or more (default: that of the weights); `seed` that of the new layer and of
     everything random in `fit`; `positive` the label that thresholds are about (default: that of the first dataset in
     `fit`, see `checks.positive_label`). Only for fine-tuning: `dropout`, a probability, is in front of the last layer;
-    `views`, 1, 2, 4 or 8, averages the log-odds over so many flips and, with 8, quarter turns, every second one with
-    less detail (test-time augmentation).
+    `views`, 1, 2, 4 or 8, averages the log-odds over so many flips and, with 8, quarter turns, every second one
+    coarse (test-time augmentation).
 
     A `classifier` of scikit-learn is fitted to the network's features instead of fine-tuning the network. One without
     ``predict_proba``, such as LinearSVC, is calibrated by `CalibratedClassifierCV` over grouped folds.
