@@ -36,7 +36,8 @@ def run(images, preset, seed):
     for network in networks:
         model.networks[:] = [network]
         each.append(model.predict_proba(test))
-    model.networks[:], probabilities = networks, np.mean(each, axis=0)
+    model.networks[:], together = networks, np.exp(np.log(each).mean(axis=0))  # as `Scores` does
+    probabilities = together / together.sum(axis=1, keepdims=True)
     scoring = time.perf_counter() - started
     evaluation = Evaluation.from_scores(
         test.table["label"], probabilities, groups=test.table["group"], classes=model.labels
