@@ -272,6 +272,7 @@ def _read_json(body, given):
         raise RefusedError(400, f"together is true or false, not {json.dumps(together)[:50]}. {USAGE}")
     people = [given | _given(item) if isinstance(item, dict) else given for item in items]
     if together:
+        people = [patient.known(each) for each in people]
         person = {name: value for each in people for name, value in each.items()}
         if any(person | each != person for each in people):
             raise RefusedError(400, "The images of one lesion have one age, one sex and one site.")

@@ -177,7 +177,9 @@ def read_source(path: str | os.PathLike) -> dict:
     if os.path.isdir(path):
         return {"SOURCE": path}
     if not os.path.exists(path):
-        raise ValueError(f"{path} is not there: name a folder of images, or a parameter file with SOURCE")
+        raise ValueError(
+            f"{os.path.abspath(path)} is not there: name a folder of images, or a parameter file with SOURCE"
+        )
     given = read_parameters(path)
     if not (source := os.path.expanduser(str(given.get("SOURCE") or ""))):
         raise ValueError(f"{path} does not say where the images are: add a line SOURCE: with their folder")

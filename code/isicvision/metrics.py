@@ -60,10 +60,6 @@ def counts(
 
     Truth, predictions (0 or 1) and scores have the shape (images, classes), weights, how much each image counts,
     (draws, images). A metric has the shape (draws, classes), each class against the others; accuracies have (draws, 1).
-
-    >>> true, predicted = np.eye(2)[[0, 1, 1]], np.eye(2)[[0, 1, 0]]
-    >>> counts(true, predicted, true, np.ones((1, 3)))["recall"]
-    array([[1. , 0.5]])
     """
     right, actual, called = weights @ (true * predicted), weights @ true, weights @ predicted
     total = weights.sum(axis=1, keepdims=True)
@@ -126,11 +122,7 @@ def _steps(positive, scores, weights):
 
 @_by_class
 def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean over positive images of the precision among the images with at least their score.
-
-    >>> average_precision(np.array([[0], [1]]), None, np.array([[0.8], [0.2]]), np.ones((1, 2)))
-    {'average_precision': array([[0.5]])}
-    """
+    """Return the mean over positive images of the precision among the images with at least their score."""
     hits, alarms = (
         group[np.argsort(-scores[group], kind="stable")]
         for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
@@ -154,9 +146,6 @@ def partial_roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarra
 
     Jiang, Metz and Nishikawa, A receiver operating characteristic partial area index for highly sensitive diagnostic
     tests, 1996.
-
-    >>> partial_roc_auc(np.array([[0], [1]]), None, np.array([[0.2], [0.8]]), np.ones((1, 2)))["partial_roc_auc"]
-    array([[1.]])
     """
     more_hits, more_alarms = _steps(positive, scores, weights)
     hits, alarms = more_hits.cumsum(axis=1), more_alarms.cumsum(axis=1)
@@ -196,10 +185,6 @@ def probabilities(
     The Brier score of two classes is that of one of them, as in scikit-learn. The expected calibration error (Guo et
     al., On Calibration of Modern Neural Networks, 2017) takes the score of the second of two classes, or the highest of
     more, in `BINS` bins of the same width.
-
-    >>> scores = np.array([[0.9, 0.1], [0.2, 0.8]])
-    >>> probabilities(np.eye(2), np.eye(2), scores, np.ones((1, 2)))["brier"].round(3)
-    array([[0.025]])
     """
     total = weights.sum(axis=1, keepdims=True)
     two = true.shape[1] == 2
@@ -254,7 +239,8 @@ def calibration_line(
 
 def _regress(positive, odds, weights, turns):
     """Return the intercept where the slope is 1 or, if it `turns`, the slope, for each row of weights."""
-    x = np.stack([np.ones_like(odds), odds], axis=1)[:, : 1 + turns]
+    scale = (odds.std() or 1) if turns else 1  # else steps that are cut short come to an end too early
+    x = np.stack([np.ones_like(odds), odds / scale], axis=1)[:, : 1 + turns]
     at, weights = np.zeros((len(weights), 1 + turns)), weights / weights.sum(axis=1, keepdims=True)
     for _ in range(30):  # Newton's steps, cut short where they would leap
         chance = expit(at @ x.T + odds * (not turns))
@@ -263,7 +249,7 @@ def _regress(positive, odds, weights, turns):
         at += np.clip(step, -1, 1)
         if (np.abs(step) < 1e-9).all():
             break
-    return np.where(np.abs(step).max(axis=1) < 1e-6, at[:, -1], np.nan)
+    return np.where(np.abs(step).max(axis=1) < 1e-6, at[:, -1] / scale, np.nan)
 
 
 LINE = ("calibration_intercept", "calibration_slope")

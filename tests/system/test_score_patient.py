@@ -123,6 +123,8 @@ def test_a_lesion_has_one_patient(score):
     expected = patient.score(NUMBERS, *pair, patient.known(GIVEN))
     assert status == 200 and lesion["with_patient"]["scores"]["malignant"] == pytest.approx(expected)
     assert [each["with_patient"]["used"] for each in predictions] == [["age", "sex", "site"]] * 2
+    same = second | {"age": "35.0", "sex": "male", "site": "unknown"}
+    assert run_json(score, {"images": [first, same], "together": True})[1]["lesion"] == lesion
     status, answer = run_json(score, {"images": [first, second | {"age": 36}], "together": True})
     assert status == 400 and "one age, one sex and one site" in answer["message"]
 

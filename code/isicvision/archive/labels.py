@@ -17,12 +17,7 @@ def labeler(
     label_field: str | None = None,
     label: str | Mapping[str, str] | Callable[[dict], str | None] | None = None,
 ) -> Callable[[dict], str | None]:
-    """Return a function that gives a record's label, fit to name a folder, or None; see `IsicArchive.download`.
-
-    >>> record = {"isic_id": "ISIC_0000000", "metadata": {"clinical": {"diagnosis_1": "Benign"}}}
-    >>> labeler()(record), labeler(label={"Benign": "nevus"})(record), labeler("sex")(record)
-    ('benign', 'nevus', None)
-    """
+    """Return a function that gives a record's label, fit to name a folder, or None; see `IsicArchive.download`."""
     if label_field is not None and label is not None:
         raise ValueError("give label_field or label, not both")
     if label is None:
@@ -60,10 +55,6 @@ def choose(
     Records without a label are passed on, those of labels not in `per_label` left out. A sample walks the whole listing
     and keeps the records whose isic_id, hashed with the seed, comes first (bottom-k sampling): each has the same
     chance, and an archive that has grown changes few of them.
-
-    >>> records = [{"isic_id": str(n)} for n in range(9)]
-    >>> [record["isic_id"] for record in choose(records, lambda record: "nevus", limit=3, seed=0)]
-    ['3', '7', '8']
     """
     if seed is None and not per_label:
         yield from records

@@ -31,9 +31,6 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
     A name takes the file with its stem, whatever folder or extension either has: tables come from other machines. Only
     if several files or names share a stem must folder and extension match. A name that matches nothing may take a
     remaining file that differs in case, in how Unicode writes an accent, or by ``.0`` after a number.
-
-    >>> find(pd.Series(["b", "C.png", "d"]), ["x/a.jpg", "x/b.jpg", "c.jpg"])
-    array([ 1,  2, -1])
     """
     found = _find(names, files)
     left = (found == NO_IMAGE) & names.notna().to_numpy()

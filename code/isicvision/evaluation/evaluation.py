@@ -110,8 +110,9 @@ class Evaluation:
         labels = ", ".join(f"{name} ({count})" for name, count in counts.items())
         rule = "" if self.threshold is None else f", predicted from a score of {self.threshold:.3f} on"
         shown = ("accuracy", "balanced_accuracy", "recall", "specificity", "roc_auc")
+        lesions = "images" in self.table and self.table["group"].is_unique
         lines = [
-            f"Evaluation of {counted(len(self.table), 'lesion' if 'images' in self.table else 'image')}",
+            f"Evaluation of {counted(len(self.table), 'lesion' if lesions else 'image')}",
             f"lesions (or groups): {group_words(**group_count(self.table))}",
             f"true labels: {shorten(labels, 200)}; positive: {self.positive}{rule}",
             ", ".join(f"{name} {self.metric(name):.3f}" for name in shown),

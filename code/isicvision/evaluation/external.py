@@ -68,23 +68,26 @@ def score(
 def compare(tests: dict[str, Evaluation]) -> pd.DataFrame:
     """Return the figures of each test, by test and `TITLES`: value, low, high (95 %, over lesions) and text.
 
-    Sensitivity and specificity are those at the stored threshold. Before them stand the numbers of images and lesions.
+    Sensitivity and specificity are those at the stored threshold. First come the numbers of images and lesions.
 
     >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10)
     >>> made.table["distance"] = [0.5, 2.0] * 20
     >>> compare({"clinic": made})["text"].loc["clinic"][["images", "sensitivity", "rejected"]].tolist()
     ['40', '1.000 [0.832, 1.000]', '0.500 [0.325, 0.675]']
     """
-    rows = {}
+    rows: dict[tuple[str, str], tuple] = {}
     for name, each in tests.items():
         far, groups = each.table["distance"], each.table["group"]
         labels, classes = ["rejected"] * len(far), ["scored", "rejected"]  # a recall, for its interval
         rejection = Evaluation.from_scores(labels, far > 1, groups, classes, "rejected")
-        for title, count in (("images", len(far)), ("lesions", groups.nunique())):
-            rows[name, title] = count, np.nan, np.nan, f"{count:,}"
+        known = splitting.group_count(each.table)["groups"]
+        rows[name, "images"] = len(far), np.nan, np.nan, f"{len(far):,}"
+        rows[name, "lesions"] = known, np.nan, np.nan, "unknown" if known is None else f"{known:,}"
         for metric, title in TITLES.items():
             of, metric = (rejection, "recall") if metric == "rejected" else (each, metric)
             rows[name, title] = of.metric(metric), *of.interval(metric), of.text(metric)
+            if title in ("sensitivity", "specificity") and each.threshold is None:
+                rows[name, title] = np.nan, np.nan, np.nan, "no threshold is stored"
     index = pd.MultiIndex.from_tuples(rows, names=["test", "figure"])
     return pd.DataFrame([*rows.values()], index, ["value", "low", "high", "text"])
 
@@ -119,9 +122,8 @@ def local_labels(
     at = 0.5 if evaluation.threshold is None else evaluation.threshold
     rows = {0: [_measured(positive, evaluation.scores[:, order], at, far > 1)]}
     for count in counts:
-        if lesions.value_counts().min() * (len(lesions) - count) >= len(
-            lesions
-        ):  # one of the rarer label is left
+        # one lesion of the rarer label is drawn, and one is left
+        if lesions.value_counts().min() * min(count, len(lesions) - count) >= len(lesions):
             draws = StratifiedShuffleSplit(repeats, train_size=count, random_state=seed).split(
                 lesions, lesions
             )

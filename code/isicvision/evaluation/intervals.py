@@ -26,6 +26,8 @@ def of_metric(evaluation: Any, name: str) -> tuple[float, float]:
     if np.isnan(value) or (name == "partial_roc_auc" and lesions(evaluation, "recall") < metrics.FEWEST):
         return float("nan"), float("nan")
     drawn, count = evaluation.draws(name), lesions(evaluation, name)
+    if same(drawn) and name in metrics.LINE:
+        return float("nan"), float("nan")
     if same(drawn):
         if name in AREAS and (evaluation.scores == evaluation.scores[0]).all():  # 0.5 whatever the lesions
             return value, value
@@ -47,13 +49,7 @@ def of_metric(evaluation: Any, name: str) -> tuple[float, float]:
 
 
 def lesions(evaluation: Any, name: str) -> int:
-    """Count the lesions that a metric rests on; if it rests on several kinds, such as both labels, the rarer.
-
-    >>> from isicvision import Evaluation
-    >>> made = Evaluation.from_scores(["benign", "benign", "malignant"], [0.2, 0.9, 0.8])
-    >>> lesions(made, "accuracy"), lesions(made, "precision"), lesions(made, "roc_auc")
-    (3, 2, 1)
-    """
+    """Count the lesions that a metric rests on; if it rests on several kinds, such as both labels, the rarer."""
     true, predicted, _ = evaluation.arrays
     column = slice(None) if len(evaluation.classes) > 2 else [evaluation.classes.index(evaluation.positive)]
     actual, called = true[:, column] > 0, predicted[:, column] > 0
@@ -80,9 +76,6 @@ def of_agreement(value: float, lesions: int, most: float = 1.0) -> tuple[float, 
     If `lesions` independent lesions behave alike, at most 1 - TAIL ** (1 / lesions) of all do not (Clopper and Pearson,
     The use of confidence or fiducial limits illustrated in the case of the binomial, 1934), and move the value no more
     than if each were at an end.
-
-    >>> [round(end, 3) for end in of_agreement(1, lesions=10)]
-    [0.692, 1.0]
     """
     others = 1 - TAIL ** (1 / lesions)
     return value * (1 - others), value + (most - value) * others
@@ -97,10 +90,6 @@ def of_share(
     binomial, with the effective number of lesions that explains the variance of the draws (Korn and Graubard,
     Confidence intervals for proportions with small expected number of positive counts estimated from survey data,
     1998). Else it is `interval`.
-
-    >>> draws = np.random.default_rng(0).binomial(20, 0.9, 500) / 20
-    >>> [round(float(end), 2) for end in of_share(0.9, draws, lesions=20)]
-    [0.65, 0.99]
     """
     freedom = max(lesions - 1, 1)  # the draws vary by so much less than lesions collected anew
     variance = np.nanvar(draws) * lesions / freedom
@@ -124,9 +113,6 @@ def interval(
     of variance components, 1946). Without `jackknife` it is the plain percentile interval. The draws of a `folded`
     value, a sum of distances, which chance can only enlarge, are moved down: by their bias at the upper end, and to the
     mean of a folded normal at the lower. Coverage: tests/bench/bench_intervals.py.
-
-    >>> [round(end, 3) for end in interval(0.5, np.linspace(0, 1, 1001))]
-    [0.025, 0.975]
     """
     draws = draws[~np.isnan(draws)]
     if not len(draws) or np.isnan(value):

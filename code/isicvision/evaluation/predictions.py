@@ -124,7 +124,9 @@ def by_group(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, p
     mean = np.log(table[columns].clip(SURE, 1)).groupby(names, sort=False).mean()
     scores = np.where(images[:, None] == 1, rows[columns], softmax(mean.to_numpy(), axis=1))
     rows = rows.drop(columns=["prediction", *columns])
-    kept = {name: rows[name].where(agree[name]) for name in rows.columns.difference(["path", "group"])}
+    kept = {
+        name: rows[name].where(agree[name]) for name in rows.columns.difference(["path", "group", "images"])
+    }
     return scores, rows.assign(**kept, images=images)
 
 

@@ -254,17 +254,27 @@ class ImageClassifier:
 
         With two labels the threshold is the highest that finds the share `sensitivity` of the positive validation
         images. A model with a scikit-learn classifier is not calibrated. Without training images (None) a finished
-        model is adapted to another clinic, whose labeled images are `validation`: see `fit_outlier_limit`.
+        model is adapted to another clinic, whose labeled images are `validation`: see `fit_outlier_limit`. Raises as
+        `calibrate` and `fit_outlier_limit` do, and leaves the model as it was.
         """
-        if self.is_fine_tuned:
-            self.calibrate(validation)
-        if len(self.labels) == 2:
-            positive = (validation.table["label"] == self.positive).to_numpy()
-            scores = self.predict_proba(validation)[:, self.labels.index(self.positive)].clip(0, 1)
-            threshold = metrics.choose_threshold(positive, scores.astype(float), sensitivity)
-            rule = f"sensitivity {sensitivity} on {len(validation)} validation images"
-            self.decide_at(threshold, rule=rule)
-        self.fit_outlier_limit(training, validation)
+        require_dataset(validation, "finish: validation")
+        targets = inputs.targets(validation, self.labels, "validation", complete=True)
+        before, limit = dict(self.metadata), self.outliers
+        try:
+            if self.is_fine_tuned:
+                self.calibrate(validation)
+            if len(self.labels) == 2:
+                number = self.labels.index(self.positive)
+                scores = self.predict_proba(validation)[:, number].clip(0, 1).astype(float)
+                threshold = metrics.choose_threshold(targets == number, scores, sensitivity)
+                which = "local" if training is None else "validation"
+                rule = f"sensitivity {sensitivity} on {len(validation)} {which} images"
+                self.decide_at(threshold, rule=rule)
+            self.fit_outlier_limit(training, validation)
+        except Exception:
+            self.metadata |= before
+            self.outliers = limit
+            raise
 
     def _images(self, images):
         return inputs.decoded(images, self.image_size, self.backbone.interpolation).require_all()
@@ -352,14 +362,19 @@ class ImageClassifier:
         which need no labels. At most about 3 % of images such as those in `held_out`, say the validation images, will
         lie beyond the limit, and about as many if another camera took them. Without training images (None) an earlier
         limit is moved until about 3 % of images such as those in `held_out`, say from another clinic, lie beyond it.
-        Raises ValueError if there are too few images, or they are copies of one, RuntimeError without an earlier limit.
+        Raises ValueError if there are too few images (`outliers.FEWEST` local ones), or they are copies of one,
+        RuntimeError without an earlier limit.
         """
         if training is not None:
             require_dataset(training, "fit_outlier_limit")
         known = self._limit() if training is None else None
         new = self._images(held_out)
-        if not len(new) or (training is not None and len(training) < 2):
+        if training is not None and (not len(new) or len(training) < 2):
             raise ValueError("fit_outlier_limit needs two training images or more, and one held out")
+        if training is None and len(new) < outliers.FEWEST:
+            raise ValueError(
+                f"a limit needs {outliers.FEWEST} local images or more (40 are better), not {len(new)}"
+            )
         if hasattr(held_out, "table"):
             splitting.warn_of_seen(held_out, self.seen, "held out")
         if known is not None:

@@ -91,9 +91,6 @@ def steps(count: int, batch_size: int, least: int = 2) -> list[tuple[int, int]]:
     """Cut an epoch into steps: list of (first, last), without a last step of fewer than `least` images.
 
     Batch norm cannot learn from a single image. Another epoch leaves out other images.
-
-    >>> steps(9, 4), steps(10, 4)
-    ([(0, 4), (4, 8)], [(0, 4), (4, 8), (8, 10)])
     """
     cuts = [*range(0, count, batch_size), count]
     found = [*pairwise(cuts)]

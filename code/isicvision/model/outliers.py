@@ -6,7 +6,7 @@ A network is as sure of a cat or an invoice as of a lesion: the service rejects 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -23,12 +23,31 @@ REFUSED = 0.03
 """Share of held-out images that may lie beyond the limit."""
 IMAGES = 2000
 """So many images are enough."""
+FEWEST = 10
+"""So few local images, or more, move a limit."""
 STAGES = 2
-"""The last so many stages count: earlier ones tell cameras apart, not what an image shows (bench_refusal.py)."""
+"""The last so many stages count twice: by themselves they tell least about the camera (bench_refusal.py)."""
 
 
 class Outliers(nn.Module):
-    """The Mahalanobis distance from the mean of the training images, in units of its limit.
+    """The larger of two distances from the training images: of all stages, and of the last ones."""
+
+    def __init__(self, parts: Sequence[Distance]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, means: torch.Tensor) -> torch.Tensor:
+        """Map vectors of shape (n, width) to distances of shape (n,), in units of the limit."""
+        return torch.stack([part(means) for part in self.parts]).amax(0)
+
+    def distances(self, means: np.ndarray) -> np.ndarray:
+        """Return the distances of an array of vectors."""
+        with torch.inference_mode():
+            return self(torch.from_numpy(means).to(self.parts[0].mean.device)).cpu().numpy()
+
+
+class Distance(nn.Module):
+    """The Mahalanobis distance from the mean of the training images.
 
     Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, 2018, on the means of layers over
     all positions, with one Gaussian for all labels. A fine-tuned network's last features tell far less
@@ -41,16 +60,11 @@ class Outliers(nn.Module):
         self.register_buffer("whitening", torch.zeros(width, width))
 
     def forward(self, means: torch.Tensor) -> torch.Tensor:
-        """Map vectors of shape (n, width) to distances of shape (n,)."""
+        """Map vectors of shape (n, width) or longer to distances of shape (n,)."""
         return ((means[:, -len(self.mean) :] - self.mean) @ self.whitening).square().sum(1).sqrt()
 
-    def distances(self, means: np.ndarray) -> np.ndarray:
-        """Return the distances of an array of vectors."""
-        with torch.inference_mode():
-            return self(torch.from_numpy(means).to(self.mean.device)).cpu().numpy()
 
-
-def fit(training: np.ndarray) -> Outliers:
+def fit(training: np.ndarray) -> Distance:
     """Fit the mean and covariance to training images: floats of shape (images, width). The limit is to follow.
 
     Raises ValueError if the images are copies of one, or a value is not finite.
@@ -62,7 +76,7 @@ def fit(training: np.ndarray) -> Outliers:
         raise ValueError("the training images are copies of one: a distance from them means nothing")
     scale = np.maximum(deviations, 1e-6)  # a channel that is always 0
     values, vectors = np.linalg.eigh(LedoitWolf().fit(training / scale).covariance_)
-    fitted = Outliers(training.shape[1])
+    fitted = Distance(training.shape[1])
     fitted.mean[:] = torch.from_numpy(training.mean(axis=0))
     fitted.whitening[:] = torch.from_numpy(
         vectors / np.sqrt(values.clip(1e-6 * values.max())) / scale[:, None]
@@ -75,9 +89,6 @@ def limit(distances: np.ndarray) -> float:
 
     The quantile of conformal prediction (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005).
     Raises ValueError if it is 0 or not finite.
-
-    >>> limit(np.arange(1.0, 100))
-    97.0
     """
     rank = int(np.ceil((len(distances) + 1) * (1 - REFUSED)))
     found = float(np.sort(distances)[min(rank, len(distances)) - 1])
@@ -87,11 +98,7 @@ def limit(distances: np.ndarray) -> float:
 
 
 def quantiles(values: np.ndarray) -> list[float]:
-    """Return 101 quantiles, from the least to the greatest, with the six digits of the service's log.
-
-    >>> quantiles(np.array([0.0, 1.0]))[25]
-    0.25
-    """
+    """Return 101 quantiles, from the least to the greatest, with the six digits of the service's log."""
     return [float(f"{value:.6g}") for value in np.quantile(values, np.linspace(0, 1, 101))]
 
 
@@ -110,20 +117,27 @@ def learn(
         size = (1, *training.shape[1:])
         network.features(torch.zeros(size, dtype=torch.uint8, device=network.mean.device))
     width = sum(each.shape[1] for each in found[-STAGES:])
-    fitted = fit(_means(network, training, some(training))[:, -width:]).to(network.mean.device)
-    varied = Pipeline(other_camera(), seed)(held_out[some(held_out)], some(held_out))
-    return moved(fitted, network, held_out, limit(fitted.distances(_means(network, varied))))
+    known, new = _means(network, training, some(training)), _means(network, held_out)
+    varied = _means(network, Pipeline(other_camera(), seed)(held_out[some(held_out)], some(held_out)))
+    fitted = Outliers([fit(known), fit(known[:, -width:])])
+    for part in fitted.parts:
+        alone = Outliers([part])
+        part.whitening /= max(limit(alone.distances(new)), limit(alone.distances(varied)))
+    return _told(fitted.to(network.mean.device), new)
 
 
-def moved(
-    known: Outliers, network: Network, held_out: Images, least: float = 0.0
-) -> tuple[Outliers, np.ndarray, dict]:
-    """Return outliers whose limit is that of held-out images, with their distances, and both in figures for model.json.
-
-    `least` is the least limit, in units of the earlier one.
-    """
+def moved(known: Outliers, network: Network, held_out: Images) -> tuple[Outliers, np.ndarray, dict]:
+    """Return outliers whose limit is that of held-out images, their distances, and both in figures for model.json."""
     fitted, means = copy.deepcopy(known), _means(network, held_out)
-    fitted.whitening /= max(least, limit(known.distances(means)))
+    at = limit(found := known.distances(means))
+    if np.ptp(found) <= 1e-6 * at:
+        raise ValueError("these images are copies of one: they say nothing of others")
+    for part in fitted.parts:
+        part.whitening /= at
+    return _told(fitted, means)
+
+
+def _told(fitted, means):
     distances = fitted.distances(means)
     held = {"images": len(distances), "refused": float((distances > 1).mean())}
     return fitted, distances, {"held_out": held, "distance_quantiles": quantiles(distances)}

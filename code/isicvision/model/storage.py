@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_model
 from .. import files
 from ..checks import check_threshold, is_number, is_whole
 from ..files import user_path
-from .outliers import Outliers
+from .outliers import Distance, Outliers
 
 OWN_FILES = (
     *("model.json", "network.safetensors", "network[0-9]*.safetensors", "classifier.skops"),
@@ -95,7 +95,7 @@ def opened(folder: str | Path) -> Iterator[tuple]:
             classifier = skops.io.load(file, trusted=_trusted_types(file))
         if metadata["outliers"] is not None:
             values = load_file(folder / "outliers.safetensors")
-            outliers = Outliers(len(values["mean"]))
+            outliers = Outliers([Distance(len(values[f"parts.{n}.mean"])) for n in range(2)])
             outliers.load_state_dict(values)
         if (folder / "seen.safetensors").exists():
             seen = load_arrays(folder / "seen.safetensors")
@@ -129,8 +129,11 @@ def _checked(metadata):
     yield "positive", metadata["positive"] in (None, *(labels or ()))
     yield "interpolation", metadata["interpolation"] in ("bilinear", "bicubic")
     yield "members", is_whole(metadata["members"], 1)
-    detail = (metadata["training"] or {}).get("detail")
-    yield "training", detail is None or is_number(detail, 1e-9)
+    training = {} if metadata["training"] is None else metadata["training"]
+    if not isinstance(training, dict):
+        raise ValueError(f"training cannot be {training!r}")
+    if training and metadata["classifier"] is None and not is_number(training["detail"] or 1, 1e-9):
+        raise ValueError(f"detail cannot be {training['detail']!r}")
     yield "temperature", is_number(metadata["temperature"], 0) and metadata["temperature"] > 0
     yield "offsets", offsets is None or [is_number(each, -1e9) for each in offsets] == [True] * len(labels)
     if decision is not None:

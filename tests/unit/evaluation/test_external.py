@@ -132,10 +132,10 @@ def test_the_figures_are_those_of_the_evaluation_and_of_the_model(clinic, model,
     compared = external.compare(tests)
     for name, each in tests.items():
         rows = compared.loc[name]
-        assert rows["value"][["images", "lesions"]].tolist() == [
-            len(each.table),
-            each.table["group"].nunique(),
-        ]
+        assert rows.loc["images", "value"] == len(each.table)
+        assert rows.loc["lesions", "text"] == (
+            "unknown" if name == "clinic" else str(each.table["group"].nunique())
+        )
         for metric, title in (
             ("recall", "sensitivity"),
             ("roc_auc", "ROC AUC"),
@@ -159,7 +159,7 @@ def test_with_one_label_what_is_defined_is_shown_and_the_rest_is_undefined():
     assert (text[undefined] == "undefined").all() and (text.drop(undefined) != "undefined").all()
     assert text["rejected"] == "1.000 [0.832, 1.000]"
     said = summary.external_words(compared, 0.9)
-    assert said.startswith("* **away**: it has no positive image") and "home" not in said
+    assert said.startswith("* **away**: nothing is known of the sensitivity there") and "home" not in said
     assert "100% of the images would be rejected, 3% were to be expected" in said
     plt.close(plots.external(compared))
 
@@ -191,7 +191,7 @@ def test_the_words_say_whether_the_threshold_holds():
     assert "finds 20% [6%, 44%] of the positive images. **It does not hold there**" in say(0.2, 0.06, 0.44)
     assert "contains what was asked for, but these images are too few to rely on it." in say(0.85, 0.6, 0.95)
     assert "The interval contains what was asked for." in say(0.88, 0.85, 0.95)
-    assert "It finds more there, at a specificity of 97%" in say(0.97, 0.92, 1.0)
+    assert "more than was asked for, at a specificity of 97%: a higher threshold" in say(0.97, 0.92, 1.0)
     assert "rejected" not in say(0.02, 0.01, 0.05)
 
 
@@ -226,6 +226,33 @@ def test_a_model_without_a_limit_rejects_nothing():
     assert (external.local_labels(SHIPPED, evaluation, repeats=5)["mean"].unstack()["rejected"] == 0).all()
 
 
+def test_too_few_malignant_lesions_to_draw_from_leave_the_model_as_it_is():
+    labels = ["malignant"] * 8 + ["benign"] * 392
+    table = external.local_labels(SHIPPED, made(labels, np.linspace(0.9, 0.1, 400), 0.5), repeats=5)
+    assert {*table.index.get_level_values("labels")} == {0, 80}
+
+
+def test_without_a_stored_threshold_no_decision_is_judged():
+    tests = dict.fromkeys(("home", "away"), made(["benign", "malignant"] * 10, [0.3, 0.7] * 10, 0.5))
+    compared = external.compare(tests)
+    assert compared["text"].loc["away", "sensitivity"] == "no threshold is stored"
+    assert "nothing is known of the sensitivity there" in summary.external_words(compared, 0.9)
+
+
+def test_of_two_images_of_one_label_the_line_has_no_interval():
+    few = made(["benign", "malignant"], [0.9, 0.95], 0.5)
+    assert np.isnan(few.interval("calibration_intercept")).all()
+
+
+def test_a_steep_slope_is_found():
+    random = np.random.default_rng(0)
+    odds = random.normal(0, 0.02, 300)
+    true = random.random(300) < 1 / (1 + np.exp(-30 * odds))
+    evaluation = made(np.where(true, "malignant", "benign"), 1 / (1 + np.exp(-odds)), 0.5)
+    fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(odds[:, None] * 50, true)
+    assert evaluation.metric("calibration_slope") == pytest.approx(50 * fitted.coef_[0, 0], rel=1e-3)
+
+
 def test_a_number_of_labels_that_leaves_nothing_to_measure_is_left_out():
     table = external.local_labels(SHIPPED, away(60), 0.9, repeats=5)
     assert {*table.index.get_level_values("labels")} == {0, 20, 40}
@@ -253,7 +280,9 @@ def test_local_labels_do_what_finish_does_with_the_same_images(clinic, model, mo
     monkeypatch.setattr(external, "StratifiedShuffleSplit", lambda *_, **__: drawn)
     table = external.local_labels(model, tested, 0.9, counts=(4,), repeats=1)
     assert 0 < rows.sum() < len(rows)
+    monkeypatch.setattr(external.outliers, "FEWEST", 5)
     model.finish(None, local, 0.9)
+    assert model.metadata["decision"]["rule"] == "sensitivity 0.9 on 6 local images"
     compared = external.compare(external.score(model, evaluate(model, rest), {})).loc[
         "internal test", "value"
     ]

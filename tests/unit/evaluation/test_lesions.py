@@ -153,3 +153,10 @@ def test_intervals_slices_plots_and_files_work_by_lesion(tmp_path):
     loaded = Evaluation.load(by_lesion.save(tmp_path / "lesions.csv"))
     pd.testing.assert_frame_equal(loaded.metrics(), by_lesion.metrics())
     assert loaded.table["images"].tolist() == by_lesion.table["images"].tolist()
+
+
+def test_a_column_of_ones_own_called_images_is_no_obstacle():
+    labels, scores, lesions = ["benign", "benign", "malignant"], [0.2, 0.4, 0.8], ["a", "a", "b"]
+    made = Evaluation.from_scores(labels, scores, lesions, metadata=pd.DataFrame({"images": [7, 8, 9]}))
+    assert made.units["lesion"].table["images"].tolist() == [2, 1]
+    assert "Evaluation of 3 images" in repr(made) and "Evaluation of 2 lesions" in repr(made.by_group())

@@ -605,6 +605,12 @@ def test_a_calibration_that_fails_changes_nothing(dataset):
             {"temperature": 0},
         ),
         *({"temperature": "1"}, {"offsets": [0.5]}, {"offsets": ["a", "b"]}),
+        *(
+            {"training": "x"},
+            {"training": {"detail": -1}},
+            {"training": {"detail": "x"}},
+            {"training": {"seed": 0}},
+        ),
         *({"decision": {"positive": "wart", "threshold": 0.5}}, {"decision": {"positive": "benign"}}),
         {"decision": {"positive": "benign", "threshold": 7}},
     ],
@@ -614,7 +620,7 @@ def test_a_value_that_would_change_the_scores_is_named_when_a_model_is_loaded(li
     metadata = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(metadata | change))
     with pytest.raises(
-        ValueError, match=rf"model\.json does not describe a model: .*({next(iter(change))}|threshold)"
+        ValueError, match=rf"model\.json does not describe a model: .*({next(iter(change))}|threshold|detail)"
     ):
         ImageClassifier.load(folder)
 
@@ -704,3 +710,23 @@ def test_finishing_calibrates_decides_and_limits(dataset, classifier):
     assert evaluation.threshold == evaluation.choose_threshold(sensitivity=0.8)
     assert model.metadata["decision"]["rule"] == "sensitivity 0.8 on 12 validation images"
     assert model.outliers is not None and (model.metadata["scores"] is None) == (classifier is not None)
+
+
+@pytest.mark.parametrize("classifier", [None, LogisticRegression()])
+def test_what_cannot_be_finished_stays_as_it_was(dataset, classifier):
+    train, validation = dataset.split(0.5, 0.5)
+    model = small("squeezenet1_1", classifier=classifier)
+    model.fit(train, **{"epochs": 1, "progress": False} if classifier is None else {})
+    one_label = validation.where(validation.table["label"] == "benign")
+    for wrong in (
+        (None, validation),  # no limit yet
+        (train, validation, 2),
+        (train, one_label),
+        (train, validation.paths),
+        (train.paths, validation),
+        (train.where(np.arange(len(train)) == 0), validation),
+    ):
+        before = dict(model.metadata)
+        with pytest.raises((ValueError, RuntimeError, TypeError)):
+            model.finish(*wrong)
+        assert model.metadata == before and model.outliers is None

@@ -25,7 +25,7 @@ def test_the_limit_is_passed_by_as_few_new_vectors_as_promised():
     vectors = (random.normal(size=(6000, 20)) @ mixing).astype(np.float32)
     vectors[:, 3] = 7  # a channel without any variance
     fitted = outliers.fit(vectors[:1000])
-    fitted.whitening /= outliers.limit(fitted.distances(vectors[1000:2000]))
+    fitted.whitening /= outliers.limit(fitted(torch.from_numpy(vectors[1000:2000])).numpy())
     distances = fitted(torch.from_numpy(vectors[2000:])).numpy()
     assert (distances > 1).mean() == pytest.approx(outliers.REFUSED, abs=0.015)
     # the same but for a scale is Mahalanobis's distance
@@ -50,7 +50,7 @@ few = arrays(np.float32, st.tuples(st.integers(1, 5), st.just(3)), elements=st.f
 def test_of_few_images_or_copies_the_limit_is_finite_or_there_is_none(training, held_out):
     try:
         fitted = outliers.fit(training)
-        fitted.whitening /= outliers.limit(fitted.distances(held_out))
+        fitted.whitening /= outliers.limit(fitted(torch.from_numpy(held_out)).numpy())
     except ValueError as error:
         assert any(word in str(error) for word in ("copies of one", "would be", "not finite")), error
     else:
@@ -67,12 +67,16 @@ def test_the_limit_leaves_room_for_another_camera_and_moves_to_local_images(data
     seen = [decode(path, 64) for path in test.paths]
     varied = Pipeline(augmentation.other_camera(), seed=model.seed)(np.stack(seen), range(len(seen)))
     assert wide.max() < 1 and model.outlier_distance(varied).max() == pytest.approx(1)
-    local = [draw(tmp_path / f"{number}.jpg", (40, 220, 40), number) for number in range(5)]
-    mean, before = model.outliers.mean.clone(), model.outlier_distance(local)
+    local = [draw(tmp_path / f"{number}.jpg", (40, 220, 40), number) for number in range(12)]
+    means, before = [part.mean.clone() for part in model.outliers.parts], model.outlier_distance(local)
     assert before.min() > 1
     assert model.fit_outlier_limit(None, local).max() == pytest.approx(1)  # without labels
     assert np.allclose(model.outlier_distance(local) / before, 1 / before.max(), rtol=1e-4)
-    assert torch.equal(model.outliers.mean, mean)
+    assert all(map(torch.equal, means, [part.mean for part in model.outliers.parts]))
+    for few, why in ((local[:9], "10 local images or more .*, not 9"), (local[:1] * 12, "copies of one")):
+        with pytest.raises(ValueError, match=why):
+            model.fit_outlier_limit(None, few)
+    assert model.outlier_distance(local).max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("training", "held_out"), [([0], [1, 2]), ([0, 1], []), ([3, 3, 3], [1, 2])])
@@ -129,14 +133,20 @@ def test_what_drift_compares_scores_with_is_what_the_service_scores(dataset, mon
     assert np.allclose(model.metadata["scores"]["malignant"], expected, rtol=1e-4)
 
 
-def test_a_limit_over_all_stages_of_an_earlier_model_still_holds(dataset):
+def test_an_image_may_be_far_in_all_stages_or_in_the_last_ones(dataset):
     model = ImageClassifier("resnet18", LABELS, weights=None, image_size=64)
     train, test = dataset.split(0.5, 0.5)
     model.fit_outlier_limit(train, test)
     means = outliers.StageMeans(model.network)(torch.from_numpy(cache.Images(train.paths, 64)[:]))
-    assert len(model.outliers.mean) == 128 + 256 < means.shape[1]
-    earlier = outliers.fit(means.detach().numpy())
-    assert earlier(means).shape == (len(train),)
+    whole, last = model.outliers.parts
+    assert len(whole.mean) == means.shape[1] > len(last.mean) == 128 + 256
+    near = means[:1].repeat(3, 1).detach()
+    near[1, 0] += 100  # a channel of the first stage
+    near[2, -1] += 100
+    assert (
+        last(near)[1] == last(near)[0] and whole(near)[1] > whole(near)[0] and last(near)[2] > last(near)[0]
+    )
+    assert torch.equal(model.outliers(near), torch.maximum(whole(near), last(near)))
 
 
 def test_another_training_forgets(dataset):
