@@ -37,6 +37,7 @@ SCORES = PROJECT_ROOT / "docs" / "measurements" / "camera"
 MODELS = PROJECT_ROOT / "outputs" / "camera"
 PH2 = REAL.parent / "ph2"
 WAYS = ("full_detail", "score")
+TOGETHER = "the networks of (a) and (b), their log-odds averaged"
 FIGURES = ("all", "histology", "all, per lesion", "histology, per lesion", "PH2", "histology and PH2")
 
 
@@ -222,6 +223,11 @@ def show(seeds):
     """Print a row for each arm and way: figures as means over its splits, and the gain on (a) of the same splits."""
     kept = {(arm, seed): SCORES / f"{arm}-{seed}.csv" for arm in ARMS for seed in seeds}
     kept = {key: pd.read_csv(file) for key, file in kept.items() if file.exists()}
+    for seed in seeds:
+        if all((arm, seed) in kept for arm in ("usual", "alike")):
+            pair = [kept[arm, seed][[*WAYS]].clip(1e-7, 1 - 1e-7) for arm in ("usual", "alike")]
+            odds = sum(np.log(each / (1 - each)) for each in pair) / 2
+            kept[TOGETHER, seed] = kept["usual", seed].assign(**1 / (1 + np.exp(-odds)))
     lesions = {name: n for n, name in enumerate(sorted({*pd.concat(kept.values())["lesion"]}))}
     weights = np.concatenate([np.ones((1, len(lesions))), *metrics.draws(np.arange(len(lesions)), 1000)])
     found, decisions = {}, {}
@@ -235,12 +241,12 @@ def show(seeds):
         low, high = np.percentile(values[1:], [2.5, 97.5])
         return f"{values[0]:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
-    for arm, about in ARMS.items():
+    for arm, what in ({arm: about.what for arm, about in ARMS.items()} | {TOGETHER: TOGETHER}).items():
         mine = [seed for seed in seeds if (arm, seed) in kept]
         for way in WAYS if mine else ():
             values = np.mean([found[arm, seed, way] for seed in mine], axis=0)
             first = np.mean([found["usual", seed, "full_detail"] for seed in mine], axis=0)
-            print(f"{about.what}, {way}, splits {mine}")
+            print(f"{what}, {way}, splits {mine}")
             for name, own, usual in zip(FIGURES, values, first, strict=True):
                 print(f"    {name:<24}{text(own)}   gain {text(own - usual, '+')}")
             for seed in mine:
