@@ -64,7 +64,7 @@ def _say(metric, difference, low, high):
         return f"The {name} of these images is not defined."
     if low <= 0 <= high:
         if abs(difference) < 0.0005:
-            return f"Both models have the same {name}."
+            return f"Both models have the same {name} (95 % CI of the difference {low:+.3f} to {high:+.3f})."
         side = "lower" if difference < 0 else "higher"
         rest = f"(95 % CI {low:+.3f} to {high:+.3f}): these images do not show which model is better"
         return f"The first model's {name} is {abs(difference):.3f} {side} {rest}."
