@@ -18,7 +18,7 @@ FIGURE = re.compile(
 )
 HAM10000 = (
     *("ham10000/*", "ham10000/data/*", "ham10000_seven/*", "presets.csv"),
-    *("benchmarks/presets.txt", "benchmarks/lesions.txt"),
+    *("benchmarks/presets.txt", "benchmarks/lesions.txt", "benchmarks/camera.txt"),
 )
 SERVICE = ("docs/tdsp/charter.md", "docs/tdsp/exit_report.md")  # these speak of its goals, too
 SAMPLE = "the committed notebooks"
@@ -26,13 +26,7 @@ DOCUMENTS = {  # and where its figures come from; those of docs/howto/many_image
     **{path.relative_to(ROOT).as_posix(): HAM10000 for path in sorted((ROOT / "docs" / "tdsp").glob("*.md"))},
     **{name: (*HAM10000, "benchmarks/service.txt") for name in SERVICE},
     "README.md": HAM10000,
-    "docs/results.md": (
-        *HAM10000,
-        "benchmarks/patient.txt",
-        "benchmarks/camera.txt",
-        "another_clinic/*",
-        SAMPLE,
-    ),
+    "docs/results.md": (*HAM10000, "benchmarks/patient.txt", "another_clinic/*", SAMPLE),
     "docs/howto/more_than_two_classes.md": HAM10000,
     "docs/howto/a_better_model.md": HAM10000,
     "docs/service.md": ("benchmarks/*",),
