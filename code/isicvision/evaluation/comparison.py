@@ -63,10 +63,10 @@ def _say(metric, difference, low, high):
     if np.isnan(difference):
         return f"The {name} of these images is not defined."
     if low <= 0 <= high:
-        if abs(difference) < 0.0005:
-            return f"Both models have the same {name} (95 % CI of the difference {low:+.3f} to {high:+.3f})."
         side = "lower" if difference < 0 else "higher"
         rest = f"(95 % CI {low:+.3f} to {high:+.3f}): these images do not show which model is better"
+        if abs(difference) < 0.0005:
+            return f"Both models have the same {name} {rest}."
         return f"The first model's {name} is {abs(difference):.3f} {side} {rest}."
     better, (least, most) = "first" if difference > 0 else "second", sorted((abs(low), abs(high)))
     return f"The {better} model's {name} is {abs(difference):.3f} higher (95 % CI {least:.3f} to {most:.3f})."

@@ -70,7 +70,7 @@ def compare(tests: dict[str, Evaluation]) -> pd.DataFrame:
 
     Sensitivity and specificity are those at the stored threshold. First come the numbers of images and lesions.
 
-    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10)
+    >>> made = Evaluation.from_scores(["benign", "malignant"] * 20, [0.1, 0.9, 0.6, 0.7] * 10).at(0.5)
     >>> made.table["distance"] = [0.5, 2.0] * 20
     >>> compare({"clinic": made})["text"].loc["clinic"][["images", "sensitivity", "rejected"]].tolist()
     ['40', '1.000 [0.832, 1.000]', '0.500 [0.325, 0.675]']

@@ -107,7 +107,6 @@ def test_a_whole_run_answers_every_item_that_its_files_can_answer(made):
     assert all(answer and where for answer, where in found.values())
     assert {item for item, (answer, _) in found.items() if answer.startswith(OPEN)} == {
         *("Effect on patients and care", "Who made the diagnoses, and what they knew", "Sample size"),
-        *("Changes after the evaluation", "Use in a clinic: net benefit, referrals"),
         *(
             "Comparison with clinicians or other models",
             "Ethics approval and consent",
