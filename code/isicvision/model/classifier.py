@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,8 +260,9 @@ class ImageClassifier:
         """
         require_dataset(validation, "finish: validation")
         targets = inputs.targets(validation, self.labels, "validation", complete=True)
-        before, limit = dict(self.metadata), self.outliers
-        try:
+        with ExitStack() as undo:  # also where somebody interrupts it
+            undo.callback(self.metadata.update, dict(self.metadata))
+            undo.callback(setattr, self, "outliers", self.outliers)
             if self.is_fine_tuned:
                 self.calibrate(validation)
             if len(self.labels) == 2:
@@ -271,10 +273,7 @@ class ImageClassifier:
                 rule = f"sensitivity {sensitivity} on {len(validation)} {which} images"
                 self.decide_at(threshold, rule=rule)
             self.fit_outlier_limit(training, validation)
-        except Exception:
-            self.metadata |= before
-            self.outliers = limit
-            raise
+            undo.pop_all()
 
     def _images(self, images):
         return inputs.decoded(images, self.image_size, self.backbone.interpolation).require_all()

@@ -730,3 +730,20 @@ def test_what_cannot_be_finished_stays_as_it_was(dataset, classifier):
         with pytest.raises((ValueError, RuntimeError, TypeError)):
             model.finish(*wrong)
         assert model.metadata == before and model.outliers is None
+
+
+def test_a_finish_that_is_interrupted_changes_nothing(dataset, monkeypatch):
+    train, validation = dataset.split(0.5, 0.5)
+    model = small("squeezenet1_1")
+    model.fit(train, epochs=1, progress=False)
+    model.finish(train, validation)
+    before, limit = dict(model.metadata), model.outliers
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "_keep_scores", lambda scores: model.metadata.update(scores=None))
+    monkeypatch.setattr(model, "fit_outlier_limit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.finish(train, validation, sensitivity=0.5)
+    assert model.metadata == before and model.outliers is limit
