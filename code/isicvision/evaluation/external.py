@@ -104,7 +104,8 @@ def local_labels(
 
     From an evaluation by `score`, lesions are drawn `repeats` times, their labels in proportion. Temperature, threshold
     and limit are fitted to their images as `ImageClassifier.finish` does, and measured on the rest. 0 is the model as
-    it is, on all images. Numbers that leave no lesion of a label are left out. Raises ValueError with one label only.
+    it is, on all images. Left out are numbers at which a label may be missing among the lesions drawn or among the
+    rest. Raises ValueError with one label only.
     """
     positive, groups, far = evaluation.positives()[0], evaluation.table["group"], evaluation.table["distance"]
     lesions = pd.Series(positive).groupby(groups.to_numpy()).max()

@@ -45,14 +45,16 @@ class Network(nn.Module):
         self.label_of = [*label_of]
 
     def softened(self, images: torch.Tensor) -> torch.Tensor:
-        """Weaken what uint8 images of shape (n, side, side, 3) lose as `coarse` ones to their `detail`: float32.
+        """Return uint8 images of shape (n, side, side, 3), those sharper than the training images softened: float32.
 
-        To a network the images of a sharper camera look benign: docs/results.md has what this brings.
+        What a `coarse` image lacks is weakened until it is as strong as in the median training image. To a network the
+        images of a sharper camera look benign: docs/results.md has what this brings.
         """
         if self.detail is None:
             return images
         blunt = coarse(images)
-        return blunt + (images - blunt) * (self.detail / detail(images).clamp(min=self.detail))
+        lost = images - blunt
+        return blunt + lost * (self.detail / _strength(lost).clamp(min=self.detail))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 images of shape (n, height, width, 3) to features of shape (n, features)."""
@@ -93,7 +95,11 @@ def detail(images: torch.Tensor) -> torch.Tensor:
 
     It is the root of the mean square of what they lose as `coarse` ones.
     """
-    return (images - coarse(images)).square().mean((1, 2, 3), keepdim=True).sqrt()
+    return _strength(images - coarse(images))
+
+
+def _strength(values):
+    return values.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
 class Scores(nn.Module):
