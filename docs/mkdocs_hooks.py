@@ -1,5 +1,6 @@
-"""Gather the documents of the whole repository for MkDocs, with the notebooks as pages and all files that they name."""
+"""Gather all documents for MkDocs, with the notebooks as pages, the files that they name, and the demo in a browser."""
 
+import json
 import os
 import posixpath
 import re
@@ -13,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("*.md", "docs/**/*.md", "code/**/*.md", "sample_data/*.md")
 LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 FOLDER = re.compile(r"\[([^\[\]]+)\]\(([^)#:\s]+)\)")
+RESULT = "<!-- the result, as on the service's page -->"
+DRAWN = "Synthetic image drawn by sample_data/make_sample.py"
 
 
 def on_config(config):
@@ -37,7 +40,45 @@ def on_files(files, config):
         gathered.append(File.generated(config, name, content=_links(page)))
     for path in sorted(_linked([*documents, *notebooks]) - {*documents, *notebooks}):
         gathered.append(_file(path, config))
+    try:
+        config.extra["demo"] = "[Open the demo](demo/index.html){ .md-button }"
+        for name, content in demo().items():
+            given = {"abs_src_path": str(content)} if isinstance(content, Path) else {"content": content}
+            gathered.append(File.generated(config, f"docs/demo/{name}", **given))
+    except ValueError as reason:
+        config.extra["demo"] = f"*This site has no demo: {reason}.*"
     return gathered
+
+
+def demo(bundle=ROOT / "outputs/bundle", runtime=ROOT / ".venv/onnxruntime-web"):
+    """Return the files of the demo in a browser by their names, each as a path or its text.
+
+    Look and behavior are those of the service's page. ValueError says why there can be no demo. A model of other images
+    than the bundled sample is not published.
+    """
+    if not (bundle / "model.json").is_file():
+        raise ValueError("there is no model yet. Build it with `make run`, then `make docs`")
+    sources = json.loads((bundle / "model.json").read_text(encoding="utf-8"))["training"].get("sources")
+    if not sources or not all(each["attribution"].startswith(DRAWN) for each in sources):
+        raise ValueError("the model in `outputs/bundle` was not trained on the bundled sample")
+    if not runtime.is_dir():
+        raise ValueError("ONNX Runtime for browsers is missing. `make docs` fetches it where there is npm")
+    page = (ROOT / "code/03_deployment/page.html").read_text(encoding="utf-8")
+    own = ROOT / "docs/demo"
+    style, script = (page.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0] for tag in ("style", "script"))
+    result = re.search(r'<section id="result".*?</section>', page, re.DOTALL)[0]
+    html = (own / "index.html").read_text(encoding="utf-8").replace(RESULT, result)
+    images = {name: ROOT / folder / name for folder, name in re.findall(r'"([\w/]+)/([\w.]+\.jpg)"', html)}
+    for path in images.values():
+        html = html.replace(path.relative_to(ROOT).as_posix(), path.name)
+    files = [
+        *own.glob("*.js"),
+        *own.glob("*.css"),
+        *runtime.iterdir(),
+        bundle / "model.onnx",
+        bundle / "model.json",
+    ]
+    return {"index.html": html, "page.css": style, "page.js": script, **images, **{f.name: f for f in files}}
 
 
 def on_page_markdown(markdown, page, config, files):
@@ -54,6 +95,7 @@ def on_page_markdown(markdown, page, config, files):
         link, anchor = match[1], match[2] or ""
         return f"]({link[:-6]}.html{anchor})" if link.endswith(".ipynb") else match[0]
 
+    markdown = markdown.replace("<!-- demo -->", config.extra["demo"])
     return LINK.sub(notebook, FOLDER.sub(folder, markdown))
 
 

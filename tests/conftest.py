@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ from isicvision import ImageDataset
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
+LINKS = pytest.mark.skipif(os.name == "nt", reason="making links needs rights on Windows")
+ANY_NAME = pytest.mark.skipif(
+    os.name == "nt" or sys.platform == "darwin", reason="names are Unicode here, and differ in more than case"
+)
+POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal, lock or file")
 PATIENT_NUMBERS = {
     "intercept": 0.2,
     "image": 0.9,
@@ -64,16 +70,28 @@ def ham10000(real_data):
     )
 
 
-def environment_with(requirements, folder):
+def environment_with(requirements, folder, compiled=True):
     """Make an environment in `folder` with what a requirements file names (some 20 seconds); return its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    python = folder / "bin" / "python"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    # uv is faster, pip knows more ways to an index; bytecode is worth its time where many processes start
+    uv = shutil.which("uv", path=os.path.dirname(sys.executable))
+    options = ["--quiet", *["--compile-bytecode"] * compiled, "--python", python, "-r", requirements]
+    if uv and not subprocess.run([uv, "pip", "install", *options], capture_output=True).returncode:
+        return python
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
     done = subprocess.run([*pip, "-r", requirements], capture_output=True, text=True)
     if done.returncode and "from versions: none" in done.stderr:
         pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     return python
+
+
+@pytest.fixture(scope="session")
+def azure_python(tmp_path_factory):
+    """The Python of an environment with azure-ai-ml; its tests are of the group "azure-ai-ml", so it is made once."""
+    requirements = ROOT / "code" / "03_deployment" / "azure" / "requirements.txt"
+    return environment_with(requirements, tmp_path_factory.mktemp("azure-ai-ml"))
 
 
 def draw(path, color, seed, size=(96, 80)):
@@ -95,7 +113,7 @@ def folder(tmp_path_factory):
         rows.append(
             f"p{number:02d},L{number % 2}{number // 4},{'male' if number % 3 else ''},Synthetic test image"
         )
-    (root / "metadata.csv").write_text("\n".join(rows))
+    (root / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
     return root
 
 

@@ -30,16 +30,24 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # so does this; Ray's worke
 
 import numpy as np
 import onnx
-import pyarrow as pa
-import pyarrow.parquet as pq
-import ray
-from ray.data import ActorPoolStrategy
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import ray
+    from ray.data import ActorPoolStrategy
+except ImportError as error:
+    MISSING = str(error)
+else:
+    MISSING = None
 
 from isicvision import ImageClassifier, ImageDataset
 from isicvision.images import ImageError, decode
 from isicvision.model import network
 from isicvision.model import onnx as export
 from isicvision.text import listed
+from notebook_parameters import unwritable
+from steps import plain_errors
 
 ROWS = 512  # at most, of a block: the part of the table that is written, or done again, as a whole
 BATCH = 32  # images in a worker's memory
@@ -101,7 +109,7 @@ def write_graph(model, folder, features):
     folder = folder / "_model"  # readers of Parquet pass over names with an underscore
     graph, metadata = folder / ("features.onnx" if features else "scores.onnx"), folder / "model.json"
     if metadata.exists():
-        if json.loads(metadata.read_text()) != model.metadata or not graph.exists():
+        if json.loads(metadata.read_text(encoding="utf-8")) != model.metadata or not graph.exists():
             sys.exit(f"{folder.parent} holds results of another kind or model: choose another folder")
         return graph
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +118,7 @@ def write_graph(model, folder, features):
         onnx.save(export.network_graph(module, model.image_size, ["features"]), graph)
     else:
         model.to_onnx(graph)
-    metadata.write_text(json.dumps(model.metadata))
+    metadata.write_text(json.dumps(model.metadata), encoding="utf-8")
     return graph
 
 
@@ -183,6 +191,11 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if arguments.workers < 1:
         parser.error(f"--workers is 1 or more, not {arguments.workers}")
-    score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
+    if MISSING:
+        parser.error(f'{MISSING}. Run pip install -c constraints.txt -e ".[ray]"')
+    if reason := unwritable(arguments.to):
+        parser.error(f"--to: {reason}")
+    with plain_errors():
+        score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
     count, broken = summary(Path(arguments.to))
     print(f"{count} images in {arguments.to}, {len(broken)} could not be read{listed(broken)}")

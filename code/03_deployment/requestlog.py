@@ -8,8 +8,8 @@
 
 The lines go to standard output, where gunicorn, a container and Azure collect them. They contain nothing of an image
 and no header but the two ids. They hold the scores of each image that was scored, and other numbers of the answer, such
-as the distance, for every image (null where there is none). `isicvision.drift` compares a day of them with the
-validation images.
+as the distance, for every image (null where there is none). drift.py compares a day of them with the validation
+images.
 """
 
 import atexit

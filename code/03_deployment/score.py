@@ -1,8 +1,8 @@
 """Entry script of the web service: images come in over HTTP, scores go out.
 
 Azure ML calls `init` once in every worker process and `run` for every request. The script is part of the service's
-bundle, beside images.py, the preprocessing of the training, and patient.py. It needs only numpy, Pillow, ONNX Runtime
-and Azure's inference server. It takes four kinds of body:
+bundle, beside images.py and dicom.py, the preprocessing of the training, nearest.py and patient.py. It needs only
+numpy, Pillow, ONNX Runtime and Azure's inference server. It takes four kinds of body:
 
     curl SCORING_URI -H "Content-Type: image/jpeg" --data-binary @lesion.jpg
     curl SCORING_URI -F file=@lesion.jpg -F file=@another.jpg
@@ -10,6 +10,7 @@ and Azure's inference server. It takes four kinds of body:
     curl SCORING_URI -H "Content-Type: application/json" -d '{"images": ["...", "..."]}'
 
 With "together": true beside "images", the images show one lesion, and the answer has its scores too.
+SCORING_URI?neighbors=3 names the three training images most like each image, if the bundle was built with them.
 SCORING_URI?saliency=1 also returns the image with the regions marked that speak for its label. An object of the list
 may have "age", "sex" and "site"; SCORING_URI?age=55&sex=male&site=back are those of all images of the request.
 """
@@ -20,6 +21,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -37,6 +39,7 @@ from werkzeug.formparser import FormDataParser
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the server looks for modules only in its working folder
 import images as preprocessing  # noqa: E402
+import nearest  # noqa: E402
 import patient  # noqa: E402
 import requestlog  # noqa: E402
 
@@ -58,7 +61,8 @@ USAGE = (
 # set by init
 metadata = None  # the content of model.json
 session = None  # the network
-outputs = None  # the names of its outputs: "scores" and perhaps "distance"
+outputs = None  # the names of its outputs: "scores" and perhaps "distance" and "embedding"
+gallery = None  # the training images to be found by their embeddings, if the bundle has them
 
 
 class RefusedError(Exception):
@@ -71,11 +75,12 @@ class RefusedError(Exception):
 
 def init():
     """Load the model, or stop the service at once with the reason in its log."""
-    global metadata, session, outputs
+    global metadata, session, outputs, gallery
     _return_memory()
     folder = _find_model()
     metadata = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    imported = {"images.py": preprocessing.__file__, "patient.py": patient.__file__}
+    modules = preprocessing, preprocessing.dicom, nearest, patient
+    imported = {os.path.basename(module.__file__): module.__file__ for module in modules}
     for name, expected in metadata["sha256"].items():
         path = Path(imported.get(name, folder / name))
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
@@ -89,7 +94,8 @@ def init():
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
     given = {output.name for output in session.get_outputs()}
-    outputs = [name for name in ("scores", "distance") if name in given]
+    outputs = [name for name in ("scores", "distance", "embedding") if name in given]
+    gallery = nearest.Gallery.load(folder / "neighbors.npz") if "embedding" in given else None
     black = np.zeros((1, metadata["image_size"], metadata["image_size"], 3), np.uint8)
     shape = session.run(outputs, {"images": black})[0].shape  # also the warm-up
     if shape != (1, len(metadata["labels"])):
@@ -149,12 +155,13 @@ def run(request):
         explain = request.args.get("saliency") == "1"
         if explain and len(images) > 1:
             raise RefusedError(400, f"Saliency takes one image at a time, not {len(images)}.")
+        neighbors = _neighbors(request.args.get("neighbors", "0"))
     except RefusedError as refusal:
         return AMLResponse({"message": str(refusal)}, refusal.status, json_str=True)
 
     predictions = []
     for start in range(0, len(images), CHUNK):
-        predictions += predict(images[start : start + CHUNK], explain)
+        predictions += predict(images[start : start + CHUNK], explain, neighbors)
     for prediction, person in zip(predictions, people, strict=True):
         if person and "scores" in prediction:
             prediction["with_patient"] = _with_patient(prediction, person)
@@ -198,7 +205,8 @@ def _read_images(request):
     body, given, together = _read_body(request), _given(request.args), False
     if not body:
         raise RefusedError(400, f"The body is empty. {USAGE}")
-    if request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
+    kind = request.mimetype
+    if kind.startswith("image/") or kind in ("application/octet-stream", "application/dicom"):
         return [body], [given], False
     if request.mimetype == "multipart/form-data":
         images = _read_form(body, request.mimetype_params)
@@ -218,6 +226,16 @@ def _given(source):
     except ValueError as error:
         raise RefusedError(400, f"{error}. Leave out what is not known.") from error
     return given
+
+
+def _neighbors(text):
+    """Return how many training images are asked for with each image."""
+    if not re.fullmatch("[0-9]{1,2}", text) or int(text) > nearest.MOST:
+        raise RefusedError(400, f"neighbors is a whole number from 0 to {nearest.MOST}, not {text[:50]!r}.")
+    if int(text) and gallery is None:
+        how = "build its bundle with build_bundle(model, folder, neighbors=Neighbors(model, training))"
+        raise RefusedError(400, f"This service knows no training images: {how}.")
+    return int(text)
 
 
 def _read_body(request):
@@ -284,14 +302,16 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is not JSON")
 
 
-def predict(images, explain=False):
+def predict(images, explain=False, neighbors=0):
     """Score a few images; a refused one gets {"error": reason} in its place."""
     decoded = preprocessing.map_threads(_decode, images)
     readable = [array for array in decoded if isinstance(array, np.ndarray)]
     results = session.run(outputs, {"images": np.stack(readable)}) if readable else ()
-    results = zip(*results, strict=True)
+    results = (dict(zip(outputs, each, strict=True)) for each in zip(*results, strict=True))
     predictions = [
-        {"error": f"the image: {each}"} if isinstance(each, str) else _prediction(*next(results))
+        {"error": f"the image: {each}"}
+        if isinstance(each, str)
+        else _prediction(**next(results), neighbors=neighbors)
         for each in decoded
     ]
     if explain and "label" in predictions[0]:
@@ -325,16 +345,16 @@ def _saliency(array, label):
     heat = np.asarray(Image.fromarray(drops / counts).resize((size, size), Image.BICUBIC))[..., None]
     weight = 0.6 * np.clip(heat / max(heat.max(), 1e-9), 0, 1)
     shown = Image.fromarray((array * (1 - weight) + np.array([255, 0, 0]) * weight).astype(np.uint8))
-    buffer = io.BytesIO()
-    shown.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return preprocessing.data_url(shown)
 
 
-def _prediction(scores, distance=None):
+def _prediction(scores, distance=None, embedding=None, neighbors=0):
     known = {} if distance is None else {"distance": float(distance)}
     if distance is not None and distance > LIMIT:
         reason = f"it is too unlike the training images (distance {distance:.2f}, limit 1.00)"
         return {"error": f"the image: {reason}", **known}
+    if neighbors:
+        known["neighbors"] = gallery.search(embedding[None], neighbors)[0]
     return _decided(scores) | known
 
 

@@ -51,10 +51,15 @@ def check_seed(seed: Any) -> None:
         raise ValueError(f"seed is a whole number from 0 to 2**32 - 1, not {seed!r}")
 
 
-def require_dataset(value: object, what: str) -> None:
-    """Raise TypeError, which begins with `what`, unless a value is an ImageDataset."""
+def require_dataset(value: object, what: str, labeled: bool = True) -> None:
+    """Raise TypeError, which begins with `what`, unless a value is an ImageDataset; ValueError if labels lack."""
     if not (hasattr(value, "table") and hasattr(value, "paths")):
         raise TypeError(f"{what} takes an ImageDataset, not {reprlib.repr(value)}")
+    if labeled and (count := int((value.table["label"] == "").sum())):
+        raise ValueError(
+            f"{what}: {count} of {len(value.table)} images have no labels. Give them labels in widgets.AnnotationUI "
+            "and take its dataset, or leave them out: dataset.where(dataset.table['label'] != '')"
+        )
 
 
 def positive_label(labels: Sequence[str], positive: object = None, warn: bool = True) -> str:
@@ -62,9 +67,6 @@ def positive_label(labels: Sequence[str], positive: object = None, warn: bool = 
 
     It is the one chosen (ValueError if that is not a label), else of two labels the one in `WELL_KNOWN`, else the last,
     with a warning if there are two and `warn`.
-
-    >>> positive_label(["melanoma", "nevus"]), positive_label(["a", "b", "c"], "b")
-    ('melanoma', 'b')
     """
     if positive is not None:
         label = as_label(positive)

@@ -12,9 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
-PROJECT_ROOT = _CHECKOUT if (_CHECKOUT / "sample_data").is_dir() else Path.cwd()
+_CODE = Path(__file__).resolve().parents[1]  # of a checkout, or of a job that was sent only this folder
+_WHEEL = _CODE / "isicvision_repository"  # what a wheel brings of the repository
+_SHIPPED = _CODE.parent if (_CODE.parent / "sample_data" / "sample_archive.py").exists() else _WHEEL
+PROJECT_ROOT = Path.cwd() if _SHIPPED == _WHEEL else _SHIPPED
 """The repository that isicvision is installed from (`pip install -e .`), else the current folder."""
+SAMPLE_DATA = _SHIPPED / "sample_data"
+"""Folder of the bundled sample: ``metadata.csv`` and ``images``."""
+DEPLOYMENT = (_CODE if (_CODE / "03_deployment").is_dir() else _WHEEL / "code") / "03_deployment"
+"""Folder of what a bundle gets beside the model, such as ``score.py``, and of ``drift.py``."""
 OWN_FILES = ("journal.sqlite", "metadata.csv", "missing.csv", "attribution.txt", "licenses.txt")
 """What a download writes beside the folders of the labels: no label's folder has such a name."""
 RUN_RECORD = "run.json"
@@ -23,6 +29,7 @@ PACKAGES = "torch torchvision timm accelerate scikit-learn imaug opencv-python-h
 """Whose versions a model and a run record name."""
 _STRAYS = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", "@eadir"}
 _STRAYS |= {".ipynb_checkpoints", "__pycache__"}
+_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)  # names that Windows keeps for itself
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -32,11 +39,11 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def require(path: str | os.PathLike, made_by: str) -> Path:
-    """Return `path` if it is there, else raise FileNotFoundError, which names the notebook `made_by` to run first."""
-    path = user_path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there yet. Run {made_by} first (`make run` runs them all).")
-    return path
+    """Return `path` if it is there, else raise FileNotFoundError, which names what to run first: `made_by`."""
+    if (path := user_path(path)).exists():
+        return path
+    hint = " (`make run` runs them all)" if made_by.endswith(".ipynb") else ""
+    raise FileNotFoundError(f"{path} is not there yet. Run {made_by} first{hint}.")
 
 
 def read_json(path: Path) -> dict:
@@ -81,8 +88,8 @@ def located(path: str | Path) -> str:
 
 
 def portable(path: str) -> str:
-    """Return a path relative to the repository if it lies there, else as it is."""
-    return path.removeprefix(f"{PROJECT_ROOT}{os.sep}")
+    """Return a path relative to the repository if it lies there, else as it is; with ``/`` on Windows, too."""
+    return path.removeprefix(f"{PROJECT_ROOT}{os.sep}").replace(os.sep, "/")
 
 
 @contextmanager
@@ -190,12 +197,12 @@ def read_source(path: str | os.PathLike) -> dict:
 
 
 def folder_name(value: object, lower: bool = False) -> str | None:
-    """Make a label fit to name a folder; None if nothing is left of it."""
+    """Make a label fit to name a folder, on Windows, too; None if nothing is left of it."""
     if not isinstance(value, str | int | float):
         return None
     text = str(value).lower() if lower else str(value)
     name = re.sub(r"\s*[^\w ,()+.-]+\s*", "_", text).strip(" .")
-    if name in OWN_FILES:
+    if name in OWN_FILES or _DEVICE.fullmatch(name):
         name += "_"
     return name if name.strip("_") and len(name.encode()) < 200 else None
 

@@ -1,5 +1,6 @@
 """The only decoder of images: for training, prediction, plots and the web service, whose bundle has a copy."""
 
+import base64
 import io
 import os
 import re
@@ -12,15 +13,17 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 try:
+    from . import dicom
     from .errors import IsicVisionError
 except ImportError:  # the copy in a bundle
+    import dicom  # type: ignore[no-redef]
 
     class IsicVisionError(Exception):  # type: ignore[no-redef]
         """The base of ImageError."""
 
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".tif", ".tiff", ".bmp", ".webp")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "DICOM")
+EXTENSIONS = tuple(".jpg .jpeg .jpe .jfif .jif .png .tif .tiff .bmp .webp .dcm .dicom".split())
 MAX_PIXELS = 120_000_000
 """Larger images are refused before they are decoded: as RGB, they take 360 MB of memory."""
 ORIENTATION = ExifTags.Base.Orientation
@@ -41,15 +44,15 @@ def decode(
     interpolation: str = "bilinear",
     min_side: int = 1,
 ) -> np.ndarray:
-    """Decode a JPEG, PNG, TIFF, BMP or WebP to RGB, upright: uint8 array of shape (height, width, 3).
+    """Decode a JPEG, PNG, TIFF, BMP, WebP or DICOM to RGB, upright: uint8 array of shape (height, width, 3).
 
     With `size`, the shorter side is resized to so many pixels, with antialiasing, "bilinear" or "bicubic", and the
     center square cut out. JPEGs are then decoded at a reduced scale, at least twice `size`: much faster for camera
     images, without visible loss. ImageError if it is not an image, is damaged, an animation, larger than `MAX_PIXELS`,
     or has a side shorter than `min_side` pixels.
 
-    >>> from isicvision import PROJECT_ROOT
-    >>> decode(PROJECT_ROOT / "sample_data/images/ISIC_9900259.jpg", size=224).shape
+    >>> from isicvision import SAMPLE_DATA
+    >>> decode(SAMPLE_DATA / "images/ISIC_9900259.jpg", size=224).shape
     (224, 224, 3)
     """
     if interpolation not in ("bilinear", "bicubic"):
@@ -69,8 +72,8 @@ def frame(source: str | os.PathLike | bytes, max_side: int) -> tuple[Image.Image
     Returns the image, its full (width, height), upright, and its format, one of `FORMATS`. This is also the quick
     check of a file: it reads all data, but decodes JPEGs at a reduced scale. ImageError as `decode` raises it.
 
-    >>> from isicvision import PROJECT_ROOT
-    >>> frame(PROJECT_ROOT / "sample_data/images/ISIC_9900259.jpg", 100)[1:]
+    >>> from isicvision import SAMPLE_DATA
+    >>> frame(SAMPLE_DATA / "images/ISIC_9900259.jpg", 100)[1:]
     ((600, 450), 'JPEG')
     """
     image, size, kind = _load(source, max_side)
@@ -86,12 +89,15 @@ def upright(image: Image.Image) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def map_threads(function: Callable, items: Sequence, progress: str | None = None) -> list:
-    """Apply `function` to `items` in one thread per core: Pillow decodes without the GIL.
+def data_url(image: Image.Image, quality: int = 85) -> str:
+    """Return an image as a JPEG in a ``data:`` URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
-    >>> map_threads(abs, [-1, 2])
-    [1, 2]
-    """
+
+def map_threads(function: Callable, items: Sequence, progress: str | None = None) -> list:
+    """Apply `function` to `items` in one thread per core: Pillow decodes without the GIL."""
     if len(items) == 1:  # starting a thread would cost the service a tenth of its time
         return [function(items[0])]
     if progress:
@@ -110,29 +116,36 @@ def _load(source, side, min_side=1):
     """
     try:
         data = source if isinstance(source, (bytes, bytearray)) else Path(source).read_bytes()
+        if is_dicom := data[128:132] == b"DICM":
+            data = dicom.content(data, MAX_PIXELS)
+        formats = ("JPEG", "JPEG2000") if is_dicom else FORMATS[:-1]
         try:
-            image, size, kind = _decode(data, side)
+            image, size, kind = _decode(data, side, formats)
         except _DamagedError:
             bare = next((strip(data) for start, strip in _BARE.items() if data.startswith(start)), None)
             if bare is None:
                 raise
-            image, size, kind = _decode(bare, side)
+            image, size, kind = _decode(bare, side, formats)
         if min(size) < min_side:
             raise ImageError(f"it has {size[0]}x{size[1]} pixels, each side needs {min_side} or more")
-    except (ImageError, OSError) as error:
+    except (ValueError, OSError) as error:
         name = str(source) if isinstance(source, (str, Path)) else "the image"
         reason = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
         raise ImageError(f"{name}: {reason}") from error
-    return image, size, kind
+    return image, size, "DICOM" if is_dicom else kind
 
 
-def _decode(data, side):
+def _decode(data, side, formats):
     try:
         # Pillow may warn of a large image here; catch_warnings would silence it, but is not thread-safe
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = data if isinstance(data, Image.Image) else Image.open(io.BytesIO(data), formats=formats)
         kind, size, frames = image.format, image.size, getattr(image, "n_frames", 1)
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS:,} pixels")
+        if not isinstance(data, Image.Image) and image.width * image.height > 10**6 + 1000 * len(data):
+            raise ImageError(
+                f"it is damaged: {len(data):,} bytes cannot hold {image.width}x{image.height} pixels"
+            )
         if frames > 1 and kind != "MPO":  # MPO: a camera's JPEG with a preview behind it
             raise ImageError(f"it is an animation or a stack of {frames} images: save the one you mean")
         if image.mode in ("I", "F"):

@@ -26,10 +26,6 @@ def draws(groups: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Iter
 
     Lesions, not images, are drawn, because images of one lesion resemble each other (Davison and Hinkley, Bootstrap
     Methods and their Application, 1997, section 3.8). `groups` are the images' own, numbered from 0 without gaps.
-
-    >>> next(draws(np.array([0, 0, 1]), resamples=2))
-    array([[0., 0., 2.],
-           [1., 1., 1.]])
     """
     random = np.random.default_rng(seed)
     count = int(groups.max()) + 1
@@ -89,11 +85,7 @@ def _by_class(area):
 
 @_by_class
 def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the area under the ROC curve: how often a positive image has a higher score; equal ones count half.
-
-    >>> roc_auc(np.array([[0], [1], [1]]), None, np.array([[0.2], [0.8], [0.1]]), np.ones((1, 3)))
-    {'roc_auc': array([[0.5]])}
-    """
+    """Return the area under the ROC curve: how often a positive image has a higher score; equal ones count half."""
     order = np.flatnonzero(positive)[np.argsort(scores[positive], kind="stable")]
     negative = np.flatnonzero(~positive)
     negative = negative[np.argsort(scores[negative])]  # so that memory is read in order
@@ -123,21 +115,12 @@ def _steps(positive, scores, weights):
 @_by_class
 def average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean over positive images of the precision among the images with at least their score."""
-    hits, alarms = (
-        group[np.argsort(-scores[group], kind="stable")]
-        for group in (np.flatnonzero(positive), np.flatnonzero(~positive))
-    )
-    # images with the same score share a step
-    last = np.searchsorted(-scores[hits], -scores[hits], "right") - 1
-    above = np.searchsorted(-scores[alarms], -scores[hits], "right")
-    alarm = np.zeros((len(weights), len(alarms) + 1))
-    np.cumsum(weights[:, alarms], axis=1, out=alarm[:, 1:])
-    weights = weights[:, hits]
-    hit = weights.cumsum(axis=1)
-    precision = hit[:, last] / np.maximum(hit[:, last] + alarm[:, above], 1)
+    more_hits, more_alarms = _steps(positive, scores, weights)
+    hits, alarms = more_hits.cumsum(axis=1), more_alarms.cumsum(axis=1)
+    precision = hits / np.maximum(hits + alarms, 1)
     with np.errstate(invalid="ignore"):  # 0/0 is NaN: not defined
-        area = np.einsum("ij,ij->i", weights, precision) / hit[:, -1:].sum(axis=1)
-    return np.where(alarm[:, -1] > 0, area, np.nan)
+        area = np.einsum("ij,ij->i", more_hits, precision) / hits[:, -1]
+    return np.where(alarms[:, -1] > 0, area, np.nan)
 
 
 @_by_class
@@ -224,10 +207,6 @@ def calibration_line(
     Of logistic regressions on the log-odds of the scores: the intercept where the slope is 1 (below 0 scores are too
     high), and the slope (below 1 they are too sure). Cox, Two further applications of a model for binary regression,
     1958; Van Calster et al., A calibration hierarchy for risk models: from utopia to empirical data, 2016.
-
-    >>> true, scores = np.array([[0], [1], [1], [1]]), np.full((4, 1), 0.5)
-    >>> calibration_line(true, None, scores, np.ones((1, 4)))["calibration_intercept"].round(3)
-    array([[1.099]])
     """
     odds = logit(np.clip(scores, 1e-6, 1 - 1e-6))
     pairs = [*zip(true.T > 0, odds.T, strict=True)]
@@ -260,32 +239,25 @@ FAMILIES |= dict.fromkeys(LINE, calibration_line)
 def choose_threshold(
     positive: np.ndarray, scores: np.ndarray, sensitivity: float | None = None, cost: float | None = None
 ) -> float:
-    """Choose the score from which on an image counts as positive: see `Evaluation.choose_threshold`.
-
-    >>> choose_threshold(np.array([False, True, False, True]), np.array([0.1, 0.4, 0.6, 0.8]), sensitivity=1)
-    0.25
-    """
+    """Choose the score from which on an image counts as positive: see `Evaluation.choose_threshold`."""
     if sensitivity is not None and cost is not None:
         raise ValueError("give sensitivity or cost, not both")
     if sensitivity is not None and not (is_number(sensitivity, 0) and 0 < sensitivity <= 1):
         raise ValueError(f"sensitivity is a share above 0, at most 1, not {sensitivity!r}")
     if cost is not None and not (is_number(cost, 0) and cost > 0):
         raise ValueError(f"cost is a positive number, not {cost!r}")
-    levels, place = np.unique(scores, return_inverse=True)
-    recall, alarms = (
-        np.append(0, np.bincount(place[part], minlength=len(levels))[::-1].cumsum()) / part.sum()
-        for part in (positive, ~positive)
-    )
+    from sklearn.metrics import roc_curve  # slow to import
+
+    alarms, recall, levels = roc_curve(positive, scores, drop_intermediate=False)
     if sensitivity is not None:
         best = int(np.argmax(recall >= sensitivity - 1e-12))
     else:
         share = positive.mean()
         of_miss, of_alarm = (1, 1) if cost is None else (cost * share, 1 - share)
         best = int(np.argmin(of_miss * (1 - recall) + of_alarm * alarms))
-    if not best and levels[-1] == 1:  # nothing is positive
+    if not best and levels[1] == 1:  # nothing is positive
         return CALL_NONE
-    at = levels[-best] if best else 1.0
-    levels = np.union1d(levels, 0.0)
-    below = levels[max(np.searchsorted(levels, at) - 1, 0)]
+    at = levels[best] if best else 1.0
+    below = scores[scores < at].max(initial=0.0)
     middle = (at + below) / 2
     return float(middle if middle > below else at)  # two neighboring floating-point numbers have no middle

@@ -19,11 +19,7 @@ SURE = 1e-6
 
 
 def known(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is known: age in years, sex and site in lower case. Raises ValueError for an impossible value.
-
-    >>> known({"age": "55", "sex": "Male", "site": "unknown"})
-    {'age': 55.0, 'sex': 'male'}
-    """
+    """Return what is known: age in years, sex and site in lower case. Raises ValueError for an impossible value."""
     found: dict[str, Any] = {}
     for name in NAMES:
         text = str(given.get(name)).strip().lower()
@@ -50,9 +46,6 @@ def score(numbers: Mapping[str, Any], positive: float, other: float, patient: Ma
     """Return the probability of the positive label, given both labels' by the image alone and what is `known`.
 
     What is missing or was not learned adds 0, the mean of all; if that is everything, the image's own is returned.
-
-    >>> score({"intercept": 0, "image": 1, "added": [["age", 20, -1], ["age", 80, 1]]}, 0.5, 0.5, {"age": 50.0})
-    0.5
     """
     parts = added(numbers, patient)
     if not parts and numbers["image"]:

@@ -20,6 +20,7 @@ from .errors import warn
 from .files import PROJECT_ROOT, portable, replacing, user_path
 from .text import near, printable
 
+pd.set_option("mode.string_storage", "python")  # pyarrow's refuses names of files that are not UTF-8
 _MISSING = "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan"
 MISSING = ["", "null", *_MISSING.split(",")]
 """What pandas.read_csv takes for missing, by its documentation."""

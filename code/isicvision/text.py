@@ -21,9 +21,6 @@ def as_label(value: object) -> str | None:
 
     Text is stripped, and its letters are composed (NFC), since macOS takes names apart. Numbers and truth values are
     written as Python does, whole numbers without ``.0``.
-
-    >>> as_label(1.0), as_label(" nv "), as_label(True), as_label(float("nan"))
-    ('1', 'nv', 'True', None)
     """
     # pandas' own need no import here
     if value is None or type(value).__name__ in ("NAType", "NaTType"):

@@ -9,12 +9,16 @@ requestlog.py gives them.
 """
 
 import argparse
+import sys
 
 import numpy as np
 import pandas as pd
 
+from isicvision import PROJECT_ROOT
 from isicvision.model import outliers
-from isicvision.service.drift import _compare, _compare_shares
+
+sys.path.insert(0, str(PROJECT_ROOT / "code/03_deployment"))
+from drift import _compare, _compare_shares
 
 HELD_OUT, REQUESTS = (100, 500, 1500), (200, 1000, 5000, 20_000)
 

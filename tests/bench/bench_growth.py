@@ -59,7 +59,7 @@ def measured(command, decoded):
     environment = os.environ | {"ISICVISION_CACHE": str(decoded), "OMP_NUM_THREADS": "1"}
     environment |= {"ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
     started, peak = time.perf_counter(), 0
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
             while process.poll() is None:
                 peak = max(peak, memory(psutil.Process(process.pid)))

@@ -59,8 +59,9 @@ BUILD = {
 def peer_bundle(name, folder):
     """Write a folder that deploy_local takes for a bundle, with a script in PyTorch."""
     folder.mkdir()
-    (folder / "model.json").write_text("{}")
-    (folder / "images.py").write_bytes(Path(images.__file__).read_bytes())
+    (folder / "model.json").write_text('{"version": "peer"}', encoding="utf-8")
+    for file in ("images.py", "dicom.py"):  # the decoder
+        (folder / file).write_bytes(Path(images.__file__).with_name(file).read_bytes())
     (folder / "score.py").write_text(PEER.format(folder=str(folder), build=BUILD[name]))
     return folder
 
@@ -72,8 +73,9 @@ def as_json(data):
 class Client:
     """Post over one kept connection for each thread."""
 
-    def __init__(self, service, kind):
+    def __init__(self, service, kind, query=""):
         self.address, self.kind, self.local = urlsplit(service.scoring_uri).netloc, kind, threading.local()
+        self.path = f"/score{query}"
 
     def __call__(self, data):
         if not hasattr(self.local, "connection"):
@@ -89,7 +91,7 @@ class Client:
             raise RuntimeError(f"{response.status}: {answer[:300]}")
 
     def _post(self, body):
-        self.local.connection.request("POST", "/score", body, {"Content-Type": self.kind})
+        self.local.connection.request("POST", self.path, body, {"Content-Type": self.kind})
         return self.local.connection.getresponse()
 
 
@@ -214,6 +216,39 @@ def footprint(bundle, peer, rounds):
         show_ratio("ratio", ours, theirs, goal)
 
 
+def neighbors(rounds, count):
+    """Compare two bundles of one model, without and with the 7,006 images of HAM10000 as neighbors."""
+    from bench_data_path import ham10000
+    from sklearn.linear_model import LogisticRegression
+
+    from isicvision import ImageClassifier, Neighbors
+
+    dataset = ham10000()
+    model = ImageClassifier("efficientnet_lite0", dataset.labels, classifier=LogisticRegression(C=0.003))
+    model.fit(dataset)
+    with tempfile.TemporaryDirectory() as temporary:
+        plain = build_bundle(model, Path(temporary, "plain"))
+        more = build_bundle(model, Path(temporary, "more"), Neighbors(model, dataset))
+        sizes = [sum(file.stat().st_size for file in folder.iterdir()) / 1e6 for folder in (plain, more)]
+        print(f"bundle without and with {len(dataset):,} neighbors: {sizes[0]:.2f} and {sizes[1]:.2f} MB")
+        ways = ("without", "with, not asked for", "neighbors=3", "neighbors=20")
+        times = {way: [] for way in ways}
+        with deploy_local(plain) as one, deploy_local(more) as other:
+            posts = [Client(one, "image/jpeg"), Client(other, "image/jpeg")]
+            posts += [Client(other, "image/jpeg", f"?neighbors={each}") for each in (3, 20)]
+            for index in range(rounds * count):  # request by request, since the machine's speed changes
+                for way, post in zip(ways, posts, strict=True):
+                    started = time.perf_counter()
+                    post(IMAGES[index % len(IMAGES)])
+                    times[way].append(1000 * (time.perf_counter() - started))
+    for way in ways:
+        each = np.array(times[way][3:])
+        print(f"  {way:<22} ms: median {np.median(each):.2f}, first decile {np.quantile(each, 0.1):.2f}")
+    for name, share in (("medians", 0.5), ("first deciles", 0.1)):
+        few, many = (np.quantile(times[way][3:], share) for way in ("without", "neighbors=3"))
+        print(f"  neighbors=3 / without, {name}: {many / few:.3f}, goal at most 1.1")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -221,7 +256,10 @@ def main():
     parser.add_argument("--network", choices=NETWORKS, help="default: both, one after the other")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=40, help="in a round of the latency")
+    parser.add_argument("--neighbors", action="store_true", help="what neighbors cost, and nothing else")
     options = parser.parse_args()
+    if options.neighbors:
+        return neighbors(options.rounds, options.requests)
     for name in [options.network] if options.network else NETWORKS:
         from isicvision import ImageClassifier
 

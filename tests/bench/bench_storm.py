@@ -61,7 +61,10 @@ def images(folder):
 
 def run(command, limit, kill_when=None):
     """Run a client; return seconds, status ("killed", "too long" or a number), and its two outputs."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+    ):
         started = time.perf_counter()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=peer.environment()

@@ -12,15 +12,16 @@ When a test fails, a screenshot of the page is in outputs/browser/.
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from ast import literal_eval
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import requests
 from ipykernel.kernelspec import write_kernel_spec
@@ -80,7 +81,7 @@ class Server:
         }
         news = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
         news.parent.mkdir(parents=True)
-        news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+        news.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
         command = [
             *[sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"],
             *["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.url.rpartition(':')[2]}"],
@@ -112,14 +113,15 @@ class Server:
         pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-3000:]}")
 
     def stop(self):
-        """End the server; at SIGTERM it ends its kernels first."""
-        for kind in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._process.pid, kind)
-                self._process.wait(15)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-            return
+        """End the server, which ends its kernels first, then what is left."""
+        is_running = self._process.poll() is None
+        kernels = psutil.Process(self._process.pid).children(recursive=True) if is_running else []
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(15)
+        for process in [self._process, *kernels]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -14,23 +14,32 @@ scored = Evaluation.from_scores(
 )
 """
 WIDGETS = """
+from sklearn.linear_model import LogisticRegression
+from isicvision import ImageClassifier, Neighbors
 doubts = pd.DataFrame({"path": twelve.paths, "suggested": "d", "quality": 0.5, "issue": True})
 annotation = widgets.AnnotationUI(twelve, "decisions.csv", doubts, per_page=6)
 annotation.decide(twelve.paths[1], "(exclude)")
 threshold = widgets.PrecisionRecallUI(evaluation, per_page=6)
 threshold.threshold.value = 0.3
+model = ImageClassifier("efficientnet_lite0", dataset.labels, image_size=64, classifier=LogisticRegression())
+model.fit(dataset)
+neighbors = Neighbors(model, dataset)
 wrong = widgets.ParamsUI("fast")
 wrong.controls["freeze_epochs"].value = 100
+features = np.random.default_rng(0).normal(size=(len(twelve), 4))
+mapped = widgets.MapUI(twelve, features, "decisions.csv")
+mapped.choose(range(8))
 """.splitlines()
 SHOWN = [
     "annotation",
     "threshold",
-    "widgets.ResultsUI(evaluation, per_page=6)",
+    "widgets.ResultsUI(evaluation, model, per_page=6, neighbors=neighbors)",
     "widgets.ConfusionMatrixUI(evaluation, per_page=6)",
     "widgets.AugmentationUI(dataset)",
     "wrong",
     "widgets.PrecisionRecallUI(scored, per_page=6)",
     "widgets.ConfusionMatrixUI(scored, per_page=6)",
+    "mapped",
 ]
 OUTPUT = ".jp-OutputArea-output > .lm-Widget"
 # the contrast of each text to what lies behind it, as WCAG 2.2 has it; what is switched off is exempt

@@ -35,7 +35,7 @@ def test_a_button_reaches_the_kernel(lab):
     assert not (lab.folder / "pressed.txt").exists()
     lab.page.get_by_role("button", name="Press me").click()
     lab.wait_for("Path('pressed.txt').exists()")
-    assert (lab.folder / "pressed.txt").read_text() == "yes"
+    assert (lab.folder / "pressed.txt").read_text(encoding="utf-8") == "yes"
 
 
 def test_a_figure_says_where_it_was_clicked(lab):
@@ -49,7 +49,9 @@ def test_a_figure_says_where_it_was_clicked(lab):
     )
     lab.page.locator(".jupyter-matplotlib-canvas-div").click(position={"x": 300, "y": 100})
     lab.wait_for("Path('click.json').exists()")
-    assert json.loads((lab.folder / "click.json").read_text()) == pytest.approx([3, 2], abs=0.02)
+    assert json.loads((lab.folder / "click.json").read_text(encoding="utf-8")) == pytest.approx(
+        [3, 2], abs=0.02
+    )
 
 
 def test_keys_go_to_a_focused_widget_and_not_to_the_notebook(lab):

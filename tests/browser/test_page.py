@@ -18,13 +18,14 @@ from isicvision import PROJECT_ROOT, build_bundle, deploy_local
 
 IMAGE = Path(PROJECT_ROOT, "sample_data/images/ISIC_9900259.jpg")
 MARKUP = "<img src=. onerror=alert(1)>"  # what a label and the name of a file may be, and must not become
-DROP = """([name, type, content]) => {
+DROP = """([name, type, content, kinds = ["dragenter", "dragover", "drop"]]) => {
     const bytes = Uint8Array.from(atob(content), character => character.charCodeAt(0));
     const transfer = new DataTransfer();
     transfer.items.add(new File([bytes], name, { type }));
-    for (const kind of ["dragenter", "dragover", "drop"])
-        document.getElementById("drop").dispatchEvent(
-            new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    for (const kind of kinds)
+        document.getElementById("drop").dispatchEvent(kind === "paste"
+            ? new ClipboardEvent(kind, { clipboardData: transfer, bubbles: true })
+            : new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
 
 
@@ -60,6 +61,10 @@ def page(browser, service, complaints):
 
 def drop(page, name, kind, content):
     page.evaluate(DROP, [name, kind, base64.b64encode(content).decode()])
+
+
+def paste(page, name, kind, content):
+    page.evaluate(DROP, [name, kind, base64.b64encode(content).decode(), ["paste"]])
 
 
 def test_a_dropped_image_is_scored(page, service):
@@ -165,11 +170,11 @@ SEVEN = [
 ]
 
 
-def answer_with(page, *, scores=None, error=None):
+def answer_with(page, *, scores=None, error=None, **prediction):
     """Have the page get this answer, whatever is asked."""
     answer = {"predictions": [{"error": error}], "model": {"id": "stand-in", "version": "1"}}
     if scores:
-        answer["predictions"] = [{"label": max(scores, key=scores.get), "scores": scores}]
+        answer["predictions"] = [{"label": max(scores, key=scores.get), "scores": scores, **prediction}]
     page.route("**/score?*", lambda route: route.fulfill(json=answer, status=422 if error else 200))
 
 
@@ -198,10 +203,25 @@ def test_what_is_dropped_next_takes_the_place_of_the_answer(page):
     assert page.locator("#result").is_hidden()
 
 
+def test_an_image_is_pasted(page):
+    paste(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
+    page.get_by_text("Scored.").wait_for()
+    page.evaluate("dispatchEvent(new ClipboardEvent('paste', { clipboardData: new DataTransfer() }))")
+    assert page.get_by_role("status").inner_text() == "No file was pasted."
+
+
 def test_the_status_says_label_and_score_or_why_there_are_none(page):
     answer_with(page, scores={"benign": 0.287, "malignant": 0.713})
     drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_role("status").get_by_text("Scored. malignant: score 0.713").wait_for()
+    scores, rule = {"benign": 0.632, "malignant": 0.368}, {"positive": "malignant"}
+    for label, threshold, said in (
+        ("malignant", 0.222, "malignant: score 0.368, above the threshold of 0.222"),
+        ("benign", 0.4, "benign: malignant has a score of 0.368, below the threshold of 0.400"),
+    ):
+        answer_with(page, scores=scores, label=label, threshold=threshold, **rule)
+        drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
+        page.get_by_role("status").get_by_text(f"Scored. {said}").wait_for()
     answer_with(page, error="the image: it is blurred: it shows no detail")
     drop(page, "lesion.jpg", "image/jpeg", IMAGE.read_bytes())
     page.get_by_role("status").get_by_text(

@@ -131,6 +131,22 @@ def test_a_key_concerns_the_image_selected_before_it_however_busy_the_kernel_is(
     )
 
 
+def test_page_and_kernel_agree_on_the_selected_image_however_busy_the_kernel_is(lab, show):
+    show("ui = widgets.AnnotationUI(dataset, 'decisions.csv', per_page=12)")
+    cells(lab).nth(0).click()
+    lab.wait_for("ui.grid.heard == ui.grid.events[-1]['number']", True)
+    lab.occupy(2)
+    lab.page.keyboard.press("x")
+    cells(lab).nth(5).click()
+    lab.wait_for("[ui.counts['excluded'], ui.grid.selected]", [1, 5])
+    lab.page.wait_for_timeout(300)  # what the kernel sent is there
+    assert [int(each.get_attribute("aria-selected") == "true") for each in cells(lab).all()[:6]] == [
+        0
+    ] * 5 + [1]
+    lab.page.keyboard.press("x")
+    lab.wait_for("[ui.annotations.label(dataset.paths[n]) for n in (0, 5)]", ["(exclude)"] * 2)
+
+
 def test_results_are_filtered_and_show_saliency(lab, show):
     show(
         "from isicvision import ImageClassifier\n"

@@ -27,7 +27,7 @@ class Double:
     Parameters
     ----------
     folder : str or pathlib.Path
-        As of `isicvision.archive.sample.SampleArchive`.
+        As of `SampleArchive` in sample_data/sample_archive.py.
     port, files_port : int
         0: any that is free.
     **switches

@@ -2,8 +2,8 @@
 
     python tests/double/archive_double.py --folder sample_data --port 8000 --files-port 8001
 
-What it answers comes from `isicvision.archive.sample.SampleArchive`; this file adds HTTP (keep-alive, gzip, ranges,
-conditions, HEAD, redirects), a log of every request, and faults. Tests use it through the class `Double` of
+What it answers comes from `SampleArchive` in sample_data/sample_archive.py; this file adds HTTP (keep-alive, gzip,
+ranges, conditions, HEAD, redirects), a log of every request, and faults. Tests use it through the class `Double` of
 tests/double/__init__.py. It binds to 127.0.0.1 alone.
 
 Faults are rules, dicts of JSON, each for the addresses that it matches and for some attempts at each of them:
@@ -76,7 +76,8 @@ from http.client import responses
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from isicvision.archive.sample import SampleArchive
+sys.path.insert(0, str(Path(__file__).parents[2] / "sample_data"))
+from sample_archive import SampleArchive
 
 SWITCHES = {"latency": 0.0, "signed": False, "listing_expired": False}
 KINDS = set(re.findall(r"^([a-z_0-9]+(?:, [a-z_0-9]+)?)  ", __doc__, re.M))

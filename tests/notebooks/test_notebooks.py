@@ -86,11 +86,11 @@ def test_the_walk_leaves_images_model_report_and_bundle(walk):
         "bundle/score.py",
     ):
         assert (outputs / name).stat().st_size > 0, name
-    card = json.loads((outputs / "model" / "model.json").read_text())
+    card = json.loads((outputs / "model" / "model.json").read_text(encoding="utf-8"))
     assert card["training"]["epochs"] == 2 and len(card["training"]["history"]) == 2
-    run = json.loads((outputs / "model" / "run.json").read_text())
+    run = json.loads((outputs / "model" / "run.json").read_text(encoding="utf-8"))
     for name in ("model", "model_features", "model_patient"):
-        assert "On 32 test images" in (outputs / name / "README.md").read_text()
+        assert "On 32 test images" in (outputs / name / "README.md").read_text(encoding="utf-8")
     assert run["metrics"]["roc_auc"]["value"] > 0 and run["parameters"]["SETTINGS"]["epochs"] == 2
 
 
@@ -113,9 +113,9 @@ def test_the_patient_is_learned_from_the_columns_of_the_sample_and_compared(walk
     printed = walk[1]["code/02_modeling/05_age_sex_and_site.ipynb"]
     assert "from the columns age_approx, sex, anatom_site_1" in printed
     assert "all 32 test images" in printed and printed.count("First: both. Second: image.") == 2
-    saved = json.loads((walk[0] / "model_patient" / "model.json").read_text())
+    saved = json.loads((walk[0] / "model_patient" / "model.json").read_text(encoding="utf-8"))
     assert [*saved["patient"]["columns"]] == ["age", "sex", "site"]
-    assert json.loads((walk[0] / "model" / "model.json").read_text())["patient"] is None
+    assert json.loads((walk[0] / "model" / "model.json").read_text(encoding="utf-8"))["patient"] is None
 
 
 @of_the_walk
@@ -147,7 +147,7 @@ def test_a_notebook_opened_in_its_folder_reads_and_writes_what_make_run_does(tmp
     for number, cwd in enumerate((None, ROOT / Path(NOTEBOOKS[0]).parent)):
         for name in NOTEBOOKS[:2]:
             run(name, tmp_path / str(number), cwd=cwd, **how)
-        tables.append((tmp_path / str(number) / "dataset.csv").read_text())
+        tables.append((tmp_path / str(number) / "dataset.csv").read_text(encoding="utf-8"))
     assert tables[0] == tables[1] and "\nsample_data/images/" in tables[0]
 
 
@@ -172,42 +172,51 @@ def test_training_as_a_job_and_a_rerun_from_its_record_give_the_notebooks_model(
     before = (outputs / "model" / "network.safetensors").read_bytes()
     job = [sys.executable, "code/02_modeling/train.py"]
     parameters = tmp_path / "quick.yaml"
-    parameters.write_text(yaml.safe_dump(QUICK | {"LABEL_COLUMN": "dx"}))
-    (tmp_path / "dataset.csv").write_text((outputs / "dataset.csv").read_text())
+    parameters.write_text(yaml.safe_dump(QUICK | {"LABEL_COLUMN": "dx"}), encoding="utf-8")
+    (tmp_path / "dataset.csv").write_text(
+        (outputs / "dataset.csv").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     for options in (["--parameters", parameters], ["--rerun", outputs / "model" / "run.json"]):
         command = [*job, *options, "--outputs", tmp_path]
         printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         assert (tmp_path / "model" / "network.safetensors").read_bytes() == before
         for part in ("train", "validation", "test"):  # the same seed, the same split
-            assert (tmp_path / "split" / f"{part}.csv").read_text() == (
+            assert (tmp_path / "split" / f"{part}.csv").read_text(encoding="utf-8") == (
                 outputs / "split" / f"{part}.csv"
-            ).read_text()
-        assert json.loads((tmp_path / "model" / "run.json").read_text())["split"]["test"]["images"] == 32
-        assert "| test | 32 |" in (tmp_path / "model" / "README.md").read_text()
+            ).read_text(encoding="utf-8")
+        assert (
+            json.loads((tmp_path / "model" / "run.json").read_text(encoding="utf-8"))["split"]["test"][
+                "images"
+            ]
+            == 32
+        )
+        assert "| test | 32 |" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "roc_auc" in printed and "before:" not in printed  # all metrics are as before
 
-    (tmp_path / "model" / "run.json").write_text((outputs / "model" / "run.json").read_text())
-    table = (tmp_path / "dataset.csv").read_text().splitlines()
-    (tmp_path / "dataset.csv").write_text("\n".join(table[:-1]))
+    (tmp_path / "model" / "run.json").write_text(
+        (outputs / "model" / "run.json").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    table = (tmp_path / "dataset.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "dataset.csv").write_text("\n".join(table[:-1]), encoding="utf-8")
     command = [*job, "--rerun", tmp_path / "model" / "run.json", "--outputs", tmp_path]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1 and "images are not those of the record" in refused.stderr
+    assert refused.returncode == 2 and "images are not those of the record" in refused.stderr
 
     command = [*job, "--rerun", outputs / "model_features" / "run.json", "--outputs", tmp_path]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1 and "has no parameters of this job" in refused.stderr
+    assert refused.returncode == 2 and "has no parameters of this job" in refused.stderr
 
     (tmp_path / "dataset.csv").unlink()
     command = [*job, "--rerun", tmp_path / "model" / "run.json", "--outputs", tmp_path]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1 and "say by --data where" in refused.stderr
+    assert refused.returncode == 2 and "say by --data where" in refused.stderr
 
 
 def test_the_job_names_a_parameter_file_that_it_cannot_read(tmp_path):
-    (tmp_path / "odd.yaml").write_text("SEED: [1, 2")
+    (tmp_path / "odd.yaml").write_text("SEED: [1, 2", encoding="utf-8")
     command = [sys.executable, "code/02_modeling/train.py", "--parameters", tmp_path / "odd.yaml"]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1 and "odd.yaml cannot be read as a parameter file" in refused.stderr
+    assert refused.returncode == 2 and "odd.yaml cannot be read as a parameter file" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -220,7 +229,7 @@ def test_a_metric_that_is_not_defined_is_as_before_in_a_rerun(monkeypatch, capsy
 
 
 def test_the_jobs_defaults_are_the_notebooks():
-    text = (ROOT / "code/02_modeling/train.py").read_text()
+    text = (ROOT / "code/02_modeling/train.py").read_text(encoding="utf-8")
     defaults = eval(re.search(r"PARAMETERS = (\{.*?\n\})", text, re.S)[1])
     declared = papermill.inspect_notebook(str(ROOT / "code/02_modeling/01_train.ipynb"))
     assert defaults == {name: eval(parameter["default"]) for name, parameter in declared.items()}
@@ -229,13 +238,13 @@ def test_the_jobs_defaults_are_the_notebooks():
 @pytest.mark.real
 def test_a_csv_of_real_images_goes_the_same_way(real_data, tmp_path):
     source, few = real_data / "ham10000_200x150", tmp_path / "few"
-    rows = (source / "metadata.csv").read_text().splitlines()
+    rows = (source / "metadata.csv").read_text(encoding="utf-8").splitlines()
     (few / "images").mkdir(parents=True)
-    (few / "metadata.csv").write_text("\n".join(rows[:1] + rows[1:161:2]))
+    (few / "metadata.csv").write_text("\n".join(rows[:1] + rows[1:161:2]), encoding="utf-8")
     for row in rows[1:161:2]:
         name = row.split(",")[1] + ".jpg"
         os.symlink(source / "images" / name, few / "images" / name)
-    parameters = yaml.safe_load((ROOT / "code/parameters/ham10000.yaml").read_text())
+    parameters = yaml.safe_load((ROOT / "code/parameters/ham10000.yaml").read_text(encoding="utf-8"))
     parameters |= QUICK | {"SOURCE": str(few), "AUDITED": 20}
     for name in NOTEBOOKS[:4]:
         run(name, tmp_path / "outputs", **parameters)
@@ -243,12 +252,12 @@ def test_a_csv_of_real_images_goes_the_same_way(real_data, tmp_path):
 
 
 def test_three_labels_go_the_whole_way_by_the_parameters_of_the_how_to_page(tmp_path):
-    page = (ROOT / "docs/howto/more_than_two_classes.md").read_text()
+    page = (ROOT / "docs/howto/more_than_two_classes.md").read_text(encoding="utf-8")
     parameters = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
     printed = {}
     for name in NOTEBOOKS:
         printed[name] = run(name, tmp_path, **QUICK | parameters | {"SOURCE": str(ROOT / "sample_data")})
-    run_record = json.loads((tmp_path / "model" / "run.json").read_text())
+    run_record = json.loads((tmp_path / "model" / "run.json").read_text(encoding="utf-8"))
     assert run_record["model"]["labels"] == ["melanoma", "nevus", "other"]
     assert 0 < run_record["metrics"]["balanced_accuracy"]["value"] < 1
     search = printed["code/02_modeling/03_features_and_classifier.ipynb"].partition("mean_test_score")[2]
@@ -269,14 +278,14 @@ def test_features_and_classifier_says_what_a_label_of_three_lesions_does_not_all
     evaluation = Evaluation.from_scores(test["label"], scores, classes=sample.labels, metadata=test)
     evaluation.save(tmp_path / "evaluation" / "predictions.csv")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text("{}")
+    (tmp_path / "model" / "model.json").write_text("{}", encoding="utf-8")
     known = {
         "parameters": {},
         "split": {},
         "training": {},
         "metrics": {"predictions": record.digest(evaluation)},
     }
-    (tmp_path / "model" / "run.json").write_text(json.dumps(known))
+    (tmp_path / "model" / "run.json").write_text(json.dumps(known), encoding="utf-8")
     printed = run("code/02_modeling/03_features_and_classifier.ipynb", tmp_path)
     assert "a label has one training lesion only" in printed and "README.md" in printed  # it was saved
 
@@ -293,7 +302,7 @@ def test_committed_notebooks_are_executed_in_order_and_clean(name):
     tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
     assert tags == ["parameters"]  # and none that papermill injected
     assert path.stat().st_size < 1_000_000
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert str(ROOT) not in text and "/home/" not in text and "/tmp/" not in text
     outputs = [o.get("text") or o.get("data", {}).get("text/plain", "") for c in cells for o in c.outputs]
     # wherever the repository lay when they were executed
@@ -312,7 +321,7 @@ def test_links_between_notebooks_and_documents_resolve():
     ]
     broken = []
     for page in pages:
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         if page.suffix == ".ipynb":
             text = "\n".join(
                 cell["source"] for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown"

@@ -78,13 +78,25 @@ def test_counts_sizes_and_facets_agree_before_anything_is_downloaded(client, arc
     assert client.size("diagnosis_1:Benign") + client.size("diagnosis_1:Malignant") == client.size()
 
 
-def test_collections_are_listed_and_narrow_what_is_found(double, client):
+def test_collections_are_listed_and_narrow_what_is_found_by_number_or_name(double, client):
     (collection,) = client.collections()
-    assert client.count(collections=collection["id"]) == 260 and client.count(collections=[999]) == 0
-    assert len([*client.search("sex:male", collections=[1, 999])]) == 130
-    for wrong in ("1", [], ["a"]):
+    for name in (collection["id"], collection["name"], [collection["name"].upper(), str(collection["id"])]):
+        assert client.count(collections=name) == 260
+    assert len([*client.search("sex:male", collections=[1, collection["name"]])]) == 130
+    assert client.size(collections=collection["name"]) == client.size()
+    for wrong in ([], [1.5], [None]):
         with pytest.raises(ValueError, match="collections must be"):
             client.count(collections=wrong)
+
+
+def test_a_collection_that_does_not_exist_is_answered_with_the_nearest_name(double, client, tmp_path):
+    name = client.collections()[0]["name"]
+    for ask in (client.count, client.size, client.facets, client.search):
+        with pytest.raises(ValueError, match=f"has no collection '{name}x'; did you mean {name}"):
+            ask(collections=f"{name}x")
+    with pytest.raises(ValueError, match=r"has no collection 999; collections\(\) lists them"):
+        client.download(tmp_path / "new", collections=[1, 999])
+    assert not (tmp_path / "new").exists()
 
 
 # listings that go wrong
@@ -270,7 +282,7 @@ def test_sources_are_words_or_addresses():
             IsicArchive(source)
 
 
-def test_the_sample_outside_the_repository_says_where_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "PROJECT_ROOT", tmp_path)
-    with pytest.raises(FileNotFoundError, match="part of the repository"):
+def test_a_sample_that_is_missing_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "SAMPLE_DATA", tmp_path)
+    with pytest.raises(FileNotFoundError, match="sample_archive.py is missing: install isicvision"):
         IsicArchive("sample")

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import pty
 import re
 import shlex
 import shutil
@@ -17,10 +16,9 @@ from unittest import mock
 
 import pytest
 import yaml
-from conftest import environment_with
 from test_deployment import StandIn, image
 
-from isicvision import PROJECT_ROOT, ImageDataset, azure, build_bundle, deploy_local
+from isicvision import PROJECT_ROOT, ImageDataset, build_bundle, deploy_local
 from isicvision.service import bundle as bundled
 
 pytest.importorskip("azureml.core")
@@ -33,6 +31,10 @@ from azureml.exceptions import UserErrorException, WebserviceException
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # azureml's own YAML
 
 FILES = PROJECT_ROOT / "code" / "03_deployment" / "azure"
+sys.path.insert(0, str(FILES))
+import managed as managed_script  # noqa: E402
+import sdk_v1  # noqa: E402
+
 CONFIG = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
 
 
@@ -76,15 +78,17 @@ def answering(*names):
 
 
 def test_plan(bundle):
-    environment, inference, container = azure.azure_plan(bundle)
+    environment, inference, container = sdk_v1.azure_plan(bundle)
     conda = environment.python.conda_dependencies
     assert "python=3.11" in list(conda.conda_packages)
-    assert {*(bundle / "requirements.txt").read_text().split(), "azureml-defaults"} == set(conda.pip_packages)
+    assert {*(bundle / "requirements.txt").read_text(encoding="utf-8").split(), "azureml-defaults"} == set(
+        conda.pip_packages
+    )
     inference.validate_configuration()
     container.validate_configuration()
     assert (container.cpu_cores, container.memory_gb, container.auth_enabled) == (1, 2, True)
 
-    _, _, replicas = azure.azure_plan(bundle, cluster="aks")
+    _, _, replicas = sdk_v1.azure_plan(bundle, cluster="aks")
     replicas.validate_configuration()
     assert type(replicas).__name__ == "AksServiceDeploymentConfiguration"
     assert (replicas.cpu_cores, replicas.memory_gb, replicas.auth_enabled) == (1, 2, True)
@@ -94,8 +98,8 @@ def test_plan(bundle):
 
 def test_deploy(bundle, workspace):
     with answering() as azureml:
-        service = azure.deploy_azure(bundle, workspace, "lesions", overwrite=True)
-    card = json.loads((bundle / "model.json").read_text())
+        service = sdk_v1.deploy_azure(bundle, workspace, "lesions", overwrite=True)
+    card = json.loads((bundle / "model.json").read_text(encoding="utf-8"))
     azureml.Model.register.assert_called_once_with(
         workspace,
         str(bundle),
@@ -115,7 +119,7 @@ def test_deploy(bundle, workspace):
 
 def test_deploy_to_a_cluster(bundle, workspace):
     with answering() as azureml:
-        azure.deploy_azure(bundle, workspace, "lesions", cluster="aks")
+        sdk_v1.deploy_azure(bundle, workspace, "lesions", cluster="aks")
     azureml.AksCompute.assert_called_once_with(workspace, "aks")
     call = azureml.Model.deploy.call_args
     assert type(call.args[4]).__name__ == "AksServiceDeploymentConfiguration"
@@ -125,13 +129,13 @@ def test_deploy_to_a_cluster(bundle, workspace):
 @pytest.mark.parametrize("name", ["Lesions", "le", "1esions", "lesions-", "le sions", "l" * 33])
 def test_a_bad_name_is_refused_before_the_upload(bundle, workspace, name):
     with answering() as azureml, pytest.raises(ValueError, match=f"'{name}' cannot be a service's name"):
-        azure.deploy_azure(bundle, workspace, name)
+        sdk_v1.deploy_azure(bundle, workspace, name)
     azureml.Model.register.assert_not_called()
 
 
 def test_update(bundle, workspace):
     with answering("lesions") as azureml:
-        service = azure.update_service(bundle, workspace, "lesions")
+        service = sdk_v1.update_service(bundle, workspace, "lesions")
     assert service is azureml.services["lesions"]
     call = service.update.call_args
     assert call.kwargs["models"] == [azureml.Model.register.return_value]
@@ -141,7 +145,7 @@ def test_update(bundle, workspace):
 
 def test_keys_are_used_and_not_shown(workspace, capfd, caplog):
     with answering("lesions"):
-        client = azure.azure_client(workspace, "lesions")
+        client = sdk_v1.azure_client(workspace, "lesions")
     assert client.scoring_uri == "http://lesions/score"
     request = mock.Mock(headers={})
     assert client._session.auth(request).headers == {"Authorization": "Bearer the-primary-key"}
@@ -151,9 +155,9 @@ def test_keys_are_used_and_not_shown(workspace, capfd, caplog):
 
 
 def test_build_image(bundle, workspace, tmp_path):
-    version = json.loads((bundle / "model.json").read_text())["version"]
+    version = json.loads((bundle / "model.json").read_text(encoding="utf-8"))["version"]
     with answering() as azureml:
-        package = azure.build_image(bundle, workspace)
+        package = sdk_v1.build_image(bundle, workspace)
         assert azureml.Model.package.call_args.kwargs == {
             "generate_dockerfile": False,
             "image_name": "isicvision-stand-in",
@@ -161,7 +165,7 @@ def test_build_image(bundle, workspace, tmp_path):
         }
         package.wait_for_creation.assert_called_once_with(show_output=True)
         package.save.assert_not_called()
-        azure.build_image(bundle, workspace, tmp_path)
+        sdk_v1.build_image(bundle, workspace, tmp_path)
     assert azureml.Model.package.call_args.kwargs["generate_dockerfile"] is True
     package.save.assert_called_once_with(str(tmp_path))
 
@@ -169,12 +173,12 @@ def test_build_image(bundle, workspace, tmp_path):
 def test_a_dry_run_prints_the_calls_and_makes_none(bundle, capsys):
     dry = {"dry_run": True}
     with answering("lesions") as azureml:
-        azure.deploy_azure(bundle, None, "lesions", **dry)
+        sdk_v1.deploy_azure(bundle, None, "lesions", **dry)
         plan = capsys.readouterr().out
-        azure.deploy_azure(bundle, None, "lesions", cluster="aks", **dry)
+        sdk_v1.deploy_azure(bundle, None, "lesions", cluster="aks", **dry)
         replicas = capsys.readouterr().out
-        azure.update_service(bundle, None, "lesions", **dry)
-        azure.build_image(bundle, None, "folder", **dry)
+        sdk_v1.update_service(bundle, None, "lesions", **dry)
+        sdk_v1.build_image(bundle, None, "folder", **dry)
         rest = capsys.readouterr().out
     for each in (azureml.Model, azureml.Webservice, azureml.AksCompute, azureml.register):
         assert each.mock_calls == []
@@ -195,20 +199,20 @@ def test_a_dry_run_prints_the_calls_and_makes_none(bundle, capsys):
 
 def test_open_workspace(tmp_path, monkeypatch):
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(CONFIG))
-    login = dict.fromkeys(azure._LOGIN, "a-secret")
+    config.write_text(json.dumps(CONFIG), encoding="utf-8")
+    login = dict.fromkeys(sdk_v1._LOGIN, "a-secret")
     with (
         mock.patch.object(Workspace, "from_config", autospec=True) as from_config,
         mock.patch("azureml.core.authentication.ServicePrincipalAuthentication", autospec=True) as principal,
     ):
         for name in login:
             monkeypatch.delenv(name, raising=False)
-        azure.open_workspace(config)
+        sdk_v1.open_workspace(config)
         with mock.patch.dict("os.environ", {"AZURE_TENANT_ID": "of something else"}):
-            azure.open_workspace(config)
+            sdk_v1.open_workspace(config)
         assert from_config.call_args_list == [mock.call(str(config), auth=None)] * 2
         with mock.patch.dict("os.environ", login):
-            workspace = azure.open_workspace(config)
+            workspace = sdk_v1.open_workspace(config)
     principal.assert_called_once_with("a-secret", "a-secret", "a-secret")
     assert from_config.call_args.kwargs == {"auth": principal.return_value}
     assert workspace is from_config.return_value
@@ -227,24 +231,24 @@ def test_open_workspace(tmp_path, monkeypatch):
 def test_open_workspace_says_what_is_wrong_with_the_file(tmp_path, content, error, words):
     config = tmp_path / "config.json"
     if content is not None:
-        config.write_text(content)
+        config.write_text(content, encoding="utf-8")
     with pytest.raises(error, match=words):
-        azure.open_workspace(config)
+        sdk_v1.open_workspace(config)
 
 
 def test_azure_says_what_is_missing(bundle, workspace, tmp_path):
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(CONFIG))
+    config.write_text(json.dumps(CONFIG), encoding="utf-8")
     with mock.patch.dict(sys.modules, {"azureml.core": None}):
         for call in (
-            lambda: azure.azure_plan(bundle),
-            lambda: azure.azure_client(workspace, "lesions"),
-            lambda: azure.open_workspace(config),
+            lambda: sdk_v1.azure_plan(bundle),
+            lambda: sdk_v1.azure_client(workspace, "lesions"),
+            lambda: sdk_v1.open_workspace(config),
         ):
             with pytest.raises(ImportError, match=r'pip install -e "\.\[azure\]"'):
                 call()
     with pytest.raises(FileNotFoundError, match="build_bundle"):
-        azure.azure_plan(tmp_path)
+        sdk_v1.azure_plan(tmp_path)
 
 
 # the bundle as a container
@@ -270,8 +274,8 @@ def managed(*arguments, python=sys.executable, **options):
 
 
 @pytest.fixture(scope="module")
-def own_python(tmp_path_factory):
-    return environment_with(FILES / "requirements.txt", tmp_path_factory.mktemp("azure-ai-ml"))
+def own_python(azure_python):
+    return azure_python
 
 
 # the calls that need an account: the operations of the real library, with nothing behind them
@@ -358,7 +362,7 @@ def test_the_yaml_files_are_valid(own_python, bundle):
         "endpoint.yml, autoscale.yml: fine",
     ]
     status, said = managed("--bundle", bundle / "absent", "check", python=own_python)
-    assert status == 1 and "absent" in said
+    assert status == 1 and said.count("\n") == 1 and "absent is not a bundle: `make run`" in said
 
 
 # the file, what is in it, what takes its place, what check says then
@@ -399,8 +403,8 @@ for name, old, new, words in json.loads(faults):
     path.write_text(text.replace(old, new))
     try:
         managed.check(bundle)
-    except Exception as error:
-        assert words in str(error), (name, new, error)
+    except SystemExit as error:
+        assert words in str(error) and "\\n" not in str(error), (name, new, error)
     else:
         raise AssertionError((name, new))
     path.write_text(text)
@@ -420,7 +424,7 @@ def test_the_managed_calls_fit_the_library(own_python, bundle):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-4:] == [
         "the end of the log",
-        "lesions None {'blue': 90, 'green': 10}",
+        "lesions None {'blue': 90, 'green': 10} None",
         "the-key",
         "",
     ]
@@ -428,20 +432,23 @@ def test_the_managed_calls_fit_the_library(own_python, bundle):
 
 def test_the_yaml_files_name_the_bundle():
     blue, green = (
-        yaml.safe_load((FILES / f"deployment-{name}.yml").read_text()) for name in ("blue", "green")
+        yaml.safe_load((FILES / f"deployment-{name}.yml").read_text(encoding="utf-8"))
+        for name in ("blue", "green")
     )
     assert blue | {"name": "green"} == green
     paths = (green["model"]["path"], green["code_configuration"]["code"])
     assert {(FILES / path).resolve() for path in paths} == {PROJECT_ROOT / "outputs" / "bundle"}
     assert (FILES / green["environment"]["conda_file"]).resolve() == PROJECT_ROOT / "outputs/bundle/conda.yml"
-    assert blue["endpoint_name"] == yaml.safe_load((FILES / "endpoint.yml").read_text())["name"]
+    assert (
+        blue["endpoint_name"] == yaml.safe_load((FILES / "endpoint.yml").read_text(encoding="utf-8"))["name"]
+    )
 
 
 @pytest.mark.parametrize(
     ("command", "calls"),
     [
         (
-            "--endpoint lesions deploy blue",
+            "--endpoint lesions deploy blue --bundle BUNDLE",
             [".list()", "load_online_deployment(", "'endpoint_name': 'lesions'"],
         ),
         ("traffic blue=90 green=10", [".traffic = {'blue': 90, 'green': 10}", "begin_create_or_update("]),
@@ -457,26 +464,51 @@ def test_the_yaml_files_name_the_bundle():
         ),
     ],
 )
-def test_a_managed_dry_run_prints_the_calls(command, calls):
-    status, said = managed("--dry-run", *command.split())
+def test_a_managed_dry_run_prints_the_calls(command, calls, bundle):
+    words = [str(bundle) if word == "BUNDLE" else word for word in command.split()]
+    status, said = managed("--dry-run", *words)
     assert status == 0, said
     assert [call for call in calls if call not in said] == []
+    assert managed(*words, "--dry-run") == (status, said)  # after the command, too
+
+
+@pytest.mark.parametrize("command", ["deploy blue", "release"])
+def test_a_bundle_that_is_missing_is_said_before_the_first_call(command, tmp_path):
+    status, said = managed("--dry-run", "--bundle", tmp_path / "absent", *command.split())
+    assert status == 1 and said.count("\n") == 1 and "absent is not a bundle: `make run`" in said
+
+
+def test_a_default_bundle_that_is_missing_is_said_before_the_first_call(tmp_path, monkeypatch):
+    files = tmp_path / "code" / "03_deployment" / "azure"
+    shutil.copytree(FILES, files)
+    monkeypatch.setattr(managed_script, "HERE", files)
+    azure = managed_script.connect(None, dry_run=True)
+    with pytest.raises(SystemExit, match=r"outputs.bundle is not a bundle: `make run`"):
+        managed_script.deploy(azure, "lesions", "blue", None)
+
+
+def test_every_command_and_argument_has_a_line_of_help():
+    for action in managed_script._parser()._actions:
+        assert action.help or action.dest == "command"
+        for name, command in (action.choices or {}).items():
+            assert name in managed_script.COMMANDS and all(each.help for each in command._actions)
 
 
 def test_a_notebook_runs_managed_and_gets_its_client(tmp_path, monkeypatch):
-    assert "begin_delete('blue', 'lesions')" in azure.run_managed(
+    assert "begin_delete('blue', 'lesions')" in managed_script.run(
         "delete blue", "lesions", "bundle", dry_run=True
     )
     with pytest.raises(RuntimeError, match=r"managed\.py deploy red failed:\n(?s:.)*invalid choice: 'red'"):
-        azure.run_managed("deploy red", "lesions", "bundle", dry_run=True)
+        managed_script.run("deploy red", "lesions", "bundle", dry_run=True)
     own_python = tmp_path / ".venv-azure" / "bin" / "python"
     own_python.parent.mkdir(parents=True)
     own_python.write_text(
-        "#!/bin/sh\ncase $* in *list) echo lesions http://lesions/score x;; *) echo a-key;; esac\n"
+        "#!/bin/sh\ncase $* in *list) echo lesions http://lesions/score x;; *) echo a-key;; esac\n",
+        encoding="utf-8",
     )
     own_python.chmod(0o755)
-    monkeypatch.setattr("isicvision.service.azure.PROJECT_ROOT", tmp_path)
-    client = azure.managed_client("lesions", "bundle")
+    monkeypatch.setattr(managed_script, "PROJECT_ROOT", tmp_path)
+    client = managed_script.client("lesions", "bundle")
     assert client.scoring_uri == "http://lesions/score"
     assert client._session.auth(mock.Mock(headers={})).headers == {"Authorization": "Bearer a-key"}
 
@@ -491,7 +523,7 @@ def test_managed_says_what_is_wrong(tmp_path):
     ):
         status, said = managed(*command)
         assert status and words in said
-    config.write_text(json.dumps(CONFIG))
+    config.write_text(json.dumps(CONFIG), encoding="utf-8")
     for command in ("check", "list"):  # azure-ai-ml is not in this environment
         status, said = managed("--config", config, command)
         assert status == 2 and "say how to install it" in said
@@ -504,6 +536,7 @@ def test_git_ignores_the_workspace_and_the_environment():
 
 
 def test_the_key_is_not_printed_to_a_person():
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
     code = "import sys; sys.path.insert(0, sys.argv[1]); import managed; from unittest import mock; "
     code += "managed.key(mock.Mock(**{'workspace.online_endpoints.get_keys.return_value.primary_key': 'a-key'}), 'x')"
     command = [sys.executable, "-c", code, str(FILES)]
@@ -575,23 +608,24 @@ def test_the_files_of_jobs_and_batches_are_valid_and_fit_together(own_python, bu
         ("batch-endpoint.yml", "name: isicvision-batch", "name: another"),
     ):
         (path,) = (folder / name for folder in copies if (folder / name).exists())
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert old in text
-        path.write_text(text.replace(old, new))
+        path.write_text(text.replace(old, new), encoding="utf-8")
         assert load(own_python, *copies, bundle).returncode, (name, new)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def test_environments_of_jobs_have_the_tested_versions():
-    text = (PROJECT_ROOT / "constraints.txt").read_text().splitlines()
+    text = (PROJECT_ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     tested = dict(line.split("==") for line in text if "==" in line)
-    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
-    needed = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]} | {"pyyaml"}
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    packages = [*project["dependencies"], *project["optional-dependencies"]["serving"]]
+    needed = {re.match(r"[\w-]+", each)[0] for each in packages} | {"pyyaml", "mlflow-skinny"}
     for path, names in (
         (TRAINING / "conda.yml", needed),
         (FILES / "batch" / "conda.yml", {*bundled._REQUIREMENTS, "azureml-defaults"}),
     ):
-        *_, last = yaml.safe_load(path.read_text())["dependencies"]
+        *_, last = yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
         pins = dict(each.split("==") for each in last["pip"])
         assert {*pins} == names
         tested_here = {name.lower(): version for name, version in tested.items()}
@@ -609,11 +643,11 @@ def test_the_training_jobs_command_runs_as_azure_runs_it(tmp_path):
         link = images / label / Path(path).name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-    job = yaml.safe_load((TRAINING / "job.yml").read_text())
+    job = yaml.safe_load((TRAINING / "job.yml").read_text(encoding="utf-8"))
     parameters = tmp_path / "parameters.yml"
     settings = {"image_size": 64, "epochs": 1, "learning_rate": 0.001}
     quick = {"BACKBONE": "resnet18", "WEIGHTS": None, "PRESET": None, "SETTINGS": settings}
-    parameters.write_text(yaml.safe_dump(quick))
+    parameters.write_text(yaml.safe_dump(quick), encoding="utf-8")
     places = {
         "${{inputs.images}}": images,
         "${{inputs.parameters}}": parameters,
@@ -668,7 +702,7 @@ print(json.dumps(batch_score.run(sys.argv[2:])))
 
 
 def test_a_batch_answers_what_the_service_answers(bundle, tmp_path):
-    deployment = yaml.safe_load((FILES / "batch-deployment.yml").read_text())
+    deployment = yaml.safe_load((FILES / "batch-deployment.yml").read_text(encoding="utf-8"))
     code = FILES / deployment["code_configuration"]["code"]
     images = [tmp_path / f"{number}.jpg" for number in range(11)]
     for number, path in enumerate(images):
@@ -689,7 +723,9 @@ def test_a_batch_answers_what_the_service_answers(bundle, tmp_path):
 
 
 def test_a_batch_finds_the_bundle_below_a_link_and_refuses_none_or_two(bundle, tmp_path, monkeypatch):
-    code = yaml.safe_load((FILES / "batch-deployment.yml").read_text())["code_configuration"]["code"]
+    code = yaml.safe_load((FILES / "batch-deployment.yml").read_text(encoding="utf-8"))["code_configuration"][
+        "code"
+    ]
     monkeypatch.setattr(sys, "path", [str(FILES / code), *sys.path])
     batch_score = importlib.import_module("batch_score")
     monkeypatch.setattr(batch_score.importlib, "import_module", lambda _: mock.Mock())

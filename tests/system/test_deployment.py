@@ -10,7 +10,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ import onnx
 import psutil
 import pytest
 import requests
+from conftest import POSIX
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -52,7 +52,7 @@ class StandIn:
     def __init__(self, seed=0, size=SIZE):
         self.seed, self.image_size = seed, size
 
-    def to_onnx(self, path):
+    def to_onnx(self, path, _=None):
         weight = np.random.default_rng(self.seed).normal(size=(3 * SIZE, 2)).astype(np.float32) / 400
         constants = {"weight": weight, "axes": np.array([2])}
         graph = helper.make_graph(
@@ -151,18 +151,18 @@ def run_json(score, document):
 
 def test_bundle_holds_all_a_service_needs(bundle):
     assert {path.name for path in bundle.iterdir()} == {
-        *("model.onnx", "model.json", "score.py", "images.py", "requirements.txt", "conda.yml", "Dockerfile"),
-        *("page.html", "requestlog.py", "patient.py"),
+        *("model.onnx", "model.json", "score.py", "images.py", "dicom.py", "requirements.txt", "conda.yml"),
+        *("Dockerfile", "page.html", "requestlog.py", "nearest.py", "patient.py"),
     }
-    card = json.loads((bundle / "model.json").read_text())
+    card = json.loads((bundle / "model.json").read_text(encoding="utf-8"))
     assert card["labels"] == ["benign", "malignant"] and card["image_size"] == SIZE
     assert card["training"] == {"epochs": 1} and card["version"] == card["sha256"]["model.onnx"][:12]
     assert card["packages"]["onnxruntime"] == metadata.version("onnxruntime")
     assert "not a diagnostic device" in card["caveat"]
     assert (bundle / "images.py").read_bytes() == Path(images.__file__).read_bytes()
-    pins = (bundle / "requirements.txt").read_text().split()
+    pins = (bundle / "requirements.txt").read_text(encoding="utf-8").split()
     assert f"onnxruntime=={metadata.version('onnxruntime')}" in pins
-    conda = (bundle / "conda.yml").read_text()
+    conda = (bundle / "conda.yml").read_text(encoding="utf-8")
     assert all(f"  - {pin}\n" in conda for pin in pins)
 
 
@@ -175,7 +175,7 @@ def test_bundle_is_reproducible_and_replaces_an_earlier_one(bundle, tmp_path):
 
 
 def test_bundle_refuses_a_folder_of_other_things(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(ValueError, match=r"thesis\.txt"):
         build_bundle(StandIn(), tmp_path)
     with pytest.raises(ValueError, match="is not a bundle: it is a file"):
@@ -335,7 +335,9 @@ def test_a_bundle_that_was_looked_into_is_built_again_without_what_that_left(tmp
     (folder / stray).touch()
     build_bundle(StandIn(), folder)
     assert {path.name for path in folder.iterdir()} == expected
-    copied = re.search("^COPY (model.*) ./$", (folder / "Dockerfile").read_text(), re.MULTILINE)[1].split()
+    copied = re.search(
+        "^COPY (model.*) ./$", (folder / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )[1].split()
     needed = expected - {"requirements.txt", "conda.yml", "Dockerfile"}
     assert all(any(fnmatch.fnmatch(name, pattern) for pattern in copied) for name in needed)
     assert not any(fnmatch.fnmatch(stray.split("/")[0], pattern) for pattern in copied)
@@ -349,7 +351,7 @@ def test_init_takes_the_registered_model(bundle, tmp_path, monkeypatch):
     module = load_score(bundle)
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path / "models"))
     module.init()
-    assert module.metadata == json.loads((registered / "model.json").read_text())
+    assert module.metadata == json.loads((registered / "model.json").read_text(encoding="utf-8"))
 
     shutil.copytree(registered, tmp_path / "models" / "isicvision" / "2" / "bundle")
     with pytest.raises(RuntimeError, match="holds several models"):
@@ -361,7 +363,7 @@ def test_init_takes_the_registered_model(bundle, tmp_path, monkeypatch):
     (link.parent / "again").symlink_to(link.parent, target_is_directory=True)  # round in a circle
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(link.parent))
     module.init()
-    assert module.metadata == json.loads((registered / "model.json").read_text())
+    assert module.metadata == json.loads((registered / "model.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("there", ["missing", "empty", "file", "strays"])
@@ -381,12 +383,12 @@ def test_a_registered_model_that_is_not_there_is_never_replaced_by_the_packed_on
     monkeypatch.setenv("AZUREML_MODEL_DIR", "")
     module = load_score(bundle)
     module.init()
-    assert module.metadata == json.loads((bundle / "model.json").read_text())
+    assert module.metadata == json.loads((bundle / "model.json").read_text(encoding="utf-8"))
 
 
 def test_init_refuses_another_preprocessing_or_other_labels(tmp_path):
     folder = build_bundle(StandIn(), tmp_path / "bundle")
-    with open(folder / "images.py", "a") as file:
+    with open(folder / "images.py", "a", encoding="utf-8") as file:
         file.write("# changed\n")
     with pytest.raises(RuntimeError, match=r"images\.py"):
         load_score(folder).init()
@@ -513,6 +515,7 @@ def family(service):
     return [master, *master.children(recursive=True)]
 
 
+@POSIX
 def test_two_services_at_once_on_loopback_only_and_stopped_for_good(bundle, service, monkeypatch, tmp_path):
     monkeypatch.chdir(bundle.parent)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # led around
@@ -569,16 +572,48 @@ def test_no_service_outlives_a_killed_notebook(bundle, tmp_path):
     with notebook:
         master = psutil.Process(int(notebook.stdout.readline()))
         processes = [master, *master.children()]
-        assert len(processes) == 2
+        assert len(processes) == 2 or os.name == "nt"
         notebook.kill()
     assert gone(processes)
 
 
+FORKING = """
+import multiprocessing, sys, time
+from isicvision import deploy_local
+service = deploy_local(sys.argv[1])
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+child.start()
+print(child.pid, flush=True)
+if sys.argv[2] == "stop":
+    service.stop()
+    print(child.is_alive(), flush=True)
+time.sleep(60)
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_the_service_ends_though_a_process_forked_in_the_notebook_lives_on(bundle, tmp_path, how):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", FORKING, bundle, how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as notebook:
+        child = psutil.Process(int(notebook.stdout.readline()))
+        try:
+            processes = [p for p in psutil.Process(notebook.pid).children(recursive=True) if p != child]
+            if how == "stop":
+                assert notebook.stdout.readline() == "True\n"
+            notebook.kill()
+            assert gone(processes)
+        finally:
+            child.kill()
+
+
+@POSIX
 def test_workers_end_with_a_killed_server(bundle):
     service = deploy_local(bundle)
     master, worker = family(service)
     time.sleep(0.5)  # until the worker waits for requests, unaware of its parent
-    os.kill(master.pid, signal.SIGKILL)
+    master.kill()
     service.stop()
     assert gone([worker])
 
@@ -637,7 +672,7 @@ FINE = (200, {}, json.dumps({"predictions": [{"label": "benign", "scores": {"ben
 
 def test_client_sends_the_key_and_tries_again(answers, tmp_path, monkeypatch):
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    netrc.write_text("machine 127.0.0.1 login someone password else\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(netrc))
     answers.answers = [(503, {}, b""), (429, {"Retry-After": "0"}, b""), FINE]
     client = ServiceClient(answers.uri, key="a-key")

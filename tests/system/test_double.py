@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 import urllib3
@@ -407,7 +407,7 @@ def test_it_is_reached_on_loopback_alone(archive_folder):
         port = int(double.url.rpartition(":")[2])
         listening = Path(f"/proc/{double.process.pid}/net/tcp")
         if listening.exists():
-            assert f" 0100007F:{port:04X} 00000000:0000 0A" in listening.read_text()
+            assert f" 0100007F:{port:04X} 00000000:0000 0A" in listening.read_text(encoding="utf-8")
     assert double.process.returncode == 0
 
 
@@ -417,21 +417,14 @@ def test_it_ends_with_the_process_that_started_it(archive_folder):
         f"print(Double({str(archive_folder)!r}).process.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    child = int(parent.stdout.readline())
-    os.kill(parent.pid, signal.SIGKILL)
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return
-        if state == "Z":
-            return
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the double outlived its parent")
+    _, alive = psutil.wait_procs([child], timeout=5)
+    for process in alive:
+        process.kill()
+    assert not alive, "the double outlived its parent"
 
 
 def test_it_is_cheap_enough_for_benchmarks_beside_a_client(double, ids):
@@ -440,7 +433,7 @@ def test_it_is_cheap_enough_for_benchmarks_beside_a_client(double, ids):
         pytest.skip("no /proc to tell the processor's time from")
 
     def seconds():
-        fields = stat.read_text().rpartition(")")[2].split()
+        fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     double.set(warm=True)

@@ -1,6 +1,5 @@
 import csv
 import io
-import os
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import POSIX
 from double import Double
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -147,7 +147,7 @@ def test_the_label_is_a_field_a_word_a_mapping_or_a_function(client, data, label
     assert len(report.skipped) == 8 - len(report.fetched) == (0 if isinstance(label, str) else 4)
     assert len(rows_of(data)) == len(report.fetched)
     if report.skipped:
-        assert (data / "missing.csv").read_text().count("skipped,no usable label") == 4
+        assert (data / "missing.csv").read_text(encoding="utf-8").count("skipped,no usable label") == 4
 
 
 def test_a_mapping_prefers_the_image_then_the_finest_diagnosis():
@@ -504,7 +504,7 @@ def test_a_header_of_ten_gigapixels_is_refused_before_it_is_decoded(tmp_path):
     (source / "images" / "ISIC_0000001.png").write_bytes(
         bomb.getvalue()[:12] + checked + bomb.getvalue()[33:]
     )
-    (source / "metadata.csv").write_text("isic_id,diagnosis_1\nISIC_0000001,Benign\n")
+    (source / "metadata.csv").write_text("isic_id,diagnosis_1\nISIC_0000001,Benign\n", encoding="utf-8")
     with Double(source) as double:
         report = IsicArchive(double.url).download(tmp_path / "data", progress=False)
     assert report.fetched == [] and "more than 120,000,000 pixels" in report.failed[0][1]
@@ -516,6 +516,14 @@ def test_any_text_makes_a_safe_folder_name_or_none(text):
     if name is not None:
         assert name == name.strip(" .") != "" and not set(name) & set('/\\:*?"<>|\0\n')
         assert len(name.encode()) < 200 and folder_name(name) in (name, f"{name}_")
+
+
+def test_labels_fit_the_folders_of_windows(client, data):
+    names = ["con", "Aux", "com1", "metadata.csv", "conus", "nul_"]
+    assert [*map(folder_name, names)] == ["con_", "Aux_", "com1_", "metadata.csv_", "conus", "nul_"]
+    with pytest.raises(ValueError, match=r"differ only in case share a folder on Windows: \['A b', 'a b'\]"):
+        client.download(data, label={"Benign": "a b", "Malignant": "A b"}, progress=False)
+    assert not data.exists()
 
 
 def _json_values(inner):
@@ -564,7 +572,7 @@ def test_a_killed_download_goes_on_and_fetches_nothing_whole_twice(double, clien
     double.set(latency=0.02, faults=[fault(ids[100], "stall_body", fraction=0.5, times=1)])
     process = start(double, data)
     wait_for(lambda: len(double.log(port="files")) > 120)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.communicate()
     there = set(images_below(data))
     assert 100 < len(there) < 200
@@ -581,6 +589,7 @@ def test_a_killed_download_goes_on_and_fetches_nothing_whole_twice(double, clien
     assert sorted(row["file"] for row in rows_of(data)) == images_below(data) and [*data.rglob(".*")] == []
 
 
+@POSIX
 def test_ctrl_c_ends_within_seconds_though_servers_say_nothing_and_tells_how_to_go_on(
     double, client, data, ids
 ):
@@ -674,7 +683,7 @@ def test_a_folder_whose_journal_is_lost_or_damaged_is_refused_and_left_alone(cli
 def test_a_folder_of_something_else_is_refused_and_left_alone(client, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "metadata.csv").write_text("my own")
+    (mine / "metadata.csv").write_text("my own", encoding="utf-8")
     other = tmp_path / "other"
     journal.Journal(other, "http://other.invalid/api/v2/", "full size").close()
     for folder, owner in ((other, "other.invalid"), (mine, "other files")):
@@ -682,7 +691,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(client, tmp_path):
         with pytest.raises(ValueError, match=rf"{owner}.*choose another folder"):
             client.download(folder, limit=5)
         assert files_below(folder) == before
-    assert (mine / "metadata.csv").read_text() == "my own"
+    assert (mine / "metadata.csv").read_text(encoding="utf-8") == "my own"
 
 
 def test_the_journal_keeps_what_it_was_told_and_forgets_nothing_on_an_error(tmp_path):

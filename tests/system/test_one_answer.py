@@ -98,8 +98,8 @@ def test_too_many_images_of_a_lesion_are_refused_before_they_are_sent(service):
 
 def test_a_service_that_knows_no_lesions_is_named(tmp_path):
     folder = build_bundle(StandIn(), tmp_path / "bundle")
-    script = (folder / "score.py").read_text()
-    (folder / "score.py").write_text(script.replace("if together and scored", "if False"))
+    script = (folder / "score.py").read_text(encoding="utf-8")
+    (folder / "score.py").write_text(script.replace("if together and scored", "if False"), encoding="utf-8")
     with (
         deploy_local(folder) as old,
         pytest.raises(ServiceError, match="too old for this: build its bundle again"),

@@ -1,5 +1,6 @@
 """One image, one answer: by the model in PyTorch, by its ONNX file, by the entry script, and over HTTP."""
 
+import base64
 import io
 from collections import Counter
 from pathlib import Path
@@ -11,8 +12,10 @@ import requests
 from PIL import Image
 from test_deployment import load_score, run
 
-from isicvision import ImageClassifier, build_bundle, deploy_local
+from isicvision import ImageClassifier, ImageDataset, Neighbors, build_bundle, deploy_local
 from isicvision.images import ORIENTATION, ImageError, decode
+from isicvision.nearest import Gallery
+from isicvision.service.client import ServiceError
 
 SIZE = 96
 
@@ -156,3 +159,81 @@ def test_four_ways_agree_on_a_hundred_images(ways, tmp_path):
         f"{dict(counts)}, of {len(KINDS)} kinds; greatest difference {greatest:.1e}, scores spread over {spread:.2f}"
     )
     assert spread > 0.1  # the images are told apart, else they agree on nothing
+
+
+@pytest.fixture
+def similar(dataset):
+    """The neighbors of a model of two networks and two views, whose images are softened; in lesions of two images."""
+    table = dataset.table.assign(
+        group=[f"lesion {n // 2}" for n in range(24)], copyright_license="CC-BY", attribution="Someone"
+    )
+    model = ImageClassifier("squeezenet1_1", dataset.labels, weights=None, image_size=64, views=2)
+    model.fit(ImageDataset(table), epochs=1, members=2, progress=False)
+    assert model.network.detail and len(model.networks) == 2
+    return Neighbors(model, ImageDataset(table))
+
+
+def test_notebook_onnx_and_http_name_the_same_neighbors(similar, tmp_path):
+    model, random = similar.model, np.random.default_rng(0)
+    paths = [tmp_path / f"{n}.png" for n in range(6)]
+    for path in paths:
+        drawn(random).save(path)
+    expected = similar.nearest(paths, 3)
+    expected["image"] = expected.pop("path").map(lambda path: Path(path).stem)
+    bundle = build_bundle(model, tmp_path / "bundle", similar)
+    session = onnxruntime.InferenceSession(bundle / "model.onnx")
+    images = np.stack([decode(path, 64, model.metadata["interpolation"]) for path in paths])
+    by_onnx = Gallery.load(bundle / "neighbors.npz").search(
+        session.run(["embedding"], {"images": images})[0], 3
+    )
+    with deploy_local(bundle) as service:
+        by_http = [service.score(path, neighbors=3)["neighbors"] for path in paths]
+        together = service.score_lesion(paths[:2])
+        plain = service.score(paths[0])
+        for wrong in (21, -1, 2.5, "three"):
+            with pytest.raises(ServiceError, match=f"whole number from 0 to 20, not '{wrong}'"):
+                service.score(paths[0], neighbors=wrong)
+        assert expected["image"][0] not in service.logs(10**6)
+    assert "neighbors" not in plain and "neighbors" not in together
+    for found in (by_onnx, by_http):
+        rows = [row for each in found for row in each]
+        assert [set(row) for row in rows] == [{"image", "label", "distance"}] * 18  # no image, no path
+        assert [row["image"] for row in rows] == expected["image"].tolist()
+        assert [row["label"] for row in rows] == expected["label"].tolist()
+        assert np.abs([row["distance"] for row in rows] - expected["distance"]).max() < 1e-4
+
+
+def test_a_bundle_shows_neighbors_only_if_it_has_them(similar, tmp_path):
+    score = load_score(build_bundle(similar.model, tmp_path / "plain"))
+    score.init()
+    body = encoded(drawn(np.random.default_rng(0)), "PNG")
+    status, answer = run(score, body, "image/png", query_string="neighbors=3")
+    assert (
+        status == 400
+        and "build_bundle(model, folder, neighbors=Neighbors(model, training))" in answer["message"]
+    )
+    assert run(score, body, "image/png", query_string="neighbors=0")[0] == 200
+    assert not (tmp_path / "plain" / "neighbors.npz").exists()
+
+    shown = load_score(build_bundle(similar.model, tmp_path / "shown", similar, thumbnails=True))
+    shown.init()
+    answer = run(shown, body, "image/png", query_string="neighbors=2")[1]["predictions"][0]["neighbors"]
+    assert {each["license"] for each in answer} == {"CC-BY"} and answer[0]["attribution"] == "Someone"
+    data = answer[0]["thumbnail"].removeprefix("data:image/jpeg;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (96, 96)
+
+    with open(tmp_path / "shown" / "neighbors.npz", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(RuntimeError, match="neighbors.npz is not the file"):
+        load_score(tmp_path / "shown").init()
+    similar.table["copyright_license"] = "CC-BY-ND"
+    with pytest.raises(ValueError, match="24 images lack a license"):
+        build_bundle(similar.model, tmp_path / "none", similar, thumbnails=True)
+    assert not (tmp_path / "none").exists()
+    similar.model.fit(ImageDataset(similar.table), epochs=1, progress=False)
+    with pytest.raises(ValueError, match="another training: make new ones"):
+        build_bundle(similar.model, tmp_path / "none", similar)
+    with pytest.raises(ValueError, match="another training: make new ones"):
+        similar.nearest(similar.table["path"][:1])
+    with pytest.raises(ValueError, match="thumbnails are those of neighbors="):
+        build_bundle(similar.model, tmp_path / "none", thumbnails=True)

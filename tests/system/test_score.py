@@ -21,7 +21,7 @@ __all__ = ["bundle", "score"]  # fixtures
 class WithDistance(StandIn):
     """Bright images are unlike those that it was trained on."""
 
-    def to_onnx(self, path):
+    def to_onnx(self, path, _=None):
         super().to_onnx(path)
         model = onnx.load(path)
         model.graph.initializer.append(numpy_helper.from_array(np.float32(128), "gray"))
@@ -39,7 +39,7 @@ class WithDistance(StandIn):
 class LooksAtTheTop(StandIn):
     """Malignant is what is red in the uppermost quarter."""
 
-    def to_onnx(self, path):
+    def to_onnx(self, path, _=None):
         super().to_onnx(path)
         model = onnx.load(path)
         weight = np.zeros((SIZE, 3, 2), np.float32)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -89,7 +87,7 @@ def test_features(archive, tmp_path):
     for folder, more in ((tmp_path / "features", []), (tmp_path / "features", ["--features"])):
         card = folder / "_model" / "model.json"
         if more:
-            card.write_text(json.dumps({"labels": ["another"]}))
+            card.write_text(json.dumps({"labels": ["another"]}), encoding="utf-8")
         done = subprocess.run(command(archive, folder, *more), capture_output=True, text=True)
         assert done.returncode == 1 and "choose another folder" in done.stderr
 
@@ -105,14 +103,15 @@ def test_a_worker_that_is_killed_midway_loses_nothing(archive, tmp_path):
     many = dataclasses.replace(ImageDataset.load(table), table=pd.DataFrame(rows))
     given = command(archive, tmp_path / "scores", "--workers", "2")
     given[given.index("--table") + 1] = many.save(tmp_path / "many.csv")
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     for _ in range(3):  # as above
         with subprocess.Popen(given, **options) as process:
             try:
                 killed = kill_a_worker(process, tmp_path / "scores")
                 said, errors = process.communicate(timeout=600)
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
+                for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    each.kill()
                 raise
         if "timed out during startup" not in errors:
             break

@@ -146,7 +146,7 @@ def test_the_notebook_the_onnx_file_and_the_service_agree_and_the_log_keeps_no_p
     bundle = build_bundle(model, tmp_path / "bundle")
     in_notebook = fusion.Fusion(model).predict_proba(dataset)[:, dataset.labels.index("malignant")]
 
-    numbers = json.loads((bundle / "model.json").read_text())["patient"]
+    numbers = json.loads((bundle / "model.json").read_text(encoding="utf-8"))["patient"]
     session, shown = onnxruntime.InferenceSession(bundle / "model.onnx"), model.metadata["interpolation"]
     arrays = np.stack([decode(path, 64, shown) for path in dataset.paths])
     own = session.run(["scores"], {"images": arrays})[0].astype(float)

@@ -1,6 +1,7 @@
 """The service under load, and what it writes down: against Azure's own inference server on this machine."""
 
 import http.server
+import io
 import json
 import os
 import shutil
@@ -15,9 +16,14 @@ from unittest import mock
 import psutil
 import pytest
 import requests
+from conftest import POSIX
+from dicomfiles import PLANTED, dicom_file, encoded
+from PIL import Image
+from pydicom.uid import JPEG2000Lossless
 from test_deployment import GOOD, SIZE, StandIn, b64, family, gone, image
 
 from isicvision import ServiceClient, build_bundle, deploy_local
+from isicvision.images import decode
 from isicvision.service.client import ServiceError
 
 SLOW = """
@@ -42,7 +48,7 @@ def slow(bundle, tmp_path):
 
     def deploy(seconds, **options):
         folder = shutil.copytree(bundle, tmp_path / f"bundle{len(services)}")
-        with open(folder / "score.py", "a") as script:
+        with open(folder / "score.py", "a", encoding="utf-8") as script:
             script.write(SLOW.format(seconds=seconds))
         services.append(deploy_local(folder, **options))
         return services[-1]
@@ -74,12 +80,13 @@ def test_health_answers_while_the_service_scores(slow):
     busy.join()
 
 
+@POSIX
 def test_a_killed_worker_costs_the_requests_in_flight_and_no_more(slow):
     service = slow(0.02, workers=2)
     with ThreadPoolExecutor(8) as pool:
         statuses = [pool.submit(post, service.scoring_uri) for _ in range(200)]
         time.sleep(0.3)
-        os.kill(family(service)[1].pid, signal.SIGKILL)
+        family(service)[1].kill()
         statuses = [each.result() for each in statuses]
     assert statuses.count(None) <= 8 and statuses.count(200) == 200 - statuses.count(None)
 
@@ -94,6 +101,7 @@ def test_a_killed_worker_costs_the_requests_in_flight_and_no_more(slow):
     assert gone([worker]) and len(family(service)) == 3
 
 
+@POSIX
 @pytest.mark.parametrize("workers", [1, 2])
 def test_requests_in_flight_finish_after_sigterm(slow, workers):
     service = slow(1.5, workers=workers)
@@ -121,6 +129,56 @@ def test_no_service_outlives_a_script_that_fails(bundle):
 def test_deploy_local_refuses_no_workers(bundle):
     with pytest.raises(ValueError, match="not 1 and 0"):
         deploy_local(bundle, threads=0)
+
+
+# DICOM
+
+
+def test_a_dicom_file_gets_the_answer_of_its_jpeg_and_leaves_no_trace_of_the_patient(bundle, tmp_path):
+    jpeg = image(3, (640, 480))
+    data, broken = dicom_file(jpeg, size=(640, 480)), dicom_file(jpeg[:900], size=(640, 480))
+    path = tmp_path / "lesion.dcm"
+    path.write_bytes(data)
+    with deploy_local(bundle) as service:
+
+        def post(body, kind):
+            answer = requests.post(service.scoring_uri, body, headers={"Content-Type": kind}, timeout=20)
+            return answer.status_code, answer.json(), answer.text
+
+        one = service.score(jpeg)
+        assert service.score(path) == service.score(data) == one and "label" in one
+        for kind in ("application/dicom", "application/octet-stream", "image/dicom"):
+            assert post(data, kind)[1]["predictions"] == [one]
+        assert post(json.dumps([{"image_in_base64": b64(data)}]), "application/json")[1]["predictions"] == [
+            one
+        ]
+        form = requests.post(service.scoring_uri, files={"file": ("lesion.dcm", data)}, timeout=20)
+        assert form.json()["predictions"] == [one]
+        status, answer, text = post(broken, "application/dicom")
+        assert status == 422 and "damaged or cut short" in answer["message"]
+        stack = post(dicom_file(jpeg, size=(640, 480), NumberOfFrames=9), "application/dicom")
+        assert stack[0] == 422 and "a stack of images" in stack[1]["message"]
+        said = [text, stack[2], form.text, service.logs(10**6)]
+    assert PLANTED.encode() in data and not [each for each in said if PLANTED.lower() in each.lower()]
+
+
+def test_the_client_sends_only_the_image_of_a_dicom_file(tmp_path):
+    class Asked(ServiceClient):
+        def _ask(self, body, *_):
+            sent.append(body)
+            return {"predictions": [{"label": "benign", "scores": {"benign": 1.0}}]}
+
+    sent, client = [], Asked("http://127.0.0.1:1/score")
+    jpeg = image(3, (640, 480))
+    wavelets = encoded(Image.open(io.BytesIO(jpeg)), "JPEG2000", no_jp2=True)
+    path = tmp_path / "wavelets.dcm"
+    path.write_bytes(dicom_file(wavelets, JPEG2000Lossless, (640, 480), "YBR_RCT"))
+    client.score(dicom_file(jpeg, size=(640, 480)))
+    client.score(path)
+    assert sent[0] == jpeg and (decode(sent[1]) == decode(jpeg)).all() and len(sent) == 2
+    path.write_bytes(path.read_bytes()[:-500])
+    assert client.score(path)["error"].startswith(f"{path}: it is a DICOM file without an image")
+    assert len(sent) == 2 and not any(PLANTED.encode() in each for each in sent)
 
 
 # what the service writes down
@@ -160,7 +218,7 @@ def test_log_has_a_line_of_json_for_each_request_and_no_image(bundle):
 
 def test_log_tells_of_a_fault_and_sums_up_every_minute(bundle, tmp_path):
     faulty = shutil.copytree(bundle, tmp_path / "bundle")
-    with open(faulty / "score.py", "a") as script:
+    with open(faulty / "score.py", "a", encoding="utf-8") as script:
         script.write("\nrequestlog.INTERVAL = 0\n\ndef predict(images):\n    1 / 0\n")
     with deploy_local(faulty) as service:
         assert post(service.scoring_uri) == 500
@@ -168,6 +226,7 @@ def test_log_tells_of_a_fault_and_sums_up_every_minute(bundle, tmp_path):
         assert [line["statuses"] for line in lines(service, "metrics")] == [{"500": 1}]
 
 
+@POSIX
 def test_log_takes_whole_lines_from_many_threads(bundle):
     with deploy_local(bundle, workers=2) as service:
         service.score_many([GOOD] * 200, connections=8)

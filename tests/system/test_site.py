@@ -35,7 +35,9 @@ def test_every_document_and_notebook_is_a_page(site):
 
 
 def test_every_page_of_the_menu_is_there_and_every_document_is_in_it(site):
-    menu = set(re.findall(r":\s+([\w./]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    menu = set(
+        re.findall(r":\s+([\w./]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     documents = {
         path.relative_to(ROOT).as_posix()
         for pattern in ("*.md", "docs/**/*.md", "code/0*/*.md", "sample_data/*.md")
@@ -63,3 +65,9 @@ def test_no_page_fetches_fonts_scripts_or_images_from_elsewhere(site):
     )
     for page in site.rglob("*.html"):
         assert not re.search(fetches, page.read_text(encoding="utf-8")), page
+
+
+def test_the_page_of_the_demo_opens_it_or_says_why_there_is_none(site):
+    page = (site / "docs" / "demo.html").read_text(encoding="utf-8")
+    is_there = (site / "docs" / "demo" / "index.html").is_file()
+    assert ("This site has no demo: " in page) != is_there and ('href="demo/index.html"' in page) == is_there

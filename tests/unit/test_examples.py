@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 import isicvision
 from isicvision import PROJECT_ROOT, Evaluation, ImageDataset
 
+sys.path += [str(PROJECT_ROOT / "sample_data"), str(PROJECT_ROOT / "code/03_deployment")]
+
 MODULES = [each.name for each in pkgutil.walk_packages(isicvision.__path__, "isicvision.")]
+MODULES += ["notebook_parameters", "sample_archive", "drift"]
 
 
 @pytest.fixture(scope="module")

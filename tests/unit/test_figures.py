@@ -26,10 +26,11 @@ DOCUMENTS = {  # and where its figures come from; those of docs/howto/many_image
     **{path.relative_to(ROOT).as_posix(): HAM10000 for path in sorted((ROOT / "docs" / "tdsp").glob("*.md"))},
     **{name: (*HAM10000, "benchmarks/service.txt") for name in SERVICE},
     "README.md": HAM10000,
-    "docs/results.md": (*HAM10000, "benchmarks/patient.txt", "another_clinic/*", SAMPLE),
+    "docs/results.md": (*HAM10000, "benchmarks/[mp]a*.txt", "another_clinic/*", SAMPLE),
     "docs/howto/more_than_two_classes.md": HAM10000,
     "docs/howto/a_better_model.md": HAM10000,
     "docs/service.md": ("benchmarks/*",),
+    "docs/azure.md": ("benchmarks/gate.txt", "benchmarks/few.txt"),
     "code/02_modeling/04_what_the_settings_do.ipynb": ("settings.csv", SAMPLE),
 }
 
@@ -57,7 +58,9 @@ def printed():
 def numbers(patterns):
     """Return every number that stands in the kept files: set of float."""
     files = [file for pattern in patterns for file in KEPT.glob(pattern) if file.suffix not in (".jpg", "")]
-    texts = [file.read_text().replace(",", " " if file.suffix == ".csv" else ",") for file in files]
+    texts = [
+        file.read_text(encoding="utf-8").replace(",", " " if file.suffix == ".csv" else ",") for file in files
+    ]
     texts.append(printed() if SAMPLE in patterns else "")
     found = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?", " ".join(texts))
     return {float(number.replace(",", "")) for number in found}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import LINKS
 from hypothesis import given
 from hypothesis import strategies as st
 from imgaug import augmenters as iaa
@@ -62,20 +63,24 @@ def test_require_names_the_notebook_to_run_first(tmp_path):
     assert isicvision.require(tmp_path, made_by="x") == tmp_path
     with pytest.raises(FileNotFoundError, match=r"absent\.csv is not there yet.*02_train"):
         isicvision.require(tmp_path / "absent.csv", made_by="code/02_modeling/02_train.ipynb")
+    with pytest.raises(FileNotFoundError, match=r"Run train\.py first\.$"):  # make run runs no scripts
+        isicvision.require(tmp_path / "absent.csv", made_by="train.py")
 
 
 def test_a_file_is_replaced_when_the_new_one_is_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "table.csv.gz"
     with replacing(path) as part:
         assert part.name.endswith(path.name)
-        part.write_text("old")
+        part.write_text("old", encoding="utf-8")
     with pytest.raises(OSError, match="no room"), replacing(path) as part:
-        part.write_text("ne")
+        part.write_text("ne", encoding="utf-8")
         raise OSError("no room")
-    assert [file.name for file in path.parent.iterdir()] == ["table.csv.gz"] and path.read_text() == "old"
+    assert [file.name for file in path.parent.iterdir()] == ["table.csv.gz"] and path.read_text(
+        encoding="utf-8"
+    ) == "old"
     with replacing(path) as part:
-        part.write_text("new")
-    assert path.read_text() == "new"
+        part.write_text("new", encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == "new"
 
 
 def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
@@ -100,9 +105,9 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 def test_a_parameter_file_with_blank_settings_has_none(tmp_path):
     file = tmp_path / "p.yaml"
-    file.write_text("EPOCHS: 3\nSETTINGS:\nWEIGHTS:\n")
+    file.write_text("EPOCHS: 3\nSETTINGS:\nWEIGHTS:\n", encoding="utf-8")
     assert read_parameters(file) == {"EPOCHS": 3, "SETTINGS": {}, "WEIGHTS": None}
-    file.write_text("# nothing yet\n")
+    file.write_text("# nothing yet\n", encoding="utf-8")
     assert read_parameters(file) == {}
 
 
@@ -122,7 +127,7 @@ def test_a_parameter_file_means_what_it_seems_to(tmp_path):
         **{"true": True, "False": False, "no": "no", "yes": "yes", "off": "off"},  # the last three are labels
         **{"012": "012", "1:30": "1:30", "2018-01-01": "2018-01-01", "0": 0},
     }.items():
-        file.write_text(f"A: {text}\n")
+        file.write_text(f"A: {text}\n", encoding="utf-8")
         assert read_parameters(file) == {"A": value}, text
     for encoding in ("utf-8-sig", "utf-16"):
         file.write_bytes("# Nävus\r\nEPOCHS: 3\r\n".encode(encoding))
@@ -277,6 +282,13 @@ def test_a_tilde_is_the_users_home_and_an_empty_path_is_refused(monkeypatch, tmp
     assert cache.folder() == tmp_path / "x" / "isicvision"
 
 
+def test_paths_are_stored_alike_on_every_system(monkeypatch):
+    assert files.portable(str(files.PROJECT_ROOT / "outputs" / "a b.jpg")) == "outputs/a b.jpg"
+    monkeypatch.setattr(files.os, "sep", "\\")
+    assert files.portable("outputs\\data\\a.jpg") == "outputs/data/a.jpg"
+
+
+@LINKS
 def test_every_entry_knows_the_users_home(monkeypatch, tmp_path, folder):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -311,7 +323,7 @@ STRAYS = (
 
 @pytest.mark.parametrize("name", STRAYS)
 def test_what_a_file_manager_left_does_not_keep_a_model_from_being_saved(tmp_path, dataset, name):
-    (tmp_path / name).mkdir() if "." not in name[1:] else (tmp_path / name).write_text("x")
+    (tmp_path / name).mkdir() if "." not in name[1:] else (tmp_path / name).write_text("x", encoding="utf-8")
     model = ImageClassifier("efficientnet_lite0", dataset.labels, weights=None, image_size=64)
     model.save(tmp_path)
     model.save(tmp_path)

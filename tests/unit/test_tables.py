@@ -186,7 +186,7 @@ def test_the_one_column_of_a_saved_table_may_hold_separators(tmp_path):
 def test_a_table_of_ours_that_excel_saved_again_is_read(tmp_path):
     table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["bösartig", "gut"], "age": [1.5, 2.5]})
     file = tables.save(table, tmp_path / "ours.csv")
-    text = file.read_text().replace('"', "").replace(",", ";").replace(".5", ",5")
+    text = file.read_text(encoding="utf-8").replace('"', "").replace(",", ";").replace(".5", ",5")
     file.write_bytes(text.encode("cp1252"))
     pd.testing.assert_frame_equal(tables.load(file), table)
 

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from tqdm.auto import tqdm
 
 from ..checks import is_number, is_whole
-from ..files import PROJECT_ROOT, user_path
-from ..text import redacted, secret
+from ..files import SAMPLE_DATA, user_path
+from ..text import near, redacted, secret
 from . import transfer
 from .download import ArchiveError, Download, DownloadReport
 from .labels import choose, labeler
-from .sample import SampleArchive
 from .transfer import TransferError
 
 ISIC = "https://api.isic-archive.com/api/v2/"
 SAMPLE = "http://sample.invalid/api/v2/"  # .invalid can never be a real host (RFC 2606)
 KNOWN = {"isic": ISIC, "sample": SAMPLE}
-Numbers = int | Sequence[int] | None
+Numbers = int | str | Sequence[int | str] | None
 PAGE = 100  # the most records that the API gives at once
 LARGEST_PAGE = 2**26  # bytes of JSON; a hundred records take some 300 kB
+
+
+def _sample():
+    """Return what answers for the bundled sample, a program beside its images."""
+    file = SAMPLE_DATA / "sample_archive.py"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: install isicvision again")
+    spec: Any = importlib.util.spec_from_file_location(file.stem, file)
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    return module.SampleArchive(file.parent)
 
 
 class IsicArchive:
     """The ISIC Archive, or another one with the same API.
 
-    `source` is ``"isic"``, the public archive; ``"sample"``, the synthetic images of this repository, which need no
+    `source` is ``"isic"``, the public archive; ``"sample"``, the synthetic images of this package, which need no
     network; or an address such as ``"http://localhost:8000"``. `token` is an OAuth2 bearer token for images that are
     not public, by default the environment variable ``ISIC_TOKEN``; it goes to the API only, and over https only (or to
     loopback). `url` is where the API begins; `name` is fit for a folder.
@@ -46,11 +57,12 @@ class IsicArchive:
         self.url, self.name = _locate(source)
         if self.url == SAMPLE:
             self.session = transfer.Session(self.url)
-            self.session.mount(SAMPLE.removesuffix("api/v2/"), SampleArchive(PROJECT_ROOT / "sample_data"))
+            self.session.mount(SAMPLE.removesuffix("api/v2/"), _sample())
         else:
             token = secret(token, "token") or secret(os.environ.get("ISIC_TOKEN"), "ISIC_TOKEN")
             self.session = transfer.Session(self.url, token)
         self._is_known = self.session.token is None
+        self._names: dict[str, str] = {}  # of the collections, by number
 
     def __repr__(self):
         return f"IsicArchive({self.url!r})"
@@ -59,7 +71,8 @@ class IsicArchive:
         """Count the images that `query` finds; ValueError if the archive does not understand it.
 
         `query` is in the archive's own language, such as ``'diagnosis_1:Malignant AND age_approx:[20 TO 40]'``:
-        `isicvision.fields.SEARCHABLE` lists the fields; values are case-sensitive. `collections` narrows it to those.
+        `isicvision.fields.SEARCHABLE` lists the fields; values are case-sensitive. `collections` narrows it to those,
+        by number or by name; ValueError if there is none of that number or name.
         """
         return self._number("count", "images/search/", query, collections, limit=1)
 
@@ -190,10 +203,7 @@ class IsicArchive:
     def _url(self, path, query, collections, **params):
         """Return the address of a question, once the token is known to be good."""
         if collections is not None:
-            numbers = [collections] if isinstance(collections, int) else [*collections]
-            if not numbers or not all(isinstance(number, int) for number in numbers):
-                raise ValueError(f"collections must be one number or a list of them, not {collections!r}")
-            params["collections"] = ",".join(map(str, numbers))
+            params["collections"] = ",".join(self._numbers(collections))
         if query is not None and not isinstance(query, str):
             raise ValueError(f"query is text, such as 'sex:female', not {query!r}")
         if query:
@@ -207,6 +217,19 @@ class IsicArchive:
                 raise ArchiveError(f"{self.url} does not accept the token: get a new one, or none") from None
             self._is_known = True
         return f"{self.url}{path}?{urlencode(params)}"
+
+    def _numbers(self, collections):
+        """Return the numbers of collections, given by number or by name, as text."""
+        given = [collections] if isinstance(collections, int | str) else [*collections]
+        if not given or not all(isinstance(each, int | str) for each in given):
+            raise ValueError(f"collections must be one number or name or a list of them, not {collections!r}")
+        self._names = self._names or {str(each["id"]): str(each["name"]) for each in self.collections()}
+        known = {name.casefold(): number for number, name in self._names.items()}
+        found = {each: known.get(str(each).casefold(), str(each)) for each in given}
+        for each in [each for each in given if found[each] not in self._names]:
+            hint = near(each, [*self._names.values()]) or "; collections() lists them"
+            raise ValueError(f"{self.url} has no collection {each!r}{hint}")
+        return found.values()
 
     def _listing(self, query, limit, collections):
         """Return the archive's count, or None, and the records; only the first page is asked for at once."""

@@ -42,13 +42,7 @@ DECODING = threading.BoundedSemaphore(CORES)  # at the same time: a large PNG ta
 
 @dataclass
 class DownloadReport:
-    """What became of each image of a download, and `notes` on the whole.
-
-    >>> DownloadReport(Path("images"), failed=[("ISIC_1", "the server answers 404")])
-    fetched 0, present 0, failed 1, skipped 0 in 0.0 s: images
-      failed ISIC_1: the server answers 404
-      the same call tries the failed ones again
-    """
+    """What became of each image of a download, and `notes` on the whole."""
 
     folder: Path
     fetched: list[Path] = field(default_factory=list)  # downloaded by this call

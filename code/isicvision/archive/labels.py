@@ -27,6 +27,9 @@ def labeler(
             raise ValueError(f"label_field: the archive has no field {field!r}{hint}")
         return lambda record: folder_name(flatten(record).get(field), lower=True)
     if isinstance(label, Mapping):
+        folders = {*filter(None, map(folder_name, label.values()))}
+        if len(folders) > len({*map(str.lower, folders)}):
+            raise ValueError(f"labels that differ only in case share a folder on Windows: {sorted(folders)}")
         names = ("isic_id", *(f"diagnosis_{level}" for level in (5, 4, 3, 2, 1)))
 
         def mapped(record):

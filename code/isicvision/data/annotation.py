@@ -5,7 +5,7 @@ import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import IO
@@ -30,7 +30,8 @@ class Annotations:
 
     The log is a CSV file: ``path``; ``label``, or `EXCLUDE` to leave the image out, `UNDO` to take back the decision
     before, ``(undo 2)`` the second one about this image; ``previous``, the label until then; ``time``, in UTC. Raises
-    ValueError, which names the line, if the file is not such a log or has a label that the dataset lacks.
+    ValueError, which names the line, if the file is not such a log or has a label that the dataset lacks. `labels` are
+    those to choose from, by default the dataset's own; images without a label need them.
 
     >>> table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["nevus", "wart"], "group": ["a", "b"]})
     >>> annotations = Annotations(ImageDataset(table), "decisions.csv")
@@ -39,10 +40,14 @@ class Annotations:
     (['wart', 'wart'], 'a.jpg', 'nevus')
     """
 
-    def __init__(self, dataset: ImageDataset, log: str | os.PathLike) -> None:
+    def __init__(self, dataset: ImageDataset, log: str | os.PathLike, labels: Iterable[str] = ()) -> None:
         self._original = dataset
         self.log = user_path(log)
-        self.labels = dataset.labels
+        if self.log.is_dir():
+            raise ValueError(f"{self.log} is a folder: name a CSV file for the decisions")
+        self.labels = [*dict.fromkeys((*dataset.labels, *labels))]
+        if len(dataset) and not self.labels:
+            raise ValueError("these images have no labels: say which there are, as labels=model.labels")
         if marks := [label for label in self.labels if label == EXCLUDE or _UNDO.fullmatch(label)]:
             raise ValueError(f"the label {marks[0]!r} means something else in the log of labels: rename it")
         self._given = dict(zip(dataset.paths, dataset.table["label"], strict=True))
@@ -53,7 +58,7 @@ class Annotations:
         self._own: list = []  # (path, number) of the decisions made here that can be taken back
         self._data = b""  # the log as it was read last
         self._catch_up()
-        if self._strange and not self._said:
+        if self._strange and not self._said and dataset.labels:
             warn(
                 f"{self.log}: 0 of {counted(self._strange, 'decision')} apply, because none is about one of the "
                 f"{counted(len(dataset), 'image')} of this dataset. If images have moved, correct the log's paths."
@@ -168,10 +173,11 @@ class Annotations:
 
     @property
     def dataset(self) -> ImageDataset:
-        """A new dataset with all decisions applied."""
+        """A new dataset with all decisions applied; images that have no label yet are set aside."""
         self._catch_up()
         labels = {path: self.label(path) for path in self._decided if self.is_decided(path)}
-        return self._original.relabel({p: None if label == EXCLUDE else label for p, label in labels.items()})
+        found = self._original.relabel({p: None if each == EXCLUDE else each for p, each in labels.items()})
+        return found.without(dict.fromkeys(found.table["path"][found.table["label"] == ""], "no label yet"))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -187,6 +193,7 @@ class Annotations:
     def progress(self) -> pd.Series:
         """Count ``images`` and how many are ``decided``, ``relabeled`` and ``excluded``."""
         table = self.table
-        excluded = table["label"] == EXCLUDE
-        table = table.assign(relabeled=(table["label"] != table["given"]) & ~excluded, excluded=excluded)
+        excluded, known = table["label"] == EXCLUDE, table["given"] != ""
+        relabeled = (table["label"] != table["given"]) & known & ~excluded
+        table = table.assign(relabeled=relabeled, excluded=excluded)
         return pd.Series({"images": len(table), **table[["decided", "relabeled", "excluded"]].sum()})

@@ -7,21 +7,15 @@ import numpy as np
 import pandas as pd
 
 from .. import metrics
-from ..fields import CONFIRMED, FIELDS
+from ..fields import ADDED_COLUMNS, CONFIRMED, FIELDS
 from .dataset import ImageDataset
-from .measures import MEASURES
+from .splitting import deal
 
-OWN_COLUMNS = {
-    "path": ("file of the image", "ImageDataset"),
-    "label": ("class to be learned", "the folder or the label column, label_map and corrections"),
-    "group": ("images that a split keeps together", "lesion_id, else patient_id, else path"),
-    "split": ("part of the source's own split", "the folders train, validation and test"),
-}
-"""Columns that `ImageDataset` adds to those of the source: meaning, and what makes them."""
 FRAME = ("width", "height", "format", "gray", "dark_corners", "border", "ruler")
 """Measures of the image's frame, which say nothing about the lesion."""
-CAMERA = ("bytes", "sharpness", "edge_red", "edge_green", "edge_blue")
-"""Measures that reveal the camera and its light; they depend a little on skin and lesion too."""
+
+DRAWS = 200
+"""The number of bootstrap draws for an interval."""
 
 
 def role(column: str, table: pd.DataFrame) -> str:
@@ -33,19 +27,13 @@ def role(column: str, table: pd.DataFrame) -> str:
     >>> role("sex", table), role("width", table), role("comment", table)
     ('patient', 'frame', 'identifier')
     """
-    if column in (*OWN_COLUMNS, "sha256", "phash"):
-        return "identifier"
-    if column in MEASURES:
-        return "frame" if column in FRAME + CAMERA else "appearance"
     if column in FIELDS:
         return FIELDS[column].role
     many = table[column].nunique() > 0.5 * max(table[column].count(), 1)
     return "identifier" if many and not pd.api.types.is_numeric_dtype(table[column]) else "other"
 
 
-def rank(
-    dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
-) -> pd.DataFrame:
+def rank(dataset: ImageDataset, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Rank columns, by default all except identifiers, by how well each one alone predicts the label: ROC AUC.
 
     A number is itself the score: an AUC below 0.5 means that lower values go with the label; images without it are left
@@ -53,7 +41,7 @@ def rank(
     of five folds by group, and scores are compared within the fifth.
 
     Returns ``column, role, of, auc, low, high, images``, the strongest first. ``of`` is the label that is told from the
-    others: of two the last, else the one told best. ``low`` and ``high`` bound the 95 % interval from `draws` bootstrap
+    others: of two the last, else the one told best. ``low`` and ``high`` bound the 95 % interval from `DRAWS` bootstrap
     draws of the groups. NaN is undefined.
 
     >>> table = pd.DataFrame({"path": [*"abcdefgh"], "label": ["nevus"] * 4 + ["wart"] * 4, "age": range(8)})
@@ -73,7 +61,7 @@ def rank(
             areas = np.full(1, np.nan)
             if known.any() and values.nunique(dropna=False) > 1:
                 within = None if is_numeric(values) else fold
-                areas = _areas(scores[known], positive[known], table["group"][known], within, draws, seed)
+                areas = _areas(scores[known], positive[known], table["group"][known], within)
             found.append((label, *_interval(areas), known.sum()))
         best = max(found, key=lambda one: np.nan_to_num(abs(one[1] - 0.5), nan=-1))
         rows.append((column, role(column, table), *best))
@@ -87,9 +75,7 @@ def rank(
     return ranked.iloc[order].reset_index(drop=True)
 
 
-def label_from_metadata(
-    dataset: ImageDataset, columns: Sequence[str] | None = None, draws: int = 200, seed: int = 0
-) -> dict:
+def label_from_metadata(dataset: ImageDataset, columns: Sequence[str] | None = None) -> dict:
     """Predict the label from columns that do not show the lesion: the image's frame, camera and source.
 
     Gradient boosting in five folds by group, by default on the columns whose `role` is ``frame`` or ``source``. If they
@@ -113,12 +99,12 @@ def label_from_metadata(
     features = table[columns].apply(  # the trees take at most 255 categories
         lambda values: values if is_numeric(values) else frequent(values, 200).astype("category")
     )
-    trees = {"max_leaf_nodes": 8, "categorical_features": "from_dtype", "random_state": seed}
+    trees = {"max_leaf_nodes": 8, "categorical_features": "from_dtype", "random_state": 0}
     how = {"cv": PredefinedSplit(fold), "method": "predict_proba"}
     with threadpool_limits(1, "openmp"):  # on a busy machine, threads that wait for each other cost more
         scores = cross_val_predict(HistGradientBoostingClassifier(**trees), features, table["label"], **how)
     areas = [
-        _areas(scores[:, n], table["label"] == label, table["group"], fold, draws, seed)
+        _areas(scores[:, n], table["label"] == label, table["group"], fold)
         for n, label in enumerate(dataset.labels)
     ]
     auc, low, high = _interval(np.mean(areas[1:] if len(areas) == 2 else areas, axis=0))
@@ -134,7 +120,7 @@ def missing(dataset: ImageDataset) -> pd.DataFrame:
     >>> missing(ImageDataset(table)).loc["sex"].to_dict()
     {'all': 0.5, 'x': 0.5, 'y': 0.5}
     """
-    table = dataset.table[[column for column in dataset.table if column not in (*OWN_COLUMNS, *MEASURES)]]
+    table = dataset.table[[column for column in dataset.table if column not in ADDED_COLUMNS]]
     empty = table.apply(lambda values: values.isna() | values.astype(str).str.lower().isin(["", "unknown"]))
     shares = empty.groupby(dataset.table["label"]).mean().T
     shares.insert(0, "all", empty.mean())
@@ -175,10 +161,7 @@ def frequent(values: pd.Series, most: int) -> pd.Series:
 def _folds(dataset):
     """Return the fold by group of each image, of five or as many as the rarest label allows; else None."""
     k = min(5, dataset.table.groupby("label")["group"].nunique().min())
-    if k < 2:
-        return None
-    of_path = {path: number for number, (_, part) in enumerate(dataset.folds(k)) for path in part.paths}
-    return dataset.table["path"].map(of_path).to_numpy()
+    return None if k < 2 else deal(dataset, [1 / k] * k, "label", "group", seed=0)
 
 
 def _rates(values, positive, fold):
@@ -191,13 +174,13 @@ def _rates(values, positive, fold):
     return (in_all.transform("sum") - in_fold.transform("sum") + positive.mean()) / (others + 1)
 
 
-def _areas(scores, positive, groups, fold, draws, seed):
+def _areas(scores, positive, groups, fold):
     """Return the ROC AUC within folds of all images, then of each bootstrap draw of the groups."""
     scores, positive = np.asarray(scores, float), np.asarray(positive)
     fold = np.zeros(len(scores)) if fold is None else fold
     group = pd.factorize(groups, sort=True)[0]
     areas = []
-    for weights in chain([np.ones((1, len(group)))], metrics.draws(group, draws, seed)):
+    for weights in chain([np.ones((1, len(group)))], metrics.draws(group, DRAWS)):
         ordered, pairs = np.zeros((2, len(weights)))
         for number in np.unique(fold):
             here = fold == number

@@ -14,6 +14,7 @@ from imgaug import augmenters as iaa
 from imgaug.random import RNG
 from PIL import Image
 
+from ..fields import MEASURES
 from ..files import folder_name, replacing, user_path
 from ..images import decode, map_threads
 from .cache import Images
@@ -40,9 +41,8 @@ def augment_dataset(
     Pipelines keep size and channels of an image: `dermoscopy`, `original_2018`, or your own. Raises TypeError or
     ValueError for others, and one ImageError that names all unreadable images before anything is written.
 
-    >>> from isicvision import PROJECT_ROOT
-    >>> sample = PROJECT_ROOT / "sample_data"
-    >>> train = ImageDataset.from_csv(sample / "metadata.csv", sample / "images", label_column="diagnosis_1")
+    >>> from isicvision import SAMPLE_DATA
+    >>> train = ImageDataset.from_csv(SAMPLE_DATA / "metadata.csv", label_column="diagnosis_1")
     >>> len(augment_dataset(train, [dermoscopy()]).augmenters)
     1
     """
@@ -71,8 +71,6 @@ def _listed(augmenters):
 
 def _materialize(dataset, augmenters, folder, seed):
     """Write a copy of each image by each pipeline; return the dataset of originals and copies."""
-    from .measures import MEASURES
-
     Images(dataset.paths, 64, progress="checking").require_all()
     table = dataset.table.drop(columns=list(MEASURES), errors="ignore")
     folders = [folder / (folder_name(label) or "_") for label in table["label"]]

@@ -17,11 +17,12 @@ from PIL import Image
 
 from .. import tables
 from ..checks import check_seed, is_number, is_whole, positive_label
+from ..fields import MEASURES
 from ..images import ImageError, map_threads
 from ..tables import restored, stored
 from ..text import as_label, counted, printable
 from . import cache, duplicates, folders, labelcolumns, reading, splitting
-from .measures import MEASURES, measure
+from .measures import measure
 
 TINY, OVERSIZED = 64, 10_000
 """Sides in pixels: a shorter one below the first shows no structures, a longer one above the second is suspicious."""
@@ -37,10 +38,10 @@ def _reasons(paths=(), reasons=()):
 class ImageDataset:
     """Images with labels, as a table. Methods return a new dataset; only `save` writes a file.
 
-    `table` has one row per image: ``path``, ``label``, ``group`` (all str; a split keeps a group together), then the
-    metadata. `set_aside` has ``path`` and ``reason`` of every other image or row. `augmenters` are imgaug pipelines
-    applied during training. `notes` say how many rows of each table fit how many images. `positive` is the positive
-    label, chosen or of two labels that of `checks.positive_label`; `save` drops it.
+    `table` has one row per image: ``path``, ``label`` (empty if it is not known), ``group`` (all str; a split keeps a
+    group together), then the metadata. `set_aside` has ``path`` and ``reason`` of every other image or row.
+    `augmenters` are imgaug pipelines applied during training. `notes` say how many rows of each table fit how many
+    images. `positive` is the positive label, chosen or of two labels that of `checks.positive_label`; `save` drops it.
 
     >>> table = pd.DataFrame({"path": [f"{n}.jpg" for n in range(8)]})
     >>> dataset = ImageDataset(table.assign(label=["benign", "malignant"] * 4, group=[*"aabbccdd"]))
@@ -70,14 +71,18 @@ class ImageDataset:
         sublabel_column: str | None = None,
         positive: str | None = None,
         one_label: bool = False,
+        labeled: bool = True,
     ) -> ImageDataset:
         """Read a folder with one subfolder per label; a ``metadata.csv`` in any of these is joined by file name.
 
         If the subfolders are parts of a split (train, validation, test), the labels are the folders in them, and the
         column ``split`` holds the part. The finer labels in `sublabel_column` become ``sublabel``. The rest
-        is as in `from_csv`; it also raises FileNotFoundError or ValueError if the subfolders are not labels.
+        is as in `from_csv`; it also raises FileNotFoundError or ValueError if the subfolders are not labels. With
+        ``labeled=False`` the images have no labels, wherever they lie in the folder: a model can predict theirs,
+        `labelissues.next_to_label` chooses which to label, and `widgets.AnnotationUI` labels them.
         """
-        return cls._read(reading.read_folder(root, group_column, sublabel_column), positive, one_label)
+        found = reading.read_folder(root, group_column, sublabel_column, labeled)
+        return cls._read(found, positive, one_label or not labeled)
 
     @classmethod
     def from_csv(
@@ -100,7 +105,7 @@ class ImageDataset:
         which images belong together; by default, and where it is empty or ``unknown``, it is ``lesion_id``, else
         ``patient_id``, else each image stands alone. `label_map` is a dict of label in the file to label in the
         dataset, see `labelcolumns.apply_map`; None leaves a label out, other labels are set aside, and ``sublabel``
-        keeps those that were merged. `metadata` is a second CSV file, joined by image name, that fills gaps. For
+        keeps those that were merged. `metadata` is a second CSV file, joined by image or lesion, that fills gaps. For
         `positive` see `checks.positive_label`. With `one_label` images of one label are enough, for a test. Other
         columns with one of our names become ``metadata_NAME``.
 
@@ -115,9 +120,8 @@ class ImageDataset:
     def from_parameters(cls, given: Mapping[str, Any], one_label: bool = False) -> ImageDataset:
         """Read the folder SOURCE as the parameters of 01_acquire_images say, which `files.read_source` reads too.
 
-        >>> from isicvision import PROJECT_ROOT
-        >>> given = {"SOURCE": PROJECT_ROOT / "sample_data", "LABEL_COLUMN": "diagnosis_1"}
-        >>> ImageDataset.from_parameters(given).labels
+        >>> from isicvision import SAMPLE_DATA
+        >>> ImageDataset.from_parameters({"SOURCE": SAMPLE_DATA, "LABEL_COLUMN": "diagnosis_1"}).labels
         ['Benign', 'Malignant']
         """
         source, group = Path(given["SOURCE"]), given.get("GROUP_COLUMN")
@@ -135,9 +139,9 @@ class ImageDataset:
     def from_table(cls, table: pd.DataFrame, images: str | os.PathLike, **options: Any) -> ImageDataset:
         """Take images and labels from a DataFrame with one row per image; the `options` are those of `from_csv`.
 
-        >>> from isicvision import PROJECT_ROOT
+        >>> from isicvision import SAMPLE_DATA
         >>> table = pd.DataFrame({"image": ["ISIC_9900259", "ISIC_9900634"], "dx": ["bkl", "nv"]})
-        >>> ImageDataset.from_table(table, PROJECT_ROOT / "sample_data", label_column="dx", positive="nv").labels
+        >>> ImageDataset.from_table(table, SAMPLE_DATA, label_column="dx", positive="nv").labels
         ['bkl', 'nv']
         """
         return cls.from_csv(table, images, **options)
@@ -168,6 +172,8 @@ class ImageDataset:
         table = tables.load(csv, verbatim=(*OWN, "sublabel"))
         if missing := sorted({*OWN} - {*table}):
             raise ValueError(f"{csv} lacks the columns {', '.join(missing)}: not saved by ImageDataset.save")
+        if table["label"].isna().all():  # of `from_folder` with labeled=False
+            table["label"] = ""
         for name in ("path", "label"):
             if table[name].isna().any():
                 row = int(table[name].isna().argmax()) + 1
@@ -185,7 +191,9 @@ class ImageDataset:
 
     def __repr__(self):
         counts = self.table["label"].value_counts().sort_index()
-        said = ", ".join(f"{printable(label)} {count:,}" for label, count in counts.head(12).items())
+        said = ", ".join(
+            f"{printable(label) or 'no label'} {count:,}" for label, count in counts.head(12).items()
+        )
         alone = (self.table["group"] == self.table["path"]).all()
         groups = "unknown, no column names them" if alone else f"{self.table['group'].nunique():,}"
         lines = [
@@ -202,11 +210,11 @@ class ImageDataset:
     @property
     def labels(self) -> list[str]:
         """The labels that occur, sorted."""
-        return sorted(self.table["label"].unique())
+        return sorted({*self.table["label"]} - {""})
 
     @property
     def _positive(self):
-        return self.positive or (positive_label(self.labels, warn=False) if len(self) else None)
+        return self.positive or (positive_label(self.labels, warn=False) if self.labels else None)
 
     @property
     def paths(self) -> list[str]:
@@ -244,7 +252,7 @@ class ImageDataset:
         summary["share"] = summary["images"] / len(self)
         summary.loc["all"] = [len(self), self.table["group"].nunique(), 1.0]
         summary = summary.astype({"images": int, "groups": int}).round({"share": 3})
-        summary["positive"] = ["yes" * (label == self._positive) for label in [*summary.index[:-1], None]]
+        summary["positive"] = ["yes" * (label == self._positive) for label in summary.index]
         known = splitting.group_count(self.table)["groups"] is not None
         return summary if known else summary.assign(groups="unknown")
 
@@ -284,7 +292,7 @@ class ImageDataset:
         return replace(kept, set_aside=aside)
 
     def measure(self) -> ImageDataset:
-        """Decode every image, add the columns of `measures.MEASURES`, and set aside files that cannot be decoded."""
+        """Decode every image, add the columns of `fields.MEASURES`, and set aside files that cannot be decoded."""
 
         def measured(path):
             try:
@@ -312,7 +320,7 @@ class ImageDataset:
         pairs = zip(aside["path"], aside["reason"], strict=True)
         broken = aside[np.array([reason.startswith(f"{path}: ") for path, reason in pairs], bool)]
         size = table["width"].astype(str) + "x" + table["height"].astype(str) + " pixels"
-        kinds = Image.registered_extensions() | {".jif": "JPEG"}
+        kinds = Image.registered_extensions() | {".jif": "JPEG", ".dcm": "DICOM", ".dicom": "DICOM"}
         endings = [os.path.splitext(path)[1].lower() for path in table["path"]]
         named = pd.Series([kinds.get(ending) for ending in endings], dtype=object)
         copies = table.groupby("sha256")

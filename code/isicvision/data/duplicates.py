@@ -13,31 +13,47 @@ from ..tables import is_named
 
 THRESHOLD = 2
 """Bits of 64 in which the hashes of near-duplicates may differ; docs/data.md has the measurement behind it."""
-CROWD = 100
-"""Of images with exactly the same hash, those after the first `CROWD` are paired with the first one only."""
 LIMIT = 1_000_000
 """The most pairs that are returned, the nearest ones."""
 
 
 def near_pairs(hashes: ArrayLike, threshold: int = THRESHOLD) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find all pairs of 64-bit hashes that differ in at most `threshold` bits, up to `CROWD` and `LIMIT`.
+    """Find all pairs of 64-bit hashes that differ in at most `threshold` bits, at most `LIMIT`.
 
     Returns three arrays of int64, the nearest pairs first: positions in `hashes`, the first below the second, and the
-    number of bits that differ. A threshold above 8 is slow. Raises ValueError unless `threshold` is 0 to 64.
+    number of bits that differ. Cut into ``threshold + 1`` blocks, two such hashes have one in common; so a threshold
+    above 8 is slow. Raises ValueError unless `threshold` is 0 to 64.
 
     >>> first, second, bits = near_pairs([0b0000, 0b1111, 0b1011], threshold=2)
     >>> first.tolist(), second.tolist(), bits.tolist()
     ([1], [2], [1])
     """
     hashes = np.asarray(hashes, np.uint64)
-    rows = pd.Series(range(len(hashes)), dtype=np.int64).groupby(hashes)
-    early, late = (np.flatnonzero(each) for each in (rows.cumcount() < CROWD, rows.cumcount() >= CROWD))
-    one, other, distance = _search(hashes[early], threshold)
-    first = np.concatenate([early[one], rows.transform("first").to_numpy()[late]])
-    second = np.concatenate([early[other], late])
-    distance = np.concatenate([distance, 0 * late])
-    order = np.lexsort((second, first, distance))
-    return first[order], second[order], distance[order]
+    if not is_whole(threshold, 0) or threshold > 64:
+        raise ValueError(f"threshold is a number of bits from 0 to 64, not {threshold!r}")
+    found: list[np.ndarray] = [np.empty(0, np.int64)]
+    n = max(len(hashes), 1)
+    for low, high in pairwise(np.linspace(0, 64, threshold + 2).astype(int).tolist()):
+        block = hashes >> np.uint64(low) & np.uint64((1 << high - low) - 1)
+        order = np.argsort(block, kind="stable")
+        last = np.searchsorted(block[order], block[order], "right")
+        rows, step = np.arange(len(hashes)), 1
+        # compare each hash with the step-th one after it in the same block
+        while len(rows := rows[rows + step < last[rows]]):
+            one, other = order[rows], order[rows + step]
+            distance = np.bitwise_count(hashes[one] ^ hashes[other]).astype(np.int64)
+            found.append((distance * 2**56 + one * n + other)[distance <= threshold])
+            if sum(map(len, found)) > 2 * LIMIT:
+                found = [np.unique(np.concatenate(found))[: LIMIT + 1]]
+            step += 1
+    nearest = np.unique(np.concatenate(found))  # a pair with several blocks in common is found as often
+    if len(nearest) > LIMIT:
+        warn(
+            f"more than {LIMIT:,} pairs of images differ in at most {threshold} bits: only the nearest are used. "
+            "Lower the threshold, and see whether many images are blank."
+        )
+    distance, pair = np.divmod(nearest[:LIMIT], 2**56)
+    return *np.divmod(pair, n), distance
 
 
 def clusters(hashes: ArrayLike, threshold: int = THRESHOLD) -> np.ndarray:
@@ -47,7 +63,7 @@ def clusters(hashes: ArrayLike, threshold: int = THRESHOLD) -> np.ndarray:
     [0, 0, 1]
     """
     unique, hash_of = np.unique(np.asarray(hashes, np.uint64), return_inverse=True)
-    one, other, _ = _search(unique, threshold)
+    one, other, _ = near_pairs(unique, threshold)
     return connected(one, other, len(unique))[hash_of]
 
 
@@ -94,31 +110,3 @@ def near_table(table: pd.DataFrame, threshold: int = THRESHOLD) -> pd.DataFrame:
         known = pairs["part_a"].notna() & pairs["part_b"].notna()
         pairs["crosses_split"] = known & (pairs["part_a"] != pairs["part_b"])
     return pairs
-
-
-def _search(hashes, threshold):
-    """Return positions and distances of near hashes: cut into ``threshold + 1`` blocks, they have one in common."""
-    if not is_whole(threshold, 0) or threshold > 64:
-        raise ValueError(f"threshold is a number of bits from 0 to 64, not {threshold!r}")
-    found, n = [np.empty(0, np.int64)], max(len(hashes), 1)
-    for low, high in pairwise(np.linspace(0, 64, threshold + 2).astype(int).tolist()):
-        block = hashes >> np.uint64(low) & np.uint64((1 << high - low) - 1)
-        order = np.argsort(block, kind="stable")
-        last = np.searchsorted(block[order], block[order], "right")
-        rows, step = np.arange(len(hashes)), 1
-        # compare each hash with the step-th one after it in the same block
-        while len(rows := rows[rows + step < last[rows]]):
-            one, other = order[rows], order[rows + step]
-            distance = np.bitwise_count(hashes[one] ^ hashes[other]).astype(np.int64)
-            found.append((distance * 2**56 + one * n + other)[distance <= threshold])
-            if sum(map(len, found)) > 2 * LIMIT:
-                found = [np.unique(np.concatenate(found))[: LIMIT + 1]]
-            step += 1
-    nearest = np.unique(np.concatenate(found))  # a pair with several blocks in common is found as often
-    if len(nearest) > LIMIT:
-        warn(
-            f"more than {LIMIT:,} pairs of images differ in at most {threshold} bits: only the nearest are used. "
-            "Lower the threshold, and see whether many images are blank."
-        )
-    distance, pair = np.divmod(nearest[:LIMIT], 2**56)
-    return *np.divmod(pair, n), distance

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from ..fields import FIELDS, Field
+from ..fields import FIELDS
 from . import duplicates
-from .associations import OWN_COLUMNS, is_numeric, missing
+from .associations import is_numeric, missing
 from .dataset import ImageDataset
-from .measures import MEANINGS
 from .splitting import group_count
 
 WHY = {
@@ -30,8 +29,8 @@ def find(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD) -> pd.Dat
 
     Both images of a pair, whose hashes differ in at most `threshold` bits, are listed.
 
-    >>> from isicvision import PROJECT_ROOT
-    >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
+    >>> from isicvision import SAMPLE_DATA
+    >>> sample = ImageDataset.from_csv(SAMPLE_DATA / "metadata.csv", label_column="diagnosis_1")
     >>> find(sample.sample(4))["problem"].tolist()
     []
     """
@@ -85,7 +84,7 @@ def _check_problems(names):
         raise ValueError(f"unknown problem {', '.join(map(repr, unknown))}; there are: {', '.join(WHY)}")
 
 
-def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: int = 0) -> dict:
+def leaks(dataset: ImageDataset) -> dict:
     """Count what a split by image would leak and a split by group does not.
 
     ``groups`` and ``groups_known`` as in `splitting.group_count`; ``several``: groups with more than one image;
@@ -93,13 +92,13 @@ def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: in
     lesions are named, a 60/20/20 split by image and one by group have ``random`` and ``by_group`` groups in several
     parts, and of ``test`` images in the first ``tested`` were trained on.
 
-    >>> from isicvision import PROJECT_ROOT
-    >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
+    >>> from isicvision import SAMPLE_DATA
+    >>> sample = ImageDataset.from_csv(SAMPLE_DATA / "metadata.csv", label_column="diagnosis_1")
     >>> leaks(sample.sample(4))["exact"]
     0
     """
     dataset = dataset if "sha256" in dataset.table else dataset.measure()
-    near = dataset.near_duplicates(threshold)
+    near = dataset.near_duplicates()
     counts = {
         **group_count(dataset.table),
         "several": int((dataset.table["group"].value_counts() > 1).sum()),
@@ -110,12 +109,12 @@ def leaks(dataset: ImageDataset, threshold: int = duplicates.THRESHOLD, seed: in
     if counts["groups"] is None:
         return counts
     try:
-        whole = dataset.split(0.6, 0.2, 0.2, seed=seed)
+        whole = dataset.split(0.6, 0.2, 0.2)
     except ValueError:  # a label has fewer groups than parts
         return counts
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the leak is what is counted here
-        random = dataset.split(0.6, 0.2, 0.2, group=None, seed=seed)
+        random = dataset.split(0.6, 0.2, 0.2, group=None)
     for name, split in (("random", random), ("by_group", whole)):
         parts = pd.concat([part.table["group"].drop_duplicates() for part in split])
         counts[name] = parts[parts.duplicated()].nunique()
@@ -143,12 +142,10 @@ def dictionary(dataset: ImageDataset, columns: Iterable[str]) -> pd.DataFrame:
 
 def _meaning(column):
     """Return the unit, the meaning and the origin of a column."""
-    if column in OWN_COLUMNS:
-        return "", *OWN_COLUMNS[column]
-    if column in MEANINGS:
-        return *MEANINGS[column], "ImageDataset.measure"
-    known = FIELDS.get(column, Field("", "", "not known here", ""))
-    return known.unit, known.meaning, "the source, as found"
+    if column not in FIELDS:
+        return "", "not known here", "the source, as found"
+    field = FIELDS[column]
+    return field.unit, field.meaning, field.made_by or "the source, as found"
 
 
 def _shown(values):

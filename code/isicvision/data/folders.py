@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import warn
@@ -17,7 +18,7 @@ SYSTEM = {
 }
 """Folders and files of operating systems and network drives, which hold no data of the user's (in lower case)."""
 UNREADABLE = {
-    *".heic .heif .hif .dcm .dicom .jp2 .j2k .jpx .j2c .jpf .jxr .jxl .avif .gif .svg .psd .ico .tga .eps .xcf".split(),
+    *".heic .heif .hif .jp2 .j2k .jpx .j2c .jpf .jxr .jxl .avif .gif .svg .psd .ico .tga .eps .xcf".split(),
     *".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .ppm .pgm .pbm .pnm .exr .hdr .emf .wmf .dib .apng".split(),
 }
 """Extensions of image files that are not read."""
@@ -78,9 +79,18 @@ def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
                 tables.append(start + entry.name)
             elif os.path.splitext(name)[1] in UNREADABLE:
                 unreadable.append(start + entry.name)
+            elif entry.is_file() and is_dicom(entry.path):  # archives of clinics give them any name
+                images.append(start + entry.name)
 
     enter(root, "", set())
     return images, unreadable, [table for table in tables if "metadata.xls" not in table.lower()] or tables
+
+
+def is_dicom(path: str) -> bool:
+    """Say whether a file holds DICOM, whatever its name."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+    return False
 
 
 def why_unreadable(file: str) -> str:

@@ -45,7 +45,7 @@ def _loose_name(name):
     return re.sub(r"(^|[/\\])(\d+)\.0+$", r"\1\2", text)
 
 
-def _stem(base):
+def stem(base: str) -> str:
     """Cut off the extension of an image, and nothing else: scan_2.5 is a name."""
     front, _, ending = base.rpartition(".")
     return front if front and f".{ending.lower()}" in _ENDINGS else base
@@ -54,11 +54,11 @@ def _stem(base):
 def _find(names, files):
     by_stem = defaultdict(list)
     for number, file in enumerate(files):
-        by_stem[_stem(file.rpartition("/")[2])].append(number)
+        by_stem[stem(file.rpartition("/")[2])].append(number)
     stems = {}
     for name in names.dropna().unique():
         base = name.replace("\\", "/").rpartition("/")[2]
-        stems[name] = base if base in by_stem else _stem(base)
+        stems[name] = base if base in by_stem else stem(base)
     claims = Counter(stems.values())
 
     def find_one(name):
@@ -73,7 +73,7 @@ def _find(names, files):
         for fits in (
             [n for n, path in paths.items() if path == tail],
             [n for n, path in paths.items() if path.endswith(tail)],
-            [n for n, path in paths.items() if _stem(path).endswith(tail)],
+            [n for n, path in paths.items() if stem(path).endswith(tail)],
             sorted((n for n in paths if depth[n] > 1 and tail.endswith(paths[n])), key=depth.get)[-1:],
         ):
             if len(fits) > 1:  # a mask may be called as its image

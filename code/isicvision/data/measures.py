@@ -8,36 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageStat
 
-from ..images import FORMATS, ImageError, frame
+from ..images import ImageError, frame
 
 SIDE = 256
 """Images are measured with the longer side at this many pixels, so that images of any size are comparable."""
-
-MEANINGS = {
-    "width": ("pixels, upright", "of the file itself"),
-    "height": ("pixels, upright", "of the file itself"),
-    "bytes": ("bytes", "size of the file"),
-    "format": ("/".join(FORMATS), "format of the content, whatever the extension"),
-    "gray": ("true/false", "no pixel has a color"),
-    "brightness": ("0 to 255", "mean of the gray levels"),
-    "contrast": ("0 to 127.5", "standard deviation of the gray levels"),
-    "saturation": ("0 to 255", "mean saturation (of HSV)"),
-    "red": ("0 to 255", "mean of the red channel"),
-    "green": ("0 to 255", "mean of the green channel"),
-    "blue": ("0 to 255", "mean of the blue channel"),
-    "sharpness": ("0 and more", "variance of the Laplacian: low if blurred"),
-    "dark_corners": ("0 to 1", "nearly black share of the corners, as around a dermatoscope's round view"),
-    "border": ("0 to 1", "share of the image in plain black or white bars along its edges"),
-    "edge_red": ("0 to 255", "mean of the red channel along the edge, to a depth of an eighth of each side"),
-    "edge_green": ("0 to 255", "mean of the green channel there"),
-    "edge_blue": ("0 to 255", "mean of the blue channel there"),
-    "ruler": ("0, or 0.5 to 1", "how regularly dark marks repeat near an edge: a sign of a ruler"),
-    "sha256": ("64 hex digits", "hash of the file's bytes: equal only for exact copies"),
-    "phash": ("16 hex digits", "perceptual hash: differs in few bits between images that look alike"),
-}
-"""Unit or range, and meaning, of each measure, for the data dictionary."""
-MEASURES = tuple(MEANINGS)
-
 NEAR_BLACK, NEAR_WHITE = 40, 245
 PLAIN = 4.0
 """Standard deviation of gray levels below which a line is plain."""
@@ -46,7 +20,7 @@ REGULAR = 0.5
 
 
 def measure(path: str | os.PathLike) -> dict:
-    """Read and decode one image once, and return a value for each of `MEASURES`, in the units of `MEANINGS`.
+    """Read and decode one image once, and return a value for each of `fields.MEASURES`, in their units.
 
     ``sharpness`` is the variance of the Laplacian (Pech-Pacheco et al., *Diatom autofocusing in brightfield
     microscopy*, ICPR 2000), ``phash`` ImageHash's, of 8 x 8 bits. Raises ImageError, which names the file.

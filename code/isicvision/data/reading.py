@@ -11,12 +11,11 @@ import pandas as pd
 
 from .. import tables
 from ..errors import warn
-from ..fields import GROUP_COLUMNS, IMAGE_COLUMNS
+from ..fields import GROUP_COLUMNS, IMAGE_COLUMNS, MEASURES
 from ..files import folder_name, user_path
 from ..text import as_label, counted, printable
 from . import folders, labelcolumns
 from .matching import NO_IMAGE, SEVERAL, below, find, image_names
-from .measures import MEASURES
 
 OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
@@ -51,14 +50,20 @@ class Found:
     notes: list[str]
 
 
-def read_folder(root: str | os.PathLike, group_column: str | None, sublabel_column: str | None) -> Found:
+def read_folder(
+    root: str | os.PathLike, group_column: str | None, sublabel_column: str | None, labeled: bool = True
+) -> Found:
     """Read a folder as `ImageDataset.from_folder` says."""
     root = folders.folder(root)
     images, unreadable, csvs = folders.walk(root)
     files = images + unreadable
-    labels, parts = folders.arrange(root, files)
+    if not labeled and not images:
+        raise FileNotFoundError(f"{root} has no images ({', '.join(folders.EXTENSIONS)})")
+    given = [None if folders.is_beside(file) else "" for file in files]
+    labels, parts = folders.arrange(root, files) if labeled else (given, None)
     table = pd.DataFrame({"path": below(root, files)}, dtype=str)
-    table["label"] = pd.Series([*map({label: as_label(label) for label in {*labels}}.get, labels)], dtype=str)
+    named = {label: as_label(label) if labeled else label for label in {*labels}}
+    table["label"] = pd.Series([*map(named.get, labels)], dtype=str)
     reasons = pd.Series(index=table.index, dtype=object)
     nowhere = np.flatnonzero(table["label"].isna())
     reasons[nowhere] = [folders.why_no_label(files[number]) for number in nowhere]
@@ -101,7 +106,6 @@ def read_table(
 
 def _matched(rows, source, images, columns, metadata):
     """Join the rows of a table with the files that they name."""
-    label_columns = [tables.require_column(rows, name, source) for name in columns.labels]
     images = folders.folder(images)
     files, unreadable, _ = folders.walk(images)
     column, found = image_names(rows, files, source, columns.image)
@@ -117,6 +121,7 @@ def _matched(rows, source, images, columns, metadata):
     if metadata:
         rows, note = _join(rows, names, source, metadata, column, group)
         notes.append(note)
+    label_columns = [tables.require_column(rows, name, source) for name in columns.labels]
     if group:
         group = tables.require_column(rows, group, f"{source} with {metadata}" if metadata else source)
     if isinstance(columns.label, str):
@@ -240,7 +245,10 @@ def _join(rows, names, source, csv, image_column, group_column):
     known = names.dropna().unique().tolist()
     column = tables.find_column(other, image_column)
     if column is None and not any(name in other for name in IMAGE_COLUMNS):
-        tables.require_column(other, image_column, csv)
+        shared = [name for name in GROUP_COLUMNS if name in rows and name in other]
+        column = shared[0] if shared else tables.require_column(other, image_column, csv)
+        names = rows[column]  # a row a lesion
+        known = names.dropna().unique().tolist()
     column, other, note = _fitted(other, csv, known, column)
     position = names.map({name: number for number, name in enumerate(known)})
     for name in _group_columns(other, group_column):

@@ -38,8 +38,8 @@ def estimate_tone(dataset: ImageDataset) -> ImageDataset:
     type. Limits: Kinyanjui et al., Estimating skin tone and effects on classification performance in dermatology
     datasets, 2019; Bevan and Atapour-Abarghouei, Detecting melanoma fairly, 2022.
 
-    >>> from isicvision import PROJECT_ROOT
-    >>> sample = ImageDataset.from_csv(PROJECT_ROOT / "sample_data/metadata.csv", label_column="diagnosis_1")
+    >>> from isicvision import SAMPLE_DATA
+    >>> sample = ImageDataset.from_csv(SAMPLE_DATA / "metadata.csv", label_column="diagnosis_1")
     >>> estimate_tone(sample.sample(2)).table.columns[-2:].tolist()
     ['ita', 'skin_tone']
     """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..checks import check_seed
+from ..checks import check_seed, require_dataset
 from ..errors import warn
 from ..files import portable
 from ..tables import find_column, is_named
@@ -25,7 +25,7 @@ def deal(
     stratify: str,
     group: str | None,
     seed: int,
-    near_duplicates: int | None,
+    near_duplicates: int | None = None,
     keep: Parts | None = None,
 ) -> np.ndarray:
     """Deal the images of a dataset to parts as `ImageDataset.split` says; return the part's number of each image."""
@@ -35,6 +35,8 @@ def deal(
     for column in filter(None, (stratify, group)):
         if column not in table:
             raise ValueError(f"no column {column!r} to split by; there are: {', '.join(table.columns)}")
+    if stratify == "label":
+        require_dataset(dataset, "split")
     check_seed(seed)
     groups = _groups(table, group, near_duplicates)
     label, labels = pd.factorize(table[stratify], sort=True, use_na_sentinel=False)
@@ -342,10 +344,12 @@ def warn_of_seen(dataset: Any, known: dict[str, np.ndarray] | None, purpose: str
 
 
 def _fingerprints(dataset):
-    images = [int((key or "0")[:16], 16) for key in cache.keys(dataset.paths)]
-    names = (name.encode(errors="replace") for name in dataset.table["group"])
-    groups = [int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) for name in names]
-    return np.array(images, np.uint64), np.array(groups, np.uint64)
+    def hashed(name):
+        return int.from_bytes(hashlib.blake2b(name.encode(errors="replace"), digest_size=8).digest())
+
+    keys = zip(cache.keys(dataset.paths), dataset.paths, strict=True)  # no key: an image that is not here
+    images = [int(key[:16], 16) if key else hashed(path) for key, path in keys]
+    return np.array(images, np.uint64), np.array([*map(hashed, dataset.table["group"])], np.uint64)
 
 
 def in_several(parts: np.ndarray | pd.Series, groups: pd.Series) -> np.ndarray:

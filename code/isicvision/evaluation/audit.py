@@ -21,10 +21,10 @@ from ..data.augmentation import Hair, Pipeline
 from ..data.dataset import ImageDataset
 from ..data.skin import lesion_mask, skin_mask
 from ..images import decode, map_threads
-from ..text import as_label
 from .comparison import FEWEST
-from .evaluation import Evaluation, Model, positive_of
+from .evaluation import Model, positive_of, scored
 from .intervals import interval, lesions
+from .predictions import as_labels
 
 INSIDE = 0.8
 """Radius of the disc whose outside is the border, as a share of half the side."""
@@ -113,13 +113,11 @@ CHANGES: dict[str, Callable] = {
 
 
 def changed(images: np.ndarray, name: str) -> np.ndarray:
-    """Apply one of `CHANGES` to uint8 RGB images, shape (n, side, side, 3); raises ValueError for any other name.
+    """Apply one of `CHANGES` to uint8 RGB images, shape (n, side, side, 3).
 
     >>> changed(np.zeros((1, 64, 64, 3), np.uint8), "red marks added")[0, 0, 0].tolist()
     [200, 30, 40]
     """
-    if name not in CHANGES:
-        raise ValueError(f"no change {name!r}; there are: {', '.join(CHANGES)}")
     return np.stack(map_threads(CHANGES[name], list(images)))
 
 
@@ -160,14 +158,12 @@ def shortcuts(
 
     >>> found = shortcuts(model, test.sample(200, balanced=True), borders=train)  # doctest: +SKIP
     """
-    labels, borders = [*map(str, map(as_label, model.labels))], dataset if borders is None else borders
-    positive = positive_of(model, dataset, labels, positive)
-    for each, name in ((dataset, "dataset"), (borders, "borders")):
-        _check(each, name, labels, positive)
+    borders = dataset if borders is None else borders
+    positive = _checked(model, positive, dataset=dataset, borders=borders)
     images = _squares(model, dataset.paths)
 
     def evaluate(shown):
-        return _evaluate(model, dataset, labels, positive, shown).against(positive)
+        return scored(model, dataset, model.scores(shown), positive).against(positive)
 
     before = evaluate(images)
     rows = {"unchanged": _figures(before, before, before)}
@@ -183,20 +179,15 @@ def shortcuts(
 
 
 def corrupted(images: np.ndarray, name: str, severity: int) -> np.ndarray:
-    """Make uint8 RGB images, shape (n, side, side, 3), poorer by one of `CORRUPTIONS`; ValueError for any other name.
+    """Make uint8 RGB images, shape (n, side, side, 3), poorer by one of `CORRUPTIONS`.
 
     Severity 0 changes nothing, 5 is about the worst that a clinic would keep. The result is the same each time.
 
     >>> corrupted(np.full((1, 64, 64, 3), 200, np.uint8), "blur", 5).shape
     (1, 64, 64, 3)
     """
-    if name not in CORRUPTIONS or severity not in range(6):
-        known = ", ".join(CORRUPTIONS)
-        raise ValueError(f"no corruption {name!r} of severity {severity!r} from 0 to 5; there are: {known}")
-    pipeline = Pipeline(
-        CORRUPTIONS[name](severity / 5, images.shape[1]) if severity else iaa.Identity(), seed=0
-    )
-    return pipeline(images, range(len(images)))
+    augmenter = CORRUPTIONS[name](severity / 5, images.shape[1]) if severity else iaa.Identity()
+    return Pipeline(augmenter, seed=0)(images, range(len(images)))
 
 
 def corruptions(model: Model, dataset: ImageDataset, positive: str | None = None) -> pd.DataFrame:
@@ -209,43 +200,38 @@ def corruptions(model: Model, dataset: ImageDataset, positive: str | None = None
 
     >>> found = corruptions(model, test.sample(200, balanced=True))  # doctest: +SKIP
     """
-    labels = [*map(str, map(as_label, model.labels))]
-    positive = positive_of(model, dataset, labels, positive)
-    _check(dataset, "dataset", labels, positive)
+    positive = _checked(model, positive, dataset=dataset)
     images = _squares(model, dataset.paths)
-    poorer = [corrupted(images, name, severity) for name in CORRUPTIONS for severity in range(1, 6)]
+    index = pd.MultiIndex.from_product([CORRUPTIONS, range(6)], names=["corruption", "severity"])
+    poorer = [corrupted(images, *each) for each in index if each[1]]
     shown = np.concatenate([images, *poorer])  # at once, which takes a fraction of the time
     several = replace(dataset, table=pd.concat([dataset.table] * (1 + len(poorer)), ignore_index=True))
-    scored = _evaluate(model, several, labels, positive, shown)
+    found = scored(model, several, model.scores(shown), positive)  # type: ignore[attr-defined]
     limited = getattr(model, "outliers", None) is not None
     far = model.outlier_distance(shown) > 1 if limited else np.full(len(shown), np.nan)  # type: ignore[attr-defined]
     rejected = far.reshape(-1, len(images)).mean(axis=1)
-    parts = [scored.where(np.arange(len(shown)) // len(images) == n) for n in range(len(rejected))]
+    parts = [found.where(np.arange(len(shown)) // len(images) == n) for n in range(len(rejected))]
+    table = pd.concat([part.against(positive).metrics(["roc_auc"]) for part in parts], ignore_index=True)
     changed = [(part.table["prediction"] != parts[0].table["prediction"]).mean() for part in parts]
-    areas = [part.against(positive).metrics(["roc_auc"]).loc["roc_auc"] for part in parts]
-    found = [(*area, *rest) for area, *rest in zip(areas, changed, rejected, strict=True)]
-    index = pd.MultiIndex.from_product([CORRUPTIONS, range(6)], names=["corruption", "severity"])
-    clean, worse = found[0], iter(found[1:])
-    rows = [next(worse) if severity else clean for _, severity in index]
-    return pd.DataFrame(rows, index, ["roc_auc", "low", "high", "changed", "rejected"])
+    table = table.rename(columns={"value": "roc_auc"}).assign(changed=changed, rejected=rejected)
+    number = (index.codes[1] > 0).cumsum() * (index.codes[1] > 0)  # severity 0 is the same for all
+    return table.iloc[number].set_axis(index)
 
 
-def _evaluate(model, dataset, labels, positive, images):
-    """Evaluate the images of a dataset, decoded and changed, at the model's threshold."""
-    scores, about = model.scores(images), dataset.table
-    decision = getattr(model, "metadata", {}).get("decision") or {}
-    threshold = decision.get("threshold") if positive == decision.get("positive") else None
-    return Evaluation.from_scores(about["label"], scores, about["group"], labels, positive, None, threshold)
-
-
-def _check(dataset, name, labels, positive):
-    if dataset.is_augmented:
-        raise ValueError(f"{name} is augmented: audit on images as they were taken")
-    if unknown := sorted({*dataset.labels} - {*labels}):
-        raise ValueError(f"{name} has labels that the model does not know: {', '.join(unknown)}")
-    if positive not in dataset.labels or len(dataset.labels) < 2:
-        held = ", ".join(dataset.labels) or "none"
-        raise ValueError(f"{name} needs images with the label {positive!r} and others; its labels: {held}")
+def _checked(model, positive, **datasets):
+    """Return the positive label; ValueError if a dataset cannot be audited."""
+    positive = positive_of(model, datasets["dataset"], positive)
+    for name, each in datasets.items():
+        if each.is_augmented:
+            raise ValueError(f"{name} is augmented: audit on images as they were taken")
+        if unknown := sorted({*each.labels} - {*as_labels(model.labels, "class")}):
+            raise ValueError(f"{name} has labels that the model does not know: {', '.join(unknown)}")
+        if positive not in each.labels or len(each.labels) < 2:
+            held = ", ".join(each.labels) or "none"
+            raise ValueError(
+                f"{name} needs images with the label {positive!r} and others; its labels: {held}"
+            )
+    return positive
 
 
 def _squares(model, paths):

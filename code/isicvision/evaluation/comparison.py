@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ def compare(first: Evaluation, second: Evaluation, metric: str = "roc_auc") -> p
     difference = values[0] - values[1]
     drawn = first.draws(metric) - second.draws(metric)
     low, high = interval(difference, drawn, first.jackknife(metric) - second.jackknife(metric))
-    if same(drawn) and not np.array_equal(first.scores, second.scores):  # all right in both, say
+    if same(drawn) and not np.allclose(first.scores, second.scores, 0, 1e-5):  # all right in both, say
         wide = of_agreement(0, min(lesions(each, metric) for each in (first, second)))[1]
         low, high = max(difference - wide, -1), min(difference + wide, 1)
     found = {"first": values[0], "second": values[1], "difference": difference, "low": low, "high": high}
@@ -72,13 +72,7 @@ def _say(metric, difference, low, high):
     return f"The {better} model's {name} is {abs(difference):.3f} higher (95 % CI {least:.3f} to {most:.3f})."
 
 
-@overload
-def slices(evaluation: Evaluation, column: str, metric: str = ...) -> pd.DataFrame: ...
-@overload
-def slices(evaluation: Evaluation, column: Iterable[str], metric: str = ...) -> list[pd.DataFrame]: ...
-def slices(
-    evaluation: Evaluation, column: str | Iterable[str], metric: str = "roc_auc"
-) -> pd.DataFrame | list[pd.DataFrame]:
+def slices(evaluation: Evaluation, column: str | Iterable[str], metric: str = "roc_auc") -> Any:
     """Evaluate the images with each value of a metadata column, and compare them with all other images.
 
     Give all columns in one list: each is one more chance of a false alarm. Numbers with more than ten values are cut
@@ -157,9 +151,8 @@ def _bands(values):
     short = [f"{edge:.6g}" for edge in edges]
     ends = short if len({*short}) == len(short) else [*map(as_label, edges)]
     between = [f"over {left} to {right}" for left, right in itertools.pairwise(ends)]
-    return pd.cut(
-        values, [-np.inf, *edges, np.inf], labels=[f"up to {ends[0]}", *between, f"over {ends[-1]}"]
-    )
+    names = [f"up to {ends[0]}", *between, f"over {ends[-1]}"]
+    return pd.cut(values, [-np.inf, *edges, np.inf], labels=names)
 
 
 def _by_value(evaluation, values, metric):

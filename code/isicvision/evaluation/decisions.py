@@ -188,10 +188,8 @@ def reliability(evaluation: Evaluation) -> pd.DataFrame:
     """
     scores = evaluation.table[PREFIX + evaluation.positive].to_numpy()
     positive = (evaluation.table["label"] == evaluation.positive).to_numpy()
-    rows = []
-    for part in np.array_split(
-        np.argsort(scores, kind="stable"), max(1, min(metrics.BINS, len(scores) // 10))
-    ):
+    rows, bins = [], max(1, min(metrics.BINS, len(scores) // 10))
+    for part in np.array_split(np.argsort(scores, kind="stable"), bins):
         count = int(positive[part].sum())
         low, high = binomtest(count, len(part)).proportion_ci(method="wilson")
         rows.append((scores[part].mean(), count / len(part), low, high, len(part)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
@@ -18,6 +17,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from .. import metrics, tables
 from ..checks import positive_label, require_dataset
 from ..data.dataset import ImageDataset
+from ..data.matching import stem
 from ..data.splitting import group_count, group_words, warn_of_seen
 from ..errors import warn
 from ..metrics import METRICS
@@ -26,8 +26,6 @@ from ..text import apart, as_label, counted
 from . import intervals, predictions
 from .predictions import PREFIX
 
-OTHERS = "(all others)"
-"""The class that stands for all but one, see `Evaluation.against`."""
 PER_CLASS = ("recall", "specificity", "precision", "npv", "f1", "roc_auc", "average_precision")
 
 
@@ -58,28 +56,27 @@ def evaluate(model: Model, dataset: ImageDataset, positive: object = None) -> Ev
     if dataset.is_augmented:
         raise ValueError("these images are augmented: evaluate on images as they were taken")
     warn_of_seen(dataset, getattr(model, "seen", None), "to evaluate on")
-    about = getattr(model, "metadata", {})
-    if about.get("training", ...) is None:
-        warnings.warn("the model is not trained, so its figures mean nothing: call fit first", stacklevel=2)
-    decision, names = about.get("decision") or {}, predictions.as_labels(model.labels, "class")
-    positive = positive_of(model, dataset, names, positive)
-    return Evaluation.from_scores(
-        dataset.table["label"],
-        model.predict_proba(dataset),
-        classes=names,
-        positive=positive,
-        metadata=dataset.table,
-        threshold=decision.get("threshold") if positive == decision.get("positive") else None,
-    )
+    if getattr(model, "metadata", {}).get("training", ...) is None:
+        warn("the model is not trained, so its figures mean nothing: call fit first")
+    positive = positive_of(model, dataset, positive)
+    return scored(model, dataset, model.predict_proba(dataset), positive)
 
 
-def positive_of(model: Model, dataset: ImageDataset, labels: Sequence[str], positive: object = None) -> str:
+def positive_of(model: Model, dataset: ImageDataset, positive: object = None) -> str:
     """Return `positive`, or the positive label of the model's threshold, the model or the dataset, or a known one."""
+    labels = predictions.as_labels(model.labels, "class")
     if positive is None:
         decision = getattr(model, "metadata", {}).get("decision") or {}
         known = decision.get("positive"), getattr(model, "positive", None), dataset.positive
         positive = next((label for label in known if label in labels), None)
     return positive_label(labels, positive)
+
+
+def scored(model: Model, dataset: ImageDataset, scores: np.ndarray, positive: str) -> Evaluation:
+    """Return the evaluation of a model's scores for the images of a dataset, at its threshold for `positive`."""
+    decision, table = getattr(model, "metadata", {}).get("decision") or {}, dataset.table
+    threshold = decision.get("threshold") if positive == decision.get("positive") else None
+    return Evaluation.from_scores(table["label"], scores, None, model.labels, positive, table, threshold)
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,6 +100,7 @@ class Evaluation:
     classes: list
     positive: str
     threshold: float | None = None
+    _drawn: dict = field(default_factory=dict, init=False, compare=False)
 
     def __repr__(self) -> str:
         """Describe the images and the first metrics, without intervals."""
@@ -163,7 +161,7 @@ class Evaluation:
         name = as_label(label)
         if name is None or name not in self.classes:
             raise ValueError(f"unknown label {label!r}; there are: {', '.join(self.classes)}")
-        others = apart(OTHERS, [name])
+        others = apart("(all others)", [name])
         names = self.table[["label", "prediction"]]
         scores = {PREFIX + others: 1 - self.table[PREFIX + name]}
         table = self.table.assign(**names.where(names == name, others), **scores)
@@ -184,8 +182,8 @@ class Evaluation:
         if (self.at(self.threshold).table["prediction"] != self.table["prediction"]).any():
             raise ValueError("these predictions do not follow from the scores: call by_group before against")
         scores, rows = predictions.by_group(self.table, self.classes)
-        found = Evaluation.from_scores(rows["label"], scores, None, self.classes, self.positive, rows)
-        return found if self.threshold is None else found.at(self.threshold)
+        about = self.classes, self.positive, rows, self.threshold
+        return Evaluation.from_scores(rows["label"], scores, None, *about)
 
     @cached_property
     def units(self) -> dict[str, Evaluation]:
@@ -236,7 +234,7 @@ class Evaluation:
 
     def weighted(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return one metric for each row of weights: how much each image counts, in the order of `rows_by_group`."""
-        return self._compute(_family(name), weights)[name]
+        return self._compute(name, weights)[name]
 
     def draws(self, name: str) -> np.ndarray:
         """Return one metric of each bootstrap draw: array of float, shape (`metrics.RESAMPLES`,), NaN where undefined.
@@ -250,18 +248,17 @@ class Evaluation:
         return self._resampled(name, metrics.left_out)
 
     def _resampled(self, name: str, way: Callable) -> np.ndarray:
-        key = way, _family(name)
+        key = way, metrics.FAMILIES.get(name)
         if key not in self._drawn:
-            parts = [self._compute(key[1], weights) for weights in way(self.rows_by_group[1])]
+            parts = [self._compute(name, weights) for weights in way(self.rows_by_group[1])]
             self._drawn[key] = {each: np.concatenate([part[each] for part in parts]) for each in parts[0]}
         return self._drawn[key][name]
 
-    @cached_property
-    def _drawn(self):
-        return {}
-
-    def _compute(self, family, weights):
-        """Return each metric of a family for each row of weights: of the positive one of two classes, else the mean."""
+    def _compute(self, name, weights):
+        """Return a metric's family for each row of weights: of the positive one of two classes, else the mean."""
+        if name not in metrics.FAMILIES:
+            raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
+        family = metrics.FAMILIES[name]
         arrays, two, column = self.arrays, len(self.classes) == 2, self.classes.index(self.positive)
         if two and family not in (metrics.counts, metrics.probabilities):  # areas: of one class
             arrays, column = [array[:, [column]] for array in arrays], 0
@@ -293,9 +290,9 @@ class Evaluation:
 
     def per_class(self) -> pd.DataFrame:
         """Return the metrics of each class against the others, by label and metric: value, low, high (95 %), images."""
-        each = {label: self.against(label).metrics(PER_CLASS) for label in self.classes}
-        images = {label: (self.table["label"] == label).sum() for label in each}
-        return pd.concat({x: each[x].assign(images=images[x]) for x in each}, names=["label", "metric"])
+        images = self.confusion_matrix().sum(axis=1)
+        tables = {x: self.against(x).metrics(PER_CLASS).assign(images=images[x]) for x in self.classes}
+        return pd.concat(tables, names=["label", "metric"])
 
     def confusion_matrix(self) -> pd.DataFrame:
         """Count images by true label (rows) and predicted label (columns)."""
@@ -355,6 +352,38 @@ class Evaluation:
         own = {"classes": self.classes, "positive": self.positive, "threshold": self.threshold}
         return predictions.save(self.table, own, csv)
 
+    def submission(self, csv: str | Path, columns: Sequence[str] | None = None) -> Path:
+        """Write the scores as the CSV file of a challenge, return its path; ValueError if a column is missing.
+
+        The first of the `columns` names the image or, if it is ``lesion_id``, the lesion. The others are classes in any
+        spelling, 0 if there is none, or ``target``, the positive label. Default: ``isic_id, target`` for two classes
+        (ISIC 2024; ``image_name`` in 2020), else ``image`` and the classes (2018, 2019).
+
+        >>> made = Evaluation.from_scores(["nv", "mel"], [[0.2, 0.8], [0.5, 0.5]], classes=["mel", "nv"])
+        >>> made.submission("submission.csv", ["image", "MEL", "NV", "UNK"]).read_text().split()
+        ['"image",MEL,NV,UNK', '0,0.2,0.8,0.0', '1,0.5,0.5,0.0']
+        """
+        is_plain = len({*map(tables.key, self.classes)}) == len(self.classes)
+        key = tables.key if is_plain else str  # classes that differ in signs only
+        score_of = {key(name): self.table[PREFIX + name] for name in self.classes}
+        two = ("isic_id", "target") if len(self.classes) == 2 else ("image", *self.classes)
+        first, *wanted = columns or two
+        score_of = {"target": self.table[PREFIX + self.positive]} if wanted == ["target"] else score_of
+        if missing := [*score_of.keys() - {*map(key, wanted)}]:
+            raise ValueError(f"the columns {', '.join(wanted)} have none for the class {missing[0]}")
+        if len({first, *map(key, wanted)}) <= len(wanted):
+            raise ValueError(f"the columns {first}, {', '.join(wanted)} name one of them twice")
+        by_lesion = first == "lesion_id"
+        names = (
+            self.table["group"] if by_lesion else self.table["path"].map(lambda path: stem(Path(path).name))
+        )
+        if by_lesion and not tables.is_named(self.table).all():
+            raise ValueError("lesion_id: not every image has a lesion; from_scores takes them as groups=")
+        if names.duplicated().any():
+            raise ValueError(f"{names[names.duplicated()].iloc[0]} would have two rows: see by_group")
+        scores = {name: score_of.get(key(name), 0.0) for name in wanted}
+        return tables.save(pd.DataFrame({first: names, **scores}), csv)
+
     @classmethod
     def load(cls, csv: str | Path, positive: object = None) -> Evaluation:
         """Read what `save` wrote; another `positive` label than the saved one leaves out the threshold.
@@ -372,9 +401,3 @@ class Evaluation:
             metadata=table.drop(columns=columns),
             threshold=own["threshold"] if chosen == own["positive"] else None,
         )
-
-
-def _family(name):
-    if name not in metrics.FAMILIES:
-        raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
-    return metrics.FAMILIES[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,11 +15,9 @@ from ..data import splitting
 from ..data.dataset import ImageDataset
 from ..files import folder_name, read_source
 from ..model import calibration, inputs, outliers
+from ..model.classifier import ImageClassifier
 from ..text import apart, listed
 from .evaluation import Evaluation, evaluate
-
-if TYPE_CHECKING:
-    from ..model.classifier import ImageClassifier
 
 TITLES = dict(roc_auc="ROC AUC", recall="sensitivity", specificity="specificity", ece="calibration error")
 TITLES |= {name: name.replace("_", " ") for name in (*metrics.LINE, "rejected")}
@@ -46,7 +43,7 @@ def read(paths: Sequence[str | Path], model: ImageClassifier) -> dict[str, Image
         if model.seen and (known := splitting.seen(dataset, model.seen, by_name=False)).any():
             images = listed(dataset.table["path"][known])
             raise ValueError(f"{name} is no external test: the model was trained on these images:{images}")
-        found[name] = inputs.readable(dataset, name, model.image_size, model.backbone.interpolation)[0]
+        found[name] = inputs.readable(dataset, name, model.image_size, model.backbone)[0]
     return found
 
 
@@ -104,8 +101,7 @@ def local_labels(
 
     From an evaluation by `score`, lesions are drawn `repeats` times, their labels in proportion. Temperature, threshold
     and limit are fitted to their images as `ImageClassifier.finish` does, and measured on the rest. 0 is the model as
-    it is, on all images. Left out are numbers at which a label may be missing among the lesions drawn or among the
-    rest. Raises ValueError with one label only.
+    it is, on all images. Numbers at which a part may lack a label are left out. Raises ValueError with one label only.
     """
     positive, groups, far = evaluation.positives()[0], evaluation.table["group"], evaluation.table["distance"]
     lesions = pd.Series(positive).groupby(groups.to_numpy()).max()
@@ -125,13 +121,11 @@ def local_labels(
     for count in counts:
         # one lesion of the rarer label is drawn, and one is left
         if lesions.value_counts().min() * min(count, len(lesions) - count) >= len(lesions):
-            draws = StratifiedShuffleSplit(repeats, train_size=count, random_state=seed).split(
-                lesions, lesions
-            )
-            rows[count] = [fitted(groups.isin(lesions.index[drawn]).to_numpy()) for drawn, _ in draws]
-    table = pd.concat(
-        {count: pd.DataFrame(each, columns=LOCAL) for count, each in rows.items()}, names=["labels"]
-    )
+            splitter = StratifiedShuffleSplit(repeats, train_size=count, random_state=seed)
+            chosen = [lesions.index[drawn] for drawn, _ in splitter.split(lesions, lesions)]
+            rows[count] = [fitted(groups.isin(each).to_numpy()) for each in chosen]
+    tables = {count: pd.DataFrame(each, columns=LOCAL) for count, each in rows.items()}
+    table = pd.concat(tables, names=["labels"])
     by = table.rename_axis(columns="figure").stack().groupby(level=["labels", "figure"], sort=False)
     found = pd.DataFrame({"mean": by.mean(), "low": by.quantile(0.025), "high": by.quantile(0.975)})
     return found.assign(text=[f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in found.to_numpy()])

@@ -37,8 +37,13 @@ def as_labels(values: ArrayLike, what: str) -> list[str]:
 
 def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: int) -> np.ndarray:
     """Return probabilities as an array of float, shape (images, classes); ValueError if they are not."""
+    if isinstance(scores, pd.DataFrame) and [*scores] != [*range(len(classes))]:  # its columns have names
+        named = scores.rename(columns=as_label)
+        if sorted(map(str, named)) != sorted(classes):
+            raise ValueError(f"the columns are {', '.join(map(str, named))}, classes {', '.join(classes)}")
+        scores = named[[*classes]]
     try:
-        found = np.asarray(_in_order(scores, classes), dtype=float)
+        found = np.asarray(scores, dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"scores must be numbers, as many in each row: {error}") from None
     if found.ndim == 1 and len(classes) == 2:
@@ -51,20 +56,8 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
     wrong |= np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(
-            f"the scores of an image must lie from 0 to 1 and sum to 1; row {row} has {found[row]}"
-        )
+        raise ValueError(f"the scores of an image lie from 0 to 1 and sum to 1; row {row} has {found[row]}")
     return np.clip(found, 0, 1)
-
-
-def _in_order(scores, classes):
-    """Put the columns of a DataFrame into the order of the classes; unnamed ones, 0 to n - 1, stay as they are."""
-    if not isinstance(scores, pd.DataFrame) or [*scores] == [*range(len(classes))]:
-        return scores
-    scores = scores.rename(columns=as_label)
-    if sorted(map(str, scores)) != sorted(classes):
-        raise ValueError(f"the columns are {', '.join(map(str, scores))}, the classes {', '.join(classes)}")
-    return scores[[*classes]]
 
 
 def decide(scores: np.ndarray, classes: Sequence[str], positive: str, threshold: float | None) -> np.ndarray:
@@ -124,10 +117,9 @@ def by_group(table: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, p
     mean = np.log(table[columns].clip(SURE, 1)).groupby(names, sort=False).mean()
     scores = np.where(images[:, None] == 1, rows[columns], softmax(mean.to_numpy(), axis=1))
     rows = rows.drop(columns=["prediction", *columns])
-    kept = {
-        name: rows[name].where(agree[name]) for name in rows.columns.difference(["path", "group", "images"])
-    }
-    return scores, rows.assign(**kept, images=images)
+    about = rows.columns.difference(["path", "group", "images"])
+    rows[about] = rows[about].where(agree[about])
+    return scores, rows.assign(images=images)
 
 
 def save(table: pd.DataFrame, own: dict, csv: str | Path) -> Path:

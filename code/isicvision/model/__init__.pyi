@@ -1,5 +1,6 @@
 from . import backbones as backbones
 from . import calibration as calibration
+from . import featuremap as featuremap
 from . import fusion as fusion
 from . import labelissues as labelissues
 from . import presets as presets
@@ -8,4 +9,5 @@ from .backbones import WeightsError as WeightsError
 from .classifier import ImageClassifier as ImageClassifier
 from .history import History as History
 from .history import RangeTest as RangeTest
+from .neighbors import Neighbors as Neighbors
 from .settings import Settings as Settings

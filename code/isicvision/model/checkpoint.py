@@ -44,7 +44,7 @@ def load(path: Path) -> tuple[dict[str, dict], dict] | None:
             state = json.loads(file.metadata()["state"])
             for key in file.keys():  # no dict: has no items()
                 part, _, name = key.partition("/")
-                parts[part][name] = file.get_tensor(key)
+                parts[part][name] = file.get_tensor(key).clone()  # Windows replaces no file that is mapped
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a whole checkpoint ({error}): delete it to start again") from error
     return parts, state

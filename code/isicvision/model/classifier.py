@@ -17,10 +17,10 @@ from ..checks import check_threshold, is_whole, plain, positive_label, require_d
 from ..data import splitting
 from ..errors import warn
 from ..text import as_label, counted
-from . import backbones, calibration, devices, inputs, outliers, presets, storage
+from . import backbones, calibration, devices, embeddings, inputs, outliers, presets, storage
 from .history import History, RangeTest
 from .learners import FeatureClassifier, FineTuning, featurize
-from .network import Network, set_training, summary
+from .network import Features, Network, WithFeatures, set_training, summary
 from .settings import spelled_out
 
 if TYPE_CHECKING:
@@ -29,17 +29,6 @@ if TYPE_CHECKING:
     from ..data.dataset import ImageDataset
 
     Images = ImageDataset | Sequence[str | Path]
-
-UNTRAINED: dict[str, Any] = {
-    "temperature": 1.0,
-    **dict.fromkeys(("offsets", "scores", "scores_images", "decision", "outliers", "patient", "training")),
-}
-"""What holds for one training only, before it."""
-NEW: dict[str, Any] = UNTRAINED | {
-    **{"format": storage.FORMAT, "preset": None, "sublabels": None, "members": 1},
-    "caveat": "A teaching sample, not a diagnostic device: no medical decision may rest on it.",
-}
-"""What is the same for every new model."""
 
 
 class ImageClassifier:
@@ -54,7 +43,11 @@ class ImageClassifier:
     coarse (test-time augmentation).
 
     A `classifier` of scikit-learn is fitted to the network's features instead of fine-tuning the network. One without
-    ``predict_proba``, such as LinearSVC, is calibrated by `CalibratedClassifierCV` over grouped folds.
+    ``predict_proba``, such as LinearSVC, is calibrated by `CalibratedClassifierCV` over grouped folds. Instead of a
+    `backbone` it may have `features` made elsewhere: a parquet or CSV file or a DataFrame with a row an image, its name
+    in the index or a column such as ``image``, and columns of floats, or one of lists. `encoder` is a dict of their
+    ``name``, ``license`` and ``source``, unless the table has it as ``attrs["encoder"]``. Such a model scores only the
+    images in the table, and is not exported.
 
     Attributes: ``metadata``, what `save` writes to model.json (network, labels, settings, history, versions);
     ``step_loss`` of the last `fit`; ``outliers``, what `fit_outlier_limit` learnt, or None; ``seen``, hashes of the
@@ -67,8 +60,8 @@ class ImageClassifier:
 
     def __init__(
         self,
-        backbone: str,
-        labels: Sequence[str],
+        backbone: str | None = None,
+        labels: Sequence[str] = (),
         weights: str | Path | None = "imagenet",
         image_size: int | None = None,
         dropout: float = 0.5,
@@ -76,8 +69,11 @@ class ImageClassifier:
         views: int = 1,
         seed: int = 0,
         positive: object = None,
+        features: str | Path | pd.DataFrame | None = None,
+        encoder: dict[str, str] | None = None,
     ):
-        self.backbone, self.labels = backbones.get(backbone), inputs.checked_labels(labels)
+        stored, self.labels = features is not None or encoder is not None, inputs.checked_labels(labels)
+        self.backbone = embeddings.read(features, encoder, backbone) if stored else backbones.get(backbone)
         size = self.backbone.image_size if image_size is None else image_size
         self.image_size, dropout, self.views, self.seed = map(plain, (size, dropout, views, seed))
         if not is_whole(self.seed, 0) or self.seed >= 2**63:
@@ -87,24 +83,25 @@ class ImageClassifier:
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
-        published = weights == "imagenet"
-        self.metadata: dict[str, Any] = NEW | {
+        published = weights == "imagenet" or stored
+        self.metadata: dict[str, Any] = storage.NEW | {
             **{"image_size": self.image_size, "dropout": dropout, "views": self.views, "seed": self.seed},
             "labels": self.labels,
             "positive": None if positive is None else positive_label(self.labels, positive),
             "backbone": self.backbone.name,
+            "encoder": {name: getattr(self.backbone, name) for name in embeddings.FACTS} if stored else None,
             "interpolation": self.backbone.interpolation,
-            "weights": None if weights is None else str(weights),
+            "weights": "stored features" if stored else weights and str(weights),
             "weights_source": self.backbone.source if published else None,
             "weights_license": self.backbone.license if published else None,
             "classifier": None if classifier is None else str(classifier),
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = backbones.build(self.backbone.name, len(self.labels), weights, dropout)
+            network = backbones.build(self.backbone, len(self.labels), weights, dropout)
         parts = self.backbone, network.to(devices.default_device()).eval(), self.metadata
-        own = FeatureClassifier(*parts, classifier) if classifier is not None else FineTuning(*parts)
-        self._learner: Any = own
+        tuned = classifier is None and not stored
+        self._learner: Any = FineTuning(*parts) if tuned else FeatureClassifier(*parts, classifier)
 
     @classmethod
     def from_preset(
@@ -137,7 +134,8 @@ class ImageClassifier:
             lesions = f" of {counted(training['groups'], 'lesion')}" if training["groups"] else ""
             trained = f"on {counted(sum(training['images'].values()), 'image')}{lesions}"
         lines = {
-            "network": f"{known['backbone']}, {how}, images of {self.image_size} px",
+            "network": f"{known['backbone']}, {how}, "
+            + ("stored features" if known["encoder"] else f"images of {self.image_size} px"),
             "labels": f"{len(self.labels)}: {', '.join(self.labels[:10] + ['…'] * (len(self.labels) > 10))}",
             "positive": self.positive,
             "preset": known["preset"],
@@ -211,8 +209,6 @@ class ImageClassifier:
         unknown, or a setting is out of range or without effect.
         """
         require_dataset(dataset, "fit")
-        if validation is not None:
-            require_dataset(validation, "fit: validation")
         original = dataset.originals()
         options: dict[str, Any] = {"checkpoint": checkpoint, "tracker": tracker, "workers": workers}
         options |= {"progress": progress, "on_epoch": on_epoch, "begin": self._forget}
@@ -236,7 +232,7 @@ class ImageClassifier:
 
     def _forget(self):
         """Drop what holds for an earlier training only."""
-        self.metadata |= UNTRAINED
+        self.metadata |= storage.UNTRAINED
         self.outliers = self.seen = None
 
     def find_learning_rate(self, dataset: ImageDataset, progress: bool = True, **settings: Any) -> RangeTest:
@@ -272,11 +268,13 @@ class ImageClassifier:
                 which = "local" if training is None else "validation"
                 rule = f"sensitivity {sensitivity} on {len(validation)} {which} images"
                 self.decide_at(threshold, rule=rule)
-            self.fit_outlier_limit(training, validation)
+            if self.metadata["encoder"] is None:
+                self.fit_outlier_limit(training, validation)
             undo.pop_all()
 
     def _images(self, images):
-        return inputs.decoded(images, self.image_size, self.backbone.interpolation).require_all()
+        found = inputs.decoded(images, self.image_size, self.backbone)
+        return found.require_all() if hasattr(found, "require_all") else found
 
     def featurize(self, images: Images) -> np.ndarray:
         """Return the network's features, the input of its last layer: float32 of shape (images, features).
@@ -364,6 +362,8 @@ class ImageClassifier:
         Raises ValueError if there are too few images (`outliers.FEWEST` local ones), or they are copies of one,
         RuntimeError without an earlier limit.
         """
+        if self.metadata["encoder"]:
+            raise ValueError("stored features have no outlier limit, which needs the network")
         if training is not None:
             require_dataset(training, "fit_outlier_limit")
         known = self._limit() if training is None else None
@@ -398,8 +398,7 @@ class ImageClassifier:
         """
         limit = self._limit()
         given = images if isinstance(images, np.ndarray) else self._images(images)
-        means = inputs.apply(outliers.StageMeans(self.network), given, "outliers")
-        return limit.distances(means)
+        return limit.distances(inputs.apply(outliers.StageMeans(self.network), given, "outliers"))
 
     def save(self, folder: str | Path) -> Path:
         """Write the model into a folder and return it, as it was given. None of its files can run code when loaded.
@@ -411,28 +410,28 @@ class ImageClassifier:
         return Path(folder).expanduser()
 
     @classmethod
-    def load(cls, folder: str | Path) -> ImageClassifier:
-        """Read a model that `save` wrote.
+    def load(cls, folder: str | Path, features: str | Path | pd.DataFrame | None = None) -> ImageClassifier:
+        """Read a model that `save` wrote; one of stored features needs the `features` of the images to be scored.
 
         Raises FileNotFoundError if there is none in `folder`, and ValueError if a file is damaged, of an earlier
         format, not the one that was saved, or might run code.
         """
         with storage.opened(folder) as (metadata, networks, classifier, limit, seen):
             names = ("backbone", "labels", "image_size", "dropout", "views", "seed")
-            options = {name: metadata[name] for name in names}
-            model = cls(**options, weights=None, classifier=classifier)
+            options = {name: metadata[name] for name in names} | {"encoder": metadata.get("encoder")}
+            model = cls(**options, weights=None, classifier=classifier, features=features)
             model.metadata |= metadata
             model._learner.load(networks)
             model.seen, model.outliers = seen, limit and limit.to(devices.default_device())
         return model
 
-    def to_onnx(self, path: str | Path) -> Path:
+    def to_onnx(self, path: str | Path, features: bool = False) -> Path:
         """Export the whole model, normalization included, as one ONNX graph. Needs the extra ``serving``.
 
         Its input ``images`` is uint8 (n, image_size, image_size, 3) as `images.decode` returns it, its outputs
-        ``scores`` as `predict_proba` returns them and, after `fit_outlier_limit`, ``distance`` as `outlier_distance`
-        returns it. Raises RuntimeError if ONNX Runtime's values differ from the model's by more than 1e-4, or the
-        scikit-learn classifier has no ONNX equivalent.
+        ``scores`` as `predict_proba` returns them, after `fit_outlier_limit` ``distance`` as `outlier_distance` returns
+        it and, with `features`, ``embedding`` as `featurize` does. Raises RuntimeError if ONNX Runtime's values differ
+        from the model's by more than 1e-4, or the scikit-learn classifier has no ONNX equivalent.
         """
         from . import onnx as export
 
@@ -442,6 +441,9 @@ class ImageClassifier:
         if self.outliers is not None:
             names, module = [*names, "distance"], outliers.WithDistance(module, self.network, self.outliers)
             expected["distance"] = self.outlier_distance(noise)
+        if features:
+            names, module = [*names, "embedding"], WithFeatures(module, self.network)
+            expected["embedding"] = inputs.apply(Features(self.network), noise, "features")
         graph = export.network_graph(module, self.image_size, names)
         if not self.is_fine_tuned:
             graph = export.append_classifier(graph, self.classifier, self.backbone.features)

@@ -8,7 +8,7 @@ import ctypes
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import accelerate
 import torch
@@ -16,8 +16,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from .settings import Settings
+from .settings import Settings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.3

@@ -33,13 +33,10 @@ class History:
     @classmethod
     def joined(cls, histories: Sequence[History]) -> History:
         """Join the histories of several networks; the epochs count on."""
-        tables, done = [], 0
-        for number, history in enumerate(histories, 1):
-            table = history.table.assign(network=number)
-            tables.append(table.set_index(table.index + done))
-            done += len(table)
+        table = pd.concat([each.table.assign(network=number) for number, each in enumerate(histories, 1)])
+        table.index = pd.Index(range(1, len(table) + 1), name="epoch")
         losses = [loss for history in histories for loss in history.step_loss]
-        return cls(pd.concat(tables), losses, histories[-1].precision)
+        return cls(table, losses, histories[-1].precision)
 
     def records(self) -> list[dict]:
         """Return the rows of `table`, fit for JSON, which has no NaN."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,12 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..data.cache import Images
+from ..data.dataset import ImageDataset
 from ..errors import warn
 from ..text import as_label, listed
+from .backbones import Backbone
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from ..data.dataset import ImageDataset
 
 BATCH = 64
 """Images of up to 224 px at a time where nothing is learnt; of larger ones fewer."""
@@ -44,27 +43,29 @@ def checked_labels(labels: Iterable[object]) -> list[str]:
     return found
 
 
-def decoded(images: Any, size: int, interpolation: str) -> Images:
-    """Return the decoded images of a dataset, of a path or of a list of paths."""
+def decoded(images: Any, size: int, backbone: Backbone) -> Any:
+    """Return the decoded images of a dataset, of a path or of a list of paths, as `backbone` expects them."""
     paths = [images] if isinstance(images, (str, Path)) else getattr(images, "paths", images)
     paths = [*paths] if isinstance(paths, Iterable) else [paths]
     if wrong := [path for path in paths if not isinstance(path, (str, Path))]:
         problem = f"images must be an ImageDataset, a path or a list of paths, not {type(wrong[0]).__name__}"
         raise TypeError(f"{problem}; `scores` takes decoded images")
-    return Images(paths, size, interpolation)
+    if backbone.rows:
+        return backbone.rows([*map(str, paths)])
+    return Images(paths, size, backbone.interpolation)
 
 
-def readable(dataset: ImageDataset, what: str, size: int, interpolation: str) -> tuple[ImageDataset, Images]:
+def readable(dataset: ImageDataset, what: str, size: int, backbone: Backbone) -> tuple[ImageDataset, Any]:
     """Set aside the images that cannot be read, with a warning; return the rest, and its decoded images."""
-    images = decoded(dataset, size, interpolation)
-    reasons = images.broken.values()
+    images = decoded(dataset, size, backbone)
+    reasons = getattr(images, "broken", {}).values()
     if len(reasons) == len({*dataset.paths}):
         raise ValueError(f"there is no {what} image that can be read:{listed(reasons)}")
     if reasons:
         counts = f"{len(reasons)} of {len(images)}"
         warn(f"{counts} {what} images cannot be read and are set aside:{listed(reasons)}")
         dataset = dataset.without(images.broken)
-        images = decoded(dataset, size, interpolation)
+        images = decoded(dataset, size, backbone)
     return dataset, images
 
 

@@ -1,4 +1,4 @@
-"""Rank labels by how doubtful they are, by cleanlab, with scores of a model that has not seen the lesion."""
+"""Rank labels by how doubtful they are, by cleanlab; and choose the images that are to be labeled next."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,11 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import entropy
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
+from ..checks import is_whole, require_dataset
+from ..data import splitting
 from ..data.dataset import ImageDataset
 from .classifier import ImageClassifier
+from .neighbors import Neighbors
 
 FOLDS = 5
 DRAWS = 10
@@ -67,6 +72,7 @@ def find(dataset: ImageDataset, scores: ArrayLike | None = None, **options: Any)
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
+    require_dataset(dataset, "labelissues.find")
     scores = out_of_fold(dataset, **options) if scores is None else np.asarray(scores, dtype=float)
     labels = dataset.labels
     if scores.shape != (len(dataset), len(labels)) or not ((scores >= 0) & (scores <= 1)).all():
@@ -93,3 +99,37 @@ def by_chance(scores: np.ndarray) -> tuple[int, int]:
         issues = find_label_issues(numbers, scores[:, present], n_jobs=1) if len(present) > 1 else numbers
         counts.append(int(issues.sum()))
     return min(counts), max(counts)
+
+
+def next_to_label(
+    model: ImageClassifier, unlabeled: ImageDataset, training: ImageDataset, count: int = 24
+) -> ImageDataset:
+    """Return `count` unlabeled images whose labels would teach the model much, the most uncertain first.
+
+    The most uncertain images of all are often alike. So the features, see `Neighbors`, form `count` clusters (k-means),
+    and the most uncertain image of each is chosen, see Zhdanov, Diverse mini-batch Active Learning, 2019, and
+    bench_labels.py, where k-center was no better than chance. Columns are added: ``suggested``, the label with the
+    highest score; that ``score``; ``uncertainty``, the scores' entropy, 0 to 1, where all are equal; ``distance`` from
+    the nearest training image. `AnnotationUI` takes the result.
+
+    >>> widgets.AnnotationUI(next_to_label(model, unlabeled, train), "d.csv", labels=model.labels)  # doctest: +SKIP
+    """
+    if not is_whole(count, 1):
+        raise ValueError(f"count is a whole number of 1 or more, not {count!r}")
+    gallery = Neighbors(model, training).gallery
+    unlabeled = unlabeled.where(~splitting.seen(unlabeled, model.seen or {}, by_name=False))
+    if not len(unlabeled):
+        raise ValueError("the model was trained on all of these images")
+    scores, features = model.predict_proba(unlabeled), model.featurize(unlabeled)
+    table = unlabeled.table.assign(
+        suggested=np.array(model.labels, dtype=object)[scores.argmax(axis=1)],
+        score=scores.max(axis=1),
+        uncertainty=entropy(scores, axis=1) / np.log(scores.shape[1]),
+        distance=[gallery.distances(each[None]).min() for each in features],
+    )
+    clustering = KMeans(min(count, len(table)), n_init=1, random_state=0)
+    clusters = pd.Series(clustering.fit_predict(gallery.reduce(features)), table.index)
+    table = table.sort_values("uncertainty", ascending=False, kind="stable")
+    turns = table.groupby(clusters).cumcount().sort_values(kind="stable")
+    chosen = table.loc[turns.index[:count]].sort_values("uncertainty", ascending=False, kind="stable")
+    return ImageDataset(chosen.reset_index(drop=True))

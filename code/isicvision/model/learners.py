@@ -19,7 +19,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.model_selection._search import BaseSearchCV
 
-from ..checks import is_whole
+from ..checks import is_whole, require_dataset
 from ..data import augmentation, cache, splitting
 from ..files import user_path
 from ..text import as_label
@@ -81,6 +81,8 @@ class FineTuning:
         Returns the readable images, the history, and what model.json says about the training.
         """
         settings = self.settings(given)
+        if validation is not None:
+            require_dataset(validation, "fit: validation")
         if workers is not None and not is_whole(workers, 0):
             raise ValueError(f"workers is a number of processes, 0 or more, not {workers!r}")
         dataset, images = self._readable(dataset, "training", settings.train_image_size)
@@ -145,6 +147,7 @@ class FineTuning:
 
         Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
         """
+        require_dataset(dataset, "find_learning_rate")
         settings, seed = self.settings(given), self.metadata["seed"]
         if len(dataset) < 2:
             raise ValueError("a range test needs two images or more")
@@ -175,8 +178,7 @@ class FineTuning:
         return RangeTest(table, suggestion=float(f"{table['learning_rate'][lowest] / 10:.1g}"))
 
     def _readable(self, dataset, what, size=None):
-        size = size or self.metadata["image_size"]
-        return inputs.readable(dataset, what, size, self.backbone.interpolation)
+        return inputs.readable(dataset, what, size or self.metadata["image_size"], self.backbone)
 
     def _validation(self, validation, dataset):
         """Return the validation images with their labels, and the hash of both."""
@@ -236,9 +238,11 @@ class FineTuning:
         return inputs.apply(self.module(), images, "predicting")
 
 
-def featurize(network: Network, images: cache.Images) -> np.ndarray:
+def featurize(network: Network, images: cache.Images | np.ndarray) -> np.ndarray:
     """Return the input of a network's last layer, from the cache if it is there: float32 (images, features)."""
-    digest = hashlib.blake2b(digest_size=8)
+    if isinstance(images, np.ndarray):  # of `embeddings`: they are features
+        return images
+    digest = hashlib.blake2b(str(network.detail or "").encode(), digest_size=8)
     for name, tensor in network.body.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     kind, module = f"features-{digest.hexdigest()}-{images.how}", Features(network)
@@ -259,6 +263,8 @@ class FeatureClassifier:
             )
         if metadata["views"] > 1:
             raise ValueError("views has no effect on features + a scikit-learn classifier; leave it out")
+        if (width := getattr(classifier, "n_features_in_", backbone.features)) != backbone.features:
+            raise ValueError(f"the classifier was fitted to {width} features, not {backbone.features}")
         self.backbone, self.networks, self.metadata = backbone, [network], metadata
         self.classifier = self._unfitted = classifier
         self.defaults: dict[str, Any] = {}
@@ -273,8 +279,7 @@ class FeatureClassifier:
         given |= {name: options[name] for name in ("checkpoint", "tracker", "workers", "on_epoch")}
         if names := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"{', '.join(names)}: no effect on features + {self.classifier}; leave it out")
-        size, interpolation = self.metadata["image_size"], self.backbone.interpolation
-        dataset, images = inputs.readable(dataset, "training", size, interpolation)
+        dataset, images = inputs.readable(dataset, "training", self.metadata["image_size"], self.backbone)
         targets = inputs.targets(dataset, self.metadata["labels"], "training", complete=True)
         self.classifier = self._fitted(featurize(self.networks[0], images), targets, dataset.table["group"])
         return dataset, None, {}

@@ -137,7 +137,7 @@ class Scores(nn.Module):
 
 
 class Features(nn.Module):
-    """A network that gives its features."""
+    """A network that gives its features, of images that are `Network.softened`."""
 
     def __init__(self, network: Network):
         super().__init__()
@@ -145,15 +145,30 @@ class Features(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 images of shape (n, height, width, 3) to features of shape (n, features)."""
-        return self.network.features(images)
+        return self.network.features(self.network.softened(images))
+
+
+class WithFeatures(nn.Module):
+    """A module that also returns the features of `network`, one of its parts, of the first view: from one run of it."""
+
+    def __init__(self, scoring: nn.Module, network: Network):
+        super().__init__()
+        self.scoring, self.network = scoring, network
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map uint8 images of shape (n, height, width, 3) to what `scoring` returns, and features (n, features)."""
+        found: list[torch.Tensor] = []
+        with self.network.body.register_forward_hook(lambda *given: found.append(given[2])):
+            results = self.scoring(images)
+        return (*(results if isinstance(results, tuple) else (results,)), found[0][: images.shape[0]])
 
 
 def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """List the parts of a network from input to output, for freezing the first of them: (name, modules) of each.
 
     These are the children of `body`; where they are fewer than four, the one with most layers is replaced by its own
-    children, and so on. A normalization belongs to the layer in front of it. The first is called ``"stem"``, the others
-    after their (first) module, such as ``"layer1"``.
+    children, and so on, if there are any. A normalization belongs to the layer in front of it. The first is called
+    ``"stem"``, the others after their (first) module, such as ``"layer1"``.
     """
     found, loose = [("", [body])], []
     while len(found) < 4:
@@ -166,6 +181,8 @@ def stages(body: nn.Module) -> list[tuple[str, list[nn.Module]]]:
                 inner[-1][1].append(module)
             elif _count(module):
                 inner.append((f"{name}.{child}".lstrip("."), [module]))
+        if not inner:  # a single layer
+            break
         inner[-1][1].extend(rest)
         found[at : at + 1] = inner
         loose += whole.parameters(recurse=False)

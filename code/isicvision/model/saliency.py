@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from .classifier import ImageClassifier
+from .classifier import ImageClassifier
 
 
 def grad_cam(model: ImageClassifier, images: np.ndarray, label: str | None = None) -> np.ndarray:

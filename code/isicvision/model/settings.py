@@ -13,7 +13,6 @@ from ..text import near
 
 Function = TypeVar("Function", bound=Callable)
 OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda place: 1.0,
     "step": lambda place: 1.0 if place < 0.5 else 0.1 if place < 0.9 else 0.01,
@@ -177,7 +176,7 @@ _RULES = (
     _one_of("optimizer", OPTIMIZERS),
     _one_of("class_weight", ("balanced", None)),
     _one_of("sampling", ("shuffle", "balanced")),
-    _one_of("precision", PRECISIONS),
+    _one_of("precision", ("auto", "fp32", "bf16", "fp16")),
     _one_of("compile sublabels", (False, True)),
     _one_of("keep", ("last", "best")),
 )

@@ -29,6 +29,14 @@ OWN_FILES = (
 """Patterns of the files in a model's folder that belong to the model; other files stay when it is replaced."""
 FORMAT = 5
 """Of model.json."""
+UNTRAINED: dict[str, Any] = {
+    "temperature": 1.0,
+    **dict.fromkeys(("offsets", "scores", "scores_images", "decision", "outliers", "patient", "training")),
+}  # what holds for one training only, before it
+NEW: dict[str, Any] = UNTRAINED | {
+    **{"format": FORMAT, "preset": None, "sublabels": None, "members": 1},
+    "caveat": "A teaching sample, not a diagnostic device: no medical decision may rest on it.",
+}  # what is the same for every new model
 
 
 def write(
@@ -40,10 +48,6 @@ def write(
     seen: dict[str, np.ndarray] | None,
 ) -> None:
     """Write a model into `folder` as `ImageClassifier.save` says."""
-    try:
-        json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the model's metadata cannot be saved as JSON: {error}") from error
     folder = user_path(folder).resolve()  # the folder itself, not a link to it or "."
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder for the model")
@@ -113,12 +117,12 @@ def _metadata(file):
                 f"it has format {number}, and this version reads format {FORMAT}: train the model again, or load it "
                 "with the version that saved it (up to format 4: commit 9ff95ac)"
             )
-        if wrong := [name for name, is_right in _checked(metadata) if not is_right]:
-            raise ValueError(f"{wrong[0]} cannot be {metadata[wrong[0]]!r}")
-    except KeyError as error:
-        raise ValueError(f"{file} does not describe a model: it lacks {error}") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} does not describe a model: {error}") from error
+        for name, is_right in _checked(metadata):
+            if not is_right:
+                raise ValueError(f"{name} cannot be {metadata[name]!r}")
+    except (KeyError, ValueError, TypeError) as error:
+        problem = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{file} does not describe a model: {problem}") from error
     return metadata
 
 
@@ -129,9 +133,8 @@ def _checked(metadata):
     yield "positive", metadata["positive"] in (None, *(labels or ()))
     yield "interpolation", metadata["interpolation"] in ("bilinear", "bicubic")
     yield "members", is_whole(metadata["members"], 1)
-    training = {} if metadata["training"] is None else metadata["training"]
-    if not isinstance(training, dict):
-        raise ValueError(f"training cannot be {training!r}")
+    training = metadata["training"]
+    yield "training", training is None or isinstance(training, dict)
     if training and metadata["classifier"] is None and not is_number(training["detail"] or 1, 1e-9):
         raise ValueError(f"detail cannot be {training['detail']!r}")
     yield "temperature", is_number(metadata["temperature"], 0) and metadata["temperature"] > 0

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import accelerate
 import numpy as np
@@ -31,15 +31,13 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from ..data.cache import Images
 from ..errors import warn
 from . import checkpoint, devices
 from .history import History
 from .inputs import Augment, Parts, forward, load, order_of, steps
 from .network import Network, load_values, set_training
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from ..data.cache import Images
 
 TRIAL_STEPS = 50
 """Shorter trainings are not worth timing the precisions: ``"auto"`` is fp32."""

@@ -21,6 +21,7 @@ from .images import examples as examples
 from .images import explained as explained
 from .images import grid as grid
 from .images import pairs as pairs
+from .maps import map as map
 from .style import credit as credit
 from .style import literal as literal
 from .style import save as save

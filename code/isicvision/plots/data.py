@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ..data.dataset import ImageDataset
-from ..data.measures import MEASURES
 from ..data.splitting import group_count
+from ..fields import MEASURES
 from ..text import counted
 from .style import axes_or_new, colors, legend, literal, wrapped
 
@@ -55,9 +55,8 @@ def distribution(dataset: ImageDataset, column: str, ax: Axes | None = None) -> 
     counts = pd.crosstab(values.astype(object).fillna("missing"), dataset.table["label"])
     counts = counts.reindex([*order, *["missing"] * ("missing" in counts.index)])
     totals, palette = counts.sum(), [*colors(dataset.labels).values()]
-    shares = (counts / totals).set_axis(
-        [f"{wrapped(name, 20)} (n = {n})" for name, n in totals.items()], axis=1
-    )
+    shares = counts / totals
+    shares.columns = [f"{wrapped(name, 20)} (n = {n})" for name, n in totals.items()]
     shares.plot.bar(ax=ax, width=0.8, color=palette, rot=0, ylabel="share of the label", xlabel="")
     ax.set_title(literal(column))
     names = [literal(name, 30) for name in counts.index]
@@ -79,9 +78,8 @@ def measures(dataset: ImageDataset, columns: Sequence[str] | None = None) -> Fig
     """
     table, palette = dataset.table, colors(dataset.labels)
     numbers = table.select_dtypes("number")
-    columns = [
-        c for c in (MEASURES if columns is None else columns) if c in numbers and numbers[c].nunique() > 1
-    ]
+    columns = MEASURES if columns is None else columns
+    columns = [name for name in columns if name in numbers and numbers[name].nunique() > 1]
     rows, height = max(1, -(-len(columns) // 4)), 0.8 + 0.24 * len(palette)
     size = 11, height * rows + 0.3
     figure, axes = plt.subplots(rows, 4, figsize=size, squeeze=False, sharey=True, layout="constrained")

@@ -234,9 +234,8 @@ def audit(table: pd.DataFrame) -> Figure:
     """
     hidden = table.index.isin(["unchanged", *HIDDEN])
     figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.27 * (~hidden).sum()), layout="constrained")
-    for ax, part, name, signs in zip(
-        axes, (table[hidden], table[~hidden]), ("kept", "moved"), ([1], [1, -1]), strict=True
-    ):
+    parts = (table[hidden], "kept", [1]), (table[~hidden], "moved", [1, -1])
+    for ax, (part, name, signs) in zip(axes, parts, strict=True):
         for place, (_, row) in enumerate(part.iterrows()):
             _dot(ax, place, row[name], row[f"{name}_low"], row[f"{name}_high"], row["verdict"])
             bounds = [sign * row["bound"] for sign in signs]

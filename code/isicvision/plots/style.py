@@ -108,7 +108,7 @@ def show(ax: Axes, image: str | np.ndarray, title: str | None = None, size: int 
     """Draw an image, decoded or a path, under a title that stands as it is."""
     ax.imshow(decode(image, size) if isinstance(image, str) else image)
     if title is not None:
-        ax.set_title(literal(title), fontsize=9)
+        ax.set_title(literal(title), fontsize=8)
 
 
 def add_credit(figure: Figure, table: pd.DataFrame) -> Figure:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..model.history import History, RangeTest
 from .style import COLORS, axes_or_new, legend
-
-if TYPE_CHECKING:
-    from ..model.history import History, RangeTest
 
 
 def history(history: History) -> Figure:

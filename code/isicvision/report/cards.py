@@ -61,13 +61,9 @@ def write_checklist(outputs: Outputs, parts: dict[str, ImageDataset]) -> Path:
     """
     whole = ImageDataset(pd.concat([part.table for part in parts.values()], ignore_index=True))
     columns = findings.dictionary(whole, whole.table.columns).set_index("column").to_dict("index")
-    held = _read(outputs.model) | {
-        "outputs": outputs,
-        "parts": parts,
-        "columns": columns,
-        "table": whole.table,
-    }
-    return write_page(outputs.evaluation.with_name("checklist.md"), "checklist.md.j2", **held)
+    about = {"outputs": outputs, "parts": parts, "columns": columns, "table": whole.table}
+    page = outputs.evaluation.with_name("checklist.md")
+    return write_page(page, "checklist.md.j2", **_read(outputs.model), **about)
 
 
 def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,13 +21,11 @@ from ..data import splitting
 from ..data.dataset import ImageDataset
 from ..errors import warn
 from ..evaluation import decisions
+from ..evaluation.evaluation import Evaluation
 from ..files import PROJECT_ROOT, RUN_RECORD, portable, read_json, replacing, require, user_path, versions
+from ..model.classifier import ImageClassifier
 from ..outputs import NOTEBOOKS, Outputs
 from ..text import counted
-
-if TYPE_CHECKING:
-    from ..evaluation.evaluation import Evaluation
-    from ..model.classifier import ImageClassifier
 
 PARTS = ("train", "validation", "test")
 

@@ -8,10 +8,10 @@ import pandas as pd
 
 from .. import plots
 from ..data import associations, findings
-from ..data.associations import OWN_COLUMNS, frequent, is_numeric
+from ..data.associations import frequent, is_numeric
 from ..data.dataset import ImageDataset
-from ..data.measures import MEASURES
 from ..data.splitting import group_count, group_words
+from ..fields import ADDED_COLUMNS, MEASURES
 from ..files import user_path
 from ..model.outliers import REFUSED
 from .templates import render, write_page
@@ -33,7 +33,7 @@ def write(
     kept = dataset if kept is None else kept
     folder.mkdir(parents=True, exist_ok=True)
     before = table.set_index("path")["label"].loc[kept.paths]
-    raw = [column for column in table if column not in (*OWN_COLUMNS, *MEASURES)]
+    raw = [column for column in table if column not in ADDED_COLUMNS]
     ranked, missing = associations.rank(dataset), associations.missing(dataset)
     numbers = [column for column in ranked["column"] if is_numeric(table[column])]
     roles = {name: associations.role(name, table) for name in table if name not in numbers}

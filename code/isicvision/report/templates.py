@@ -22,11 +22,7 @@ def write_page(path: str | os.PathLike, template: str, **values: object) -> Path
 
 
 def render(template: str, **values: object) -> str:
-    """Render a template; in Markdown, a value that is missing is shown as "not recorded".
-
-    >>> render("dictionary.md.j2", title="Colors", rows=pd.DataFrame({"name": ["red | green"]}))
-    '# Colors\\n\\n| name |\\n| --- |\\n| red \\\\| green |\\n'
-    """
+    """Render a template; in Markdown, a value that is missing is shown as "not recorded"."""
     is_html = template.endswith(".html.j2")
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

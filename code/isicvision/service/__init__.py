@@ -1,4 +1,4 @@
-"""Put a model behind a web service: the bundle, a local server, Azure ML, a client, drift."""
+"""Put a model behind a web service: the bundle, a local server, a client."""
 
 import lazy_loader
 

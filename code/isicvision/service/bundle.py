@@ -8,50 +8,36 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import PROJECT_ROOT, is_stray, read_json, replacing_folder, sha256, user_path
+from ..files import DEPLOYMENT, is_stray, read_json, replacing_folder, sha256, user_path
 
 if TYPE_CHECKING:
     from ..model.classifier import ImageClassifier
+    from ..model.neighbors import Neighbors
 
 # config.json, logging.json and swagger.json must not be among them: Azure's server takes these for its own
-_SCRIPTS = ("score.py", "requestlog.py", "page.html")  # as they are in code/03_deployment
-_COPIED = ("images.py", "patient.py")  # from this package
-_OTHERS = (*_COPIED, *"model.onnx model.onnx.data model.json requirements.txt conda.yml Dockerfile".split())
+_SCRIPTS = ("score.py", "requestlog.py", "page.html", "Dockerfile", "conda.yml")  # in code/03_deployment
+_COPIED = ("images.py", "dicom.py", "nearest.py", "patient.py")  # from this package
+_OTHERS = (*_COPIED, *"model.onnx model.onnx.data model.json neighbors.npz requirements.txt".split())
 _REQUIREMENTS = ("onnxruntime", "numpy", "pillow", "azureml-inference-server-http")
 
-_CONDA = """\
-name: isicvision-service
-channels: [conda-forge]
-dependencies:
-- python=3.11
-- pip
-- pip:
-"""
 
-_DOCKERFILE = f"""\
-# docker build --tag isicvision . && docker run --rm --publish 127.0.0.1:5001:5001 isicvision
-FROM python:3.11-slim
-WORKDIR /service
-COPY requirements.txt .
-RUN pip install --no-cache-dir --requirement requirements.txt && useradd --create-home service
-COPY model.onnx* model.json images.py patient.py {" ".join(_SCRIPTS)} ./
-USER service
-# several threads, so that the process answers health checks while it scores
-ENV GUNICORN_CMD_ARGS="--threads 8"
-EXPOSE 5001
-CMD ["azmlinfsrv", "--entry_script", "score.py"]
-"""
-
-
-def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
+def build_bundle(
+    model: ImageClassifier, folder: str | Path, neighbors: Neighbors | None = None, thumbnails: bool = False
+) -> Path:
     """Write everything that a web service of `model` needs into one folder; return `folder`.
 
     It is written whole or not at all. `folder` is new, empty, or an earlier bundle, which is replaced; ValueError if it
     holds anything else. docs/service.md lists the files; the service verifies their checksums when it starts.
+
+    With `neighbors` the service can name the training images most like an image by the names of their files, with their
+    labels and, with `thumbnails`, small copies: see `Neighbors.published`. They are made after the last `fit`.
     """
-    scripts = PROJECT_ROOT / "code" / "03_deployment"
-    if not scripts.is_dir():
-        raise FileNotFoundError(f"{scripts} is missing: install from the repository by `pip install -e .`")
+    if neighbors is not None:
+        neighbors.require(model)
+    elif thumbnails:
+        raise ValueError("thumbnails are those of neighbors=: give them, too")
+    if not DEPLOYMENT.is_dir():
+        raise FileNotFoundError(f"{DEPLOYMENT} is missing: install isicvision again")
     folder = user_path(folder)
     target = folder.resolve()
     strange = {path.name for path in target.glob("*") if not is_stray(path.name)}
@@ -59,8 +45,11 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
     if strange or target.is_file():
         reason = f"holds {min(strange)}" if strange else "is a file"
         raise ValueError(f"{folder} is not a bundle: it {reason}. Choose another folder")
+    facts = neighbors.published(thumbnails) if neighbors else []
     with replacing_folder(target) as new:
-        model.to_onnx(new / "model.onnx")
+        model.to_onnx(new / "model.onnx", bool(neighbors))
+        if neighbors:
+            neighbors.gallery.save(new / "neighbors.npz", facts)
         for name in _COPIED:
             shutil.copyfile(Path(__file__).parents[1] / name, new / name)
         # checksums of what computes the scores; users may change the other files
@@ -74,13 +63,13 @@ def build_bundle(model: ImageClassifier, folder: str | Path) -> Path:
             "image_size": model.image_size,
             "sha256": checksums,
         }
-        (new / "model.json").write_text(json.dumps(metadata, indent=2) + "\n")
+        (new / "model.json").write_text(json.dumps(metadata, indent=2) + "\n", "utf-8", newline="\n")
         for name in _SCRIPTS:
-            shutil.copyfile(scripts / name, new / name)
+            shutil.copyfile(DEPLOYMENT / name, new / name)
         requirements = [f"{name}=={release}\n" for name, release in pins.items()]
-        (new / "requirements.txt").write_text("".join(requirements))
-        (new / "conda.yml").write_text(_CONDA + "".join(f"  - {each}" for each in requirements))
-        (new / "Dockerfile").write_text(_DOCKERFILE)
+        (new / "requirements.txt").write_text("".join(requirements), "utf-8", newline="\n")
+        with open(new / "conda.yml", "a", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"  - {each}" for each in requirements)
     return folder
 
 

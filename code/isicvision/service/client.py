@@ -19,11 +19,11 @@ from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 from urllib3.util import Retry
 
-from .. import patient
+from .. import dicom, patient
 from ..archive.transfer import Session, TransferError
 from ..checks import is_number, is_whole
 from ..errors import IsicVisionError
-from ..images import ImageError, decode, upright
+from ..images import MAX_PIXELS, ImageError, decode, upright
 from ..text import redacted, secret
 
 MAX_BYTES = 20 * 2**20  # of an image fetched from the web, and of a request: the service accepts no more
@@ -48,7 +48,8 @@ class ServiceClient:
     `key` is the service's key or token; read it from the environment. `timeout` is in seconds, for the next bytes of an
     answer, and for a whole image from the web. With the `image_size` and `interpolation` in model.json, the client cuts
     and resizes images exactly as the service does, and sends the square if it has fewer bytes: the scores stay the
-    same. `class_map` gives the labels in the answers other names: ``{"malignant": "refer"}``.
+    same. Of a DICOM file only the image is sent. `class_map` gives the labels in the answers other names:
+    ``{"malignant": "refer"}``.
 
     >>> ServiceClient("http://127.0.0.1:5001/score").score("lesion.jpg")  # doctest: +SKIP
     {'label': 'benign', 'scores': {'benign': 0.93, 'malignant': 0.07}}
@@ -84,22 +85,28 @@ class ServiceClient:
             self._session.auth = lambda request: request.headers.update(headers) or request
 
     def score(
-        self, image: ImageInput, age: float | None = None, sex: str | None = None, site: str | None = None
+        self,
+        image: ImageInput,
+        age: float | None = None,
+        sex: str | None = None,
+        site: str | None = None,
+        neighbors: int = 0,
     ) -> dict:
         """Score one image: ``{"label": "malignant", "scores": {"benign": 0.1, "malignant": 0.9}}``.
 
-        With an `age` in years, a `sex` or a `site`, ``with_patient`` is the answer that uses them. An image that cannot
+        With an `age` in years, a `sex` or a `site`, ``with_patient`` is the answer that uses them. With `neighbors`,
+        up to 20, so many training images are listed: ``{"image": …, "label": …, "distance": …}``. An image that cannot
         be read, or that the service refuses, gives ``{"error": "lesion.jpg: it is blurred"}``. Raises ServiceError if
-        the service itself fails or does not answer, ValueError if an age is impossible.
+        the service itself fails, does not answer or knows no neighbors, ValueError if an age is impossible.
         """
         given = patient.known({"age": age, "sex": sex, "site": site})
         try:
             body = self._prepare(image)
-        except OSError as error:
+        except (OSError, ImageError) as error:
             return {"error": str(error)}
         if given:  # not in the address, which others log
             body = json.dumps([{"image_in_base64": base64.b64encode(body).decode(), **given}]).encode()
-        answer = self._ask(body, is_json=bool(given))
+        answer = self._ask(body, bool(given), {"neighbors": neighbors} if neighbors else None)
         return self._named(answer["predictions"][0], image)
 
     def score_lesion(
@@ -197,16 +204,16 @@ class ServiceClient:
                 return min(data, _to_bytes(square), key=len)
         return data
 
-    def _ask(self, body, is_json, attempts=3):
+    def _ask(self, body, is_json, query=None, attempts=3):
         """Post an image, or JSON with several, and return the service's answer, with a prediction an image."""
         kind = {"Content-Type": "application/json"} if is_json else {}
         options = {"timeout": self._timeout, "allow_redirects": False}  # key and image go to no other address
         try:
-            response = self._session.post(self.scoring_uri, body, headers=kind, **options)
+            response = self._session.post(self.scoring_uri, body, headers=kind, params=query, **options)
         except requests.RequestException as error:
             # an answer cut short, which Retry does not see
             if isinstance(error, requests.exceptions.ChunkedEncodingError) and attempts > 1:
-                return self._ask(body, is_json, attempts - 1)
+                return self._ask(body, is_json, query, attempts - 1)
             raise self._unanswered(error) from None
         # Azure's managed endpoints answer 424 for any error of the service and put its own status here
         status = int(response.headers.get("ms-azureml-model-error-statuscode", response.status_code))
@@ -229,6 +236,8 @@ class ServiceClient:
             raise ValueError(f"class_map gives two of the labels {', '.join(names)} one name")
         renamed = {key: names[answer[key]] for key in ("label", "positive") if key in answer}
         scores = {names[label]: score for label, score in answer["scores"].items()}
+        if "neighbors" in answer:
+            renamed["neighbors"] = [each | {"label": names[each["label"]]} for each in answer["neighbors"]]
         if "with_patient" in answer:
             renamed["with_patient"] = self._rename(answer["with_patient"])
         return answer | renamed | {"scores": scores}
@@ -242,10 +251,12 @@ class ServiceClient:
 
 def _to_bytes(image):
     """Return an image as the bytes of a file; arrays and Pillow images become PNG, which loses nothing."""
-    if isinstance(image, (bytes, bytearray)):
-        return bytes(image)
-    if isinstance(image, (str, Path)):
-        return Path(image).read_bytes()
+    if isinstance(image, (str, Path, bytes, bytearray)):
+        data = bytes(image) if isinstance(image, (bytes, bytearray)) else Path(image).read_bytes()
+        if data[128:132] != b"DICM":
+            return data
+        full, inner = decode(image), dicom.content(data, MAX_PIXELS)  # the header stays here
+        return _to_bytes(inner if isinstance(inner, bytes) and inner.startswith(b"\xff\xd8") else full)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an array is uint8, (height, width, 3), not {image.dtype}, {image.shape}")

@@ -1,12 +1,13 @@
 """The web service on this machine: a bundle run by Azure's own inference server, on loopback only."""
 
+import contextlib
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 import weakref
 from pathlib import Path
 
@@ -18,27 +19,7 @@ from ..files import user_path
 from .bundle import read_metadata
 from .client import ServiceClient
 
-# gunicorn's configuration, in Python. The process that called deploy_local holds the other end of the pipe, which
-# closes however that process ends: no service outlives a killed notebook.
-_GUNICORN = """\
-import os, signal, threading
-
-control_socket_disable = True  # it would lie in the home folder; older versions of gunicorn ignore this line
-
-def post_fork(server, worker):
-    threading.Thread(target=end_with_notebook, daemon=True).start()
-
-def end_with_notebook():
-    os.read({pipe}, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-post_fork(None, None)  # the main process watches, too
-"""
-_COMMAND = """
--m gunicorn --bind fd://{socket} --worker-class gthread --workers {workers} --threads {threads}
---timeout 300 --graceful-timeout 5
-azureml_inference_server_http.server.entry:app
-"""
+_SERVER = "gunicorn" if os.name == "posix" else "waitress"  # as in Azure's inference server
 
 
 class LocalService(ServiceClient):
@@ -51,49 +32,47 @@ class LocalService(ServiceClient):
     def __init__(self, bundle: str | Path, workers: int, threads: int, timeout: float):
         self._folder = tempfile.TemporaryDirectory(prefix="isicvision-service-")
         self.log = Path(self._folder.name, "log.txt")
-        # gunicorn takes over the open socket, so that no other program can take its port in between
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            super().__init__(f"http://127.0.0.1:{listener.getsockname()[1]}/score")
-            self._process, pipe = self._start(user_path(bundle).resolve(), workers, threads, listener)
-        self._session.trust_env = False  # no proxy
-        self._end = weakref.finalize(self, _end, self._process, pipe)  # runs when this process exits, too
+        self._process = self._start(user_path(bundle).resolve(), workers, threads)
+        self._end = weakref.finalize(self, _end, self._process)  # runs when this process exits, too
         try:
+            port = int(self._process.stdout.readline() or 0)  # nothing listens on port 0
+            super().__init__(f"http://127.0.0.1:{port}/score")
+            self._session.trust_env = False  # no proxy
             # not by the client's session, which would try again; the open socket lets the request wait
             with requests.Session() as session:
                 session.trust_env = False
                 session.get(self.scoring_uri.removesuffix("score"), timeout=timeout).raise_for_status()
         except BaseException as error:  # Ctrl-C must not leave a server behind either
-            self.stop()
+            self._end()
             if not isinstance(error, requests.RequestException):
                 raise
             is_slow = isinstance(error, requests.Timeout)
             state = f"was not ready within {timeout} s" if is_slow else "ended while it started"
             raise RuntimeError(f"the service {state}. The end of its log:\n{self.logs(25)}") from None
 
-    def _start(self, bundle, workers, threads, listener):
+    def _start(self, bundle, workers, threads):
         # settings meant for another server would change this one: its route, its script, its kind of worker
         theirs = ("AML_", "AZUREML_", "GUNICORN_", "SERVICE_")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
         environment |= {"AML_APP_ROOT": str(bundle), "AZUREML_ENTRY_SCRIPT": "score.py"}
         environment["WORKER_COUNT"] = str(workers)  # score.py divides the cores by it
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the bundle stays as it was built
-        watched, pipe = os.pipe()
-        config = self.log.with_name("gunicorn.py")
-        config.write_text(_GUNICORN.format(pipe=watched))
-        command = _COMMAND.format(socket=listener.fileno(), workers=workers, threads=threads)
+        environment["PYTHONIOENCODING"] = "utf-8"  # of the log
+        script = Path(__file__).with_name("serve.py.j2").read_text(encoding="utf-8")
+        for name, value in {"server": _SERVER, "workers": workers, "threads": threads}.items():
+            script = script.replace(f"{{{{ {name} }}}}", str(value))
         with open(self.log, "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, *command.split(), "--config", config],
+            return subprocess.Popen(
+                [sys.executable, "-c", script],
                 cwd=bundle,
                 env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(listener.fileno(), watched),
-                start_new_session=True,  # otherwise interrupting the notebook's kernel would end the service
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # otherwise interrupting the notebook's kernel would end the service
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # on Windows
             )
-        os.close(watched)
-        return process, pipe
 
     def logs(self, lines: int = 50) -> str:
         """Return the last `lines` lines of the service's log."""
@@ -123,10 +102,12 @@ class LocalService(ServiceClient):
         return f"<LocalService {self.scoring_uri}, {state}>"
 
 
-def _end(process, pipe):
-    process.terminate()
-    os.close(pipe)
-    process.wait()  # gunicorn kills workers that take longer than its graceful timeout
+def _end(process):
+    with contextlib.suppress(OSError):  # it has ended already
+        process.stdin.write(b"\n")  # closing is not enough where a process forked here holds the pipe, too
+        process.stdin.close()
+    process.wait()
+    process.stdout.close()
 
 
 def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout: float = 60) -> LocalService:
@@ -134,17 +115,19 @@ def deploy_local(bundle: str | Path, workers: int = 1, threads: int = 8, timeout
 
     `workers` are processes that answer requests, each with its own copy of the model; they share the cores. `threads`
     are the requests that one process handles at a time: with two or more, it answers health checks while it scores.
-    RuntimeError, with the end of the log, if the start takes more than `timeout` seconds.
+    On Windows, where Azure's server runs under waitress, there is one worker; more give a warning. RuntimeError, with
+    the end of the log, if the start takes more than `timeout` seconds.
 
     >>> deploy_local("outputs/bundle").score("lesion.jpg")  # doctest: +SKIP
     {'label': 'benign', 'scores': {'benign': 0.93, 'malignant': 0.07}}
     """
-    if os.name != "posix":
-        raise RuntimeError("deploy_local needs Linux or macOS: on Windows use WSL or the bundle's Dockerfile")
-    for module in ("gunicorn", "azureml_inference_server_http", "onnxruntime"):
+    for module in (_SERVER, "azureml_inference_server_http", "onnxruntime"):
         if importlib.util.find_spec(module) is None:
             raise ImportError(f'{module} is not installed: pip install -e ".[serving]"')
     if not is_whole(workers, 1) or not is_whole(threads, 1):
         raise ValueError(f"workers and threads are whole numbers from 1, not {workers!r} and {threads!r}")
     read_metadata(bundle)
+    if _SERVER == "waitress" and workers > 1:
+        warnings.warn(f"waitress, the server on Windows, runs 1 worker, not {workers}", stacklevel=2)
+        workers = 1
     return LocalService(bundle, workers, threads, timeout)

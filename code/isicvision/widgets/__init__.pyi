@@ -1,3 +1,4 @@
+from .maps import MapUI as MapUI
 from .pages import AnnotationUI as AnnotationUI
 from .pages import ConfusionMatrixUI as ConfusionMatrixUI
 from .pages import ResultsUI as ResultsUI

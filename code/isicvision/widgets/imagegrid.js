@@ -40,17 +40,20 @@ function render({ model, el }) {
   const large = make("div", root, "isic-large");
   const largeImage = make("img", large, "");
   const largeText = make("div", large, "isic-note");
+  let selected = model.get("selected"); // as this view has it: the kernel may still be busy with earlier keys
+  const last = () => model.get("events").at(-1)?.number ?? 0;
   const tell = (event) => {
     const events = model.get("events");
-    model.set("events", [...events.slice(-50), { ...event, number: (events.at(-1)?.number ?? 0) + 1 }]);
+    const number = Math.max(last() + 1, Date.now()); // later than those of another tab, too
+    model.set("events", [...events.slice(-50), { ...event, number, turn: model.get("turn") }]);
     model.save_changes();
   };
   const zoom = () => tell({ key: "z" });
   const focus = () => grid.focus({ preventScroll: true });
   const select = (number) => {
-    const selected = Math.max(0, Math.min(number, grid.children.length - 1));
-    model.set("selected", selected);
+    selected = Math.max(0, Math.min(number, grid.children.length - 1));
     tell({ selected });
+    mark();
     focus();
   };
   const add = (number) => {
@@ -71,10 +74,14 @@ function render({ model, el }) {
     mark();
   };
   const mark = () => {
-    const selected = model.get("selected");
     [...grid.children].forEach((cell, n) => cell.setAttribute("aria-selected", n === selected));
     grid.setAttribute("aria-activedescendant", grid.children[selected]?.id || "");
     if (document.activeElement === grid) grid.children[selected]?.scrollIntoView({ block: "nearest" });
+  };
+  const follow = () => {
+    if (model.get("heard") < last()) return; // it does not know of the last click yet
+    selected = model.get("selected");
+    mark();
   };
   const say = () => {
     const { image, text = "" } = model.get("large");
@@ -89,7 +96,7 @@ function render({ model, el }) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-    if (step) select(model.get("selected") + step);
+    if (step) select(selected + step);
     else if (event.key === "Escape" && !large.hidden) zoom();
     else if (model.get("hotkeys").includes(event.key)) tell({ key: event.key });
     else return;
@@ -98,7 +105,7 @@ function render({ model, el }) {
   };
   large.onclick = zoom;
   model.on("msg:custom", focus);
-  model.on("change:selected", mark);
+  for (const trait of ["selected", "heard"]) model.on(`change:${trait}`, follow);
   for (const trait of ["images", "captions"]) model.on(`change:${trait}`, draw);
   for (const trait of ["name", "status", "large"]) model.on(`change:${trait}`, say);
   draw();

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import base64
 import functools
-import io
 import os
 import string
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +22,18 @@ from .. import plots
 from ..checks import is_whole
 from ..data.annotation import EXCLUDE, Annotations
 from ..data.dataset import ImageDataset
-from ..images import ImageError, decode, frame, map_threads
+from ..images import ImageError, data_url, decode, frame, map_threads
 from ..plots.style import colors, ink
 from ..text import apart, as_label, counted
 from .imagegrid import ImageGrid
 from .parts import Widget, button, line, row, short, stack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..evaluation.evaluation import Evaluation
     from ..model.classifier import ImageClassifier
+    from ..model.neighbors import Neighbors
 
 SIDE, LARGE = 150, 640
 """Pixels of a thumbnail, as in imagegrid.css, and of the longer side of an image shown large."""
@@ -83,9 +84,9 @@ class _Pages(Widget):
             path, group = selected[["path", "group"]].iloc[0]
             text = f"{path}   {self.grid.captions[self.grid.selected]['spoken']}   group {group}"
             try:
-                image = self._draw_images(selected, lambda path: _url(frame(path, LARGE)[0]))[0]
+                image = self._draw_images(selected, lambda path: data_url(frame(path, LARGE)[0]))[0]
             except ImageError as error:
-                image, text = _thumbnail(path), str(error)
+                image, text = thumbnail(path), str(error)
             self.grid.large = {"image": image, "text": text}
 
     def _button(self, name, key):
@@ -111,9 +112,10 @@ class _Pages(Widget):
         self._credit.value = escape(plots.credit(shown))
         with self.grid.hold_sync():
             self.grid.selected, self.grid.large, self.grid.status = 0, {}, ""
-            self.grid.images = self._draw_images(shown, _thumbnail)
+            self.grid.turn += 1
+            self.grid.images = self._draw_images(shown, thumbnail)
             self._write_captions()
-        _ahead.map(_thumbnail, self.rows["path"].iloc[start + self.per_page :][: self.per_page])
+        _ahead.map(thumbnail, self.rows["path"].iloc[start + self.per_page :][: self.per_page])
 
     def _draw_images(self, rows, draw):
         return map_threads(draw, [*rows["path"]])
@@ -130,8 +132,9 @@ class AnnotationUI(_Pages):
 
     Click an image, then press the key on its label's button: the next image is selected. docs/widgets.md lists the
     other keys. Each decision is saved at once in the CSV file `decisions` (`annotation.Annotations`). With `suspicion`,
-    the table of `labelissues.find`, the most doubtful labels come first. The ``value`` of ``filter`` is a label,
-    ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``, ``"(exclude)"`` or ``"suspicious"``.
+    the table of `labelissues.find`, the most doubtful labels come first. Images without a label get their first from
+    `labels`. The ``value`` of ``filter`` is a label, ``"all"``, ``"undecided"``, ``"decided"``, ``"relabeled"``,
+    ``"(exclude)"`` or ``"suspicious"``. With ``within``, a bool for each image, `refresh` shows only those with it.
 
     >>> ui = AnnotationUI(dataset, "decisions.csv")
     >>> ui.decide(dataset.paths[0], "malignant")
@@ -145,12 +148,14 @@ class AnnotationUI(_Pages):
         decisions: str | os.PathLike,
         suspicion: pd.DataFrame | None = None,
         per_page: int = 24,
+        labels: Iterable[str] = (),
     ) -> None:
-        self.annotations = Annotations(dataset, decisions)
+        self.annotations = Annotations(dataset, decisions, labels)
         labels = self.annotations.labels
         if suspicion is None:
             suspicion = pd.DataFrame(columns=["path", "quality", "issue"])
         self._doubts = suspicion.set_index("path").reindex(dataset.paths)
+        self.within = np.ones(len(dataset), bool)
         options = [*self._conditions(self.annotations.table)]
         self.filter = ipywidgets.Dropdown(options=options, description="Show", layout={"width": "200px"})
         self.filter.observe(lambda _: self.grid.focus(), "value")
@@ -218,7 +223,7 @@ class AnnotationUI(_Pages):
         if len(places):
             self._select(int(places[0]))
         self._write_captions()
-        said = f"Undone. {Path(path).stem}: {self.annotations.label(path)}."
+        said = f"Undone. {Path(path).stem}: {self.annotations.label(path) or 'no label'}."
         return said if len(places) else f"{said} The filter hides this image."
 
     def _select(self, place):
@@ -234,7 +239,7 @@ class AnnotationUI(_Pages):
             "all": label.notna(),
             "undecided": ~decided,
             "decided": decided,
-            "relabeled": (label != table["given"]) & (label != EXCLUDE),
+            "relabeled": (label != table["given"]) & (label != EXCLUDE) & (table["given"] != ""),
             EXCLUDE: label == EXCLUDE,
         }
         if self._doubts["issue"].notna().any():
@@ -244,7 +249,8 @@ class AnnotationUI(_Pages):
 
     def _rows(self):
         table = self.annotations.table.assign(quality=self._doubts["quality"].to_numpy(float))
-        return table[self._conditions(table)[self.filter.value]].sort_values("quality", kind="stable")
+        shown = self._conditions(table)[self.filter.value] & self.within
+        return table[shown].sort_values("quality", kind="stable")
 
     def _write_captions(self):
         super()._write_captions()
@@ -256,13 +262,13 @@ class AnnotationUI(_Pages):
     def _caption(self, row):
         path, given = row["path"], short(row["given"])
         label, is_decided = self.annotations.label(path), self.annotations.is_decided(path)
-        changed = "" if label == row["given"] else f" (was {given})"
+        changed = "" if row["given"] in (label, "") else f" (was {given})"
         note = Path(path).stem
         if pd.notna(row["quality"]):
             note += f", {row['quality']:.0%} for {given}"
         return {
-            "title": short(label) + changed + " ✓" * is_decided,
-            "spoken": f"{label}{changed}, {'decided' if is_decided else 'undecided'}, {note}",
+            "title": short(label or "no label") + changed + " ✓" * is_decided,
+            "spoken": f"{label or 'no label'}{changed}, {'decided' if is_decided else 'undecided'}, {note}",
             "color": colors(self.annotations.labels).get(label, "#9e9e9e"),
             "note": note,
             "dim": label == EXCLUDE,
@@ -273,13 +279,21 @@ class ResultsUI(_Pages):
     """Look at predictions: right or wrong, by label, by score, and where the network looked.
 
     With a fine-tuned `model`, the button ``saliency`` overlays Grad-CAM for the predicted label (`saliency.grad_cam`).
+    With `neighbors`, the training images most like the selected image stand beside it.
 
     >>> ResultsUI(evaluation).shown["prediction"].unique().tolist()
     ['benign', 'malignant']
     """
 
-    def __init__(self, evaluation: Evaluation, model: ImageClassifier | None = None, per_page: int = 12):
-        self.evaluation, self._model = evaluation, model
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        model: ImageClassifier | None = None,
+        per_page: int = 12,
+        neighbors: Neighbors | None = None,
+    ):
+        self.evaluation, self._model, self._neighbors = evaluation, model, neighbors
+        self.similar = ImageGrid(name="Training images most like the selected image", selected=-1)
         self.filter = ipywidgets.Dropdown(options=["wrong", "right", "all"], description="Show")
         labels = [apart("any label", evaluation.classes), *evaluation.classes]
         self.label = ipywidgets.Dropdown(options=labels, description="true label")
@@ -295,12 +309,42 @@ class ResultsUI(_Pages):
         self.saliency.observe(lambda _: self._draw(), "value")
         filters = [self.filter, self.label, self.range]
         super().__init__("Images and their predictions", per_page, filters, [self.saliency])
+        if self._neighbors:
+            self.grid.layout.flex, self.similar.layout.flex = "100 1 160px", "1 1 165px"
+            both = row(self.grid, self.similar)
+            self.view.children = [both if each is self.grid else each for each in self.view.children]
+            self.grid.observe(lambda _: self._draw_similar(), "selected")
 
     def show(self, evaluation: Evaluation) -> None:
         """Show all images of another evaluation with the same classes."""
         self.evaluation = evaluation
         self.filter.value = "all"
         self.refresh()
+
+    def _draw(self):
+        super()._draw()
+        self._draw_similar()
+
+    def _draw_similar(self):
+        """Show the training images that are most like the selected image."""
+        if self._neighbors is None:
+            return
+        paths, palette = [*self.shown["path"].iloc[self.grid.selected :][:1]], colors(self.evaluation.classes)
+        self.similar.status = "".join(f"Training images most like {Path(path).stem}" for path in paths)
+        try:
+            found = self._neighbors.nearest(paths)
+        except ImageError as error:
+            found, self.similar.status = self._neighbors.nearest([]), str(error)
+        with self.similar.hold_sync():
+            self.similar.images = map_threads(thumbnail, [*found["path"]])
+            self.similar.captions = [
+                {
+                    "title": short(each.label),
+                    "color": palette.get(each.label),
+                    "note": f"{Path(each.path).stem}, distance {each.distance:.2f}",
+                }
+                for each in found.itertuples()
+            ]
 
     def _rows(self):
         table, choice = self.evaluation.table, self.filter.value
@@ -334,7 +378,7 @@ class ResultsUI(_Pages):
         for label in rows["prediction"].unique():
             of_label = (rows["prediction"] == label).to_numpy()
             maps[of_label] = saliency.grad_cam(self._model, images[of_label], label)
-        return [_url(Image.fromarray(saliency.overlay(*each))) for each in zip(images, maps, strict=True)]
+        return [data_url(Image.fromarray(saliency.overlay(*each))) for each in zip(images, maps, strict=True)]
 
 
 class ConfusionMatrixUI(Widget):
@@ -392,15 +436,9 @@ class ConfusionMatrixUI(Widget):
 
 
 @functools.lru_cache(4096)
-def _thumbnail(path):
+def thumbnail(path: str) -> str:
     """Return an image as a small data URL; one that cannot be read as a gray square."""
     try:
-        return _url(Image.fromarray(decode(path, SIDE)))
+        return data_url(Image.fromarray(decode(path, SIDE)))
     except ImageError:
-        return _url(Image.new("RGB", (SIDE, SIDE), "#888888"))
-
-
-def _url(image):
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return data_url(Image.new("RGB", (SIDE, SIDE), "#888888"))

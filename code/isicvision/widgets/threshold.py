@@ -21,11 +21,6 @@ from .pages import ResultsUI
 from .parts import Widget, row, stack
 
 SHOWN = ("recall", "specificity", "precision", "npv", "accuracy")
-STYLE = """<style>
-.isic-figures { display: flex; flex-wrap: wrap; gap: 1em 4em }
-.isic-figures :is(td, th) { padding: 0 1em 0 0; text-align: right }
-.isic-figures td { white-space: nowrap }
-</style>"""
 
 
 class PrecisionRecallUI(Widget):
@@ -112,7 +107,7 @@ class PrecisionRecallUI(Widget):
         tables = metrics.to_html(header=False, border=0) + counts.to_html(border=0)
         changed = now.where(now.table["prediction"] != self._start.table["prediction"])
         self._figures.value = (
-            f"{STYLE}<div class='isic-figures'>{tables}</div>Predictions that differ from "
+            f"<div class='isic-figures'>{tables}</div>Predictions that differ from "
             f"those at {self._start.threshold:.3f}: {len(changed.table):,} of {counted(len(now.table), 'image')}"
         )
         self.changed.show(changed)

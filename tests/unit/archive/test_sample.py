@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import time
 from urllib.parse import quote
 
@@ -9,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isicvision.archive.sample import QueryError, SampleArchive, parse_query
+from isicvision import PROJECT_ROOT
 from isicvision.fields import SEARCHABLE
+
+sys.path.insert(0, str(PROJECT_ROOT / "sample_data"))
+from sample_archive import QueryError, SampleArchive, parse_query
 
 
 def make(folder, rows):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import POSIX
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -69,7 +70,7 @@ def test_a_log_that_is_replayed_gives_the_same_labels(dataset, tmp_path_factory,
 def test_a_line_cut_short_is_left_out_and_the_next_decision_is_whole(dataset, log):
     annotations = Annotations(dataset, log)
     annotations.decide(dataset.paths[0], "malignant")
-    with open(log, "a") as file:
+    with open(log, "a", encoding="utf-8") as file:
         file.write(f"{dataset.paths[1]},mali")
     with pytest.warns(UserWarning, match="line 3: left out"):
         annotations = Annotations(dataset, log)
@@ -115,9 +116,14 @@ def test_paths_with_commas_quotes_and_other_scripts_survive(dataset, log):
 )
 def test_a_wrong_log_is_refused_with_file_and_line(dataset, log, content, message):
     log.parent.mkdir()
-    log.write_text(content.replace("PATH", dataset.paths[0]))
+    log.write_text(content.replace("PATH", dataset.paths[0]), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         Annotations(dataset, log)
+
+
+def test_a_folder_is_no_log(dataset, tmp_path):
+    with pytest.raises(ValueError, match="is a folder: name a CSV file for the decisions"):
+        Annotations(dataset, tmp_path)
 
 
 def test_unknown_labels_and_images_are_refused_and_nothing_is_written(dataset, log):
@@ -163,7 +169,7 @@ def test_a_decision_counts_whatever_folder_the_notebook_runs_in(folder, tmp_path
     for dataset in (by_hand, by_command):
         labels = Annotations(dataset, log).dataset.table["label"].tolist()
         assert (labels[0], labels[-1]) == ("malignant", "benign")
-    assert str(folder) not in log.read_text()
+    assert str(folder) not in log.read_text(encoding="utf-8")
 
 
 HANDS = st.tuples(
@@ -216,6 +222,7 @@ def test_what_others_decide_is_seen_and_a_decision_said_again_is_written_then(da
     assert Annotations(dataset, log).label(path) == EXCLUDE
 
 
+@POSIX
 def test_many_processes_at_once_write_one_header_and_whole_lines(dataset, log, tmp_path):
     table = tmp_path / "table.json"
     dataset.table.to_json(table)
@@ -240,7 +247,7 @@ for path in dataset.paths * 2:
 def test_a_line_cut_short_within_quotes_swallows_none_of_those_after_it(dataset, log):
     odd = ImageDataset(dataset.table.assign(path=[f"a,{number}.jpg" for number in range(len(dataset))]))
     Annotations(odd, log).decide(odd.paths[0], "malignant")
-    with open(log, "a") as file:
+    with open(log, "a", encoding="utf-8") as file:
         file.write('"a,1')
     with pytest.warns(UserWarning, match="cut short"):
         Annotations(odd, log).decide(odd.paths[2], EXCLUDE)

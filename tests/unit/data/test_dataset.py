@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import draw
+from conftest import ANY_NAME, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from isicvision import ImageDataset
 from isicvision.data import cache
-from isicvision.data.measures import MEASURES
+from isicvision.fields import MEASURES
 
 CODE = Path(__file__).resolve().parents[3] / "code"
 
@@ -31,7 +31,7 @@ HAM_LABELS = {label: "malignant" for label in ("mel", "bcc", "akiec")} | {
 def csv(folder, tmp_path):
     rows = [f"p{n:02d},{'nv' if n % 2 == 0 else 'mel'},L{n // 4}{n % 2}" for n in range(24)]
     path = tmp_path / "metadata.csv"
-    path.write_text("\n".join(["image_id,dx,lesion_id", *rows]))
+    path.write_text("\n".join(["image_id,dx,lesion_id", *rows]), encoding="utf-8")
     return path
 
 
@@ -122,7 +122,7 @@ def test_csv_labels_are_mapped_and_images_found_by_name(csv, folder):
 
 
 def test_labels_that_are_numbers_are_mapped_too(csv, folder):
-    csv.write_text(csv.read_text().replace("nv", "0").replace("mel", "1"))
+    csv.write_text(csv.read_text(encoding="utf-8").replace("nv", "0").replace("mel", "1"), encoding="utf-8")
     dataset = ImageDataset.from_csv(csv, folder, label_column="dx", label_map={0: "benign", 1: "malignant"})
     assert dataset.labels == ["benign", "malignant"] and len(dataset) == 24
 
@@ -145,7 +145,7 @@ def test_csv_that_is_absent_empty_or_no_csv_is_named(tmp_path):
 def test_rows_that_cannot_be_used_are_set_aside_with_the_reason(csv, folder):
     with csv.open("a") as file:
         file.write("\nabsent,nv,L9\np00,nv,L9\np01,unheard,L9\n")
-    csv.write_text(csv.read_text().replace("p05,mel", "p05,"))
+    csv.write_text(csv.read_text(encoding="utf-8").replace("p05,mel", "p05,"), encoding="utf-8")
     with pytest.warns(UserWarning, match="4 images set aside"):
         dataset = ImageDataset.from_csv(csv, folder, label_column="dx", label_map=HAM_LABELS)
     assert len(dataset) == 23
@@ -224,7 +224,7 @@ def test_names_from_another_machine_find_their_file_and_never_leave_the_folder(t
 
 def test_ids_stay_text_and_a_row_without_a_name_is_set_aside_by_its_number(tmp_path):
     touch(tmp_path, "0012.jpg", "12.jpg", "nan.jpg")
-    (tmp_path / "t.csv").write_text("number,who,is\n0012,007,0\n12,7,1\n,8,1\n")
+    (tmp_path / "t.csv").write_text("number,who,is\n0012,007,0\n12,7,1\n,8,1\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="no name in the column 'number'"):
         dataset = ImageDataset.from_csv(
             tmp_path / "t.csv", image_column="number", label_column="is", group_column="who"
@@ -236,7 +236,9 @@ def test_ids_stay_text_and_a_row_without_a_name_is_set_aside_by_its_number(tmp_p
 
 def test_a_folders_metadata_is_joined_by_folder_and_not_guessed(tmp_path):
     touch(tmp_path, "benign/1.jpg", "malignant/1.jpg", "malignant/2.jpg", "benign/.thumbnails/1.jpg")
-    (tmp_path / "metadata.csv").write_text("image,lesion_id\nmalignant/1.jpg,L1\n1,L0\n2.jpg,L2\n2.jpg,L9\n")
+    (tmp_path / "metadata.csv").write_text(
+        "image,lesion_id\nmalignant/1.jpg,L1\n1,L0\n2.jpg,L2\n2.jpg,L9\n", encoding="utf-8"
+    )
     with pytest.warns(UserWarning, match="1 rows not joined, as each names several images, such as 1;"):
         dataset = ImageDataset.from_folder(tmp_path)
     assert dataset.table["group"].tolist() == [dataset.paths[0], "L1", "L2"]
@@ -244,14 +246,16 @@ def test_a_folders_metadata_is_joined_by_folder_and_not_guessed(tmp_path):
 
 def test_of_an_image_that_stands_in_two_rows_the_usable_one_is_taken(tmp_path):
     touch(tmp_path, "p1.jpg", "p2.jpg")
-    (tmp_path / "t.csv").write_text("image,label\np1,\np1,benign\np2,malignant\n")
+    (tmp_path / "t.csv").write_text("image,label\np1,\np1,benign\np2,malignant\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="no label"):
         assert len(ImageDataset.from_csv(tmp_path / "t.csv")) == 2
 
 
 def test_columns_named_as_the_datasets_own_can_be_read(tmp_path):
     touch(tmp_path, "p1.jpg", "p2.jpg")
-    (tmp_path / "t.csv").write_text("path,label,group\np1.jpg,benign,G\np2.jpg,malignant,G\n")
+    (tmp_path / "t.csv").write_text(
+        "path,label,group\np1.jpg,benign,G\np2.jpg,malignant,G\n", encoding="utf-8"
+    )
     dataset = ImageDataset.from_csv(tmp_path / "t.csv", image_column="path", group_column="group")
     assert dataset.table["group"].tolist() == ["G", "G"] and dataset.paths[0] == str(tmp_path / "p1.jpg")
 
@@ -262,7 +266,7 @@ def read_as_the_notebook_does(source, parameters):
     cells = [c.source for c in nbformat.read(CODE / name, 4).cells if c.cell_type == "code"]
     space = {"Path": Path, "ImageDataset": ImageDataset, "is_folder": True}
     exec(cells[0], space)
-    known = yaml.safe_load((CODE / "parameters" / parameters).read_text())
+    known = yaml.safe_load((CODE / "parameters" / parameters).read_text(encoding="utf-8"))
     space |= {key: value for key, value in known.items() if key in space} | {"SOURCE": str(source)}
     exec(next(cell for cell in cells if "from_csv" in cell), space)
     return space["dataset"]
@@ -282,10 +286,10 @@ def test_isic_2018_is_read(tmp_path):
     touch(tmp_path, *(f"ISIC2018_Task3_Training_Input/{name}.jpg" for name in names))
     truth = tmp_path / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv"
     truth.parent.mkdir()
-    truth.write_text(one_hot(names, ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]))
+    truth.write_text(one_hot(names, ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]), encoding="utf-8")
     groupings = [f"{name},HAM_{n // 2:07d},histopathology" for n, name in enumerate(names)]
     (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(
-        "\n".join(["image,lesion_id,diagnosis_confirm_type", *groupings])
+        "\n".join(["image,lesion_id,diagnosis_confirm_type", *groupings]), encoding="utf-8"
     )
     dataset = read_as_the_notebook_does(tmp_path, "isic2018.yaml")
     assert dataset.summary()["images"].to_dict() == {"benign": 8, "malignant": 6, "all": 14}
@@ -297,12 +301,12 @@ def test_isic_2019_is_read_and_none_of_the_others_set_aside(tmp_path):
     names = [f"ISIC_{n:07d}_downsampled" for n in range(9)]
     touch(tmp_path, *(f"ISIC_2019_Training_Input/{name}.jpg" for name in names))
     truth = one_hot(names, ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"])
-    (tmp_path / "ISIC_2019_Training_GroundTruth.csv").write_text(truth)
+    (tmp_path / "ISIC_2019_Training_GroundTruth.csv").write_text(truth, encoding="utf-8")
     metadata = [
         f"{name},55.0,anterior torso,{'MSK4_1' if n < 2 else ''},female" for n, name in enumerate(names)
     ]
     (tmp_path / "ISIC_2019_Training_Metadata.csv").write_text(
-        "\n".join(["image,age_approx,anatom_site_general,lesion_id,sex", *metadata])
+        "\n".join(["image,age_approx,anatom_site_general,lesion_id,sex", *metadata]), encoding="utf-8"
     )
     with pytest.warns(UserWarning, match="1 image set aside.*label 'UNK' is not in label_map"):
         dataset = read_as_the_notebook_does(tmp_path, "isic2019.yaml")
@@ -324,16 +328,102 @@ def test_isic_2020_is_read_and_grouped_by_patient(tmp_path):
         f"ISIC_{n:07d},IP_{n // 2},IL_{n},male,45.0,head/neck,unknown,{'malignant' if n == 1 else 'benign'},0"
         for n in range(4)
     ]
-    (tmp_path / "ISIC_2020_Training_GroundTruth.csv").write_text("\n".join([header, *rows]))
+    (tmp_path / "ISIC_2020_Training_GroundTruth.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
     dataset = read_as_the_notebook_does(tmp_path, "isic2020.yaml")
     assert dataset.table["group"].tolist() == ["IP_0", "IP_0", "IP_1", "IP_1"]
     assert dataset.table["label"].tolist() == ["benign", "malignant", "benign", "benign"]
 
 
+def test_isic_2024_is_read_and_grouped_by_patient_without_its_hdf5_file(tmp_path):
+    touch(tmp_path, *(f"train-image/image/ISIC_{n:07d}.jpg" for n in range(4)))
+    (tmp_path / "train-image.hdf5").write_bytes(b"\x89HDF\r\n")
+    header = "isic_id,target,patient_id,age_approx,sex,anatom_site_general,clin_size_long_diam_mm,lesion_id"
+    rows = [
+        f"ISIC_{n:07d},{int(n == 1)},IP_{n // 2},45.0,male,posterior torso,3.04,{'IL_1' * (n == 1)}"
+        for n in range(4)
+    ]
+    (tmp_path / "train-metadata.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    dataset = read_as_the_notebook_does(tmp_path, "isic2024.yaml")
+    assert dataset.table["label"].tolist() == ["benign", "malignant", "benign", "benign"]
+    assert dataset.table["group"].tolist() == ["IP_0", "IP_0", "IP_1", "IP_1"]
+
+
+MILK10K = ["AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV", "SCCKA", "VASC"]
+
+
+def milk10k(root, truth):
+    """Write two images of each of eleven lesions, as MILK10k has them."""
+    kinds, rows = ("clinical: close-up", "dermoscopic"), ["lesion_id,image_type,isic_id,age_approx,sex,site"]
+    for n in range(22):
+        lesion, image = f"IL_{n // 2:07d}", f"ISIC_{n:07d}"
+        touch(root, f"MILK10k_Training_Input/{lesion}/{image}.jpg")
+        rows.append(f"{lesion},{kinds[n % 2]},{image},55,female,trunk")
+    (root / "MILK10k_Training_Metadata.csv").write_text("\n".join(rows), encoding="utf-8")
+    (root / "MILK10k_Training_GroundTruth.csv").write_text(truth, encoding="utf-8")
+
+
+def test_milk10k_is_read_both_images_of_a_lesion_with_the_label_of_its_row(tmp_path):
+    truth = one_hot([f"IL_{n:07d}" for n in range(11)], MILK10K)
+    milk10k(tmp_path, truth.replace("image,", "lesion_id,", 1))
+    dataset = read_as_the_notebook_does(tmp_path, "milk10k.yaml")
+    table = dataset.table
+    assert len(table) == 22 and table["group"].tolist() == [f"IL_{n // 2:07d}" for n in range(22)]
+    assert table["sublabel"].tolist() == [MILK10K[n // 2] for n in range(22)]
+    malignant = {"AKIEC", "BCC", "MAL_OTH", "MEL", "SCCKA"}
+    assert table["label"].tolist() == [
+        "malignant" if MILK10K[n // 2] in malignant else "benign" for n in range(22)
+    ]
+    assert table["image_type"].value_counts().to_dict() == {"clinical: close-up": 11, "dermoscopic": 11}
+
+
+def test_a_table_of_lesions_names_those_that_it_lacks_and_one_of_others_is_refused(tmp_path):
+    truth = one_hot([f"IL_{n:07d}" for n in range(11)], MILK10K).replace("image,", "lesion_id,", 1)
+    milk10k(tmp_path, truth.rsplit("\n", 1)[0])
+    with pytest.warns(UserWarning) as said:
+        dataset = read_as_the_notebook_does(tmp_path, "milk10k.yaml")
+    assert "IL_0000010 has no row" in str(said[0].message) and len(dataset) == 20
+    milk10k(tmp_path, truth.replace("IL_", "OTHER_"))
+    with pytest.raises(
+        ValueError, match=r"GroundTruth.csv fits none of the 11 .* 'lesion_id' begins with OTHER"
+    ):
+        read_as_the_notebook_does(tmp_path, "milk10k.yaml")
+    milk10k(tmp_path, truth.replace("lesion_id", "case"))
+    with pytest.raises(ValueError, match=r"GroundTruth.csv has no column 'isic_id'; it has: case"):
+        read_as_the_notebook_does(tmp_path, "milk10k.yaml")
+
+
+def test_bcn20000_is_read_and_grouped_by_lesion(tmp_path):
+    kinds = ["MEL", "NV", "BCC", "BKL", "AK", "SCC", "DF", "VASC"]
+    touch(tmp_path, *(f"bcn_20k_train/BCN_{n:010d}.jpg" for n in range(8)))
+    rows = [
+        f"BCN_{n:010d}.jpg,55.0,anterior torso,{kind},BCN_{n // 2:07d},2012-05-16,male,train"
+        for n, kind in enumerate(kinds)
+    ]
+    header = "bcn_filename,age_approx,anatom_site_general,diagnosis,lesion_id,capture_date,sex,split"
+    (tmp_path / "bcn_20k_train.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    table = read_as_the_notebook_does(tmp_path, "bcn20000.yaml").table
+    assert table["sublabel"].tolist() == kinds
+    assert table["label"].eq("malignant").tolist() == [kind in ("MEL", "BCC", "AK", "SCC") for kind in kinds]
+    assert table["group"].tolist() == [f"BCN_{n // 2:07d}" for n in range(8)]
+    assert table["metadata_split"].eq("train").all()
+
+
+def test_hiba_is_read_and_an_unknown_diagnosis_set_aside(tmp_path):
+    kinds = ["melanoma", "nevus", "basal cell carcinoma", "vascular lesion", "acrochordon"]
+    touch(tmp_path, *(f"ISIC_{n:07d}.jpg" for n in range(5)))
+    rows = [f"ISIC_{n:07d},{kind},dermoscopic,IL_{n // 2},IP_0" for n, kind in enumerate(kinds)]
+    header = "isic_id,diagnosis,image_type,lesion_id,patient_id"
+    (tmp_path / "metadata.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    with pytest.warns(UserWarning, match="1 image set aside.*'acrochordon' is not in label_map"):
+        table = read_as_the_notebook_does(tmp_path, "hiba.yaml").table
+    assert table["label"].tolist() == ["malignant", "benign", "malignant", "benign"]
+    assert table["group"].tolist() == ["IL_0", "IL_0", "IL_1", "IL_1"]
+
+
 def test_where_the_patient_is_not_known_the_lesion_groups_and_where_neither_is_the_image(tmp_path):
     touch(tmp_path, *(f"p{n}.jpg" for n in range(5)))
     rows = "image,label,lesion_id,patient_id\np0,a,L1,P1\np1,b,L2,P1\np2,a,L3,\np3,b,L3,\np4,a,,\n"
-    (tmp_path / "table.csv").write_text(rows)
+    (tmp_path / "table.csv").write_text(rows, encoding="utf-8")
     options = {"images": tmp_path, "image_column": "image", "label_column": "label"}
     for column, groups in (("patient_id", ["P1", "P1", "L3", "L3"]), (None, ["L1", "L2", "L3", "L3"])):
         dataset = ImageDataset.from_csv(tmp_path / "table.csv", **options, group_column=column)
@@ -358,7 +448,7 @@ def test_ph2_is_read_as_published_without_its_masks(tmp_path):
             f"{below}/{name}_lesion/{name}_lesion.bmp",
         )
         touch(tmp_path, f"{below}/{name}_roi/{name}_R1_Label3.bmp")
-    (tmp_path / "PH2_dataset.txt").write_text(PH2)
+    (tmp_path / "PH2_dataset.txt").write_text(PH2, encoding="utf-8")
     with pytest.warns(UserWarning, match="2 images set aside.*no name in the column 'name'"):
         dataset = read_as_the_notebook_does(tmp_path, "ph2.yaml")
     assert dataset.table["label"].tolist() == ["benign", "benign", "malignant"]
@@ -370,7 +460,7 @@ def test_ph2_is_read_in_one_folder_too_beside_masks_of_the_same_names(tmp_path):
     names = ("IMD002", "IMD003", "IMD004")
     touch(tmp_path, *(f"images/{name}.jpg" for name in names), *(f"masks/{name}.png" for name in names))
     rows = ["image_id,diagnosis", "IMD002,common nevus", "IMD003,atypical nevus", "IMD004,melanoma"]
-    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    (tmp_path / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
     dataset = read_as_the_notebook_does(tmp_path, "ph2.yaml")
     assert dataset.table["label"].tolist() == ["benign", "benign", "malignant"]
     assert dataset.paths == [str(tmp_path / "images" / f"{name}.jpg") for name in names]
@@ -387,14 +477,16 @@ def test_one_label_is_enough_where_it_is_said(tmp_path):
     with pytest.raises(ValueError, match="a classifier needs two"):
         ImageDataset.from_folder(tmp_path)
     assert ImageDataset.from_folder(tmp_path, one_label=True).labels == ["benign"]
-    (tmp_path / "metadata.csv").write_text("image,dx\np1,nv\np2,nv\n")
+    (tmp_path / "metadata.csv").write_text("image,dx\np1,nv\np2,nv\n", encoding="utf-8")
     given = {"SOURCE": tmp_path, "LABEL_COLUMN": "dx", "LABEL_MAP": {"nv": "benign"}}
     assert ImageDataset.from_parameters(given, one_label=True).labels == ["benign"]
 
 
 def test_rows_that_mark_no_label_or_several_are_set_aside(tmp_path):
     touch(tmp_path, *(f"p{n}.jpg" for n in range(5)))
-    (tmp_path / "t.csv").write_text("image,nv,mel\np0,1,0\np1,0,1\np2,0,0.0\np3,1,1\np4,,\n")
+    (tmp_path / "t.csv").write_text(
+        "image,nv,mel\np0,1,0\np1,0,1\np2,0,0.0\np3,1,1\np4,,\n", encoding="utf-8"
+    )
     with pytest.warns(UserWarning, match="3 images set aside"):
         dataset = ImageDataset.from_csv(tmp_path / "t.csv", label_column=["nv", "mel"])
     assert dataset.table["label"].tolist() == ["nv", "mel"]
@@ -408,12 +500,12 @@ def test_rows_that_mark_no_label_or_several_are_set_aside(tmp_path):
 
 
 def test_metadata_of_other_images_or_without_names_is_refused(csv, folder, tmp_path):
-    (tmp_path / "other.csv").write_text("image_id,sex\nq1,male\n")
+    (tmp_path / "other.csv").write_text("image_id,sex\nq1,male\n", encoding="utf-8")
     with pytest.raises(
         ValueError, match=r"other\.csv fits none of the 24 images: its column 'image_id' begins with q1"
     ):
         ImageDataset.from_csv(csv, folder, label_column="dx", metadata=tmp_path / "other.csv")
-    (tmp_path / "other.csv").write_text("sex\nmale\n")
+    (tmp_path / "other.csv").write_text("sex\nmale\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other\.csv has no column 'image_id'"):
         ImageDataset.from_csv(csv, folder, label_column="dx", metadata=tmp_path / "other.csv")
 
@@ -479,7 +571,7 @@ def test_checking_again_replaces_the_measures_and_they_survive_saving(dataset, t
 
 def test_check_sets_broken_files_aside_and_measures_the_rest(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
-    (copy / "benign" / "text.jpg").write_text("no image")
+    (copy / "benign" / "text.jpg").write_text("no image", encoding="utf-8")
     whole = copy / "benign" / "p02.jpg"
     whole.write_bytes(whole.read_bytes()[:900])
     (copy / "malignant" / "empty.png").touch()
@@ -512,6 +604,7 @@ def test_names_that_look_like_numbers_or_like_nothing_survive_saving(dataset, tm
     assert loaded["sublabel"].isna().tolist() == (table["label"] == "1").tolist()
 
 
+@ANY_NAME
 def test_names_that_are_no_utf8_survive_saving_and_are_read(folder, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(folder, images)
@@ -527,7 +620,7 @@ def test_names_that_are_no_utf8_survive_saving_and_are_read(folder, tmp_path):
 def test_save_and_load_keep_the_table(dataset, tmp_path):
     loaded = ImageDataset.load(dataset.save(tmp_path / "new" / "d.csv"))
     pd.testing.assert_frame_equal(loaded.table, dataset.table, check_dtype=False)
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ValueError, match="lacks the columns group, label, path"):
         ImageDataset.load(tmp_path / "other.csv")
 

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import draw
+from conftest import ANY_NAME, LINKS, POSIX, draw
 
 from isicvision import ImageDataset
 
@@ -132,7 +132,7 @@ def test_formats_that_cannot_be_read_are_set_aside_and_a_label_that_vanishes_is_
         *TWO,
         *(f"suspicious/{n}.HEIC" for n in range(4)),
         "benign/a.gif",
-        "benign/b.dcm",
+        "benign/b.avif",
         "benign/c.jp2",
     )
     with pytest.warns(
@@ -144,8 +144,8 @@ def test_formats_that_cannot_be_read_are_set_aside_and_a_label_that_vanishes_is_
     touch(tmp_path / "heic", "benign/a.heic", "malignant/b.heic")
     with pytest.raises(ValueError, match="0 label"), pytest.warns(UserWarning, match="2 images set aside"):
         ImageDataset.from_folder(tmp_path / "heic")
-    (tmp_path / "t.csv").write_text("image,label\n0,a\n1,b\nb,b\n2.jpg,a\n")
-    with pytest.warns(UserWarning, match="1 × DCM files cannot be read"):
+    (tmp_path / "t.csv").write_text("image,label\n0,a\n1,b\nb,b\n2.jpg,a\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match="1 × AVIF files cannot be read"):
         ImageDataset.from_csv(tmp_path / "t.csv", images=tmp_path / "benign")
 
 
@@ -162,6 +162,7 @@ def test_jpegs_by_other_endings_are_read(tmp_path):
     )
 
 
+@LINKS
 def test_links_are_followed_but_not_in_circles(tmp_path):
     store = touch(tmp_path / "store", *TWO)
     root = tmp_path / "data"
@@ -179,6 +180,7 @@ def test_images_beside_the_folders_of_the_labels_are_set_aside(tmp_path):
     assert len(dataset) == 6
 
 
+@ANY_NAME
 def test_labels_that_differ_only_in_case_are_named(tmp_path):
     with pytest.warns(UserWarning, match=r"'Benign' \(1\) and 'benign' \(3\) differ only in spelling"):
         ImageDataset.from_folder(touch(tmp_path, *TWO, "Benign/x.jpg"))
@@ -227,6 +229,7 @@ def test_masks_beside_the_labels_are_set_aside(tmp_path, name, above):
     assert len(ImageDataset.from_folder(tmp_path / "two").labels) == 2
 
 
+@POSIX
 def test_a_pipe_called_as_an_image_is_set_aside(tmp_path):
     touch(tmp_path, *TWO)
     os.mkfifo(tmp_path / "benign" / "pipe.jpg")

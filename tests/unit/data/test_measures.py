@@ -8,8 +8,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from isicvision import PROJECT_ROOT
 from isicvision.data import duplicates
-from isicvision.data.measures import MEASURES, REGULAR, measure
-from isicvision.images import ImageError
+from isicvision.data.measures import REGULAR, measure
+from isicvision.fields import FIELDS, MEASURES
+from isicvision.images import FORMATS, ImageError
 
 SKIN = (200, 150, 130)
 
@@ -42,6 +43,10 @@ def test_plain_skin_has_every_measure_and_no_frame_or_ruler(measured):
     assert (found["width"], found["height"], found["format"], found["gray"]) == (256, 192, "PNG", False)
     assert found["dark_corners"] == found["border"] == found["ruler"] == 0
     assert found["red"] > found["green"] > found["blue"]
+
+
+def test_the_data_dictionary_names_every_format_that_is_read():
+    assert FIELDS["format"].unit.split("/") == [*FORMATS]
 
 
 def test_the_color_of_the_edge_is_that_of_the_skin_around_the_lesion(measured):

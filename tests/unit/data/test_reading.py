@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw
+from conftest import ANY_NAME, draw
 
 from isicvision import Evaluation, ImageDataset, plots, summary
 from isicvision.data.annotation import Annotations
@@ -38,7 +38,7 @@ def flat(tmp_path):
 
 
 def from_csv(folder, content, name="m.csv", **options):
-    (folder / name).write_text(content)
+    (folder / name).write_text(content, encoding="utf-8")
     return ImageDataset.from_csv(folder / name, **options)
 
 
@@ -82,7 +82,7 @@ def test_metadata_is_found_in_any_case_and_in_the_folders_of_the_labels(per_labe
     lines = PLAIN.splitlines()
     for number, place in enumerate(places):
         rows = lines[1:] if len(places) == 1 else lines[1 + 4 * number : 5 + 4 * number]
-        (per_label / place).write_text("\n".join([lines[0], *rows]))
+        (per_label / place).write_text("\n".join([lines[0], *rows]), encoding="utf-8")
     (per_label / "metadata.xlsx").write_bytes(b"PK\x03\x04")  # the table that it was saved from
     dataset = ImageDataset.from_folder(per_label)
     assert dataset.summary().loc["all", "groups"] == 4 and len(dataset.notes) == len(places)
@@ -96,16 +96,16 @@ def test_metadata_that_is_only_there_as_a_workbook_is_not_passed_over(per_label)
 
 def test_metadata_that_fits_some_warns_with_numbers_and_that_fits_none_is_refused(per_label):
     half = "\n".join([*PLAIN.splitlines()[:5], "ISIC_99,L9"])
-    (per_label / "metadata.csv").write_text(half)
+    (per_label / "metadata.csv").write_text(half, encoding="utf-8")
     said = r"4 of 5 rows fit 4 of 8 images\. malignant/ISIC_0000004\.jpg has no row, and ISIC_99 in the table"
     with pytest.warns(UserWarning, match=said):
         ImageDataset.from_folder(per_label)
-    (per_label / "metadata.csv").write_text(PLAIN.replace("ISIC_", "OTHER_"))
+    (per_label / "metadata.csv").write_text(PLAIN.replace("ISIC_", "OTHER_"), encoding="utf-8")
     with pytest.raises(
         ValueError, match=r"fits none of the 8 images: .*OTHER_0000000.*benign/ISIC_0000000\.jpg"
     ):
         ImageDataset.from_folder(per_label)
-    (per_label / "metadata.csv").write_text(PLAIN.replace("isic_id", "number"))
+    (per_label / "metadata.csv").write_text(PLAIN.replace("isic_id", "number"), encoding="utf-8")
     with pytest.raises(
         ValueError, match=r"has no column that names the images.*it has: number, lesion_id\. Rename"
     ):
@@ -113,7 +113,7 @@ def test_metadata_that_fits_some_warns_with_numbers_and_that_fits_none_is_refuse
 
 
 def test_rows_of_one_image_that_contradict_each_other_are_named(per_label, flat):
-    (per_label / "metadata.csv").write_text(PLAIN + "ISIC_0000000,IL_9\n")
+    (per_label / "metadata.csv").write_text(PLAIN + "ISIC_0000000,IL_9\n", encoding="utf-8")
     said = r"contradict each other in lesion_id for 1 image, such as .*ISIC_0000000\.jpg, which has IL_0 and IL_9"
     with pytest.warns(UserWarning, match=said):
         ImageDataset.from_folder(per_label)
@@ -125,10 +125,10 @@ def test_rows_of_one_image_that_contradict_each_other_are_named(per_label, flat)
 
 def test_a_second_table_finds_the_images_of_the_first_by_the_same_rules(flat):
     lesions = "Image;Lesion ID\n" + "".join(f"P{n}.JPG{' ' if n else ''};L{n // 2}\n" for n in range(8))
-    (flat / "lesions.csv").write_text(lesions)
+    (flat / "lesions.csv").write_text(lesions, encoding="utf-8")
     dataset = from_csv(flat, ROWS, metadata=flat / "lesions.csv", group_column="Lesion_ID")
     assert dataset.table["group"].tolist() == [f"L{n // 2}" for n in range(8)]
-    (flat / "lesions.csv").write_text("\n".join(lesions.splitlines()[:5]))
+    (flat / "lesions.csv").write_text("\n".join(lesions.splitlines()[:5]), encoding="utf-8")
     with pytest.warns(UserWarning, match=r"lesions\.csv: 4 of 4 rows fit 4 of 8 images\. p4 has no row"):
         dataset = from_csv(flat, ROWS, metadata=flat / "lesions.csv", group_column="Lesion_ID")
     assert dataset.table["group"].tolist()[4:] == dataset.paths[4:]
@@ -141,7 +141,7 @@ def test_a_second_table_finds_the_images_of_the_first_by_the_same_rules(flat):
         ("scan_2.5.png", "scan_2.5"),
         ("b\N{LATIN SMALL LETTER E WITH ACUTE}.jpg", "be\N{COMBINING ACUTE ACCENT}"),
         ("be\N{COMBINING ACUTE ACCENT}.jpg", "b\N{LATIN SMALL LETTER E WITH ACUTE}.JPG"),
-        (os.fsdecode(b"m\xe4l.jpg"), "mäl"),
+        pytest.param("m\udce4l.jpg", "mäl", marks=ANY_NAME),
         ("a b.jpg", "A  b.jpeg"),
         ("x.jfif", "x.jpg"),
     ],
@@ -188,11 +188,13 @@ def test_columns_that_are_named_as_ours_keep_apart(flat):
 def test_the_label_that_a_download_writes_beside_its_folders_is_no_second_one(per_label):
     lines = PLAIN.splitlines()
     rows = [f"{line},{'benign' if n < 4 else 'malignant'}" for n, line in enumerate(lines[1:])]
-    (per_label / "metadata.csv").write_text("\n".join([f"{lines[0]},label", *rows]))
+    (per_label / "metadata.csv").write_text("\n".join([f"{lines[0]},label", *rows]), encoding="utf-8")
     assert ImageDataset.from_folder(per_label).table.columns.tolist() == [
         *("path", "label", "group", "isic_id", "lesion_id")
     ]
-    (per_label / "metadata.csv").write_text("\n".join([f"{lines[0]},label", *rows[:-1], rows[-1] + "?"]))
+    (per_label / "metadata.csv").write_text(
+        "\n".join([f"{lines[0]},label", *rows[:-1], rows[-1] + "?"]), encoding="utf-8"
+    )
     assert ImageDataset.from_folder(per_label).table["metadata_label"].tolist()[-1] == "malignant?"
 
 
@@ -289,11 +291,12 @@ def test_relabel_takes_numbers_as_labels(flat):
 def test_a_saved_dataset_that_lacks_a_label_is_refused_by_row(flat):
     dataset = from_csv(flat, ROWS)
     file = dataset.save(flat / "saved.csv")
-    file.write_text(file.read_text().replace("p1.jpg,malignant", "p1.jpg,"))
+    file.write_text(file.read_text(encoding="utf-8").replace("p1.jpg,malignant", "p1.jpg,"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"saved\.csv, row 2: no label"):
         ImageDataset.load(file)
 
 
+@ANY_NAME
 def test_a_label_that_is_not_utf8_can_be_printed_and_its_files_are_found(tmp_path):
     for n in range(4):
         folder = tmp_path / os.fsdecode((b"gut", b"b\xf6se")[n % 2])
@@ -305,12 +308,13 @@ def test_a_label_that_is_not_utf8_can_be_printed_and_its_files_are_found(tmp_pat
     pd.testing.assert_frame_equal(loaded.table, dataset.table)
 
 
+@ANY_NAME
 def test_names_of_files_that_are_not_utf8_survive_every_writer(tmp_path):
     for n in range(24):
         path = draw(tmp_path / "d" / ("gut", "schlecht")[n % 2] / f"{n}.jpg", (170, 120, 100), n)
         path.rename(os.fsdecode(os.fsencode(path.parent) + b"/m\xe4l%d.jpg" % n))
     (tmp_path / "d" / "gut" / os.fsdecode(b"\xe4.heic")).touch()
-    (tmp_path / "d" / "gut" / os.fsdecode(b"br\xe4.jpg")).write_text("no image")
+    (tmp_path / "d" / "gut" / os.fsdecode(b"br\xe4.jpg")).write_text("no image", encoding="utf-8")
     with pytest.warns(
         UserWarning, match=r"HEIC files cannot be read: save it as JPEG or PNG \(such as ä\.heic\)"
     ):
@@ -335,7 +339,9 @@ def test_names_of_files_that_are_not_utf8_survive_every_writer(tmp_path):
 
 def test_a_second_table_fills_gaps_and_the_first_wins_where_they_contradict(flat):
     first = "image,label,lesion_id\n" + "".join(f"p{n},{'ab'[n % 2]},{'X' * (n == 0)}\n" for n in range(8))
-    (flat / "second.csv").write_text("image,Lesion ID\n" + "".join(f"p{n},L{n // 2}\n" for n in range(8)))
+    (flat / "second.csv").write_text(
+        "image,Lesion ID\n" + "".join(f"p{n},L{n // 2}\n" for n in range(8)), encoding="utf-8"
+    )
     with pytest.warns(
         UserWarning,
         match=r"m\.csv with .*second\.csv: .* lesion_id for 1 image, such as p0, which has X and L0; the first counts",
@@ -355,7 +361,7 @@ def test_a_second_table_fills_gaps_and_the_first_wins_where_they_contradict(flat
 def test_one_patient_has_one_id_however_it_is_written(per_label, ids, group):
     for label, numbers, name in (("benign", range(4), ids[0]), ("malignant", range(4, 8), ids[1])):
         rows = "".join(f"{NAMES[n]},{name}\n" for n in numbers)
-        (per_label / label / "metadata.csv").write_text("isic_id,patient_id\n" + rows)
+        (per_label / label / "metadata.csv").write_text("isic_id,patient_id\n" + rows, encoding="utf-8")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         assert set(ImageDataset.from_folder(per_label).table["group"]) == {group}
@@ -398,8 +404,10 @@ def test_a_blank_group_of_scores_is_unknown():
 @pytest.mark.parametrize("label", ["benign", "zebra"])
 def test_the_nearest_of_two_metadata_tables_counts(per_label, label):
     (per_label / "benign").rename(per_label / label)
-    (per_label / "metadata.csv").write_text(PLAIN)
-    (per_label / label / "metadata.csv").write_text("isic_id,lesion_id\nISIC_0000000,other\nISIC_0000001,\n")
+    (per_label / "metadata.csv").write_text(PLAIN, encoding="utf-8")
+    (per_label / label / "metadata.csv").write_text(
+        "isic_id,lesion_id\nISIC_0000000,other\nISIC_0000001,\n", encoding="utf-8"
+    )
     with pytest.warns(UserWarning) as said:
         table = ImageDataset.from_folder(per_label).table.set_index("isic_id")
     assert any("in lesion_id for 1 image, such as " in str(each.message) for each in said)

@@ -161,7 +161,7 @@ def test_slices_by_skin_tone_are_in_order(tmp_path):
         Image.fromarray(image).save(paths[-1])
     labels = np.tile(["benign", "malignant"], 12)
     rows = [f"{path},{label}" for path, label in zip(paths, labels, strict=True)]
-    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]), encoding="utf-8")
     dataset = estimate_tone(ImageDataset.from_csv(tmp_path / "labels.csv"))
     assert dataset.table["ita"].isna().tolist() == [False] * 23 + [True]
     evaluation = Evaluation.from_scores(labels, np.linspace(0, 1, 24), metadata=dataset.table)

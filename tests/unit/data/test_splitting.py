@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from isicvision import ImageDataset, splitting
-from isicvision.data.measures import MEASURES
+from isicvision.fields import MEASURES
 from isicvision.report.record import kept_words
 
 

@@ -203,8 +203,6 @@ def test_bad_input_is_refused(clean, tested):
     unknown = tested.table.assign(label=tested.table["label"].replace("benign", "nevus"))
     with pytest.raises(ValueError, match="does not know: nevus"):
         audit.shortcuts(model, dataclasses.replace(tested, table=unknown))
-    with pytest.raises(ValueError, match="no change 'glitter'"):
-        audit.changed(np.zeros((1, 64, 64, 3), np.uint8), "glitter")
 
 
 def test_the_changes_change_what_they_say(tested):
@@ -244,12 +242,6 @@ def test_severity_0_is_the_image_and_each_corruption_grows(tested):
         errors = [np.abs(each - images.astype(float)).mean() for each in shown]
         assert errors[5] > 1 and (errors == sorted(errors) or name == "off-center")
     assert (images == before).all() and (np.random.get_state()[1] == state).all()
-    with pytest.raises(
-        ValueError, match="no corruption 'fog' of severity 1 from 0 to 5; there are: blur, noise"
-    ):
-        audit.corrupted(images, "fog", 1)
-    with pytest.raises(ValueError, match="severity 6"):
-        audit.corrupted(images, "blur", 6)
 
 
 class Light:

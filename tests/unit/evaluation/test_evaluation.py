@@ -311,7 +311,7 @@ def test_a_prediction_table_survives_saving(kind, tmp_path):
     evaluation = Evaluation.from_scores(labels, scores, groups.astype(kind))
     loaded = Evaluation.load(evaluation.save(tmp_path / "p.csv"))
     assert loaded.metrics().equals(evaluation.metrics())
-    (tmp_path / "other.csv").write_text("a\n1\n")
+    (tmp_path / "other.csv").write_text("a\n1\n", encoding="utf-8")
     with pytest.raises(ValueError, match="other.csv is not a table of predictions: its columns are a"):
         Evaluation.load(tmp_path / "other.csv")
 
@@ -565,7 +565,7 @@ def test_columns_of_a_frame_of_scores_go_by_their_names():
     scores = pd.DataFrame({"malignant": [0.9, 0.2], "benign": [0.1, 0.8]})
     found = Evaluation.from_scores(["malignant", "benign"], scores)
     assert found.metric("accuracy") == 1 and found.scores[0].tolist() == [0.1, 0.9]
-    with pytest.raises(ValueError, match="the columns are x, benign, the classes benign, malignant"):
+    with pytest.raises(ValueError, match="the columns are x, benign, classes benign, malignant"):
         Evaluation.from_scores(["malignant", "benign"], scores.rename(columns={"malignant": "x"}))
 
 

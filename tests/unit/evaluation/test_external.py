@@ -10,13 +10,13 @@ import pytest
 from conftest import draw
 from sklearn.linear_model import LogisticRegression
 
+import notebook_parameters as parameters
 from isicvision import (
     Evaluation,
     ImageClassifier,
     ImageDataset,
     evaluate,
     external,
-    parameters,
     plots,
     summary,
 )
@@ -47,9 +47,10 @@ def test_folders_and_parameter_files_are_read_by_their_names(clinic, model, tmp_
     rows = "\n".join(
         f"{path.stem},{'nv' if path.parent.name == 'benign' else 'mel'}" for path in clinic.rglob("*.png")
     )
-    (clinic / "table.csv").write_text(f"image,dx\n{rows}")
+    (clinic / "table.csv").write_text(f"image,dx\n{rows}", encoding="utf-8")
     (tmp_path / "other.yaml").write_text(
-        "SOURCE: clinic\nCSV: table.csv\nLABEL_COLUMN: dx\nLABEL_MAP: {nv: benign, mel: malignant}\nSEED: 3"
+        "SOURCE: clinic\nCSV: table.csv\nLABEL_COLUMN: dx\nLABEL_MAP: {nv: benign, mel: malignant}\nSEED: 3",
+        encoding="utf-8",
     )
     found = external.read([clinic, tmp_path / "other.yaml"], model)
     assert [*found] == ["clinic", "other"]
@@ -66,7 +67,7 @@ def test_a_flat_folder_is_read_by_the_column_label_of_its_metadata(clinic, model
         shutil.copy(path, flat / "images")
         draw(flat / "masks" / path.name, (0, 0, 0), 1)
         rows.append(f"{path.stem},{path.parent.name}")
-    (flat / "metadata.csv").write_text("\n".join(rows))
+    (flat / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
     dataset = external.read([flat], model)["flat"]
     assert len(dataset) == 12 and all("/images/" in path for path in dataset.paths)
     assert (dataset.table["label"] == "malignant").sum() == 4
@@ -112,7 +113,7 @@ def test_an_image_that_cannot_be_read_is_set_aside_with_a_warning(clinic, model)
 )
 def test_what_is_wrong_with_external_is_named_before_anything_runs(content, message, clinic, tmp_path):
     if content:
-        (tmp_path / "p.yaml").write_text(content)
+        (tmp_path / "p.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         parameters.check({"EXTERNAL": [str(tmp_path / "p.yaml")], "OUTPUTS": str(tmp_path)})
     assert parameters.check({"EXTERNAL": [str(clinic)]}) == {"EXTERNAL": [str(clinic)]}

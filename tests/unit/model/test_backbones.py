@@ -14,6 +14,7 @@ from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from torch import nn
 
+from isicvision import ImageClassifier
 from isicvision.model import backbones
 from isicvision.model.network import stages, summary
 
@@ -96,6 +97,98 @@ def test_weights_of_timm_are_those_of_a_file_or_of_the_hub_and_never_silently_ra
     ) as e:
         backbones.build(TIMM, 2)
     assert "secret" not in str(e.value)
+
+
+class Own(nn.Module):
+    """A plain module: two convolutions, and a mean over all positions."""
+
+    def __init__(self, features=8):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, features, 3, 2)
+
+    def forward(self, images):
+        return self.second(self.first(images).relu()).mean((2, 3))
+
+
+def own(name="clinic", make=Own, features=8):
+    facts = {
+        "image_size": 64,
+        "min_size": 1,
+        "fixed_size": False,
+        "interpolation": "bilinear",
+        "license": "MIT",
+    }
+    facts |= {"mean": (127,) * 3, "std": (128,) * 3, "source": "https://example.org/clinic"}
+    return backbones.Backbone(name, features, **facts, make=make)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.setattr(backbones, "_OWN", dict(backbones._OWN))
+
+
+def test_a_network_of_ones_own_trains_is_saved_by_its_name_and_exported(registry, dataset, tmp_path):
+    backbones.register(own())
+    assert backbones.get("clinic").stage_count() == 2
+    train, validation, test = dataset.split(0.5, 0.25, 0.25)
+    model = ImageClassifier("clinic", dataset.labels)
+    model.fit(train, epochs=1, batch_size=4, progress=False)
+    model.finish(train, validation)
+    assert model.metadata["weights_license"] == "MIT" and model.network.body.first.weight.shape == (
+        4,
+        3,
+        3,
+        3,
+    )
+    folder = model.save(tmp_path / "model")
+    assert np.allclose(ImageClassifier.load(folder).predict_proba(test), model.predict_proba(test))
+    model.to_onnx(tmp_path / "model.onnx")  # which compares it
+    del backbones._OWN["clinic"]
+    with pytest.raises(ValueError, match="unknown network 'clinic'.*call.* backbones.register"):
+        ImageClassifier.load(folder)
+
+
+def test_a_network_of_ones_own_starts_as_it_was_made_or_with_the_weights_of_a_file(registry, tmp_path):
+    made = Own()
+    backbones.register(own(make=lambda: made))
+    assert backbones.build("clinic", 2, None).body is made
+    save_file(Own().state_dict(), tmp_path / "own.safetensors")
+    backbones.build("clinic", 2, tmp_path / "own.safetensors")
+    save_file(Own(9).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(backbones.WeightsError, match="other.safetensors does not fit clinic"):
+        backbones.build("clinic", 2, tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "timm:anything"])
+def test_a_name_that_is_taken_is_refused(registry, name):
+    with pytest.raises(ValueError, match=f"a name of its own, not '{name}'"):
+        backbones.register(own(name))
+
+
+def test_a_cell_that_registers_a_network_may_run_again(registry):
+    backbones.register(own())
+    backbones.register(own(features=9, make=lambda: Own(9)))
+    assert backbones.get("clinic").features == 9
+
+
+@pytest.mark.parametrize("fact", [{"mean": (0.5,) * 3, "std": (0.2,) * 3}, {"interpolation": "lanczos"}])
+def test_facts_in_other_units_are_refused(registry, fact):
+    with pytest.raises(ValueError, match="in units of 0 to 255, interpolation is bilinear or bicubic"):
+        backbones.register(dataclasses.replace(own(), **fact))
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (lambda: Own(9), r"\[2, 9\]"),
+        (lambda: nn.Conv2d(3, 8, 3), r"\[2, 8, 62, 62\]"),
+        (type("Pair", (Own,), {"forward": lambda self, images: (images, images)}), "tuple"),
+    ],
+)
+def test_a_module_that_gives_anything_but_its_features_is_refused(registry, make, given):
+    with pytest.raises(ValueError, match=rf"clinic maps \(2, 3, 64, 64\) to .*{given}.*, not to \(2, 8\)"):
+        backbones.register(own(make=make))
+    assert "clinic" not in backbones._OWN
 
 
 def test_an_unknown_network_is_answered_with_the_nearest_names():
@@ -349,7 +442,7 @@ def test_wrong_absent_and_damaged_files_are_refused_by_name(tmp_path, resnet18):
         backbones.get("resnet34").body(tmp_path / "resnet18.pth", 0)
     with pytest.raises(backbones.WeightsError, match=r"no file .*absent\.pth"):
         backbones.get("resnet34").body(tmp_path / "absent.pth", 0)
-    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.pth").write_text("no weights", encoding="utf-8")
     with pytest.raises(backbones.WeightsError, match=r"text\.pth cannot be read as weights \(.*state_dict"):
         backbones.get("resnet34").body(tmp_path / "text.pth", 0)
     torch.save({"epoch": 3, "state_dict": resnet18}, tmp_path / "checkpoint.pth")

@@ -223,9 +223,9 @@ def test_the_numbers_are_saved_with_the_model(network, people, tmp_path):
 )
 def test_damaged_numbers_are_refused_when_loaded(network, people, tmp_path, change):
     folder = fusion.fit(copy.deepcopy(network), people).save(tmp_path / "model")
-    saved = json.loads((folder / "model.json").read_text())
+    saved = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     change(saved["patient"])
-    (folder / "model.json").write_text(json.dumps(saved))
+    (folder / "model.json").write_text(json.dumps(saved), encoding="utf-8")
     with pytest.raises(ValueError, match="does not describe a model"):
         ImageClassifier.load(folder)
 
@@ -237,9 +237,9 @@ def test_without_a_threshold_of_the_model_there_is_none(people):
 
 def test_a_model_that_was_saved_earlier_loads_without_them(network, tmp_path):
     folder = network.save(tmp_path / "model")
-    saved = json.loads((folder / "model.json").read_text())
+    saved = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     del saved["patient"]
-    (folder / "model.json").write_text(json.dumps(saved))
+    (folder / "model.json").write_text(json.dumps(saved), encoding="utf-8")
     assert ImageClassifier.load(folder).metadata["patient"] is None
 
 

@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 from test_training import QUICK, same, small
 
+import pipeline
 from isicvision import ImageClassifier, ImageDataset, cards, saliency
 from isicvision.data import cache
 from isicvision.model import inputs
@@ -46,8 +47,10 @@ def test_all_networks_are_saved_loaded_exported_and_told_of(pair, parts, tmp_pat
     folder = pair.save(tmp_path / "model")
     loaded = ImageClassifier.load(folder)
     assert len(loaded.networks) == 2 and np.array_equal(loaded.predict_proba(parts[1]), expected)
-    assert json.loads((folder / "model.json").read_text())["members"] == 2
-    assert "| scores averaged | 2 networks, 1 view |" in cards.write_model_card(folder).read_text()
+    assert json.loads((folder / "model.json").read_text(encoding="utf-8"))["members"] == 2
+    assert "| scores averaged | 2 networks, 1 view |" in cards.write_model_card(folder).read_text(
+        encoding="utf-8"
+    )
     session = onnxruntime.InferenceSession(loaded.to_onnx(tmp_path / "model.onnx"))
     images = cache.Images(parts[1].paths, 64)[:]
     scores, distance = session.run(["scores", "distance"], {"images": images})
@@ -106,6 +109,6 @@ def test_a_checkpoint_left_by_another_training_is_refused_before_the_first_netwo
     fit(parts[0], checkpoint=tmp_path, epochs=1)
     (tmp_path / "checkpoint.safetensors").unlink()
     model = small("squeezenet1_1")
-    with pytest.raises(ValueError, match="member2/checkpoint.safetensors is of another training"):
+    with pytest.raises(ValueError, match=f"member2/checkpoint.safetensors {pipeline.OTHER_TRAINING}"):
         model.fit(parts[0], progress=False, checkpoint=tmp_path, **QUICK | {"members": 2, "epochs": 2})
     assert not (tmp_path / "checkpoint.safetensors").exists()

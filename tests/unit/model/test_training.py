@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 
+import pipeline
 from isicvision import ImageClassifier, augment_dataset, augmentation
 from isicvision.model import checkpoint, devices, inputs, training
 from isicvision.model.network import Network
@@ -316,7 +318,7 @@ def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
     for other, name in ((dataset, "l2"), (dataset.sample(12, balanced=True), "images")):
         settings = QUICK | ({"l2": 0.1} if name == "l2" else {})
         with pytest.raises(
-            ValueError, match=rf"of another training, with other {name}.*delete the checkpoints there"
+            ValueError, match=rf"{pipeline.OTHER_TRAINING}, with other {name}.*delete the checkpoints there"
         ):
             small().fit(other, progress=False, checkpoint=tmp_path, **settings)
 
@@ -357,6 +359,16 @@ def test_a_damaged_checkpoint_is_named(dataset, tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a whole checkpoint"):
         small().fit(dataset, progress=False, checkpoint=tmp_path, **QUICK)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is mapped")
+def test_a_checkpoint_that_was_read_is_not_mapped_so_that_windows_can_replace_it(tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1)
+    checkpoint.save(file, {"best": {"weight": torch.ones(200, 200)}}, optimizer, {})
+    parts, _ = checkpoint.load(file)
+    assert parts["best"]["weight"].sum() == 40_000
+    assert str(file) not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_save_leaves_the_earlier_checkpoint(dataset, tmp_path, monkeypatch):
@@ -537,7 +549,7 @@ def test_tensorboard_gets_settings_and_epochs(dataset, tmp_path, monkeypatch):
     events = accumulators.EventAccumulator(str(run / "isicvision")).Reload()
     assert [event.step for event in events.Scalars("train_loss")] == [1, 2]
     assert "epoch" not in events.Tags()["scalars"]
-    settings = next(run.rglob("hparams.yml")).read_text()
+    settings = next(run.rglob("hparams.yml")).read_text(encoding="utf-8")
     for line in ("batch_size: 5", "image_size: 64", "seed: 0", "precision: fp32"):
         assert line in settings
     small().fit(dataset, **options, **QUICK | {"epochs": 1})

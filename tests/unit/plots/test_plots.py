@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imgaug import augmenters as iaa
 from matplotlib.figure import Figure
 
-from isicvision import Evaluation, ImageDataset, associations, augment_dataset, comparison, plots
+from isicvision import Evaluation, ImageDataset, associations, augment_dataset, comparison, featuremap, plots
 from isicvision.model.history import History
 
 
@@ -289,3 +289,29 @@ def test_every_plot_draws_labels_and_values_as_they_stand(odd, folder, tmp_path)
 def is_math_text(text):
     dollars = text.count("$") - text.count("\\$")
     return dollars > 0 and dollars % 2 == 0
+
+
+def test_a_map_has_a_point_for_each_image_in_the_color_of_its_value(dataset):
+    table = dataset.table.assign(age=np.arange(24.0), many=[*"abcdefgh"] * 3, sex=[*"fm"] * 11 + [None] * 2)
+    dataset, features = replace(dataset, table=table), np.random.default_rng(0).normal(size=(24, 4))
+    ax = plots.map(dataset, features)
+    shades = {"benign": "#0072B2", "malignant": "#D55E00"}
+    drawn = ax.collections[0]
+    order = np.random.default_rng(0).permutation(24)
+    colors = [matplotlib.colors.to_hex(shade).upper() for shade in drawn.get_facecolors()]
+    assert colors == [shades[label] for label in table["label"].iloc[order]]
+    assert np.array_equal(drawn.get_offsets(), featuremap.places(dataset, features)[order])
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["benign (n = 12)", "malignant (n = 12)"]
+    names = [text.get_text() for text in plots.map(dataset, features, "sex").get_legend().get_texts()]
+    assert names == ["f (n = 11)", "m (n = 11)", "(missing) (n = 2)"]
+    names = [text.get_text() for text in plots.map(dataset, features, "many").get_legend().get_texts()]
+    assert len(names) == 7 and names[-1] == "(rare) (n = 6)"
+    table.loc[0, "age"] = np.nan
+    ax = plots.map(dataset, features, "age", plt.figure(layout="constrained").subplots())
+    assert ax.get_legend() is None and ax.figure.axes[1].get_ylabel() == "age"
+    assert [len(each.get_offsets()) for each in ax.collections] == [1, 24]  # one over the other
+    with pytest.raises(ValueError, match="no column 'agee'.*did you mean age"):
+        plots.map(dataset, features, "agee")
+    with pytest.raises(ValueError, match="a map needs 10 images or more, not 3"):
+        plots.map(dataset.where(np.arange(24) < 3), features[:3])

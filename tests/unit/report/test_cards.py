@@ -47,8 +47,10 @@ def tuned(both):
 
 def change(path, **values):
     """Change values of a JSON file; a value None takes the key out."""
-    held = json.loads(path.read_text()) | values
-    path.write_text(json.dumps({name: value for name, value in held.items() if value is not None}))
+    held = json.loads(path.read_text(encoding="utf-8")) | values
+    path.write_text(
+        json.dumps({name: value for name, value in held.items() if value is not None}), encoding="utf-8"
+    )
 
 
 def rows(text):
@@ -68,8 +70,10 @@ def headings_and_tables(text):
 
 
 def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
-    run, model = (json.loads((tuned / name).read_text()) for name in ("run.json", "model.json"))
-    text = cards.write_model_card(tuned).read_text()
+    run, model = (
+        json.loads((tuned / name).read_text(encoding="utf-8")) for name in ("run.json", "model.json")
+    )
+    text = cards.write_model_card(tuned).read_text(encoding="utf-8")
     held = rows(text)
     assert re.search(r", \d+ threads?, accelerator: ", held["machine"][0])
     for name in ("accuracy", "recall", "roc_auc", "brier"):
@@ -96,26 +100,27 @@ def test_the_card_holds_the_figures_of_its_run_and_changes_with_them(tuned):
     run["metrics"]["roc_auc"] = {"value": 0.123, "low": 0.045, "high": 0.678}
     run["metrics"]["recall"] = {"value": None, "low": None, "high": None}
     run["metrics"]["npv"] = {"value": 0.9, "low": None, "high": None}
-    (tuned / "run.json").write_text(json.dumps(run))
-    held = rows(cards.write_model_card(tuned).read_text())
+    (tuned / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    held = rows(cards.write_model_card(tuned).read_text(encoding="utf-8"))
     assert held["roc_auc"] == ["0.123", "0.045", "0.678"] and held["recall"] == ["not defined"] * 3
     assert held["npv"] == ["0.900", "too few lesions", "too few lesions"]
 
 
 def test_the_card_has_the_offsets_of_a_calibration(tuned):
     for name in ("model.json", "run.json"):
-        content = json.loads((tuned / name).read_text())
+        content = json.loads((tuned / name).read_text(encoding="utf-8"))
         content.get("model", content)["offsets"] = content["offsets"] = [0.0, -0.5]
-        (tuned / name).write_text(json.dumps(content))
-    assert (
-        "and an offset for each label (benign 0.00, malignant -0.50)."
-        in cards.write_model_card(tuned).read_text()
-    )
+        (tuned / name).write_text(json.dumps(content), encoding="utf-8")
+    assert "and an offset for each label (benign 0.00, malignant -0.50)." in cards.write_model_card(
+        tuned
+    ).read_text(encoding="utf-8")
 
 
 def test_a_full_record_fills_everything_but_what_no_record_holds(tuned):
     table = [
-        line for line in cards.write_model_card(tuned).read_text().splitlines() if "not recorded" in line
+        line
+        for line in cards.write_model_card(tuned).read_text(encoding="utf-8").splitlines()
+        if "not recorded" in line
     ]
     missing = {line.split("|")[1].strip() for line in table if line.startswith("|")}
     # the images have no license here; whether a commit is known depends on where the tests run
@@ -124,7 +129,7 @@ def test_a_full_record_fills_everything_but_what_no_record_holds(tuned):
 
 
 def test_cards_of_two_runs_differ(both):
-    tuned, features = (cards.write_model_card(folder).read_text() for folder in both)
+    tuned, features = (cards.write_model_card(folder).read_text(encoding="utf-8") for folder in both)
     assert "fine-tuned network" in tuned and "No network was trained" not in tuned
     assert rows(features)["kind"][0].startswith("features of the network, then Pipeline(")
     assert "No network was trained." in features and "there is no threshold" in features
@@ -139,14 +144,14 @@ def test_cards_of_two_runs_differ(both):
 
 def test_the_hub_reads_the_head(tuned):
     hub = pytest.importorskip("huggingface_hub")  # a dependency of timm
-    card = hub.ModelCard(cards.write_model_card(tuned).read_text())
+    card = hub.ModelCard(cards.write_model_card(tuned).read_text(encoding="utf-8"))
     assert card.data.pipeline_tag == "image-classification" and card.data.tags == ["isicvision", "resnet18"]
     assert card.text.lstrip().startswith("# Model card: resnet18, benign or malignant")
 
 
 def test_what_is_missing_is_said_and_no_reason_to_stop(tuned):
     change(tuned / "run.json", metrics=None, machine=None, code=None, packages=None, shared_groups=None)
-    text = cards.write_model_card(tuned).read_text()
+    text = cards.write_model_card(tuned).read_text(encoding="utf-8")
     assert "Not recorded. `02_evaluate.ipynb` adds them" in text
     for name in ("machine", "commit"):
         assert rows(text)[name] == ["not recorded"]
@@ -154,12 +159,12 @@ def test_what_is_missing_is_said_and_no_reason_to_stop(tuned):
     split = {name: {"images": part["images"], "manifest": "abc"} for name, part in run["split"].items()}
     metrics = {"images": 12, "accuracy": {"value": 0.5, "low": 0.25, "high": 0.75}}
     change(tuned / "run.json", split=split, metrics=metrics)
-    text = cards.write_model_card(tuned).read_text()
+    text = cards.write_model_card(tuned).read_text(encoding="utf-8")
     assert rows(text)["test"] == ["12", "not recorded", "not recorded", "not recorded", "abc"]
     assert "groups: not recorded)" in text and "The positive label" not in text
     (tuned / "run.json").unlink()
     (tuned / "network.safetensors").unlink()
-    text = cards.write_model_card(tuned).read_text()
+    text = cards.write_model_card(tuned).read_text(encoding="utf-8")
     assert rows(text)["train"][:4] == ["12", "6", "6", "6"] and "test" not in rows(text)
     headings_and_tables(text)
 
@@ -174,7 +179,7 @@ def test_three_labels_have_no_threshold_and_a_column_each(tmp_path, dataset):
     evaluation = Evaluation.from_scores(dataset.table["label"], shares, classes=names)
     record.write(model, {"train": dataset}, model.save(tmp_path / "m"))
     record.add_metrics(evaluation, tmp_path / "m")
-    text = cards.write_model_card(tmp_path / "m").read_text()
+    text = cards.write_model_card(tmp_path / "m").read_text(encoding="utf-8")
     assert "means over the labels" in text and "there is no threshold" in text and "not calibrated" in text
     assert rows(text)["train"][:5] == ["24", "12", "8", "8", "8"]
     headings_and_tables(text)
@@ -182,7 +187,7 @@ def test_three_labels_have_no_threshold_and_a_column_each(tmp_path, dataset):
 
 def test_a_model_that_was_never_trained_and_began_at_random_has_a_card(tmp_path):
     ImageClassifier("resnet18", LABELS, weights=None, image_size=64).save(tmp_path / "m")
-    held = rows(cards.write_model_card(tmp_path / "m").read_text())
+    held = rows(cards.write_model_card(tmp_path / "m").read_text(encoding="utf-8"))
     assert held["initial weights"] == ["random"] and held["trained"] == ["not recorded"]
 
 
@@ -190,11 +195,11 @@ def test_what_is_broken_is_named(tuned):
     change(tuned / "run.json", model={"backbone": "alexnet"})
     with pytest.raises(ValueError, match=r"run\.json is of another model than model\.json"):
         cards.write_model_card(tuned)
-    (tuned / "run.json").write_text("{")
+    (tuned / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
         cards.write_model_card(tuned)
     for text in ("{", "[]"):
-        (tuned / "model.json").write_text(text)
+        (tuned / "model.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=r"model\.json is damaged"):
             cards.write_model_card(tuned)
     (tuned / "model.json").unlink()
@@ -209,10 +214,9 @@ def test_the_card_goes_with_the_model_it_is_of(tuned):
     model.decide_at(0.75)
     model.save(tuned)
     assert not (tuned / "README.md").exists()  # one that says 0.25 would be wrong
-    assert (
-        "from a score of 0.750. How this threshold was chosen: not recorded."
-        in cards.write_model_card(tuned).read_text()
-    )
+    assert "from a score of 0.750. How this threshold was chosen: not recorded." in cards.write_model_card(
+        tuned
+    ).read_text(encoding="utf-8")
 
 
 def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
@@ -220,7 +224,7 @@ def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
     table = checked.table.assign(copyright_license=["CC-0"] * 20 + [None] * 3)
     text = cards.write_data_card(
         dataclasses.replace(checked, table=table), tmp_path / "new" / "card.md"
-    ).read_text()
+    ).read_text(encoding="utf-8")
     held = rows(text)
     assert held["images"] == ["23"] and held["set aside before"] == ["1"]
     assert held["manifest"] == [checked.manifest()]
@@ -248,7 +252,9 @@ def test_the_data_card_counts_what_the_table_holds(dataset, tmp_path):
 def test_images_without_metadata_have_a_data_card_too(dataset, tmp_path):
     checked = dataset.measure()
     bare = checked.table.drop(columns=["isic_id", "lesion_id", "sex", "attribution"])
-    text = cards.write_data_card(dataclasses.replace(checked, table=bare), tmp_path / "card.md").read_text()
+    text = cards.write_data_card(dataclasses.replace(checked, table=bare), tmp_path / "card.md").read_text(
+        encoding="utf-8"
+    )
     assert "neither license nor attribution" in text and text.count("None.") >= 3
 
 
@@ -257,15 +263,18 @@ def test_a_card_says_where_lesions_are_unknown_and_where_figures_are_of_other_im
     split = {name: part | {"groups": None, "groups_known": 0.0} for name, part in run["split"].items()}
     metrics = run["metrics"] | {"groups": None, "groups_known": 0.0}
     change(tuned / "run.json", split=split, metrics=metrics)
-    held = json.loads((tuned / "run.json").read_text()) | {"shared_groups": None, "groups_known": 0.0}
-    (tuned / "run.json").write_text(json.dumps(held))
-    text = cards.write_model_card(tuned).read_text()
+    held = json.loads((tuned / "run.json").read_text(encoding="utf-8")) | {
+        "shared_groups": None,
+        "groups_known": 0.0,
+    }
+    (tuned / "run.json").write_text(json.dumps(held), encoding="utf-8")
+    text = cards.write_model_card(tuned).read_text(encoding="utf-8")
     assert rows(text)["test"][1] == "unknown: no column names lesions or patients"
     assert "in more than one part: unknown, because no column names lesions" in text
     assert "interval over images, which is too narrow where several show one lesion" in text
     assert "These are other images" not in text
     change(tuned / "run.json", metrics=metrics | {"manifest": "abc", "images": 1})
-    text = cards.write_model_card(tuned).read_text()
+    text = cards.write_model_card(tuned).read_text(encoding="utf-8")
     assert "**These are other images than the test part below** (manifest abc)." in text
     assert "On 1 test image (lesions" in text
 

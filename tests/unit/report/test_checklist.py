@@ -40,7 +40,7 @@ def made(dataset_of_clinic, tmp_path_factory):
     record.save_parts(parts, outputs.split)
     record.write(model, parts, model.save(outputs.model), {"SETTINGS": {}})
     cards.write_data_card(dataset_of_clinic, outputs.data_card)
-    (outputs.data_report / "data_summary.md").write_text("# Data summary report")
+    (outputs.data_report / "data_summary.md").write_text("# Data summary report", encoding="utf-8")
     evaluation = evaluate(model, parts["test"])
     evaluation.save(outputs.predictions)
     slices = comparison.slices(evaluation, ["sex", "skin_tone"])
@@ -80,7 +80,7 @@ def outputs(made, tmp_path):
 def answers(outputs, parts=None):
     """Write the checklist; return answer and place of each item, by item."""
     parts = record.earlier_parts(outputs.split) if parts is None else parts
-    text = cards.write_checklist(outputs, parts).read_text()
+    text = cards.write_checklist(outputs, parts).read_text(encoding="utf-8")
     cells = [re.split(r"(?<!\\) ?\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
     rows = [row for row in cells if row[0] not in ("item", "---")]
     assert len({item for item, *_ in rows}) == len(rows)
@@ -89,12 +89,14 @@ def answers(outputs, parts=None):
 
 def change(path, **values):
     """Change values of a JSON file; a value None takes the key out."""
-    held = json.loads(path.read_text()) | values
-    path.write_text(json.dumps({name: value for name, value in held.items() if value is not None}))
+    held = json.loads(path.read_text(encoding="utf-8")) | values
+    path.write_text(
+        json.dumps({name: value for name, value in held.items() if value is not None}), encoding="utf-8"
+    )
 
 
 def test_the_model_card_shows_the_tests_elsewhere(made):
-    card = (made[0].model / "README.md").read_text()
+    card = (made[0].model / "README.md").read_text(encoding="utf-8")
     table = "| figure | internal test | clinic \\| two |\n| --- | --- | --- |\n| images | 60 | 60 |\n"
     assert table + "| ROC AUC | 0.8 [0.7, 0.9] | 0.8 [0.7, 0.9] |\n" in card
 
@@ -127,7 +129,7 @@ def test_a_whole_run_answers_every_item_that_its_files_can_answer(made):
     predicted = Evaluation.load(outputs.predictions).table.query("label == 'malignant'")["prediction"]
     missed = f"missed: {sum(predicted != 'malignant')} of {len(predicted)} malignant test images"
     assert found["Mistakes"][0].startswith(missed)
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     missing = sum(answer.startswith("not recorded") for answer, _ in found.values())
     undone = sum(answer.startswith("not done") for answer, _ in found.values())
     assert (
@@ -140,7 +142,7 @@ def test_a_whole_run_answers_every_item_that_its_files_can_answer(made):
 
 def test_the_page_renders_as_tables_of_four_columns(made):
     html = markdown.markdown(
-        (made[0].folder / "evaluation" / "checklist.md").read_text(), extensions=["tables"]
+        (made[0].folder / "evaluation" / "checklist.md").read_text(encoding="utf-8"), extensions=["tables"]
     )
     assert html.count("<table>") == 5 and "<p>|" not in html
     for row in re.findall(r"<tr>.*?</tr>", html, re.S):
@@ -258,7 +260,12 @@ def test_record_and_card_have_the_metrics_of_each_group(outputs):
     names = ["images", "positive", "value", "low", "high"]
     assert [kept[0][name] for name in names] == pytest.approx(tables[0].loc["female", names].tolist())
     assert kept[0]["verdict"] == tables[0].loc["female", "verdict"] and kept[0]["metric"] == "roc_auc"
-    page = cards.write_model_card(outputs.model).read_text().partition("## Factors")[2].partition("\n## ")[0]
+    page = (
+        cards.write_model_card(outputs.model)
+        .read_text(encoding="utf-8")
+        .partition("## Factors")[2]
+        .partition("\n## ")[0]
+    )
     of_women = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**kept[0])
     assert f"| sex | female | 40 | {of_women} |" in page and "| ROC AUC |" in page
     assert "| dx_type | follow_up | 20 |  |  | 1.000 [" in page
@@ -268,4 +275,6 @@ def test_record_and_card_have_the_metrics_of_each_group(outputs):
     assert f"Different: sex female (ROC AUC {of_women}, 40 images); sex male (ROC AUC" in groups
     record.add_metrics(evaluation, outputs.model)
     assert "slices" not in record.read(outputs.model / "run.json")["metrics"]
-    assert "Not recorded. `02_evaluate.ipynb` adds" in cards.write_model_card(outputs.model).read_text()
+    assert "Not recorded. `02_evaluate.ipynb` adds" in cards.write_model_card(outputs.model).read_text(
+        encoding="utf-8"
+    )

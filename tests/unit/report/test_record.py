@@ -81,7 +81,7 @@ def test_the_figures_per_lesion_stand_before_those_per_image(made):
         expected = {"value": by_lesion.metric(name), "low": low, "high": high}
         assert metrics["per_lesion"][name] == pytest.approx(expected)
         assert metrics[name]["value"] == evaluation.metric(name)
-    page = cards.write_model_card(made[0]).read_text()
+    page = cards.write_model_card(made[0]).read_text(encoding="utf-8")
     parts = page.partition("**Per lesion**: one answer for each of 6 lesions")[2].partition("**Per image**")
     for text, unit in ((parts[0], by_lesion), (parts[2], evaluation)):
         assert (
@@ -92,13 +92,13 @@ def test_the_figures_per_lesion_stand_before_those_per_image(made):
     with pytest.warns(UserWarning, match="lesion a have the labels benign and malignant"):
         record.add_metrics(Evaluation.from_scores(labels, scores, classes=LABELS, metadata=ways), made[0])
     assert "per_lesion" not in record.read(made[0] / "run.json")["metrics"]
-    assert "**Per" not in cards.write_model_card(made[0]).read_text()
+    assert "**Per" not in cards.write_model_card(made[0]).read_text(encoding="utf-8")
 
 
 def test_metrics_are_added_with_their_intervals_and_undefined_ones_are_null(made):
     scores = np.linspace(0, 1, 12)
     record.add_metrics(Evaluation.from_scores(["benign"] * 12, scores, classes=LABELS), made[0])
-    text = (made[0] / "run.json").read_text()
+    text = (made[0] / "run.json").read_text(encoding="utf-8")
     assert "NaN" not in text  # which is no JSON
     metrics = json.loads(text)["metrics"]
     assert metrics["roc_auc"] == {"value": None, "low": None, "high": None}
@@ -115,8 +115,11 @@ def test_a_validation_figure_that_is_not_defined_is_null_in_model_and_record(fol
     assert history.table["validation_roc_auc"].isna().all()
     target = model.save(tmp_path / "model")
     record.write(model, {"train": dataset}, target)
-    assert json.loads((target / "model.json").read_text(), parse_constant=pytest.fail)
-    assert json.loads((target / "run.json").read_text())["history"][0]["validation_roc_auc"] is None
+    assert json.loads((target / "model.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert (
+        json.loads((target / "run.json").read_text(encoding="utf-8"))["history"][0]["validation_roc_auc"]
+        is None
+    )
 
 
 def test_the_manifest_knows_images_labels_and_lesions_but_not_their_places(dataset, folder, tmp_path):
@@ -152,7 +155,7 @@ def test_what_is_no_record_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run\.json"):
         record.read(tmp_path / "run.json")
     for text in ("no json", "[]", "{}"):
-        (tmp_path / "run.json").write_text(text)
+        (tmp_path / "run.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=r"run\.json is (not a run record|damaged)"):
             record.read(tmp_path / "run.json")
 
@@ -223,10 +226,10 @@ def test_parts_that_are_not_there_name_the_notebook(tmp_path):
 
 def test_a_record_of_parts_that_the_model_was_not_trained_on_is_refused(made, dataset):
     target, model, test = made
-    before = (target / "run.json").read_text()
+    before = (target / "run.json").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="the model was not trained on this part train"):
         record.write(model, {"train": test, "test": test}, target)
-    assert (target / "run.json").read_text() == before
+    assert (target / "run.json").read_text(encoding="utf-8") == before
 
 
 def test_the_record_takes_augmented_copies_and_broken_images_for_the_part_they_come_from(dataset, tmp_path):
@@ -240,7 +243,7 @@ def test_the_record_takes_augmented_copies_and_broken_images_for_the_part_they_c
     model.fit(copies, epochs=1, batch_size=12, progress=False)
     assert model.metadata["training"]["groups"] == train.table["group"].nunique()
     record.write(model, {"train": train, "test": test}, model.save(tmp_path / "model"))
-    (tmp_path / "broken.jpg").write_text("no image")
+    (tmp_path / "broken.jpg").write_text("no image", encoding="utf-8")
     row = train.table.iloc[:1].assign(path=str(tmp_path / "broken.jpg"))
     flawed = dataclasses.replace(train, table=pd.concat([train.table, row], ignore_index=True))
     with pytest.warns(UserWarning, match="cannot be read and are set aside"):
@@ -274,7 +277,7 @@ def test_a_bundle_of_an_earlier_model_is_refused(outputs):
     (outputs / "bundle").mkdir()
     model = ImageClassifier.load(outputs / "model")
     card = model.metadata | {"id": "x", "version": "y", "sha256": {}}
-    (outputs / "bundle" / "model.json").write_text(json.dumps(card))
+    (outputs / "bundle" / "model.json").write_text(json.dumps(card), encoding="utf-8")
     record.require_current(outputs / "bundle", outputs)
     model.decide_at(0.25)
     model.save(outputs / "model")
@@ -344,7 +347,7 @@ def test_the_job_keeps_the_split_that_is_there_and_a_rerun_takes_that_of_its_rec
         {"SEED": 5, "SPLIT_COLUMN": None}, corrected, made, tmp_path
     )  # no seed deals these parts
     assert [part.paths for part in again.values()] == [part.paths for part in now.values()]
-    with pytest.raises(SystemExit, match="images are not those of the record"):
+    with pytest.raises(ValueError, match="images are not those of the record"):
         job["split"]({"SEED": 5, "SPLIT_COLUMN": None}, dataset, made, tmp_path)
 
 
@@ -360,7 +363,7 @@ def test_images_that_are_gone_are_named_before_their_part_is_doubted(outputs):
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_damaged_file_of_a_model_is_named(outputs, text):
-    (outputs / "model" / "model.json").write_text(text)
+    (outputs / "model" / "model.json").write_text(text, encoding="utf-8")
     for call in (
         lambda: record.load_parts(outputs / "split", outputs / "model"),
         lambda: record.require_current(outputs / "model", outputs),

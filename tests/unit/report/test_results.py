@@ -8,7 +8,7 @@ def test_the_report_is_one_page_that_holds_everything(dataset, tmp_path):
     evaluation = Evaluation.from_scores(dataset.table["label"], scores, metadata=dataset.table)
     page = write_evaluation(
         evaluation, tmp_path / "new" / "report.html", "Title", ["A <b>note</b>"]
-    ).read_text()
+    ).read_text(encoding="utf-8")
     assert f"{evaluation.metric('roc_auc'):.3f}" in page and "data:image/png;base64," in page
     assert f"{evaluation.by_group().metric('brier'):.3f}" in page and page.index("per lesion") < page.index(
         "per image"

@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from isicvision import Evaluation, ImageDataset, associations, cards, findings, plots, summary
-from isicvision.data.measures import MEASURES
+from isicvision.fields import MEASURES
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_the_report_is_written_from_the_data_with_all_its_images(checked, tmp_pa
     )
     kept = replace(checked, table=table.iloc[2:].assign(label=["malignant", *table["label"].iloc[3:]]))
     paths = summary.write(replace(checked, table=table), tmp_path / "new", kept, ["label conflict"])
-    text, raw, processed = (path.read_text() for path in paths)
+    text, raw, processed = (path.read_text(encoding="utf-8") for path in paths)
     assert (
         "24 sound images (lesions or groups: 12)" in text
         and "Then left out: 2 images; corrected: 1 label. Later steps read 22 images" in text
@@ -236,7 +236,7 @@ def test_the_report_is_written_from_the_data_with_all_its_images(checked, tmp_pa
 
 def test_images_without_metadata_have_a_report_too(checked, tmp_path):
     bare = replace(checked, table=checked.table[["path", "label", "group", *MEASURES]])
-    text = summary.write(bare, tmp_path)[0].read_text()
+    text = summary.write(bare, tmp_path)[0].read_text(encoding="utf-8")
     assert "The source has no further columns." in text and "neither license nor attribution" in text
 
 
@@ -257,8 +257,8 @@ def test_without_a_column_that_names_lesions_nothing_is_said_to_be_safe(checked,
     bare = replace(checked, table=table.assign(group=table["path"]))
     counts = findings.leaks(bare)
     assert counts["groups"] is None and "random" not in counts and "by_group" not in counts
-    text = summary.write(bare, tmp_path)[0].read_text()
-    card = cards.write_data_card(bare, tmp_path / "card.md").read_text()
+    text = summary.write(bare, tmp_path)[0].read_text(encoding="utf-8")
+    card = cards.write_data_card(bare, tmp_path / "card.md").read_text(encoding="utf-8")
     assert "24 sound images (lesions or groups: unknown: no column names lesions or patients)" in text
     assert "| lesions (or groups) | unknown: no column names lesions or patients |" in card
     for page in (text, card):

@@ -2,6 +2,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -10,11 +11,13 @@ import pandas as pd
 import pytest
 from conftest import draw
 from imgaug import augmenters as iaa
+from sklearn.linear_model import LogisticRegression
 
 from isicvision import (
     Evaluation,
     ImageClassifier,
     ImageDataset,
+    Neighbors,
     augment_dataset,
     augmentation,
     plots,
@@ -64,26 +67,60 @@ def bar(ui):
     return ui.view.children[0].children[-1].children
 
 
+def tell(pages, *events):
+    """Send clicks and keys as the browser does: in one message, however many there were."""
+    told, turn = pages.grid.events, pages.grid.turn
+    events = [{"turn": turn, "number": len(told) + 1 + n} | event for n, event in enumerate(events)]
+    pages.grid.set_state({"events": [*told, *events]})
+
+
 def press(pages, key):
     """Press a key as the browser reports it."""
-    events = pages.grid.events
-    pages.grid.set_state({"events": [*events, {"key": key, "number": len(events) + 1}]})
+    tell(pages, {"key": key})
 
 
 def test_each_event_of_the_page_counts_once_and_in_its_order(ui):
-    events = [{"selected": 4, "number": 1}, {"key": "x", "number": 2}, {"selected": 0, "number": 3}]
-    ui.grid.set_state({"events": events})
+    tell(ui, {"selected": 4}, {"key": "x"}, {"selected": 0})
+    events = ui.grid.events
     assert (ui.counts["excluded"], ui.annotations.is_decided(ui.rows["path"][4]), ui.grid.selected) == (
         1,
         True,
         0,
     )
-    ui.grid.set_state({"events": [*events[1:], {"key": "Enter", "number": 4}]})
+    ui.grid.set_state({"events": [*events[1:], {"key": "Enter", "number": 4, "turn": ui.grid.turn}]})
     assert (ui.counts["decided"], ui.annotations.is_decided(ui.rows["path"][0]), ui.grid.selected) == (
         2,
         True,
         1,
     )
+
+
+def test_the_page_learns_at_once_what_its_clicks_and_keys_came_to(ui, monkeypatch):
+    sent = []
+    monkeypatch.setattr(ui.grid, "send_state", lambda names: sent.append({*names}))
+    tell(ui, {"key": "2"}, {"selected": 5})
+    assert len(sent) == 1 and {"selected", "heard", "captions", "status"} <= sent[0]
+    assert (ui.grid.selected, ui.grid.heard) == (5, 2)
+
+
+def test_what_was_meant_for_the_page_before_labels_no_image_of_the_next(ui):
+    """A busy notebook hears of several clicks and keys at once, the last of which turns the page."""
+    tell(ui, {"selected": 8})
+    tell(
+        ui,
+        {"key": "2"},
+        {"selected": 9},
+        {"key": "2"},
+        {"selected": 5},
+        {"key": "2"},
+    )
+    assert (ui.page, ui.grid.selected, ui.grid.status) == (
+        1,
+        0,
+        f"{Path(ui.rows['path'][9]).stem}: malignant. Page 2.",
+    )
+    decided = [ui.annotations.is_decided(path) for path in ui.rows["path"]]
+    assert [n for n, each in enumerate(decided) if each] == [8, 9]
 
 
 def test_keys_decide_about_the_selected_image_and_go_on_to_the_next(dataset, ui):
@@ -568,6 +605,7 @@ def test_every_widget_carries_an_image_for_pages_without_a_kernel(dataset, evalu
         widgets.ConfusionMatrixUI(evaluation),
         widgets.AugmentationUI(dataset),
         widgets.ParamsUI(),
+        widgets.MapUI(dataset, np.eye(24), ui.annotations.log),
     ]
     for each in shown:
         bundle = each._repr_mimebundle_()
@@ -632,3 +670,91 @@ def test_an_empty_page_shows_nothing_and_has_an_image_all_the_same(dataset, tmp_
     press(ui, "x")
     press(ui, "u")
     assert ui._position.value == "0 to 0 of 0" and ui._repr_mimebundle_()["image/jpeg"]
+
+
+@pytest.fixture
+def map_(dataset, tmp_path):
+    table = dataset.table.assign(age=np.arange(24.0), sex=[*"fm"] * 11 + [None] * 2)
+    features = np.random.default_rng(0).normal(size=(24, 4))
+    return widgets.MapUI(replace(dataset, table=table), features, tmp_path / "decisions.csv")
+
+
+def test_images_chosen_on_the_map_are_opened_and_relabeled_in_the_same_log(dataset, map_, tmp_path):
+    assert map_.images.rows.empty and map_.map.status.startswith("Draw around points")
+    map_.choose([2, 5, 20])
+    assert map_.images.rows["path"].tolist() == [dataset.paths[n] for n in (2, 5, 20)]
+    map_.images.press("2")
+    map_.images.press("x")
+    other = widgets.AnnotationUI(dataset, tmp_path / "decisions.csv")
+    assert other.annotations.label(dataset.paths[2]) == "malignant"
+    assert other.annotations.label(dataset.paths[5]) == EXCLUDE
+    assert len(map_.images.dataset) == 23
+    legend = {each["name"]: each["count"] for each in map_.map.legend}
+    changed = sum(dataset.table["label"] == "malignant")
+    changed += (dataset.table["label"][2] == "benign") - (dataset.table["label"][5] == "malignant")
+    assert legend["malignant"] == changed and legend[EXCLUDE] == 1
+    map_.choose([])
+    assert map_.images.rows.empty
+
+
+def test_points_have_a_place_within_the_map_and_the_code_of_their_value(map_):
+    places = np.frombuffer(map_.map.places, np.float32).reshape(24, 2)
+    assert places.min() >= 0 and places.max() <= 1 and np.ptp(places, axis=0).max() == pytest.approx(1)
+    assert map_.color.options == ("label", "sex", "age")
+    map_.color.value = "sex"
+    assert [*map_.map.codes] == [0, 1] * 11 + [2, 2]
+    assert [each["name"] for each in map_.map.legend] == ["f", "m", "(missing)"]
+    assert "share its sex" in map_._words.value
+    map_.color.value = "age"
+    assert len(map_.map.legend) == 5 and np.bincount([*map_.map.codes]).tolist() == [5, 5, 4, 5, 5]
+
+
+def test_the_image_under_the_mouse_is_sent_on_demand(dataset, map_, monkeypatch):
+    sent = []
+    monkeypatch.setattr(map_.map, "send", sent.append)
+    map_.map._handle_custom_msg({"hover": 4}, [])
+    (found,) = sent
+    assert found["hover"] == 4 and found["image"].startswith("data:image/jpeg;base64,")
+    assert found["text"] == f"{Path(dataset.paths[4]).stem}: {dataset.table['label'][4]}"
+
+
+def test_a_map_of_three_images_or_of_an_unknown_column_is_refused_before_anything_slow(dataset, tmp_path):
+    with pytest.raises(ValueError, match="a map needs 10 images or more, not 3"):
+        widgets.MapUI(dataset.where(np.arange(24) < 3), np.eye(3), tmp_path / "decisions.csv")
+    with pytest.raises(ValueError, match="no column 'sox'"):
+        widgets.MapUI(dataset, None, tmp_path / "decisions.csv", "sox")
+
+
+def test_the_training_images_most_like_the_selected_image_stand_beside_it(dataset, evaluation):
+    model = ImageClassifier(
+        "efficientnet_lite0", dataset.labels, image_size=64, classifier=LogisticRegression()
+    )
+    model.fit(dataset)
+    neighbors = Neighbors(model, dataset)
+    ui = widgets.ResultsUI(evaluation, model, neighbors=neighbors)
+    for _ in range(2):
+        path = ui.shown["path"].iloc[ui.grid.selected]
+        assert ui.similar.status == f"Training images most like {Path(path).stem}"
+        expected = neighbors.nearest([path])
+        assert [caption["title"] for caption in ui.similar.captions] == expected["label"].tolist()
+        assert ui.similar.captions[0]["note"] == f"{Path(path).stem}, distance 0.00"  # it was trained on
+        assert len(ui.similar.images) == 3
+        tell(ui, {"selected": 1})
+    ui.range.value = (0, 0.01)
+    assert not ui.similar.images and not ui.similar.status
+    assert ui.similar not in widgets.ResultsUI(evaluation, model).view.children
+
+
+def test_images_without_labels_get_their_first(dataset, tmp_path):
+    unlabeled = ImageDataset(dataset.table.assign(label=""))
+    ui = widgets.AnnotationUI(unlabeled, tmp_path / "d.csv", labels=["benign", "malignant"])
+    assert titles(ui)[:2] == ["no label", "no label"]
+    press(ui, "Enter")
+    assert ui.grid.status.startswith("Not saved: unknown label None; there are: benign, malignant")
+    press(ui, "2")
+    press(ui, "x")
+    assert titles(ui)[:3] == ["malignant ✓", "(exclude) ✓", "no label"]
+    assert ui._count.value == "2 of 24 decided: 0 relabeled, 1 excluded"
+    assert ui.dataset.paths == dataset.paths[:1]
+    ui.filter.value = "relabeled"
+    assert ui.rows.empty

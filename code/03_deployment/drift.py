@@ -2,11 +2,17 @@
 
 The population stability index (PSI; Siddiqi, *Credit Risk Scorecards*, 2006) measures how far a distribution has moved,
 the two-sample Kolmogorov-Smirnov test how certain that is; Fisher's exact test compares the numbers of refused images.
-tests/bench/bench_drift.py counts the false alarms of each.
+tests/bench/bench_drift.py counts the false alarms of each. To look at a log every day:
+
+    python code/03_deployment/drift.py log.txt outputs/bundle
+
+It ends with status 1 if something moved, with 2 if the log cannot be compared.
 """
 
+import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,9 +20,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..checks import is_number, is_whole
-from ..files import user_path
-from .bundle import read_metadata
+from isicvision.checks import is_number, is_whole
+from isicvision.files import user_path
+from isicvision.service.bundle import read_metadata
 
 ENOUGH = 50  # images; fewer say nothing about a distribution
 SURE = 0.01  # largest p-value that counts
@@ -65,7 +71,7 @@ def _requests(log, version):
     for text in log:
         try:
             line = json.loads(text[text.index("{") :])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(line, dict) or (line.get("event"), line.get("model")) != ("request", version):
             continue
@@ -133,3 +139,26 @@ def _row(images, reference, now=np.nan, psi=np.nan, p_value=np.nan, is_far=False
     """Return the values of `COLUMNS`."""
     verdict = "steady" if p_value > SURE else "moved far" if is_far else "moved"
     return images, reference, now, psi, p_value, verdict if images >= ENOUGH else "too few images"
+
+
+def positive(text: str) -> int:
+    """Read a number of requests, 1 or more."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("log", help="file with the service's log")
+    parser.add_argument("bundle", help="folder made by build_bundle, which the service runs")
+    parser.add_argument("--last", type=positive, help="so many of the latest requests only (default: all)")
+    arguments = parser.parse_args()
+    try:
+        table = drift(arguments.log, arguments.bundle, arguments.last)
+    except (OSError, ValueError, OverflowError) as error:
+        parser.error(str(error))
+    print(table.round(3).to_string())
+    sys.exit(bool(table["verdict"].str.startswith("moved").any()))  # so that a scheduler notices

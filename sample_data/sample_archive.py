@@ -19,9 +19,9 @@ import requests
 from PIL import Image
 from urllib3 import HTTPResponse
 
-from ..errors import IsicVisionError
-from ..fields import FIELDS, SEARCHABLE
-from ..images import decode
+from isicvision.errors import IsicVisionError
+from isicvision.fields import FIELDS, SEARCHABLE
+from isicvision.images import decode
 
 PAGE = 100
 ACQUISITION = ("pixels_x", "pixels_y", "image_type", "dermoscopic_type", "image_manipulation", "color_tint")
@@ -44,8 +44,6 @@ class SampleArchive(requests.adapters.BaseAdapter):
     def __init__(self, folder: str | os.PathLike) -> None:
         super().__init__()
         table = Path(folder, "metadata.csv")
-        if not table.is_file():
-            raise FileNotFoundError(f"{table} is missing: it is part of the repository, start in a checkout")
         self.name = table.resolve().parent.name
         self.files = {path.stem: path for path in Path(folder, "images").iterdir()}
         with open(table, encoding="utf-8", newline="") as file:

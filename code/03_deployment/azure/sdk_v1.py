@@ -1,5 +1,6 @@
-"""The web service in Azure Machine Learning, by azureml-core (SDK v1), and by azure-ai-ml (SDK v2) in `run_managed`.
+"""The web service in Azure by azureml-core (SDK v1), whose support ended in June 2026: for services that exist.
 
+managed.py has the current library.
 With ``dry_run=True`` a function prints the calls that it would make to Azure. It needs no account and no workspace.
 """
 
@@ -7,18 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ..files import PROJECT_ROOT, read_json, sweep, user_path
-from ..text import secret
-from .bundle import read_metadata
-from .client import ServiceClient
-from .rehearsal import Rehearsal
+from rehearsal import Rehearsal
+
+from isicvision import ServiceClient
+from isicvision.files import read_json, sweep, user_path
+from isicvision.service.bundle import read_metadata
+from isicvision.text import secret
 
 if TYPE_CHECKING:
     from azureml.core import Webservice, Workspace
@@ -152,28 +151,3 @@ def build_image(
     if folder is not None:
         package.save(str(user_path(folder)))
     return package
-
-
-def run_managed(command: str, endpoint: str, bundle: str | Path, dry_run: bool = False) -> str:
-    """Run a command of code/03_deployment/azure/managed.py (SDK v2), such as ``"deploy blue"``; return what it prints.
-
-    It runs in the environment .venv-azure, a dry run in this one. RuntimeError holds what a failed command prints.
-
-    >>> print(run_managed("traffic blue=100", "lesions", "outputs/bundle", dry_run=True))
-    workspace.online_endpoints.get('lesions')
-    ...
-    """
-    python = sys.executable if dry_run else PROJECT_ROOT / ".venv-azure/bin/python"
-    script = PROJECT_ROOT / "code/03_deployment/azure/managed.py"
-    options = ["--endpoint", endpoint, "--bundle", str(user_path(bundle)), *["--dry-run"] * dry_run]
-    arguments = [str(python), str(script), *options, *shlex.split(command)]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"managed.py {command} failed:\n{done.stderr}")
-    return done.stdout
-
-
-def managed_client(endpoint: str, bundle: str | Path) -> ServiceClient:
-    """Return a `ServiceClient` of a managed endpoint (SDK v2) with its key, which it never shows."""
-    addresses = dict(line.split()[:2] for line in run_managed("list", endpoint, bundle).splitlines())
-    return ServiceClient(addresses[endpoint], key=run_managed("key", endpoint, bundle))

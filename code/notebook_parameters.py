@@ -1,4 +1,4 @@
-"""The notebooks' parameters: what each may be, checked before anything slow begins, and where their paths lie."""
+"""The parameters of this repository's notebooks: what each may be, checked before anything slow begins."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .checks import is_number, is_whole, positive_label
-from .files import is_stray, located, read_source
-from .model import presets
-from .model.presets import PRESETS
-from .text import as_label, listed, near
+from isicvision.checks import is_number, is_whole, positive_label
+from isicvision.files import is_stray, located, read_parameters, read_source
+from isicvision.model import presets
+from isicvision.model.presets import PRESETS
+from isicvision.text import as_label, listed, near
 
 Check = tuple[Callable[[Any], object], str]
 """Whether a value is right, and in words what is."""
@@ -44,6 +44,12 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_text, value))
 
 
+def _are_collections(value: Any) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(_is_text(each) or is_whole(each, 1) for each in value)
+    )
+
+
 def _is_map(value: Any) -> bool:
     keys = [*map(as_label, value)] if isinstance(value, dict) else [None]
     is_plain = None not in keys and not any(isinstance(each, (list, dict)) for each in value.values())
@@ -60,6 +66,7 @@ CHECKS: dict[str, Check] = {
         "sample, isic, the URL of an archive (https://…) or a folder, which must be there",
     ),
     "QUERY": (lambda value: isinstance(value, str), "text"),
+    "COLLECTIONS": _or_none((_are_collections, "a list of names or numbers")),
     "LIMIT": _or_none(_COUNT),
     "SEED": _or_none((lambda value: is_whole(value, 0) and value < 2**32, "a whole number below 2**32")),
     "MAX_SIDE": _or_none((lambda value: is_whole(value, 64), "a number of pixels, 64 or more")),
@@ -152,6 +159,14 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def read(path: str | os.PathLike | None) -> dict[str, Any]:
+    """Read a parameter file, or nothing (None): dict; ValueError if no notebook has a parameter of such a name."""
+    given = read_parameters(path) if path else {}
+    for name in set(given) - set(CHECKS):
+        raise ValueError(f"{path}: {unknown(name, [*CHECKS])}")
+    return given
+
+
 def unknown(name: object, known: Sequence[str]) -> str:
     """Say in a sentence that no notebook has a parameter of this name, and what was probably meant.
 
@@ -192,8 +207,10 @@ def _network(values):
     frozen = settings.get("frozen_stages", 0)
     if name == "efficientnet_lite0" and not sizes and not frozen:
         return None  # without PyTorch, whose import takes seconds
-    from .model import backbones
-
+    try:
+        from isicvision.model import backbones
+    except ImportError:  # .venv-azure has no PyTorch: the job checks it
+        return None
     try:
         network = backbones.get(name)
         if (preset := values.get("PRESET")) and "image_size" not in sizes:

@@ -1,6 +1,7 @@
 import importlib.util
 import json
-from pathlib import Path
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from isicvision import drift
+from isicvision import PROJECT_ROOT
 from isicvision.model.outliers import quantiles
-from isicvision.service.drift import _kolmogorov_smirnov
+
+sys.path.insert(0, str(PROJECT_ROOT / "code/03_deployment"))
+from drift import _kolmogorov_smirnov, drift
 
 DAY = "2026-11-25"
 
@@ -22,7 +25,7 @@ def bundle(tmp_path):
 
     def write(**more):
         metadata = {"labels": ["benign", "malignant"], "version": "abc", **more}
-        (tmp_path / "model.json").write_text(json.dumps(metadata))
+        (tmp_path / "model.json").write_text(json.dumps(metadata), encoding="utf-8")
         return tmp_path
 
     return write
@@ -106,7 +109,7 @@ def test_only_this_model_counts(bundle, tmp_path):
     folder = bundle(scores={"malignant": sample(-1, 500).tolist()})
     file = tmp_path / "log.txt"
     other = log(sample(2, 300), version="old")
-    file.write_text("\n".join(other + log(sample(-1, 200, 1))))
+    file.write_text("\n".join(other + log(sample(-1, 200, 1))), encoding="utf-8")
     table = drift(file, folder)
     assert table["images"].item() == 200 and table["verdict"].item() == "steady"
     later = drift(log(sample(3, 200)) + log(sample(-1, 80, 1)), folder, last=80)
@@ -118,7 +121,7 @@ def test_only_this_model_counts(bundle, tmp_path):
 def test_says_what_is_missing(bundle, tmp_path):
     with pytest.raises(ValueError, match="holds neither scores nor distances.*build the bundle again"):
         drift(log([0.5]), bundle())
-    (tmp_path / "model.json").write_text('{"labels": ["a", "b"]}')  # as a saved model's
+    (tmp_path / "model.json").write_text('{"labels": ["a", "b"]}', encoding="utf-8")  # as a saved model's
     for _ in range(2):
         with pytest.raises(FileNotFoundError, match="is not a bundle: build_bundle"):
             drift(log([0.5]), tmp_path)
@@ -130,7 +133,7 @@ def test_says_what_is_missing(bundle, tmp_path):
 
 def _requestlog():
     """The log of the service: its code lies outside of the package."""
-    path = Path(__file__).resolve().parents[3] / "code" / "03_deployment" / "requestlog.py"
+    path = PROJECT_ROOT / "code" / "03_deployment" / "requestlog.py"
     spec = importlib.util.spec_from_file_location("requestlog_alone", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -261,3 +264,15 @@ def test_nothing_to_compare_is_said(bundle):
         scores={"malignant": [0, 1]}, outliers={"distance_quantiles": [0, 1], "held_out": held_out}
     )
     assert set(drift([empty], folder)["verdict"]) == {"too few images"}
+
+
+def test_a_scheduler_learns_from_the_status_that_something_moved(bundle, tmp_path):
+    folder = bundle(scores={"malignant": sample(0, 1000).tolist()}, scores_images=1000)
+    file = tmp_path / "log.txt"
+    script = [sys.executable, PROJECT_ROOT / "code/03_deployment/drift.py", file]
+    for mean, status, word in ((0, 0, "steady"), (2, 1, "moved far")):
+        file.write_text("\n".join(log(sample(mean, 400, 1))), encoding="utf-8")
+        done = subprocess.run([*script, folder], capture_output=True, text=True)
+        assert (done.returncode, word in done.stdout) == (status, True), done
+    done = subprocess.run([*script, tmp_path / "absent"], capture_output=True, text=True)
+    assert done.returncode == 2 and "absent" in done.stderr and "Traceback" not in done.stderr

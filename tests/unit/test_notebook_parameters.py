@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import POSIX
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isicvision import findings, parameters
+import notebook_parameters as parameters
+from isicvision import findings
 from isicvision.files import located
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,10 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"SETTINGS": {"label_smoothing": 3}}, "SETTINGS: label_smoothing is a share .*not 3"),
         ({"SETTINGS": {"train_image_size": 32}}, "SETTINGS: train_image_size is a number of pixels, 64"),
         *(
+            ({"COLLECTIONS": wrong}, "COLLECTIONS is a list of names or numbers, or None, not ")
+            for wrong in ([], [None], [True], [0], [" "], "HAM10000", 212, [["HAM10000"]])
+        ),
+        *(
             ({"LABEL_MAP": wrong}, "LABEL_MAP is lines such as mel: malignant, each label once")
             for wrong in ({"nv": ["b"]}, {"nv": {"b": 1}}, {" ": "b"}, {"nv": "a", "nv ": "b"}, {})
         ),
@@ -75,7 +81,7 @@ TRAIN = declared(ROOT / "code/02_modeling/01_train.ipynb")
         ({"WEIGHTS": "~/no.pth"}, "WEIGHTS is imagenet, a .pth .* or None, not '/.*/no.pth'"),
         ({"WEIGHTS": "README.md"}, "WEIGHTS is imagenet, a .pth or .safetensors file of weights"),
         ({"OUTPUTS": "README.md/x"}, "OUTPUTS: nothing can be written to .*README.md/x .*another folder"),
-        ({"OUTPUTS": "/proc/xx"}, "OUTPUTS: nothing can be written to /proc/xx"),
+        pytest.param({"OUTPUTS": "/proc/xx"}, "OUTPUTS: nothing can be written to /proc/xx", marks=POSIX),
         ({"SETTINGS": {"frozen_stages": 50}}, "frozen_stages is 50, but efficientnet_lite0 has 9 stages"),
         ({"SETTINGS": {1: 2}}, "SETTINGS: unknown training setting 1. There are"),
         ({"SETTINGS": {"EPOCHS": 3}}, "unknown training setting 'EPOCHS'; did you mean epochs?"),
