@@ -43,9 +43,7 @@ def estimate_tone(dataset: ImageDataset) -> ImageDataset:
     >>> estimate_tone(sample.sample(2)).table.columns[-2:].tolist()
     ['ita', 'skin_tone']
     """
-    angles = map_threads(
-        lambda path: ita(np.asarray(frame(path, SIDE)[0])), dataset.paths, progress="skin tone"
-    )
+    angles = map_threads(lambda path: ita(np.asarray(frame(path, SIDE)[0])), dataset.paths, "skin tone")
     return replace(dataset, table=dataset.table.assign(ita=angles, skin_tone=tone(angles)))
 
 

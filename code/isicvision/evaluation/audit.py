@@ -78,9 +78,8 @@ def _with_ruler(image):
 
 def _with_marks(image, ink):
     image, width = image.copy(), round(MARK * len(image))
-    for rows in (slice(width), slice(-width, None)):
-        for columns in (slice(width), slice(-width, None)):
-            image[rows, columns] = ink
+    ends = np.r_[:width, -width:0]
+    image[np.ix_(ends, ends)] = ink
     return image
 
 
@@ -227,10 +226,8 @@ def _checked(model, positive, **datasets):
         if unknown := sorted({*each.labels} - {*as_labels(model.labels, "class")}):
             raise ValueError(f"{name} has labels that the model does not know: {', '.join(unknown)}")
         if positive not in each.labels or len(each.labels) < 2:
-            held = ", ".join(each.labels) or "none"
-            raise ValueError(
-                f"{name} needs images with the label {positive!r} and others; its labels: {held}"
-            )
+            has = ", ".join(each.labels) or "none"
+            raise ValueError(f"{name} needs images with the label {positive!r} and others; its labels: {has}")
     return positive
 
 

@@ -374,9 +374,7 @@ class Evaluation:
         if len({first, *map(key, wanted)}) <= len(wanted):
             raise ValueError(f"the columns {first}, {', '.join(wanted)} name one of them twice")
         by_lesion = first == "lesion_id"
-        names = (
-            self.table["group"] if by_lesion else self.table["path"].map(lambda path: stem(Path(path).name))
-        )
+        names = self.table["group"] if by_lesion else self.table["path"].map(lambda p: stem(Path(p).name))
         if by_lesion and not tables.is_named(self.table).all():
             raise ValueError("lesion_id: not every image has a lesion; from_scores takes them as groups=")
         if names.duplicated().any():

@@ -43,21 +43,21 @@ def as_scores(scores: ArrayLike, classes: Sequence[str], positive: str, images: 
             raise ValueError(f"the columns are {', '.join(map(str, named))}, classes {', '.join(classes)}")
         scores = named[[*classes]]
     try:
-        found = np.asarray(scores, dtype=float)
+        given = np.asarray(scores, dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"scores must be numbers, as many in each row: {error}") from None
-    if found.ndim == 1 and len(classes) == 2:
-        found = np.column_stack([1 - found, found] if positive == classes[1] else [found, 1 - found])
-    if not images or found.shape != (images, len(classes)):
+    if given.ndim == 1 and len(classes) == 2:
+        given = np.column_stack([1 - given, given] if positive == classes[1] else [given, 1 - given])
+    if not images or given.shape != (images, len(classes)):
         raise ValueError(
-            f"{images} labels of {len(classes)} classes do not fit scores of shape {found.shape}"
+            f"{images} labels of {len(classes)} classes do not fit scores of shape {given.shape}"
         )
-    wrong = ~((found >= -ROUNDING) & (found <= 1 + ROUNDING)).all(axis=1)
-    wrong |= np.abs(found.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
+    wrong = ~((given >= -ROUNDING) & (given <= 1 + ROUNDING)).all(axis=1)
+    wrong |= np.abs(given.sum(axis=1) - 1) > 0.005 * (len(classes) + 1)  # each may be rounded to two digits
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(f"the scores of an image lie from 0 to 1 and sum to 1; row {row} has {found[row]}")
-    return np.clip(found, 0, 1)
+        raise ValueError(f"the scores of an image lie from 0 to 1 and sum to 1; row {row} has {given[row]}")
+    return np.clip(given, 0, 1)
 
 
 def decide(scores: np.ndarray, classes: Sequence[str], positive: str, threshold: float | None) -> np.ndarray:

@@ -86,14 +86,10 @@ def _split(table, source):
         if (odd := ids[(rows.map(len) != len(rows.iloc[0])).to_numpy()]).size:
             raise ValueError(f"{source}: {odd.iloc[0]} has more or fewer features than {ids[0]}")
         table = pd.DataFrame(np.stack([*rows]))
-    table = table[
-        sorted(table, key=lambda name: (len(str(name)), str(name)))
-    ]  # in whatever order they are given
-    strange = [
-        str(name) for name in table if not is_float_dtype(table[name]) or str(name) in {*FIELDS, "target"}
-    ]
-    if strange or table.empty:
-        raise ValueError(f"{source} needs columns of floats only; drop {', '.join(strange[:5])}")
+    table = table[sorted(table, key=lambda name: (len(str(name)), str(name)))]  # in any order
+    bad = [str(name) for name in table if not is_float_dtype(table[name]) or str(name) in {*FIELDS, "target"}]
+    if bad or table.empty:
+        raise ValueError(f"{source} needs columns of floats only; drop {', '.join(bad[:5])}")
     values = table.to_numpy(np.float32, copy=True)  # whatever becomes of the table
     if (lost := ids[~np.isfinite(values).all(axis=1)]).size:
         raise ValueError(f"{source}: the features of {', '.join(lost[:4])} are not finite")

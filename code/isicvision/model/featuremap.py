@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,9 +112,7 @@ def nearest(features: np.ndarray, groups: pd.Series) -> np.ndarray:
     return _kept(f"nearest-{NEAREST}", (len(group), NEAREST), np.int32, compute, features, group)
 
 
-def _kept(
-    what: str, shape: tuple, dtype: type, compute: Callable[[], np.ndarray], *of: np.ndarray
-) -> np.ndarray:
+def _kept(what, shape, dtype, compute, *of):
     """Return what `compute` makes `of` arrays, from the cache if it is there."""
     kept = cache.Arrays(f"features-{what}-sklearn-{sklearn.__version__}", shape, dtype)
     key, found = joblib.hash(of), np.empty(shape, dtype)
