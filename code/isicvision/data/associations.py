@@ -8,6 +8,7 @@ import pandas as pd
 
 from .. import metrics
 from ..fields import ADDED_COLUMNS, CONFIRMED, FIELDS
+from ..text import apart
 from .dataset import ImageDataset
 from .splitting import deal
 
@@ -123,8 +124,8 @@ def missing(dataset: ImageDataset) -> pd.DataFrame:
     table = dataset.table[[column for column in dataset.table if column not in ADDED_COLUMNS]]
     empty = table.apply(lambda values: values.isna() | values.astype(str).str.lower().isin(["", "unknown"]))
     shares = empty.groupby(dataset.table["label"]).mean().T
-    shares.insert(0, "all", empty.mean())
-    return shares.sort_values("all", ascending=False, kind="stable").rename_axis("column")
+    shares.insert(0, name := apart("all", shares), empty.mean())
+    return shares.sort_values(name, ascending=False, kind="stable").rename_axis("column")
 
 
 def confirmed_alike(table: pd.DataFrame) -> np.ndarray:

@@ -20,7 +20,7 @@ from ..checks import check_seed, is_number, is_whole, positive_label
 from ..fields import MEASURES
 from ..images import ImageError, map_threads
 from ..tables import restored, stored
-from ..text import as_label, counted, printable
+from ..text import apart, as_label, counted, printable
 from . import cache, duplicates, folders, labelcolumns, reading, splitting
 from .measures import measure
 
@@ -191,9 +191,7 @@ class ImageDataset:
 
     def __repr__(self):
         counts = self.table["label"].value_counts().sort_index()
-        said = ", ".join(
-            f"{printable(label) or 'no label'} {count:,}" for label, count in counts.head(12).items()
-        )
+        said = ", ".join(f"{printable(label) or 'no label'} {n:,}" for label, n in counts.head(12).items())
         alone = (self.table["group"] == self.table["path"]).all()
         groups = "unknown, no column names them" if alone else f"{self.table['group'].nunique():,}"
         lines = [
@@ -250,7 +248,7 @@ class ImageDataset:
         rows = self.table.groupby("label")
         summary = pd.DataFrame({"images": rows.size(), "groups": rows["group"].nunique()})
         summary["share"] = summary["images"] / len(self)
-        summary.loc["all"] = [len(self), self.table["group"].nunique(), 1.0]
+        summary.loc[apart("all", self.labels)] = [len(self), self.table["group"].nunique(), 1.0]
         summary = summary.astype({"images": int, "groups": int}).round({"share": 3})
         summary["positive"] = ["yes" * (label == self._positive) for label in summary.index]
         known = splitting.group_count(self.table)["groups"] is not None

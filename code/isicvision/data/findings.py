@@ -129,7 +129,7 @@ def dictionary(dataset: ImageDataset, columns: Iterable[str]) -> pd.DataFrame:
     >>> dictionary(ImageDataset(table), ["sex"])[["meaning", "values", "missing"]].values.tolist()
     [['sex of the patient', 'female (1)', '50.0%']]
     """
-    rows, empty = [], missing(dataset)["all"]
+    rows, empty = [], missing(dataset).iloc[:, 0]
     kinds = {"b": "true/false", "i": "whole number", "u": "whole number", "f": "number"}
     for column in columns:
         values = dataset.table[column].dropna()

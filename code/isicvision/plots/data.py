@@ -24,7 +24,7 @@ def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
     >>> class_balance(dataset).get_title()
     '159 images by label'
     """
-    counts = dataset.summary().drop(index="all")
+    counts = dataset.summary().iloc[:-1]
     known = group_count(dataset.table)["groups"] is not None
     ax = axes_or_new(ax, 5, 1 + 0.6 * len(counts))
     palette = colors(dataset.labels)
@@ -118,9 +118,9 @@ def missing(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> missing(pd.DataFrame({"all": [0.5, 0], "benign": [0.5, 0]}, index=["sex", "age"])).get_title()
     '1 of 2 columns are complete'
     """
-    shown, labels = shares[shares["all"] > 0], sorted(shares.columns.drop("all"))
+    shown, labels = shares[shares.iloc[:, 0] > 0], sorted(shares.columns[1:])
     ax = axes_or_new(ax, 7, 1.1 + len(shown) * (0.15 + 0.1 * len(labels)))
-    ax.barh(range(len(shown)), shown["all"], color="0.85", label="all")
+    ax.barh(range(len(shown)), shown.iloc[:, 0], color="0.85", label=shares.columns[0])
     for number, (label, color) in enumerate(colors(labels).items()):
         places = np.arange(len(shown)) + 0.7 * ((number + 0.5) / len(labels) - 0.5)
         ax.plot(shown[label], places, "o", color=color, label=wrapped(label, 20), markersize=5, clip_on=False)

@@ -81,7 +81,7 @@ def write_data_card(dataset: ImageDataset, path: str | os.PathLike) -> Path:
         summary=dataset.summary().reset_index(),
         columns={role: described[roles == role] for role in ("patient", "diagnosis", "source")},
         sources=dataset.sources(),
-        missing=missing[missing["all"] > 0].map("{:.1%}".format).reset_index(),
+        missing=missing[missing.iloc[:, 0] > 0].map("{:.1%}".format).reset_index(),
         findings=found.drop(columns="excluded").reset_index(),
         leaks=summary.leak_words(findings.leaks(dataset)),
         shortcuts=summary.shortcut_words(dataset),

@@ -54,7 +54,7 @@ def _table(rows, missing="not recorded"):
     if not len(frame):
         return Markup("None.")
     shown = frame.fillna(missing).map(lambda value: short(value) if isinstance(value, float) else str(value))
-    lines = [frame.columns, ["---"] * frame.shape[1], *shown.itertuples(index=False)]
+    lines = [frame.columns, ["---"] * frame.shape[1], *shown.itertuples(False, None)]
     return Markup("\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines))
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from isicvision import ImageDataset
+from isicvision import ImageDataset, associations, cards, plots, summary
 from isicvision.data import cache
 from isicvision.fields import MEASURES
 
@@ -623,6 +623,24 @@ def test_save_and_load_keep_the_table(dataset, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ValueError, match="lacks the columns group, label, path"):
         ImageDataset.load(tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize("name", ["all", "(all)"])
+def test_a_label_may_be_called_all(dataset, tmp_path, name):
+    labels = dict(zip(dataset.paths, [name, "all", "benign"] * (len(dataset) // 3), strict=True))
+    named = replace(dataset.relabel(labels), positive=name).measure()
+    names = sorted({name, "all", "benign"})
+    assert named.labels == names
+    found = named.summary()
+    assert [*found.index] == [*names, "((all))" if name == "(all)" else "(all)"]
+    assert found["images"].tolist()[-1] == len(named) and found.loc["benign", "images"] == 8
+    shares = associations.missing(named)
+    assert [*shares] == [found.index[-1], *names]
+    assert plots.missing(shares) and len(plots.class_balance(named).get_yticklabels()) == len(names)
+    assert f"\n| all | {found['images']['all']} |" in cards.write_data_card(
+        named, tmp_path / "card.md"
+    ).read_text(encoding="utf-8")
+    assert summary.write(named, tmp_path / "report")
 
 
 def test_a_balanced_sample_takes_labels_in_turn_and_is_seeded(dataset):
