@@ -95,7 +95,7 @@ def columns(paths: Sequence[str | os.PathLike], names: Sequence[str] = COLUMNS[:
 
 def _texts(path):
     """Return the text of each of `COLUMNS` in a file's header, None where there is none."""
-    with open(path, "rb") as file:
+    with open(os.path.expanduser(path), "rb") as file:
         data = file.read(HEADER)
     try:
         syntax, found = _read(data, {*sum(_TAGS, (_REGION,))}, HEADER)
@@ -166,9 +166,7 @@ def _pixels(value, count, samples, planar, size, kind, colors):
         parts = [Image.frombytes("L", (count, 1), value[a:b], "packbits", "L") for a, b in places]
         return np.stack(parts, axis=-1).reshape(count, samples, size).view(f">u{size}")
     halved = colors == b"YBR_FULL_422" and size == 1
-    if (
-        len(value) > (2 * count if halved else count * samples * size) + 64
-    ):  # of other pixels than the header says
+    if len(value) > (2 * count if halved else count * samples * size) + 64:  # more than the header says
         raise ValueError
     if halved:  # each two pixels share their last two samples
         return np.frombuffer(value, np.uint8, 2 * count).reshape(-1, 4)[:, [[0, 2, 3], [1, 2, 3]]]

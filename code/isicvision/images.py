@@ -89,6 +89,13 @@ def upright(image: Image.Image) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
+def content(source: str | os.PathLike | bytes | bytearray) -> bytes:
+    """Return the bytes of a file, in whose path ``~`` is your home, or those that are given."""
+    if isinstance(source, bytes | bytearray):
+        return bytes(source)
+    return Path(os.path.expanduser(source)).read_bytes()
+
+
 def data_url(image: Image.Image, quality: int = 85) -> str:
     """Return an image as a JPEG in a ``data:`` URL."""
     buffer = io.BytesIO()
@@ -115,7 +122,7 @@ def _load(source, side, min_side=1):
     A file that Pillow cannot decode is tried once more without its metadata: a damaged comment spoils no pixel.
     """
     try:
-        data = source if isinstance(source, (bytes, bytearray)) else Path(source).read_bytes()
+        data = content(source)
         if is_dicom := data[128:132] == b"DICM":
             data = dicom.content(data, MAX_PIXELS)
         formats = ("JPEG", "JPEG2000") if is_dicom else FORMATS[:-1]
@@ -143,9 +150,7 @@ def _decode(data, side, formats):
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"it has {image.width}x{image.height} pixels, more than {MAX_PIXELS:,} pixels")
         if not isinstance(data, Image.Image) and image.width * image.height > 10**6 + 1000 * len(data):
-            raise ImageError(
-                f"it is damaged: {len(data):,} bytes cannot hold {image.width}x{image.height} pixels"
-            )
+            raise ImageError(f"it is damaged: {len(data):,} bytes cannot hold {size[0]}x{size[1]} pixels")
         if frames > 1 and kind != "MPO":  # MPO: a camera's JPEG with a preview behind it
             raise ImageError(f"it is an animation or a stack of {frames} images: save the one you mean")
         if image.mode in ("I", "F"):

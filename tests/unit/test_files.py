@@ -20,14 +20,18 @@ from isicvision import (
     IsicArchive,
     ServiceClient,
     augment_dataset,
+    dicom,
     files,
     plots,
+    record,
     tables,
 )
 from isicvision.archive import transfer
 from isicvision.data import cache
 from isicvision.data.annotation import Annotations
+from isicvision.data.measures import measure
 from isicvision.files import read_parameters, replacing, replacing_folder, restore_folder
+from isicvision.images import decode, frame
 from isicvision.service import client
 from isicvision.tables import restored, stored
 from isicvision.text import apart, as_label, counted, redacted, secret
@@ -308,6 +312,16 @@ def test_every_entry_knows_the_users_home(monkeypatch, tmp_path, folder):
     assert ImageClassifier.load("~/out/model").labels == model.labels
     augment_dataset(dataset, iaa.Fliplr(1), "~/out/augmented")
     assert (tmp_path / "out" / "augmented").is_dir() and not (tmp_path / "~").exists()
+    path = f"~/images/{Path(dataset.paths[0]).relative_to(tmp_path / 'images')}"
+    assert decode(path).shape[:2] == frame(path, 10_000)[1][::-1] and measure(path)["bytes"] > 0
+    assert model.predict_proba(path).shape == (1, 2) and dicom.columns([path]).shape == (1, 2)
+    assert client._to_bytes(path) == Path(dataset.paths[0]).read_bytes()
+    given = {"SOURCE": "~/images", "CSV": "~/out/data.csv", "LABEL_COLUMN": "label", "IMAGE_COLUMN": "path"}
+    given |= {"METADATA_CSV": "~/out/data.csv"}
+    assert len(ImageDataset.from_parameters(given)) == len(dataset)
+    assert len(ImageDataset.from_parameters(given | {"CSV": {"~/out/data.csv": "label"}})) == len(dataset)
+    record.save_parts(dict.fromkeys(record.PARTS, dataset), "~/out/split")
+    assert len(record.earlier_parts("~/out/split")) == 3
 
 
 STRAYS = (

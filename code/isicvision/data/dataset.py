@@ -18,6 +18,7 @@ from PIL import Image
 from .. import tables
 from ..checks import check_seed, is_number, is_whole, positive_label
 from ..fields import MEASURES
+from ..files import user_path
 from ..images import ImageError, map_threads
 from ..tables import restored, stored
 from ..text import apart, as_label, counted, printable
@@ -124,16 +125,17 @@ class ImageDataset:
         >>> ImageDataset.from_parameters({"SOURCE": SAMPLE_DATA, "LABEL_COLUMN": "diagnosis_1"}).labels
         ['Benign', 'Malignant']
         """
-        source, group = Path(given["SOURCE"]), given.get("GROUP_COLUMN")
+        source, group = user_path(given["SOURCE"]), given.get("GROUP_COLUMN")
         csv, label = given.get("CSV", "metadata.csv"), given.get("LABEL_COLUMN")
         more = given.get("METADATA_CSV")
         if isinstance(csv, Mapping):
-            there = [name for name in csv if (source / name).is_file()] or [*csv]
+            there = [name for name in csv if (source / user_path(name)).is_file()] or [*csv]
             csv, label = there[0], csv[there[0]]
         if label is None:
             return cls.from_folder(source, group, one_label=one_label)
         columns = given.get("IMAGE_COLUMN"), label, group, given.get("LABEL_MAP")
-        return cls.from_csv(source / csv, source, *columns, more and source / more, one_label=one_label)
+        more = more and source / user_path(more)
+        return cls.from_csv(source / user_path(csv), source, *columns, more, one_label=one_label)
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, images: str | os.PathLike, **options: Any) -> ImageDataset:

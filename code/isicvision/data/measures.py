@@ -3,12 +3,11 @@
 import hashlib
 import os
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageStat
 
-from ..images import ImageError, frame
+from ..images import ImageError, content, frame
 
 SIDE = 256
 """Images are measured with the longer side at this many pixels, so that images of any size are comparable."""
@@ -33,8 +32,8 @@ def measure(path: str | os.PathLike) -> dict:
     import imagehash
 
     try:
-        content = Path(path).read_bytes()
-        image, (width, height), kind = frame(content, SIDE)
+        data = content(path)
+        image, (width, height), kind = frame(data, SIDE)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from error
     except ImageError as error:
@@ -49,7 +48,7 @@ def measure(path: str | os.PathLike) -> dict:
     return {
         "width": width,
         "height": height,
-        "bytes": len(content),
+        "bytes": len(data),
         "format": kind,
         "gray": bool(max(spread) <= 8),  # JPEG may tint a gray pixel by a few levels
         "brightness": float(gray.mean()),
@@ -61,7 +60,7 @@ def measure(path: str | os.PathLike) -> dict:
         "border": _border(gray),
         **dict(zip(("edge_red", "edge_green", "edge_blue"), _edge(image), strict=True)),
         "ruler": _ruler(np.asarray(red.resize(gray_image.size), np.float32)),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": hashlib.sha256(data).hexdigest(),
         "phash": str(imagehash.phash(gray_image)),
     }
 

@@ -52,12 +52,12 @@ def save_parts(parts: dict[str, ImageDataset], folder: str | Path) -> None:
     (1, None)
     """
     for name, part in parts.items():
-        part.save(Path(folder, f"{name}.csv"))
+        part.save(user_path(folder) / f"{name}.csv")
 
 
 def earlier_parts(folder: str | Path) -> dict[str, ImageDataset] | None:
     """Read the parts that `save_parts` wrote, for ``split(keep=…)``; None unless all three exist."""
-    paths = {name: Path(folder, f"{name}.csv") for name in PARTS}
+    paths = {name: user_path(folder) / f"{name}.csv" for name in PARTS}
     if not all(path.exists() for path in paths.values()):
         return None
     return {name: ImageDataset.load(path) for name, path in paths.items()}
@@ -84,7 +84,7 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
     Raises FileNotFoundError if a file is missing, ValueError if an image or a group is in two parts or the model was
     made with others. Warns if the table beside `folder` has changed since the split.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     for name in PARTS:
         require(folder / f"{name}.csv", NOTEBOOKS["split"])
     parts = earlier_parts(folder) or {}
@@ -92,7 +92,7 @@ def load_parts(folder: str | Path, model: str | Path | None = None) -> dict[str,
         problem = f"{folder} holds parts of two splits: {shared:,} images or lesions are in several"
         raise ValueError(f"{problem}. Delete the folder and run {NOTEBOOKS['split']} again.")
     if model is not None:
-        _check_parts(parts, folder, Path(model))
+        _check_parts(parts, folder, user_path(model))
     csv = Outputs(folder.parent).dataset
     if csv.exists():
         tables = (ImageDataset.load(csv), *parts.values())
@@ -123,8 +123,8 @@ def _check_parts(parts, folder, model):
 
 def require_current(bundle: str | Path, outputs: str | Path) -> None:
     """Raise ValueError unless a bundle was built from one of the models in the folders of `outputs`."""
-    packed = read_json(Path(bundle, "model.json"))
-    for path in Path(outputs).glob("*/model.json"):
+    packed = read_json(user_path(bundle) / "model.json")
+    for path in user_path(outputs).glob("*/model.json"):
         saved = read_json(path)
         same = all(packed.get(name) == saved[name] for name in saved.keys() - {"versions", "sha256"})
         if same and "id" not in saved:  # only bundles have an id
@@ -134,7 +134,7 @@ def require_current(bundle: str | Path, outputs: str | Path) -> None:
 
 def require_evaluated(evaluation: Evaluation, model: str | Path) -> None:
     """Raise ValueError unless the record in a model's folder has the metrics of these predictions."""
-    path = Path(model) / RUN_RECORD
+    path = user_path(model) / RUN_RECORD
     metrics = (read(path)["metrics"] if path.exists() else None) or {}
     if metrics.get("predictions") != digest(evaluation):
         problem = f"the metrics in {path} are of another model or of other test images than these predictions"

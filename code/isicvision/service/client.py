@@ -23,7 +23,7 @@ from .. import dicom, patient
 from ..archive.transfer import Session, TransferError
 from ..checks import is_number, is_whole
 from ..errors import IsicVisionError
-from ..images import MAX_PIXELS, ImageError, decode, upright
+from ..images import MAX_PIXELS, ImageError, content, decode, upright
 from ..text import redacted, secret
 
 MAX_BYTES = 20 * 2**20  # of an image fetched from the web, and of a request: the service accepts no more
@@ -252,7 +252,7 @@ class ServiceClient:
 def _to_bytes(image):
     """Return an image as the bytes of a file; arrays and Pillow images become PNG, which loses nothing."""
     if isinstance(image, (str, Path, bytes, bytearray)):
-        data = bytes(image) if isinstance(image, (bytes, bytearray)) else Path(image).read_bytes()
+        data = content(image)
         if data[128:132] != b"DICM":
             return data
         full, inner = decode(image), dicom.content(data, MAX_PIXELS)  # the header stays here
