@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from .errors import warn
 from .files import PROJECT_ROOT, portable, replacing, user_path
-from .text import near, printable
+from .text import INVISIBLE, near, printable
 
 pd.set_option("mode.string_storage", "python")  # pyarrow's refuses names of files that are not UTF-8
 _MISSING = "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan"
@@ -55,7 +55,7 @@ def read(path: str | os.PathLike, text: Iterable[str] = (), verbatim: Iterable[s
     path = user_path(path)
     content = _decoded(path).replace("\r\n", "\n")
     if not content.isascii():
-        content = unicodedata.normalize("NFC", content.replace("\ufeff", "").replace("\u200b", ""))
+        content = unicodedata.normalize("NFC", INVISIBLE.sub("", content))
     if "\r" in content:  # old line ends, or within cells; what stands in quotes may stay
         end = " " if "\n" in content else "\n"
         content = re.sub(r'"[^"]*"|\r', lambda found: end if found[0] == "\r" else found[0], content)

@@ -6,6 +6,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from numbers import Real
 
+INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]")
+"""Letters without width that come along when text is copied, and change no word."""
+
 
 def printable(name: object) -> str:
     """Return a name fit to print, draw and store; bytes that are not UTF-8 are read as Windows-1252, which most are."""

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from contextlib import suppress
+from itertools import dropwhile
 from pathlib import Path
 
 from ..errors import warn
@@ -22,21 +23,28 @@ UNREADABLE = {
     *".raw .cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .ppm .pgm .pbm .pnm .exr .hdr .emf .wmf .dib .apng".split(),
 }
 """Extensions of image files that are not read."""
+_IMAGE = re.compile(rb"(?s).{128}DICM|\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF.{4}W|.{4}ftyp(hei|mi|avi)")
 _PARTS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")
-_PARTS |= dict.fromkeys(("val", "valid", "validation", "validate"), "validation")
-BESIDE = re.compile(r"_*(masks?|segmentations?|thumbnails?|thumbs|backups?|caches?)", re.IGNORECASE)
+_PARTS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation") | {"holdout": "test"}
+BESIDE = re.compile(
+    r"(?i)_*(masks?|segmentations?|superpixels?|overlays?|contours?|heatmaps?|thumb(nail)?s?|previews?|backups?|"
+    r"caches?|tmp|temp|trash)"
+)
 """Folders that people keep beside those of the labels: they are set aside where there are two others."""
-TABLES = [f"metadata.{ending}" for ending in ("csv", "tsv", "csv.gz", "csv.txt", "xlsx", "xls")]
-"""Names of a table about the images (in lower case); the last two only where there is none of the others."""
+TABLES = [f"metadata.{end}" for end in "csv tsv csv.gz csv.txt txt xlsx xlsm xls ods parquet jsonl".split()]
+"""Names of a table about the images (in lower case); the last six only where there is none of the others."""
 USE_CSV = "If a CSV file holds the labels, use from_csv (in the notebooks: set LABEL_COLUMN)."
 _COLLECTION = re.compile(
-    r"(.*[ _-])?(folds?|parts?|sets?|splits?|batch|chunk|archive|vol(ume)?|disk|site|cent(er|re)|hospital|clinic|"
+    r"(?i)(.*[ _-])?(folds?|parts?|sets?|splits?|batch|chunk|archive|vol(ume)?|disk|site|cent(er|re)|hospital|clinic|"
     r"cohort|input|images?|pictures?|imgs?|photos?|masks?|segmentations?|annotations?|ground[ _-]?truth)"
-    r"[ _-]*(\d+|[a-z])?|(19|20)\d\d",
-    re.IGNORECASE,
+    r"[ _-]*(\d+|[a-z])?|(19|20)\d\d([-_.]?\d\d){0,2}|dcim|\d{3}[a-z_]{5}|jpe?gs?|pngs?|labels?|"
+    r"(patient|person|subject|case|lesion|client|camera|device|session|visit|day)[ _-]*\d+"
 )
 """Folders that divide a collection otherwise than by labels."""
-_COPY = re.compile(r"^copy of |[ _-]+(copy|kopie)( ?\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE)
+_COPY = re.compile(
+    r"(?i)^(cop(y of|ie de|ia d[ei])|kopie von) |[ _-]+\(?(cop(y|ie|ia)|kopie?|backup|bak|old)\)?( ?\(?\d+\)?)?$"
+    r"| ?\(\d+\)$| \d+$|\.(bak|old)$|~$"
+)
 
 
 def part(name: object) -> str | None:
@@ -79,18 +87,17 @@ def walk(root: Path) -> tuple[list[str], list[str], list[str]]:
                 tables.append(start + entry.name)
             elif os.path.splitext(name)[1] in UNREADABLE:
                 unreadable.append(start + entry.name)
-            elif entry.is_file() and is_dicom(entry.path):  # archives of clinics give them any name
-                images.append(start + entry.name)
+            elif entry.is_file() and (kind := _begins(entry.path)):
+                (images if kind.endswith(b"DICM") else unreadable).append(start + entry.name)
 
     enter(root, "", set())
-    return images, unreadable, [table for table in tables if "metadata.xls" not in table.lower()] or tables
+    return images, unreadable, [file for file in tables if file.lower().endswith(tuple(TABLES[:5]))] or tables
 
 
-def is_dicom(path: str) -> bool:
-    """Say whether a file holds DICOM, whatever its name."""
+def _begins(path):
+    """Return the bytes by which a file of any name begins like an image, None if it does not."""
     with suppress(OSError), open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-    return False
+        return (found := _IMAGE.match(file.read(132))) and found[0]
 
 
 def why_unreadable(file: str) -> str:
@@ -98,6 +105,8 @@ def why_unreadable(file: str) -> str:
     ending = os.path.splitext(file)[1].lower()
     if ending in EXTENSIONS:
         return "it is not a file but a broken link, a pipe or a device"
+    if ending not in UNREADABLE:
+        return "it is an image, but its name has another ending: rename it, for instance to NAME.jpg"
     return f"{ending[1:].upper()} files cannot be read: save it as JPEG or PNG"
 
 
@@ -126,7 +135,7 @@ def arrange(root: Path, files: list[str]) -> tuple[list[str | None], list[str] |
     found: list[str] | None = None
     if names and all(map(part, names)):
         found = [part(path[0]) or "" if len(path) > 1 else "" for path in paths]
-        names, paths = _without_beside([*map(_without_parts, paths)])
+        names, paths = _without_beside([[*dropwhile(part, path[:-1]), path[-1]] for path in paths])
         counts = ", ".join(f"{name} {count:,}" for name, count in sorted(Counter(found).items()) if name)
         if not names:
             raise ValueError(
@@ -153,12 +162,6 @@ def _without_beside(paths):
     if len(others) > 1:
         paths = [path[-1:] if BESIDE.fullmatch(path[0]) else path for path in paths]
     return _folders(paths), paths
-
-
-def _without_parts(path):
-    while len(path) > 1 and part(path[0]):
-        path = path[1:]
-    return path
 
 
 def some(names: list[str], most: int = 5) -> str:

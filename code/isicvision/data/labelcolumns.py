@@ -40,7 +40,7 @@ def one_hot_labels(columns: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 def loose(label: str) -> str:
     """Return what is compared of labels that differ in spelling: 1, 01 and 1.0 are one number, yes is true."""
     label = "".join(letter for letter in label if unicodedata.category(letter) != "Cf")
-    text = " ".join(label.casefold().split())
+    text = " ".join(label.casefold().replace("_", " ").split())
     number = re.fullmatch(r"([+-]?\d+)(\.0+)?", text)
     return str(int(number[1])) if number else {"yes": "true", "no": "false"}.get(text, text)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from .. import tables
 from ..fields import IMAGE_COLUMNS
 from ..images import EXTENSIONS
-from ..text import printable
+from ..text import INVISIBLE, printable
 from . import folders
 
 NO_IMAGE, SEVERAL = -1, -2
@@ -41,7 +41,7 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
 
 
 def _loose_name(name):
-    text = " ".join(unicodedata.normalize("NFC", printable(name)).casefold().split())
+    text = " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", printable(name))).casefold().split())
     return re.sub(r"(^|[/\\])(\d+)\.0+$", r"\1\2", text)
 
 

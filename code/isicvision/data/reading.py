@@ -1,6 +1,7 @@
 """Read images and labels as people keep them: folders, tables, and metadata joined by image name."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", 
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
 UNNAMED = {"", "-", "–", "—", "?", ".", "n/a", "na", "nan", "none", "null", "unknown", "missing"}
 """What says that a lesion or patient is not known, in lower case."""
+_OTHER_IDS = re.compile(
+    r"(?i)(lesion|pat(ient)?|subject|participant|person|case)[\W_]?(id|no|nr|number)?|mrn"
+)
 
 
 @dataclass(frozen=True)
@@ -302,11 +306,18 @@ def _plain_ids(column):
 def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the table") -> pd.Series:
     """Return the group of each row, from `group_column`, else from `GROUP_COLUMNS`: Series of string.
 
-    Ids that differ only in case become one, with a warning. It also warns if most of 20 or more rows share an id.
+    Ids that differ only in case become one, with a warning. It also warns if most of 20 or more rows share an id, or
+    if no id is given and another column seems to hold them.
     """
     group = pd.Series(pd.NA, rows.index, "string")
     for column in _group_columns(rows, group_column):
         group = group.fillna(_plain_ids(rows[column]))
+    for name in filter(_OTHER_IDS.fullmatch, rows) if group.isna().all() else ():
+        if max(1, len(rows) / 20) < rows[name].nunique() < rows[name].count():
+            warn(
+                f"{source}: each image counts as a lesion of its own. If the column {name} names lesions or patients, "
+                f"give group_column={name!r}, in the notebooks GROUP_COLUMN"
+            )
     first = group.groupby(group.str.casefold()).transform("first")
     if (other := (first != group).fillna(False)).any():
         pair = f"{group[other].iloc[0]} and {first[other].iloc[0]}"

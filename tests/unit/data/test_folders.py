@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ANY_NAME, LINKS, POSIX, draw
+from PIL import Image
 
 from isicvision import ImageDataset
 
@@ -29,6 +30,7 @@ TWO = [f"{label}/{n}.jpg" for label in ("benign", "malignant") for n in range(3)
         ("Train", "Val", "TEST"),
         ("training", "validation", "test/test"),
         ("train_set", "test data"),
+        ("train", "dev", "holdout"),
         ("Training Data", "val_data", "testset"),
     ],
 )
@@ -73,6 +75,10 @@ def test_images_of_a_part_that_have_no_label_are_set_aside(tmp_path):
                 ("hospitalA", "hospitalB"),
                 ("2018", "2019"),
                 ("set_1", "set_2"),
+                ("patient 1", "patient 2"),
+                ("2019-01-05", "2019-02-05"),
+                ("100CANON", "101CANON"),
+                ("images", "labels"),
             )
         ),
         *(
@@ -83,6 +89,13 @@ def test_images_of_a_part_that_have_no_label_are_set_aside(tmp_path):
                 "Copy of benign",
                 "benign copy 2",
                 "benign - Copy (2)",
+                "benign (copy)",
+                "benign 2",
+                "benign_old",
+                "benign.bak",
+                "benign~",
+                "Copia de benign",
+                "benign - Kopie",
             )
         ),
     ],
@@ -146,6 +159,19 @@ def test_formats_that_cannot_be_read_are_set_aside_and_a_label_that_vanishes_is_
         ImageDataset.from_folder(tmp_path / "heic")
     (tmp_path / "t.csv").write_text("image,label\n0,a\n1,b\nb,b\n2.jpg,a\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="1 × AVIF files cannot be read"):
+        ImageDataset.from_csv(tmp_path / "t.csv", images=tmp_path / "benign")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
+def test_images_whose_names_do_not_say_so_are_set_aside_and_not_passed_over(tmp_path, kind):
+    touch(tmp_path, *TWO, "benign/notes", "benign/list.json")
+    for name in ("IMG_1", "b.jpg_large", "c.jpg.crdownload", "d.mpo"):
+        Image.new("RGB", (9, 9)).save(tmp_path / "benign" / name, kind)
+    with pytest.warns(UserWarning, match="4 × it is an image, but its name .* rename it, .*such as IMG_1"):
+        dataset = ImageDataset.from_folder(tmp_path)
+    assert len(dataset) == 6 and len(dataset.set_aside) == 4
+    (tmp_path / "t.csv").write_text("image,label\n0,a\n1,b\nIMG_1,b\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match="1 × it is an image, but its name"):
         ImageDataset.from_csv(tmp_path / "t.csv", images=tmp_path / "benign")
 
 
@@ -218,7 +244,9 @@ def test_folders_that_may_be_labels_on_two_levels_are_named(tmp_path):
         assert ImageDataset.from_folder(tmp_path).labels == ["blue", "red"]
 
 
-@pytest.mark.parametrize("name", ["masks", "Segmentation", "thumbs", "backup", "_cache"])
+@pytest.mark.parametrize(
+    "name", ["masks", "Segmentation", "thumbs", "backup", "_cache", "Superpixels", "overlay", "tmp", "Trash"]
+)
 @pytest.mark.parametrize("above", ["", "train/"])
 def test_masks_beside_the_labels_are_set_aside(tmp_path, name, above):
     touch(tmp_path, *(above + file for file in TWO), f"{above}{name}/benign/0.jpg")

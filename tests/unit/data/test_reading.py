@@ -57,6 +57,9 @@ def from_csv(folder, content, name="m.csv", **options):
         PLAIN.replace(",IL", " ,IL"),
         PLAIN.replace("\nISIC", ",\nISIC").replace("lesion_id,", "lesion_id"),
         PLAIN.replace("isic_id,", "name,image,").replace("\nISIC", "\nsomebody,ISIC"),
+        PLAIN.replace("ISIC", "\N{LEFT-TO-RIGHT MARK}ISIC").replace(",IL", ",\N{SOFT HYPHEN}IL"),
+        PLAIN.replace("isic_id", "isic_\N{ZERO WIDTH SPACE}id").replace("\nISIC", "\n\N{WORD JOINER}ISIC"),
+        PLAIN.replace("ISIC_0", "ISIC_\N{FULLWIDTH DIGIT ZERO}"),
     ],
 )
 def test_a_folders_metadata_is_joined_however_it_is_spelled(per_label, content):
@@ -76,6 +79,7 @@ def test_a_folders_metadata_is_joined_however_it_is_spelled(per_label, content):
         ["benign/metadata.csv", "malignant/METADATA.CSV"],
         ["metadata.csv.txt"],
         ["Metadata.tsv"],
+        ["metadata.txt"],
     ],
 )
 def test_metadata_is_found_in_any_case_and_in_the_folders_of_the_labels(per_label, places):
@@ -88,9 +92,41 @@ def test_metadata_is_found_in_any_case_and_in_the_folders_of_the_labels(per_labe
     assert dataset.summary().loc["all", "groups"] == 4 and len(dataset.notes) == len(places)
 
 
-def test_metadata_that_is_only_there_as_a_workbook_is_not_passed_over(per_label):
-    (per_label / "metadata.xlsx").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match=r"metadata\.xlsx is an Excel workbook .*save its table as CSV"):
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("metadata.xlsx", b"PK\x03\x04", "an Excel workbook .*save its table as CSV"),
+        ("metadata.ods", b"PK\x03\x04", "an Excel workbook or a zip archive: save"),
+        ("Metadata.parquet", b"PAR1", ".*a Parquet file: save its table as CSV"),
+        ("metadata.jsonl", b'{"file_name": "a.jpg"}', "JSON: save it as CSV"),
+    ],
+)
+def test_metadata_that_is_only_there_in_another_format_is_not_passed_over(per_label, name, content, what):
+    (per_label / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is {what}"):
+        ImageDataset.from_folder(per_label)
+
+
+@pytest.mark.parametrize("name", ["patient", "Lesion", "subject_id", "case id", "PatID", "MRN", "lesion_no"])
+def test_a_column_that_may_name_lesions_is_pointed_out(per_label, flat, name):
+    (per_label / "metadata.csv").write_text(PLAIN.replace("lesion_id", name), encoding="utf-8")
+    said = f"each image counts as a lesion of its own. If the column {name} names .* group_column='{name}'"
+    with pytest.warns(UserWarning, match=said):
+        dataset = ImageDataset.from_folder(per_label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ImageDataset.from_folder(per_label, group_column=name).table["group"].nunique() == 4
+    assert dataset.table["group"].nunique() == 8
+    with pytest.warns(UserWarning, match=said):
+        from_csv(flat, f"image,label,{name}\n" + "".join(f"p{n},{'ab'[n % 2]},{n // 2}\n" for n in range(8)))
+
+
+@pytest.mark.parametrize("values", ["abcdefgh", "xxxxxxxx", "xy      "])
+def test_a_column_that_names_none_twice_or_one_for_all_is_not_pointed_out(per_label, values):
+    rows = [f"{name},{value}" for name, value in zip(NAMES, values, strict=True)]
+    (per_label / "metadata.csv").write_text("\n".join(["isic_id,case", *rows]), encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         ImageDataset.from_folder(per_label)
 
 
@@ -144,6 +180,8 @@ def test_a_second_table_finds_the_images_of_the_first_by_the_same_rules(flat):
         pytest.param("m\udce4l.jpg", "mäl", marks=ANY_NAME),
         ("a b.jpg", "A  b.jpeg"),
         ("x.jfif", "x.jpg"),
+        ("\N{RIGHT-TO-LEFT MARK}y.jpg", "y"),
+        ("n7.jpg", "n\N{FULLWIDTH DIGIT SEVEN}"),
     ],
 )
 def test_a_name_finds_its_file_though_it_is_written_otherwise(flat, file, name):
@@ -211,6 +249,7 @@ def test_the_label_that_a_download_writes_beside_its_folders_is_no_second_one(pe
         (["01", "02"], {1: "benign", 2: "malignant"}),
         (["nv", "mel"], {"nv ": "benign", " mel": " malignant"}),
         (["NV", "MEL"], {"nv": "benign", "mel": "malignant"}),
+        (["benign_nevus", "Melanoma in_situ"], {"benign nevus": "benign", "melanoma_in_situ": "malignant"}),
     ],
 )
 def test_a_label_map_fits_however_its_keys_are_written(flat, values, label_map):
@@ -427,7 +466,7 @@ def test_a_label_map_takes_one_label_for_each(flat):
             from_csv(flat, ROWS, label_map={"benign": value, "malignant": "m"})
 
 
-@pytest.mark.parametrize("sign", ["\u200d", "\u00ad"])
+@pytest.mark.parametrize("sign", ["\u200d", "\u200c"])
 def test_labels_that_differ_in_an_invisible_character_are_named(flat, sign):
     rows = "image,label\n" + "".join(f"p{n},{('nevus', f'ne{sign}vus', 'mel')[n % 3]}\n" for n in range(8))
     with pytest.warns(UserWarning, match="differ only in spelling"):
