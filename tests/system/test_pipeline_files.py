@@ -120,19 +120,39 @@ def test_a_second_pipeline_in_the_same_folder_stops_with_a_sentence(monkeypatch,
 
 
 @POSIX
-def test_ending_the_pipeline_ends_its_step(tmp_path):
+@pytest.mark.parametrize("begun", [True, False])
+def test_ending_the_pipeline_ends_its_step(begun, tmp_path):
+    """Also if SIGTERM comes while Popen has started the step and not returned."""
     component = {
         "command": "python -c 'import time; time.sleep(99)'",
         "code": "../../..",
         "environment_variables": {},
     }
-    told = f"import sys; sys.path.insert(0, {str(AZURE.parent)!r}); import pipeline; "
-    told += f"pipeline.end_with_steps(); pipeline.run({component}, {{}}, {str(tmp_path / 'log')!r})"
-    with subprocess.Popen([sys.executable, "-c", told]) as process:
+    told = f"""
+import os, signal, subprocess, sys
+sys.path.insert(0, {str(AZURE.parent)!r})
+import pipeline
+start = subprocess.Popen._execute_child
+
+def start_and_end(*arguments):
+    start(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+if not {begun}:
+    subprocess.Popen._execute_child = start_and_end
+pipeline.end_with_steps()
+try:
+    pipeline.run({component}, {{}}, {str(tmp_path / "log")!r})
+finally:
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", told], stdin=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not (steps := psutil.Process(process.pid).children()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.terminate()
+            time.sleep(0.01)
+        if begun:
+            process.terminate()
+        process.stdin.close()
         assert process.wait(30) == 128 + signal.SIGTERM
     assert steps and not psutil.wait_procs(steps, 10)[1]
 
