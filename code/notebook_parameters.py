@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+from isicvision import patient
 from isicvision.checks import is_number, is_whole, positive_label
 from isicvision.files import is_stray, located, read_parameters, read_source
 from isicvision.model import presets
@@ -104,12 +105,19 @@ CHECKS: dict[str, Check] = {
         )
     ),
     "SETTINGS": (lambda value: isinstance(value, dict), "a map such as {epochs: 12, dropout: 0.3}"),
-    "POSITIVE": (lambda value: not isinstance(value, (list, dict)), "a label"),  # and `positive`
+    "POSITIVE": _or_none(
+        (lambda value: isinstance(value, Hashable) and as_label(value), "a label")
+    ),  # and `positive`
     "SENSITIVITY": (lambda value: is_number(value, 0) and 0 < value <= 1, "a share above 0, at most 1"),
     "PREVALENCE": (lambda value: is_number(value, 0) and 0 < value < 1, "a share above 0 and below 1"),
     "SLICES": _NAMES,
     "AUDITED": _COUNT,
-    "PATIENT_COLUMNS": _or_none((_is_map, "a map such as {site: anatom_site_2, age: null}")),
+    "PATIENT_COLUMNS": _or_none(
+        (
+            lambda value: _is_map(value) and set(value) <= set(patient.NAMES),
+            "a map such as {site: anatom_site_2, age: null}, of age, sex and site",
+        )
+    ),
     "EXTERNAL": (_are_names, "a list of folders and parameter files"),  # and `_external`
     "C": (lambda value: is_number(value, 0) and value > 0, "a positive number"),
     "MEASUREMENTS": (

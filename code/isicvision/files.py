@@ -156,11 +156,11 @@ def read_parameters(path: str | os.PathLike) -> dict:
         yaml_implicit_resolvers: ClassVar[dict] = {}
 
         def construct_mapping(self, node, deep=False):
-            seen = set()
+            seen: list = []  # of what 1, 1.0 and true are, a dict keeps one
             for key, _ in node.value:
-                if str(key.value) in seen:
+                if (name := self.construct_object(key, deep=True)) in seen or str(key.value) in seen:
                     raise yaml.MarkedYAMLError(f"{key.value} is given twice", problem_mark=key.start_mark)
-                seen.add(str(key.value))
+                seen += [name, str(key.value)]
             return super().construct_mapping(node, deep)
 
     for kind, pattern in _YAML.items():

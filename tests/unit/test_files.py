@@ -185,6 +185,8 @@ def test_tables_of_the_repository_are_read_from_any_folder(tmp_path, monkeypatch
         (b"EPOCHS", "is no parameter file"),
         (b"A: 1\nB: 2\nA: 3", r"cannot be read .*: A is given twice\n.*line 3"),
         (b"MAP:\n  1: a\n  '1': b", r"cannot be read .*: 1 is given twice\n.*line 3"),
+        (b"MAP: {1: a, 1.0: b}", r"cannot be read .*: 1\.0 is given twice\n.*line 1"),
+        (b"MAP: {true: a, 1: b}", r"cannot be read .*: 1 is given twice\n.*line 1"),
         (b"A:\t3", "cannot be read as a parameter file"),
         (b"? [1]\n: 2", "cannot be read as a parameter file"),
         (b"---\nA: 1\n---\nB: 2", "cannot be read as a parameter file"),
