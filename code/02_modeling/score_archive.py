@@ -45,7 +45,7 @@ from isicvision import ImageClassifier, ImageDataset
 from isicvision.images import ImageError, decode
 from isicvision.model import network
 from isicvision.model import onnx as export
-from isicvision.text import listed
+from isicvision.text import counted, listed
 from notebook_parameters import unwritable
 from steps import plain_errors
 
@@ -155,7 +155,7 @@ def score(model, table, folder, workers, features=False):
         for path in dict.fromkeys(map(os.path.abspath, ImageDataset.load(table).paths))
         if path not in known
     ]
-    print(f"{len(known)} images are done, {len(paths)} to do", flush=True)
+    print(f"{counted(len(known), 'image')} done, {len(paths)} to do", flush=True)
     if not paths:
         return
     rows = min(ROWS, math.ceil(len(paths) / workers / 4))  # so many that the workers end together
@@ -174,7 +174,7 @@ def score(model, table, folder, workers, features=False):
             # else the worker that is there first takes four blocks, and the others wait in vain
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         ).write_parquet(str(folder))
-        print(f"{len(paths)} images in {time.perf_counter() - started:.1f} s", flush=True)
+        print(f"{counted(len(paths), 'image')} in {time.perf_counter() - started:.1f} s", flush=True)
     finally:
         ray.shutdown()
 
@@ -198,4 +198,4 @@ if __name__ == "__main__":
     with plain_errors():
         score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
     count, broken = summary(Path(arguments.to))
-    print(f"{count} images in {arguments.to}, {len(broken)} could not be read{listed(broken)}")
+    print(f"{counted(count, 'image')} in {arguments.to}, {len(broken)} could not be read{listed(broken)}")

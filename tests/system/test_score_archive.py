@@ -70,7 +70,7 @@ def test_two_workers_score_what_one_process_scores_and_broken_images_are_reporte
     assert "absent.jpg: it cannot be read (No such file" in said and "broken.jpg: it is not an image" in said
 
     # again: nothing to do; half of a file, as a kill leaves it: the images in it, and no others
-    assert f"{len(paths) + 2} images are done, 0 to do" in run(archive, tmp_path / "scores")
+    assert f"{len(paths) + 2} images done, 0 to do" in run(archive, tmp_path / "scores")
     file = next((tmp_path / "scores").glob("*.parquet"))
     inside = len(pd.read_parquet(file))
     file.write_bytes(file.read_bytes()[:-100])

@@ -213,7 +213,7 @@ def _fitted(table, source, images, column):
     names = table[column]
     if several := (found == SEVERAL).sum():
         said = f"each names several images, such as {names[found == SEVERAL].iloc[0]}"
-        warn(f"{source}: {several} rows not joined, as {said}; give folder and extension")
+        warn(f"{source}: {counted(several, 'row')} not joined, as {said}; give folder and extension")
     if not (found >= 0).any():
         raise ValueError(
             f"{source} fits none of the {len(images)} images: its column {column!r} begins with "

@@ -61,7 +61,7 @@ def deal(
     parts = part_of[groups]
     if group is None and (leak := in_several(parts, table["group"])).any():
         warn(
-            f"{table['group'][leak].nunique()} groups (lesions or patients, {leak.sum()} images) stand in "
+            f"{counted(table['group'][leak].nunique(), 'group')} (lesions or patients, {leak.sum()} images) in "
             "more than one part, so the metrics will be too good: group='group' keeps each group in one part"
         )
     return parts

@@ -75,12 +75,10 @@ def fit(training: np.ndarray) -> Distance:
     if (deviations <= 1e-6 * np.abs(training).max()).all():
         raise ValueError("the training images are copies of one: a distance from them means nothing")
     scale = np.maximum(deviations, 1e-6)  # a channel that is always 0
-    values, vectors = np.linalg.eigh(LedoitWolf().fit(training / scale).covariance_)
+    values, axes = np.linalg.eigh(LedoitWolf().fit(training / scale).covariance_)
     fitted = Distance(training.shape[1])
     fitted.mean[:] = torch.from_numpy(training.mean(axis=0))
-    fitted.whitening[:] = torch.from_numpy(
-        vectors / np.sqrt(values.clip(1e-6 * values.max())) / scale[:, None]
-    )
+    fitted.whitening[:] = torch.from_numpy(axes / np.sqrt(values.clip(1e-6 * values.max())) / scale[:, None])
     return fitted
 
 

@@ -35,7 +35,7 @@ def class_balance(dataset: ImageDataset, ax: Axes | None = None) -> Axes:
         ax.bar_label(bars, [f" {counted(images, 'image')}", lesions])
     ax.set_yticks(range(len(counts)), [wrapped(label, 20) for label in counts.index])
     ax.set_xlim(0, counts["images"].max() * 1.55)
-    ax.set_title(f"{len(dataset):,} images by label")
+    ax.set_title(f"{counted(len(dataset), 'image')} by label")
     ax.invert_yaxis()
     return ax
 

@@ -239,7 +239,7 @@ def test_a_folders_metadata_is_joined_by_folder_and_not_guessed(tmp_path):
     (tmp_path / "metadata.csv").write_text(
         "image,lesion_id\nmalignant/1.jpg,L1\n1,L0\n2.jpg,L2\n2.jpg,L9\n", encoding="utf-8"
     )
-    with pytest.warns(UserWarning, match="1 rows not joined, as each names several images, such as 1;"):
+    with pytest.warns(UserWarning, match="1 row not joined, as each names several images, such as 1;"):
         dataset = ImageDataset.from_folder(tmp_path)
     assert dataset.table["group"].tolist() == [dataset.paths[0], "L1", "L2"]
 
@@ -758,7 +758,7 @@ def test_split_by_near_duplicates_wants_hashes(dataset):
 
 
 def test_split_image_by_image_counts_the_lesions_that_leak(alike):
-    with pytest.warns(UserWarning, match="stand in more than one part") as caught:
+    with pytest.warns(UserWarning, match="in more than one part") as caught:
         parts = alike.split(0.5, 0.5, group=None)
     both = set(parts[0].table["group"]) & set(parts[1].table["group"])
     assert str(caught[0].message).startswith(

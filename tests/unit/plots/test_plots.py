@@ -147,6 +147,10 @@ def test_images_of_seven_labels_are_counted_without_one_number_over_another():
     assert len(boxes) == 14 and all(low.y1 <= high.y0 for low, high in pairwise(boxes))
 
 
+def test_one_image_is_counted_in_the_singular(dataset):
+    assert plots.class_balance(dataset.sample(1)).get_title() == "1 image by label"
+
+
 def test_measures_are_small_multiples_of_what_varies_with_a_row_a_label(dataset):
     figure = plots.measures(dataset.measure())
     titles = [ax.get_title().split(":")[0] for ax in figure.axes if ax.axison]
