@@ -191,6 +191,14 @@ def test_a_table_of_ours_that_excel_saved_again_is_read(tmp_path):
     pd.testing.assert_frame_equal(tables.load(file), table)
 
 
+def test_a_comma_more_in_the_rows_of_a_table_of_ours_moves_no_column(tmp_path):
+    table = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["x", "y"], "age": [1, 2]})
+    file = tables.save(table, tmp_path / "ours.csv")
+    header, *rows = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([header, *(row + "," for row in rows)]), encoding="utf-8")
+    pd.testing.assert_frame_equal(tables.load(file), table)
+
+
 def test_a_path_may_begin_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     tables.save(pd.DataFrame({"a": [1]}), "~/t.csv.gz")
