@@ -25,7 +25,7 @@ UNREADABLE = {
 """Extensions of image files that are not read."""
 _IMAGE = re.compile(rb"(?s).{128}DICM|\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF.{4}W|.{4}ftyp(hei|mi|avi)")
 _PARTS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("test", "testing"), "test")
-_PARTS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation") | {"holdout": "test"}
+_PARTS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation")
 BESIDE = re.compile(
     r"(?i)_*(masks?|segmentations?|superpixels?|overlays?|contours?|heatmaps?|thumb(nail)?s?|previews?|backups?|"
     r"caches?|tmp|temp|trash)"

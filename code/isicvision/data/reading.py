@@ -20,7 +20,7 @@ from .matching import NO_IMAGE, SEVERAL, below, find, image_names
 
 OWN_COLUMNS = ("path", "label", "group", "split", "sublabel", "augmented_from", *MEASURES)
 """Columns of a dataset's table that mean something to it: a user's column of such a name becomes ``metadata_NAME``."""
-UNNAMED = {"", "-", "–", "—", "?", ".", "n/a", "na", "nan", "none", "null", "unknown", "missing"}
+UNNAMED = {"", *"- – — ? . n/a n.a. #n/a <na> na nan none nil null unknown unbekannt missing".split()}
 """What says that a lesion or patient is not known, in lower case."""
 _OTHER_IDS = re.compile(
     r"(?i)(lesion|pat(ient)?|subject|participant|person|case)[\W_]?(id|no|nr|number)?|mrn"
@@ -306,8 +306,8 @@ def _plain_ids(column):
 def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the table") -> pd.Series:
     """Return the group of each row, from `group_column`, else from `GROUP_COLUMNS`: Series of string.
 
-    Ids that differ only in case become one, with a warning. It also warns if most of 20 or more rows share an id, or
-    if no id is given and another column seems to hold them.
+    Ids that differ only in case become one, with a warning. It also warns if a fifth of the rows, and more than
+    ten, share an id, or if no id is given and another column seems to hold them.
     """
     group = pd.Series(pd.NA, rows.index, "string")
     for column in _group_columns(rows, group_column):
@@ -323,7 +323,7 @@ def groups(rows: pd.DataFrame, group_column: str | None, source: object = "the t
         pair = f"{group[other].iloc[0]} and {first[other].iloc[0]}"
         warn(f"{source}: ids of lesions or patients that differ only in case are read as one, such as {pair}")
     counts = first.value_counts()
-    if len(rows) >= 20 and len(counts) and counts.iloc[0] > len(rows) / 2:
+    if len(counts) and counts.iloc[0] > max(10, len(rows) / 5):
         warn(
             f"{source}: {counts.iloc[0]:,} of {len(rows):,} images have the lesion or patient {counts.index[0]!r}, so "
             "they stay in one part of a split. If it means that none is known, leave these cells empty."

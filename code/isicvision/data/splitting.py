@@ -32,7 +32,7 @@ def deal(
     table = dataset.table
     if dataset.is_augmented:
         raise ValueError("split first, then augment the training part: augmented images train only")
-    for column in filter(None, (stratify, group)):
+    for column in [stratify] + [group] * (group is not None):
         if column not in table:
             raise ValueError(f"no column {column!r} to split by; there are: {', '.join(table.columns)}")
     if stratify == "label":

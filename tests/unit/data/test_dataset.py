@@ -714,6 +714,9 @@ def test_split_refuses_impossible_fractions(dataset, fractions):
 def test_split_by_an_unknown_column_names_the_columns(dataset):
     with pytest.raises(ValueError, match="no column 'lesion' to split by; there are: path, label, group"):
         dataset.split(0.5, 0.5, group="lesion")
+    for wrong in ({"group": ""}, {"stratify": ""}, {"stratify": None}):
+        with pytest.raises(ValueError, match="no column .* to split by"):
+            dataset.split(0.5, 0.5, **wrong)
 
 
 def measured(rows):

@@ -30,7 +30,7 @@ TWO = [f"{label}/{n}.jpg" for label in ("benign", "malignant") for n in range(3)
         ("Train", "Val", "TEST"),
         ("training", "validation", "test/test"),
         ("train_set", "test data"),
-        ("train", "dev", "holdout"),
+        ("train", "dev", "test"),
         ("Training Data", "val_data", "testset"),
     ],
 )

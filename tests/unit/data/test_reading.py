@@ -409,21 +409,25 @@ def test_one_patient_has_one_id_however_it_is_written(per_label, ids, group):
     )
 
 
-@pytest.mark.parametrize("word", ["unknown", "-", "N/A", "None", "?", "  "])
+@pytest.mark.parametrize("word", ["unknown", "-", "N/A", "None", "?", "  ", "n.a.", "#N/A", "nil"])
 def test_a_word_for_an_unknown_lesion_is_no_lesion(flat, word):
     rows = "image,label,lesion_id\n" + "".join(f"p{n},{'ab'[n % 2]},{word}\n" for n in range(7)) + "p7,b,0\n"
     dataset = from_csv(flat, rows)
     assert dataset.table["group"].tolist() == [*dataset.paths[:7], "0"]
 
 
-def test_an_id_of_most_images_is_named(flat):
-    for n in range(8, 20):
+@pytest.mark.parametrize(("word", "images"), [("x", 20), ("-1", 50)])
+def test_an_id_of_many_images_is_named(flat, word, images):
+    for n in range(8, images):
         (flat / "images" / f"p{n}.jpg").touch()
     rows = "image,label,lesion_id\n" + "".join(
-        f"p{n},{'ab'[n % 2]},{'x' if n < 11 else n}\n" for n in range(20)
+        f"p{n},{'ab'[n % 2]},{word if n < 11 else n}\n" for n in range(images)
     )
-    with pytest.warns(UserWarning, match="11 of 20 images have the lesion or patient 'x'"):
+    with pytest.warns(UserWarning, match=f"11 of {images} images have the lesion or patient '{word}'"):
         from_csv(flat, rows)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "11 of")
+        from_csv(flat, rows.replace(f"p10,a,{word}", "p10,a,own"))
 
 
 @pytest.mark.parametrize("column", ["lesion_id", "age"])
