@@ -10,6 +10,7 @@ It ends with status 1 if something moved, with 2 if the log cannot be compared.
 """
 
 import argparse
+import codecs
 import json
 import os
 import sys
@@ -35,7 +36,7 @@ def drift(log: str | Path | Iterable[str], bundle: str | Path, last: int | None 
 
     `log` is the log file (`service.log` of `deploy_local`) or its lines; what is damaged, about another version of the
     model or not a request is skipped. The `bundle` is the service's. `last` takes so many of the latest requests only.
-    ValueError if the model was neither calibrated nor given an outlier limit.
+    ValueError if the model was neither calibrated nor given an outlier limit, or the log holds no request of it.
 
     A row a label except the first, one for the distance and one for the share of refused images, where there is
     something to compare with: ``images`` in the log, ``reference`` and ``now`` (medians; shares of the refused),
@@ -43,8 +44,10 @@ def drift(log: str | Path | Iterable[str], bundle: str | Path, last: int | None 
     `FAR`, or twice as many refused), or *too few images*. Without any change about 1 % of the rows read *moved*. Every
     image counts as independent: with many images per lesion the p-value is too small.
     """
+    if last is not None and not is_whole(last, 1):
+        raise ValueError(f"last is a whole number of requests, 1 or more, not {last!r}")
     metadata = read_metadata(bundle)
-    requests = _requests(log, metadata["version"])[-last if last else None :]
+    requests = _requests(log, metadata["version"])[-(last or 0) :]
     outliers = metadata.get("outliers") or {}
     held_out = outliers.get("held_out") or {"images": 0}
     quantiles = {f"score of {label}": values for label, values in (metadata.get("scores") or {}).items()}
@@ -66,7 +69,9 @@ def drift(log: str | Path | Iterable[str], bundle: str | Path, last: int | None 
 def _requests(log, version):
     """List the complete lines about requests to a version of the model; a platform may have put words before them."""
     if isinstance(log, (str, os.PathLike)):
-        log = user_path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+        data = user_path(log).read_bytes()
+        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell's > writes
+        log = data.decode("utf-16" if is_wide else "utf-8", "replace").splitlines()
     found = []
     for text in log:
         try:

@@ -84,7 +84,7 @@ def test_collections_are_listed_and_narrow_what_is_found_by_number_or_name(doubl
         assert client.count(collections=name) == 260
     assert len([*client.search("sex:male", collections=[1, collection["name"]])]) == 130
     assert client.size(collections=collection["name"]) == client.size()
-    for wrong in ([], [1.5], [None]):
+    for wrong in ([], 1.5, [1.5], [None]):
         with pytest.raises(ValueError, match="collections must be"):
             client.count(collections=wrong)
 

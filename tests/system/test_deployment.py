@@ -691,6 +691,15 @@ def test_client_asks_again_when_an_answer_is_cut_short(answers):
     assert answers.answers == []
 
 
+@pytest.mark.parametrize("wrong", [None, 3, ["a.jpg"]])
+def test_client_says_what_an_image_may_be(answers, wrong):
+    with pytest.raises(TypeError, match="an image is a path, bytes, an array or one of Pillow, not "):
+        ServiceClient(answers.uri).score(wrong)
+    for one in ("a.jpg", b"x"):
+        with pytest.raises(ValueError, match="give a list of images"):
+            ServiceClient(answers.uri).score_many(one)
+
+
 def test_client_gives_up_when_the_service_stays_busy(answers):
     answers.answers = [(429, {"Retry-After": "0"}, b'{"message": "too many"}')] * 4
     with pytest.raises(ServiceError, match="429: too many") as caught:

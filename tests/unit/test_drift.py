@@ -116,6 +116,11 @@ def test_only_this_model_counts(bundle, tmp_path):
     assert later["images"].item() == 80 and later["verdict"].item() == "steady"
     with pytest.raises(ValueError, match="no scored request of model abc"):
         drift(other, folder)
+    file.write_text("\n".join(log(sample(-1, 200, 1))), encoding="utf-16")  # by > of PowerShell
+    assert drift(file, folder)["images"].item() == 200
+    for last in (0, -1, 1.5, float("nan"), True):
+        with pytest.raises(ValueError, match="last is a whole number of requests, 1 or more, not "):
+            drift(file, folder, last=last)
 
 
 def test_says_what_is_missing(bundle, tmp_path):

@@ -220,7 +220,7 @@ class IsicArchive:
 
     def _numbers(self, collections):
         """Return the numbers of collections, given by number or by name, as text."""
-        given = [collections] if isinstance(collections, int | str) else [*collections]
+        given = [collections] if isinstance(collections, int | float | str) else [*collections]
         if not given or not all(isinstance(each, int | str) for each in given):
             raise ValueError(f"collections must be one number or name or a list of them, not {collections!r}")
         self._names = self._names or {str(each["id"]): str(each["name"]) for each in self.collections()}

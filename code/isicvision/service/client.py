@@ -145,8 +145,8 @@ class ServiceClient:
 
     def score_many(self, images: Iterable[ImageInput], connections: int = 4) -> list[dict]:
         """Score images over several connections at a time; return what `score` returns for each, in their order."""
-        if not is_whole(connections, 1):
-            raise ValueError(f"connections must be a whole number from 1, not {connections!r}")
+        if isinstance(images, (str, Path, bytes)) or not is_whole(connections, 1):
+            raise ValueError(f"give a list of images, and a whole number of connections, not {connections!r}")
         images = list(images)
         pool = ThreadPoolExecutor(connections)
         try:
@@ -261,6 +261,8 @@ def _to_bytes(image):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an array is uint8, (height, width, 3), not {image.dtype}, {image.shape}")
         image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"an image is a path, bytes, an array or one of Pillow, not {type(image).__name__}")
     image = upright(image)  # PNG would lose the orientation
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # not in PNG
         image = image.convert("RGB")
