@@ -187,9 +187,7 @@ def probabilities(
 
 
 FAMILIES = {
-    **dict.fromkeys(
-        ("accuracy", "balanced_accuracy", "recall", "specificity", "precision", "npv", "f1"), counts
-    ),
+    **dict.fromkeys("accuracy balanced_accuracy recall specificity precision npv f1".split(), counts),
     "roc_auc": roc_auc,
     "partial_roc_auc": partial_roc_auc,
     "average_precision": average_precision,

@@ -371,9 +371,7 @@ class ImageClassifier:
         if training is not None and (not len(new) or len(training) < 2):
             raise ValueError("fit_outlier_limit needs two training images or more, and one held out")
         if training is None and len(new) < outliers.FEWEST:
-            raise ValueError(
-                f"a limit needs {outliers.FEWEST} local images or more (40 are better), not {len(new)}"
-            )
+            raise ValueError(f"a limit needs {outliers.FEWEST} local images (40 are better), not {len(new)}")
         if hasattr(held_out, "table"):
             splitting.warn_of_seen(held_out, self.seen, "held out")
         if known is not None:
