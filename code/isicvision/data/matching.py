@@ -42,7 +42,7 @@ def find(names: pd.Series, files: list[str]) -> np.ndarray:
 
 def _loose_name(name):
     text = " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", printable(name))).casefold().split())
-    return re.sub(r"(^|[/\\])(\d+)\.0+$", r"\1\2", text)
+    return re.sub(r"(^|[/\\])(\d+)\.0+$", r"\1\2", text.replace("/ ", "/"))
 
 
 def stem(base: str) -> str:

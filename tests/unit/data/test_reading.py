@@ -182,6 +182,7 @@ def test_a_second_table_finds_the_images_of_the_first_by_the_same_rules(flat):
         ("x.jfif", "x.jpg"),
         ("\N{RIGHT-TO-LEFT MARK}y.jpg", "y"),
         ("n7.jpg", "n\N{FULLWIDTH DIGIT SEVEN}"),
+        (" z.jpg", "z"),
     ],
 )
 def test_a_name_finds_its_file_though_it_is_written_otherwise(flat, file, name):
