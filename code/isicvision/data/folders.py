@@ -43,7 +43,7 @@ _COLLECTION = re.compile(
 """Folders that divide a collection otherwise than by labels."""
 _COPY = re.compile(
     r"(?i)^(cop(y of|ie de|ia d[ei])|kopie von) |[ _-]+\(?(cop(y|ie|ia)|kopie?|backup|bak|old)\)?( ?\(?\d+\)?)?$"
-    r"| ?\(\d+\)$| \d+$|\.(bak|old)$|~$"
+    r"| ?\(\d+\)$|\.(bak|old)$|~$"
 )
 
 

@@ -90,7 +90,6 @@ def test_images_of_a_part_that_have_no_label_are_set_aside(tmp_path):
                 "benign copy 2",
                 "benign - Copy (2)",
                 "benign (copy)",
-                "benign 2",
                 "benign_old",
                 "benign.bak",
                 "benign~",
@@ -113,6 +112,7 @@ def test_folders_that_are_no_labels_are_refused_with_what_to_do(tmp_path, files,
         ("class 1", "class 2"),
         ("testis", "trainings"),
         ("nevus", "copy of nothing"),
+        ("nevus", "nevus 2"),
     ],
 )
 def test_labels_that_look_a_little_like_parts_are_labels(tmp_path, names):
