@@ -23,9 +23,7 @@ FACTS = ("name", "license", "source")  # of the encoder
 
 class _Elsewhere(nn.Module):
     def forward(self, images):
-        raise ValueError(
-            "the model works on stored features, not on images: audits, ONNX and bundles need the encoder itself"
-        )
+        raise ValueError("it works on stored features, not on images: audits and bundles need the encoder")
 
 
 def _rows(ids, values, encoder, paths):
@@ -34,12 +32,11 @@ def _rows(ids, values, encoder, paths):
     found = pd.Series(find(ids, unique))
     known = found[found >= 0]
     if (twice := known[known.duplicated(keep=False)]).size:
-        raise ValueError(f"an image has several rows of features: {', '.join(ids[twice.index[:4]])}")
+        raise ValueError(f"an image has several rows of features: {', '.join(ids.iloc[twice.index[:4]])}")
     row = {unique[number]: row for row, number in known.items()}
     if lost := [path for path in unique if path not in row]:
-        raise ValueError(
-            f"no features of {len(lost)} of {len(unique)} images; {encoder} makes them:{listed(lost)}"
-        )
+        said = f"no features of {len(lost)} of {len(unique)} images; {encoder} makes them:{listed(lost)}"
+        raise ValueError(said)
     return values[[row[path] for path in paths]]
 
 
@@ -48,10 +45,11 @@ def read(features: Any, encoder: Mapping[str, str] | None, backbone: str | None)
     if features is None:
         raise ValueError(f"features= is needed: the model works on those that {backbone} made of images")
     table, source = _table(features)
-    known: Any = dict(encoder or {}) | table.attrs.get("encoder", {})
-    if missing := [name for name in FACTS if not known.get(name)]:
-        raise ValueError(f"{source} does not say the {', '.join(missing)} of its encoder: give encoder=")
-    for name in (backbone, (encoder or known).get("name")):
+    own, told = (each if isinstance(each, Mapping) else {} for each in (encoder, table.attrs.get("encoder")))
+    known: Any = {**own, **told}
+    if missing := [name for name in FACTS if not isinstance(known.get(name), str) or not known[name].strip()]:
+        raise ValueError(f"{source} lacks the encoder's {', '.join(missing)}: encoder= is a dict of them")
+    for name in (backbone, own.get("name")):
         if name not in (None, known["name"]):
             raise ValueError(f"{source} holds features of {known['name']}, not of {name}")
     ids, values = _split(table, source)
@@ -66,7 +64,7 @@ def _table(features):
         return features, "the table of features"
     path = user_path(features)
     try:
-        if ".csv" in path.name:
+        if ".csv" in path.name.lower():
             return tables.read(path, IMAGE_COLUMNS, IMAGE_COLUMNS), path
         return pd.read_parquet(path), path
     except (ImportError, OSError, ValueError) as error:
@@ -77,15 +75,15 @@ def _table(features):
 def _split(table, source):
     """Return the names of the images, and their features: float32 (images, features)."""
     column = next((name for name in IMAGE_COLUMNS if name in table), None)
-    ids = (table.index.to_series() if column is None else table[column]).reset_index(drop=True)
+    ids = table.index.to_series() if column is None else table[column].astype("string")
     table = table.drop(columns=column or [])
     if not is_string_dtype(ids) or ids.isna().any():
         raise ValueError(f"{source}: name the image of each row in the index or in a column image")
-    if [*table.dtypes] == [np.dtype(object)]:  # one list a row
-        rows = table.iloc[:, 0]
-        if (odd := ids[(rows.map(len) != len(rows.iloc[0])).to_numpy()]).size:
-            raise ValueError(f"{source}: {odd.iloc[0]} has more or fewer features than {ids[0]}")
-        table = pd.DataFrame(np.stack([*rows]))
+    if len(table) and [*table.dtypes] == [np.dtype(object)]:  # one list a row
+        shapes = [*map(np.shape, rows := [*table.iloc[:, 0]])]
+        if (odd := ids[[len(shape) != 1 or shape != shapes[0] for shape in shapes]]).size:
+            raise ValueError(f"{source}: {odd.iloc[0]} has no list of features, or not as many as the others")
+        table = pd.DataFrame(np.stack(rows))
     table = table[sorted(table, key=lambda name: (len(str(name)), str(name)))]  # in any order
     bad = [str(name) for name in table if not is_float_dtype(table[name]) or str(name) in {*FIELDS, "target"}]
     if bad or table.empty:

@@ -158,8 +158,11 @@ def test_extra_ids_do_no_harm_and_missing_ones_are_named(parts):
         (small().assign(image=["p00", None, "p02", "p03"]), "name the image of each row"),
         (
             pd.DataFrame({"image": ["p00", "p01"], "e": [[0.5, 1.5], [0.5]]}),
-            "p01 has more or fewer features than p00",
+            "p01 has no list of features, or not as many as the others",
         ),
+        (pd.DataFrame({"image": ["p00", "p01"], "e": [[0.5, 1.5], None]}), "p01 has no list of features"),
+        (pd.DataFrame({"image": ["p00", "p01"], "e": [[[0.5]], [[1.5]]]}), "p00 has no list of features"),
+        (pd.DataFrame({"image": [], "e": []}, dtype=object), "columns of floats only; drop e"),
     ],
 )
 def test_tables_that_hold_anything_else_are_refused(table, message):
@@ -176,8 +179,16 @@ def test_an_image_with_two_rows_of_features_is_named(parts, second):
 
 
 def test_license_and_source_of_the_encoder_are_required():
-    for given, lack in ((None, "name, license, source"), ({"name": "encoder-b", "source": "x"}, "license")):
-        with pytest.raises(ValueError, match=f"does not say the {lack} of its encoder: give encoder="):
+    none, known = "name, license, source", {"name": "encoder-b", "source": "x"}
+    for given, lack in (
+        (None, none),
+        ("encoder-b", none),
+        ([*ENCODER], none),
+        (known, "license"),
+        (known | {"license": np.nan}, "license"),
+        (known | {"license": " "}, "license"),
+    ):
+        with pytest.raises(ValueError, match=f"lacks the encoder's {lack}: encoder= is a dict of them"):
             made(small(), given)
 
 
@@ -210,6 +221,24 @@ def test_images_need_not_be_here(tmp_path):
     assert evaluate(model, test).metric("roc_auc") == 1  # without a warning that they were trained on
     with pytest.warns(UserWarning, match="6 images of the 6"):
         evaluate(model, train)
+
+
+def test_numbers_name_images_in_a_column_as_they_do_in_a_file(tmp_path):
+    """A number that stands in a CSV file matches its image; a DataFrame and a parquet file hold 12 or 12.0 for it."""
+    names = [*range(12, 20)]
+    table = pd.DataFrame(
+        {"path": [f"x/{n}.jpg" for n in names], "label": LABELS * 4, "group": [*map(str, names)]}
+    )
+    features = pd.DataFrame({"image": names, "a": np.arange(8.0) % 2})
+    features.to_csv(tmp_path / "E.CSV", index=False)
+    features.to_parquet(tmp_path / "e.parquet")
+    floats = features.assign(image=features["image"].astype(float))
+    for given in (tmp_path / "E.CSV", features, tmp_path / "e.parquet", floats):
+        model = made(given)
+        model.fit(ImageDataset(table))
+        assert model.predict_proba(ImageDataset(table)).argmax(axis=1).tolist() == [0, 1] * 4
+    with pytest.raises(ValueError, match="name the image of each row"):
+        made(features.drop(columns="image"))  # an index of numbers names nothing
 
 
 def test_the_order_of_columns_makes_no_difference(parts, stored, tmp_path):
