@@ -163,11 +163,13 @@ def register(backbone: Backbone) -> None:
     Linear(in_features=8, out_features=2, bias=True)
     """
     name, size, known = backbone.name, backbone.image_size, torchvision.models.list_models(torchvision.models)
-    low, high = min(backbone.std), max(backbone.std)
-    if name.startswith(TIMM) or name in (_LITE0.name, *known) or backbone.make is None:
-        raise ValueError(f"a network of your own needs make= and a name of its own, not {name!r}")
-    if low <= 0 or high <= 1 or backbone.interpolation not in ("bilinear", "bicubic"):
-        raise ValueError("mean and std are in units of 0 to 255, interpolation is bilinear or bicubic")
+    mean, std, facts = backbone.mean, backbone.std, (name, backbone.source, backbone.license)
+    is_named = all(isinstance(fact, str) and fact.strip() for fact in facts)
+    if not is_named or name.startswith(TIMM) or name in (_LITE0.name, *known) or backbone.make is None:
+        raise ValueError(f"{name!r}: a network needs make=, source, license and a name of its own")
+    is_scaled = np.shape(mean) == np.shape(std) == (3,) and min(std) > 0 and max(std) > 1
+    if not is_scaled or backbone.interpolation not in ("bilinear", "bicubic"):
+        raise ValueError("mean, std: 3 values each in units of 0 to 255; interpolation: bilinear or bicubic")
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         found = backbone.make().eval()(torch.zeros(2, 3, size, size))
     if (shape := getattr(found, "shape", type(found))) != (2, backbone.features):

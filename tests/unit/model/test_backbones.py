@@ -161,7 +161,7 @@ def test_a_network_of_ones_own_starts_as_it_was_made_or_with_the_weights_of_a_fi
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "timm:anything"])
 def test_a_name_that_is_taken_is_refused(registry, name):
-    with pytest.raises(ValueError, match=f"a name of its own, not '{name}'"):
+    with pytest.raises(ValueError, match=f"'{name}': a network needs .* a name of its own"):
         backbones.register(own(name))
 
 
@@ -171,9 +171,27 @@ def test_a_cell_that_registers_a_network_may_run_again(registry):
     assert backbones.get("clinic").features == 9
 
 
-@pytest.mark.parametrize("fact", [{"mean": (0.5,) * 3, "std": (0.2,) * 3}, {"interpolation": "lanczos"}])
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"mean": (0.5,) * 3, "std": (0.2,) * 3},
+        {"mean": 127, "std": 128},
+        {"mean": (127,)},
+        {"std": (np.nan,) * 3},
+        {"std": "1"},
+        {"interpolation": "lanczos"},
+    ],
+)
 def test_facts_in_other_units_are_refused(registry, fact):
-    with pytest.raises(ValueError, match="in units of 0 to 255, interpolation is bilinear or bicubic"):
+    with pytest.raises(ValueError, match="in units of 0 to 255; interpolation: bilinear or bicubic"):
+        backbones.register(dataclasses.replace(own(), **fact))
+
+
+@pytest.mark.parametrize(
+    "fact", [{"name": ""}, {"name": None}, {"license": None}, {"license": " "}, {"source": 5}, {"make": None}]
+)
+def test_name_source_and_license_are_text(registry, fact):
+    with pytest.raises(ValueError, match="needs make=, source, license and a name of its own"):
         backbones.register(dataclasses.replace(own(), **fact))
 
 
