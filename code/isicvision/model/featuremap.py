@@ -129,7 +129,7 @@ def levels(values: pd.Series) -> pd.Series:
     ['to 1.8', '1.8 to 3.6', '3.6 to 5.4', '5.4 to 7.2', 'above 7.2']
     """
     if not associations.is_numeric(values) or values.nunique() <= 7:
-        return values.astype("string").astype("category")
+        return values.astype("string").replace("", pd.NA).astype("category")  # "": no label yet
     numbers = values.astype(float).where(np.isfinite(values.astype(float)))
     edges = np.unique([float(f"{edge:.15g}") for edge in numbers.dropna().quantile([0.2, 0.4, 0.6, 0.8])])
     said = [f"{edge:.15g}" for edge in edges]

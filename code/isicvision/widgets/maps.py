@@ -75,7 +75,7 @@ class MapUI(Widget):
         self.images.within = np.isin(np.arange(len(self._dataset)), self.map.chosen)
         self.images.refresh()
         counts = self.images.rows["label"].value_counts()
-        said = ", ".join(f"{count:,} {short(label)}" for label, count in counts.items())
+        said = ", ".join(f"{count:,} {short(label) or 'without a label'}" for label, count in counts.items())
         hint = "Draw around points, or click a value of the legend, to open their images."
         self.map.status = f"{counted(counts.sum(), 'image')}: {said}" if said else hint
 

@@ -168,6 +168,16 @@ def test_images_without_labels_have_a_map_and_a_column_may_be_given_alone(seen):
     assert "label" not in featuremap.purity(unlabeled, features).table["column"].tolist()
 
 
+def test_images_without_a_label_among_others_have_none_in_common(seen):
+    dataset, features = seen
+    mixed = dataset.table["label"].where(np.arange(120) % 3 > 0, "")
+    found = featuremap.purity(ImageDataset(dataset.table.assign(label=mixed)), features, "label").table
+    missing = featuremap.purity(
+        ImageDataset(dataset.table.assign(x=mixed.replace("", None))), features, "x"
+    ).table
+    assert found["images"][0] == 80 and found.iloc[0, 1:].equals(missing.iloc[0, 1:])
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -758,3 +758,13 @@ def test_images_without_labels_get_their_first(dataset, tmp_path):
     assert ui.dataset.paths == dataset.paths[:1]
     ui.filter.value = "relabeled"
     assert ui.rows.empty
+
+
+def test_a_map_of_images_without_labels_says_so(dataset, tmp_path):
+    unlabeled = ImageDataset(dataset.table.assign(label=""))
+    ui = widgets.MapUI(unlabeled, np.eye(24), tmp_path / "d.csv", labels=["benign", "malignant"])
+    assert [(each["name"], each["count"]) for each in ui.map.legend] == [("(missing)", 24)]
+    ui.choose([0, 1])
+    assert ui.map.status == "2 images: 2 without a label"
+    press(ui.images, "1")
+    assert {each["name"]: each["count"] for each in ui.map.legend} == {"benign": 1, "(missing)": 23}
