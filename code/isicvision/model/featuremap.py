@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import joblib
 import numpy as np
@@ -54,8 +54,7 @@ def features(dataset: ImageDataset, model: Features) -> np.ndarray:
     require_dataset(dataset, "a map", labeled=False)
     if len(dataset) < FEWEST:
         raise ValueError(f"a map needs {FEWEST} images or more, not {len(dataset)}")
-    found: Any = model
-    found = np.asarray(found.featurize(dataset) if hasattr(model, "featurize") else found, np.float32)
+    found = np.asarray(getattr(model, "featurize", lambda _: model)(dataset), np.float32)
     if found.ndim != 2 or len(found) != len(dataset) or found.shape[1] < 2 or not np.isfinite(found).all():
         rows = f"a row of two finite numbers or more for each of {len(dataset)} images"
         raise ValueError(f"features of shape {found.shape} are not {rows}")

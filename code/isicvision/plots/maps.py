@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,17 +39,15 @@ def map(dataset: ImageDataset, model: Features, color: str = "label", ax: Axes |
     color = require_column(dataset.table, color, "the dataset")
     (x, y), values = places(dataset, model).T, dataset.table[color]
     ax, codes, names = axes_or_new(ax, 7, 5), *coded(values)
-    size = float(np.clip(20_000 / len(values), 3, 30))
+    look: Any = {"s": float(np.clip(20_000 / len(values), 3, 30)), "lw": 0}
     order = np.random.default_rng(0).permutation(len(values))  # else the last label hides the others
     if associations.is_numeric(values) and values.nunique() > len(COLORS):
-        ax.scatter(x[values.isna()], y[values.isna()], color=GRAY, s=size, lw=0)
-        points = ax.scatter(
-            x[order], y[order], c=values.iloc[order].to_numpy(float), cmap="cividis", s=size, lw=0
-        )
+        ax.scatter(x[values.isna()], y[values.isna()], color=GRAY, **look)
+        points = ax.scatter(x[order], y[order], c=values.iloc[order].to_numpy(float), cmap="cividis", **look)
         plt.colorbar(points, ax=ax, label=literal(color))
     else:
         shades = np.array([to_rgb(shade) for _, shade, _ in names])
-        ax.scatter(x[order], y[order], c=shades[codes[order]], s=size, lw=0)
+        ax.scatter(x[order], y[order], c=shades[codes[order]], **look)
         for name, shade, count in names:
             ax.plot([], [], "o", color=shade, label=f"{literal(name, 30)} (n = {count:,})")
         legend(ax)

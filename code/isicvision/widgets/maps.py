@@ -81,14 +81,17 @@ class MapUI(Widget):
 
     def _recolor(self):
         self._paint()
-        self._words.value = escape(str(self._purity(self._dataset, self._features, [self.color.value])))
+        try:
+            words = str(self._purity(self._dataset, self._features, [self.color.value]))
+        except ValueError as error:  # all images are of one lesion or patient
+            words = str(error)
+        self._words.value = escape(words)
 
     def _paint(self):
         numbers, names = coded(self.images.annotations.table[self.color.value])
-        keys = "name", "color", "count"
         with self.map.hold_sync():
             self.map.codes = numbers.tobytes()
-            self.map.legend = [dict(zip(keys, each, strict=True)) for each in names]
+            self.map.legend = [{"name": name, "color": shade, "count": n} for name, shade, n in names]
 
     def _answer(self, number):
         path, value = self._dataset.table[["path", self.color.value]].iloc[number]

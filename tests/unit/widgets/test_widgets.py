@@ -768,3 +768,11 @@ def test_a_map_of_images_without_labels_says_so(dataset, tmp_path):
     assert ui.map.status == "2 images: 2 without a label"
     press(ui.images, "1")
     assert {each["name"]: each["count"] for each in ui.map.legend} == {"benign": 1, "(missing)": 23}
+
+
+def test_a_map_of_one_patient_opens_and_says_what_its_words_need(dataset, tmp_path):
+    one = ImageDataset(dataset.table.assign(group="patient"))
+    ui = widgets.MapUI(one, np.eye(24), tmp_path / "d.csv")
+    assert ui._words.value == "5 neighbors in other groups are needed; the largest group leaves 0"
+    ui.choose([3])
+    assert ui.images.rows["path"].tolist() == dataset.paths[3:4]
