@@ -4,12 +4,13 @@
     .venv/bin/python docs/measurements/keep.py outputs docs/measurements/ham10000
 
 Into the second folder go run.json (without the loss of each step), model.json, both cards, the checklist, run.log with
-the seconds of each notebook, per_class.csv and plots of the evaluation, and printed.txt: what the cells of the executed
-notebooks printed. The data summary, its dictionaries and its plots go to its subfolder data. No image of a person's
-skin is among them, and paths of the machine are cut out.
+the seconds of each notebook, per_class.csv, plots of the evaluation and of an external test, and printed.txt: what
+the cells of the executed notebooks printed. The data summary, its dictionaries and its plots go to its subfolder data.
+No image of a person's skin is among them, and paths of the machine are cut out.
 """
 
 import argparse
+import base64
 import json
 import re
 import shutil
@@ -47,6 +48,15 @@ def printed(outputs):
     return "\n\n".join(lines) + "\n"
 
 
+def keep_drawn(outputs, target, names):
+    """Copy the first plot of each cell of 02_evaluate that calls one of these functions of `plots`."""
+    for cell in nbformat.read(outputs / "notebooks" / "02_modeling" / "02_evaluate.ipynb", 4).cells:
+        drawn = [output.get("data", {}).get("image/jpeg") for output in cell.get("outputs", [])]
+        for name in names:
+            if f"plots.{name}(" in cell.source and any(drawn):
+                (target / f"{name}.jpg").write_bytes(base64.b64decode(next(filter(None, drawn))))
+
+
 def keep(outputs, target):
     """Copy the records of the run in `outputs` to the folder `target`."""
     folder = Path(pd.read_csv(outputs / "dataset.csv")["path"].iloc[0]).parent
@@ -76,6 +86,7 @@ def keep(outputs, target):
     evaluation.per_class().round(4).to_csv(target / "per_class.csv")
     for draw in (plots.roc, plots.confusion, plots.reliability):
         plots.save(draw(evaluation).figure, target / f"{draw.__name__}.jpg")
+    keep_drawn(outputs, target, ("external", "local_labels"))
     for path in (outputs / "data_report").iterdir():
         if path.suffix == ".md":
             (target / "data" / path.name).write_text(clean(path.read_text()).replace(".png)", ".jpg)"))
