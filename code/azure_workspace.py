@@ -64,6 +64,8 @@ def open_workspace(config: str | Path) -> MLClient:
         named = [str.strip(settings[name]) for name in _NAMES]  # TypeError if not text
     except FileNotFoundError:
         raise SystemExit(f"{config} is missing: {_PORTAL}") from None
+    except OSError as error:  # a folder, or a file of somebody else
+        raise SystemExit(f"{config} cannot be read ({error.strerror}): {_PORTAL}") from None
     except (ValueError, LookupError, TypeError) as error:
         raise SystemExit(f"{config} does not name {', '.join(_NAMES)}: {_PORTAL}") from error
     from azure.ai.ml import MLClient

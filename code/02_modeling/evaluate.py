@@ -10,7 +10,7 @@ the report, the model's card and its metrics. Where --outputs is another folder,
 import shutil
 
 from isicvision import ImageClassifier, Outputs, evaluate, record, write_results
-from steps import command_line, enter, plain_errors, require_images
+from steps import OUTPUTS, command_line, enter, plain_errors, require_images
 
 
 def evaluate_model(trained, outputs):
@@ -36,7 +36,7 @@ def main():
         outputs="folder of the results (default: that of --trained)",
     ).parse_args()
     with plain_errors():
-        trained = given.trained or Outputs().folder.resolve()
+        trained = given.trained or OUTPUTS
         outputs = given.outputs or trained
         enter(given.data, outputs)
         evaluation = evaluate_model(Outputs(trained), Outputs(outputs))

@@ -54,7 +54,7 @@ from isicvision.evaluation import intervals
 from isicvision.evaluation.predictions import PREFIX
 from isicvision.files import read_json, replacing, require, sha256
 from isicvision.metrics import METRICS
-from steps import REGISTERED, command_line, enter, plain_errors, require_images, said
+from steps import OUTPUTS, REGISTERED, command_line, enter, plain_errors, require_images, said
 
 FEWEST = 5
 """With fewer lesions of a label the interval is too narrow: tests/bench/bench_few.py measures it."""
@@ -242,7 +242,7 @@ def main():
         outputs="folder of decision.json (default: that of --evaluated)",
     ).parse_args()
     with plain_errors():
-        evaluated = given.evaluated or Outputs().folder.resolve()
+        evaluated = given.evaluated or OUTPUTS
         outputs = given.outputs or evaluated
         enter(given.data, outputs)
         decision = decide(Outputs(evaluated), given.registered)

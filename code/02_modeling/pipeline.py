@@ -8,8 +8,9 @@ With --local it runs the command lines of azure/components/*.yml one after the o
 --outputs/pipeline, with what it printed as STEP.log; a model that passes the gate becomes the next version in
 --outputs/registry/isicvision, and the next run is compared with the last version. Only one pipeline at a time works in
 --outputs, and ending it ends the step that runs. A run that was killed is repeated by the same command, and its
-training resumes; with other parameters it begins anew. It ends with status 1 if the gate refused the model, 2 if a step
-failed or an argument is wrong. Parameters are checked before the first step starts, or the job is submitted.
+training resumes; with other parameters it begins anew. It ends with status 1 only if the gate refused the model, 2 if a
+step failed, an argument is wrong or Azure refuses. Parameters are checked before the first step starts, or the job is
+submitted.
 
 Without --local it submits azure/pipeline.yml to Azure Machine Learning, with the last registered version as what the
 gate compares with, and prints the address of the job. This needs azure-ai-ml in its own environment and a login.
@@ -26,12 +27,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from isicvision.files import user_path
 from notebook_parameters import PATHS, check, read, unwritable
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +48,7 @@ REFUSED = 1
 """The gate's status if it refused a model."""
 OTHER_TRAINING = "is of another training"
 """What train.py says of a checkpoint that it cannot resume from."""
+AGAIN = "The same command begins again; a training resumes from its checkpoint."
 INDENT = " " * 18
 
 
@@ -222,7 +226,7 @@ def failed(status, said, log):
     how = f"was killed (signal {-status})" if status < 0 else f"failed with status {status}"
     print(f"{how}, see {log}", *(f"{INDENT}{line}" for line in said[-5:]), sep="\n")
     if status < 0:
-        print("The same command begins again; a training resumes from its checkpoint.")
+        print(AGAIN)
     return 2
 
 
@@ -264,53 +268,82 @@ def changes(data, parameters, registered):
     return found
 
 
-def main():
-    """Do what the command line says."""
+def absolute(path):
+    """Return where a path of the command line lies; ArgumentTypeError if it is empty, as an unset variable is."""
+    try:
+        return user_path(path).resolve()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from None
+
+
+def images(place):
+    """Return the place of images as the steps and Azure need it: the whole path of a folder, else as it is."""
+    path = absolute(place)
+    return str(path) if path.is_dir() else place
+
+
+def command_line():
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--local", action="store_true", help="run on this machine, without Azure")
     parser.add_argument(
-        "--data", help="folder of images; in Azure also a data asset, such as azureml:mine@latest"
+        "--data",
+        type=images,
+        help="folder of images; in Azure also a data asset, such as azureml:mine@latest",
     )
-    parser.add_argument("--parameters", type=Path, help="YAML file, as for the notebooks")
+    parser.add_argument("--parameters", type=absolute, help="YAML file, as for the notebooks")
     parser.add_argument(
-        "--outputs", type=Path, default=ROOT / "outputs", help="with --local, default: outputs"
+        "--outputs", type=absolute, default=ROOT / "outputs", help="with --local, default: outputs"
     )
     parser.add_argument(
         "--config", default=ROOT / ".azureml" / "config.json", help="of the workspace in Azure"
     )
+    return parser
+
+
+def local(given):
+    """Run the pipeline on this machine as the command line says; return its status. ValueError if it cannot begin."""
+    if given.data is None:
+        data, parameters = SAMPLE["data"], given.parameters or SAMPLE["parameters"]
+    elif Path(given.data).is_dir():
+        data, parameters = Path(given.data), given.parameters or DEFAULTS
+    else:
+        raise ValueError(f"--data: {absolute(given.data)} is not a folder")
+    if reason := unwritable(given.outputs / "pipeline"):
+        raise ValueError(f"--outputs: {reason}")
+    (given.outputs / "pipeline").mkdir(parents=True, exist_ok=True)
+    end_with_steps()
+    with alone(given.outputs):
+        return run_local(data, parameters, given.outputs)
+
+
+def main():
+    """Do what the command line says; only a refusal of the gate ends with its status."""
+    parser = command_line()
     given = parser.parse_args()
     if given.parameters and not given.parameters.is_file():
         parser.error(f"--parameters: {given.parameters} is not there")
-    parameters = given.parameters and given.parameters.resolve()
     try:
-        check_file(parameters, given.local)
+        check_file(given.parameters, given.local)
     except ValueError as error:
         parser.error(f"--parameters: {error}")
-    if not given.local:
-        try:
-            print(submit(given.data, parameters, given.config))
-        except ImportError as error:
-            parser.error(f"{error}. Run it with .venv-azure/bin/python, see docs/azure.md, or with --local")
-        return
-    if given.data is None:
-        data, parameters = SAMPLE["data"], parameters or SAMPLE["parameters"]
-    else:
-        data, parameters = Path(given.data).expanduser().resolve(), parameters or DEFAULTS
-        if not data.is_dir():
-            parser.error(f"--data: {data} is not a folder")
-    outputs = given.outputs.expanduser().resolve()
-    if reason := unwritable(outputs / "pipeline"):
-        parser.error(f"--outputs: {reason}")
-    (outputs / "pipeline").mkdir(parents=True, exist_ok=True)
-    end_with_steps()
     try:
-        with alone(outputs):
-            status = run_local(data, parameters, outputs)
-    except ValueError as error:
-        parser.error(f"--outputs: {error}")
-    sys.exit(status)
+        sys.exit(local(given) if given.local else print(submit(given.data, given.parameters, given.config)))
+    except KeyboardInterrupt:
+        parser.exit(130, f"\nStopped. {AGAIN}\n" if given.local else "\nStopped.\n")
+    except SystemExit as ended:
+        if isinstance(ended.code, str):  # a sentence: Azure refuses
+            parser.exit(2, f"{ended}\n")
+        raise
+    except ImportError as error:  # two environments, see docs/azure.md
+        where = ".venv/bin/python" if given.local else ".venv-azure/bin/python, or with --local"
+        parser.error(f"{error}. Run it with {where}, see docs/azure.md")
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError):
+            traceback.print_exc()
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from isicvision import ImageDataset, Outputs, counted, findings, record
 from isicvision.data.splitting import group_count, group_words
 from isicvision.tables import save
 from notebook_parameters import READING, positive, read
-from steps import REGISTERED, checked, command_line, enter, plain_errors, split
+from steps import OUTPUTS, REGISTERED, checked, command_line, enter, plain_errors, split
 
 PARAMETERS = {
     **{"CSV": "metadata.csv", "METADATA_CSV": None, "IMAGE_COLUMN": None, "LABEL_COLUMN": None},
@@ -86,7 +86,7 @@ def main():
         parser.error("--data is missing: name a folder of images")
     with plain_errors():
         p = checked(PARAMETERS, read(given.parameters))
-        folder = given.outputs or Outputs().folder.resolve()
+        folder = given.outputs or OUTPUTS
         enter(given.data, folder)
         dataset, parts = prepare(p | {"SOURCE": given.data}, folder, given.registered, given.relative)
     for path, reason in dataset.set_aside[["path", "reason"]].itertuples(index=False):

@@ -19,7 +19,7 @@ from pathlib import Path
 from isicvision import ImageClassifier, ImageDataset, Outputs, build_bundle, record
 from isicvision.files import DEPLOYMENT, read_json, replacing_folder, require, sha256
 from pipeline import versions
-from steps import REGISTERED, command_line, enter, plain_errors
+from steps import OUTPUTS, REGISTERED, command_line, enter, plain_errors
 
 sys.path.insert(0, str(DEPLOYMENT))
 import mlflow_model
@@ -94,7 +94,7 @@ def main():
         parser.error("--outputs is missing: name a new folder, such as outputs/registry/isicvision/1")
     with plain_errors():
         enter(None, given.outputs)
-        evaluated = Outputs(given.evaluated or Outputs().folder.resolve())
+        evaluated = Outputs(given.evaluated or OUTPUTS)
         decision = (given.decision or evaluated.folder) / "decision.json"
         register(evaluated, decision, given.outputs, given.registered)
     size = sum(file.stat().st_size for file in given.outputs.rglob("*") if file.is_file())

@@ -47,7 +47,7 @@ from isicvision.model import network
 from isicvision.model import onnx as export
 from isicvision.text import counted, listed
 from notebook_parameters import unwritable
-from steps import plain_errors
+from steps import absolute, plain_errors
 
 ROWS = 512  # at most, of a block: the part of the table that is written, or done again, as a whole
 BATCH = 32  # images in a worker's memory
@@ -183,9 +183,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="outputs/model", help="folder of a saved ImageClassifier")
-    parser.add_argument("--table", default="outputs/dataset.csv", help="written by ImageDataset.save")
-    parser.add_argument("--to", default="outputs/scores", help="folder of the results")
+    parser.add_argument(
+        "--model", type=absolute, default="outputs/model", help="folder of a saved ImageClassifier"
+    )
+    parser.add_argument(
+        "--table", type=absolute, default="outputs/dataset.csv", help="written by ImageDataset.save"
+    )
+    parser.add_argument("--to", type=absolute, default="outputs/scores", help="folder of the results")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: one a core")
     parser.add_argument("--features", action="store_true", help="instead of scores")
     arguments = parser.parse_args()
@@ -197,5 +201,5 @@ if __name__ == "__main__":
         parser.error(f"--to: {reason}")
     with plain_errors():
         score(arguments.model, arguments.table, arguments.to, arguments.workers, arguments.features)
-    count, broken = summary(Path(arguments.to))
+    count, broken = summary(arguments.to)
     print(f"{counted(count, 'image')} in {arguments.to}, {len(broken)} could not be read{listed(broken)}")

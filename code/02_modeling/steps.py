@@ -5,17 +5,19 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager
-from pathlib import Path
 
 from accelerate import PartialState
 
-from isicvision import PROJECT_ROOT, record, splitting
+from isicvision import PROJECT_ROOT, Outputs, record, splitting
 from isicvision.data.folders import USE_CSV
 from isicvision.outputs import NOTEBOOKS
 from notebook_parameters import check, unwritable
+from pipeline import absolute
 
 REGISTERED = "training"
 """The subfolder of a registered model with what it was made from: model, split and the gate's decision."""
+OUTPUTS = PROJECT_ROOT / Outputs().folder
+"""The folder that a script reads and writes unless it is told another one, whatever the current folder is."""
 SCRIPTS = {"dataset.csv": "prepare.py", "split": "train.py", "model": "train.py", "evaluation": "evaluate.py"}
 """Which script writes which file or folder of the outputs, as NOTEBOOKS says which notebook."""
 INSTEAD = {
@@ -33,11 +35,6 @@ def command_line(text, **options):
     for name, meaning in options.items():
         parser.add_argument(f"--{name}", type=absolute, help=meaning)
     return parser
-
-
-def absolute(path):
-    """Return where a path of the command line lies."""
-    return Path(path).expanduser().resolve()
 
 
 def said(error):

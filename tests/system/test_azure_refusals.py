@@ -213,9 +213,11 @@ def test_a_fault_of_our_own_keeps_its_traceback(answers):
 
 def test_a_bad_config_is_named(azure_python, tmp_path):
     contents = [None, "{'a': 1}", "3", "[]", json.dumps(CONFIG | {"workspace_name": 3}), "{}"]
-    for content in contents:
-        config = tmp_path / "config.json"
-        if content is not None:
+    for number, content in enumerate([*contents, "a folder"]):
+        config = tmp_path / f"config{number}.json"
+        if content == "a folder":
+            config.mkdir()
+        elif content is not None:
             config.write_text(content, encoding="utf-8")
         command = [azure_python, FILES / "managed.py", "--config", config, "list"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100)

@@ -119,6 +119,73 @@ def test_a_second_pipeline_in_the_same_folder_stops_with_a_sentence(monkeypatch,
     assert f"another pipeline is at work in {tmp_path}" in capsys.readouterr().err
 
 
+def ended_by(error, monkeypatch, *options):
+    """Let a step of the pipeline end with an exception; return the pipeline's status."""
+
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(pipeline, "end_with_steps", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["pipeline.py", "--local", *options])
+    with pytest.raises(SystemExit) as ended:
+        pipeline.main()
+    return ended.value.code
+
+
+def test_ctrl_c_is_a_sentence_that_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+    assert ended_by(KeyboardInterrupt(), monkeypatch, "--outputs", str(tmp_path)) == 130
+    assert capsys.readouterr().err == f"\nStopped. {pipeline.AGAIN}\n"
+
+
+def test_the_other_environment_is_named(monkeypatch, capsys, tmp_path):
+    missing = ModuleNotFoundError("No module named 'filelock'")
+    assert ended_by(missing, monkeypatch, "--outputs", str(tmp_path)) == 2
+    assert "No module named 'filelock'. Run it with .venv/bin/python, see docs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"), [(OSError(28, "No space left on device"), 1), (KeyError("jobs"), None)]
+)
+def test_an_error_of_the_pipeline_itself_is_no_refusal(error, lines, monkeypatch, capsys, tmp_path):
+    assert ended_by(error, monkeypatch, "--outputs", str(tmp_path)) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"pipeline.py: error: {error}" and lines in (None, len(said))
+    assert (said[0] == "Traceback (most recent call last):") == (lines is None)
+
+
+@pytest.mark.parametrize("script", [pipeline, prepare, train, evaluate, gate, register])
+@pytest.mark.parametrize("option", ["--data", "--outputs"])
+def test_an_empty_path_is_an_error_and_not_the_current_folder(script, option, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    local = ["--local"] if script is pipeline else []
+    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *local, option, ""])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 2 and not [*tmp_path.iterdir()]
+    expected = "unrecognized" if (script, option) == (register, "--data") else f"{option}: the path is empty"
+    assert expected in capsys.readouterr().err
+
+
+def test_scripts_read_what_the_one_before_wrote_whatever_the_current_folder_is(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for script in (evaluate, gate, register):
+        outputs = ["--outputs", str(tmp_path / "new")]
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *outputs])
+        monkeypatch.setattr(Outputs, "require", lambda self, path: (_ for _ in ()).throw(ValueError(path)))
+        with pytest.raises(SystemExit):
+            script.main()
+        assert str(PROJECT_ROOT / "outputs") in capsys.readouterr().err
+
+
+def test_a_folder_for_azure_is_named_by_its_whole_path(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    parse = pipeline.command_line().parse_args
+    assert parse(["--data", "mine"]).data == str(tmp_path / "mine")  # else it starts at pipeline.yml
+    assert parse(["--data", "azureml:mine@latest"]).data == "azureml:mine@latest"
+
+
 @POSIX
 @pytest.mark.parametrize("begun", [True, False])
 def test_ending_the_pipeline_ends_its_step(begun, tmp_path):
@@ -474,4 +541,4 @@ def test_the_pipeline_is_submitted_or_says_what_azure_refuses(azure_python, faul
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert words in done.stdout + done.stderr and "Traceback" not in done.stderr, done.stderr
     assert done.stdout.splitlines()[-1] == sent
-    assert done.returncode == (not words.startswith("https"))
+    assert done.returncode == (0 if words.startswith("https") else 2)  # 1 is a refusal of the gate
