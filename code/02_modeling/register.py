@@ -28,12 +28,12 @@ import mlflow_model
 def require_passed(decision, model, registered):
     """Raise ValueError unless decision.json says that a model passed beside the one `registered` last, or None."""
     said = read_json(require(decision, "code/02_modeling/gate.py"))
+    again = "run code/02_modeling/gate.py again"
     try:
         passed, reasons, compared = said["passed"], said.get("reasons", []), said["compared"]
         new, old = compared["new"]["sha256"], compared.get("registered", {}).get("sha256")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{decision} is no decision of gate.py: it lacks {error}") from None
-    again = "run code/02_modeling/gate.py again"
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{decision} is no decision of gate.py: {again}") from None
     if passed is not True:
         raise ValueError(f"{decision}: the gate refused this model: {'; '.join(reasons)}")
     if new != sha256(model / "model.json"):

@@ -272,9 +272,10 @@ def test_register_demands_a_comparison_with_the_last_version(ran, evaluated, tmp
     changed(decision, lambda said: said["compared"]["registered"].update(sha256="0"))
     with pytest.raises(ValueError, match="compares with another model, and .*1 was registered last"):
         register.register(evaluated, decision, second, first)
-    decision.write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"is no decision of gate\.py"):
-        register.register(evaluated, decision, second)
+    for content in ("{}", '{"passed": true, "compared": [1]}'):
+        decision.write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"decision\.json is no decision of gate\.py: run code/.*again$"):
+            register.register(evaluated, decision, second)
     assert not second.exists()
 
 
