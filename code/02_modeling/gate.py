@@ -222,7 +222,10 @@ def against(decision, evaluation, model, test, registered):
     decision.compared["registered"] = identity(registered.model)
     if old.labels != model.labels or old.positive != model.positive:
         labels = (f"{', '.join(each.labels)}, positive {each.positive}" for each in (model, old))
-        decision.refuse("the labels differ: {} here, {} in the registered model".format(*labels))
+        differ = "the labels differ: {} here, {} in the registered model".format(*labels)
+        decision.refuse(
+            f"{differ}; register it apart: other --outputs, or in Azure another name in pipeline.yml"
+        )
         return
     if reason := leak(old, test, "registered"):
         decision.refuse(reason)

@@ -120,6 +120,7 @@ def run(component, places, log):
     """
     code = (PIPELINE.parent / "components" / component["code"]).resolve()
     told = component["environment_variables"] | {"PYTHONPATH": str(code), "PYTHONUNBUFFERED": "1"}
+    told["PYTHONIOENCODING"] = "utf-8"  # of the log
     with open(log, "w", encoding="utf-8") as file:
         line = command(component, places)
         return subprocess.run(line, cwd=code, env=os.environ | told, stdout=file, stderr=file).returncode
@@ -268,6 +269,12 @@ def changes(data, parameters, registered):
     return found
 
 
+def print_any_letter():
+    """Let a terminal, or a file on Windows, show ? for a letter of a label or a path that it does not know."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
+
+
 def absolute(path):
     """Return where a path of the command line lies; ArgumentTypeError if it is empty, as an unset variable is."""
     try:
@@ -321,6 +328,7 @@ def local(given):
 
 def main():
     """Do what the command line says; only a refusal of the gate ends with its status."""
+    print_any_letter()
     parser = command_line()
     given = parser.parse_args()
     if given.parameters and not given.parameters.is_file():

@@ -47,7 +47,8 @@ from isicvision.model import network
 from isicvision.model import onnx as export
 from isicvision.text import counted, listed
 from notebook_parameters import unwritable
-from steps import absolute, plain_errors
+from pipeline import absolute, print_any_letter
+from steps import plain_errors
 
 ROWS = 512  # at most, of a block: the part of the table that is written, or done again, as a whole
 BATCH = 32  # images in a worker's memory
@@ -180,6 +181,7 @@ def score(model, table, folder, workers, features=False):
 
 
 if __name__ == "__main__":
+    print_any_letter()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -12,7 +12,7 @@ from isicvision import PROJECT_ROOT, Outputs, record, splitting
 from isicvision.data.folders import USE_CSV
 from isicvision.outputs import NOTEBOOKS
 from notebook_parameters import check, unwritable
-from pipeline import absolute
+from pipeline import absolute, print_any_letter
 
 REGISTERED = "training"
 """The subfolder of a registered model with what it was made from: model, split and the gate's decision."""
@@ -31,6 +31,7 @@ INSTEAD = {
 
 def command_line(text, **options):
     """Return a parser with the help `text` and options that are folders or files: their help, by name."""
+    print_any_letter()
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, meaning in options.items():
         parser.add_argument(f"--{name}", type=absolute, help=meaning)

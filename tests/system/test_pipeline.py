@@ -133,6 +133,16 @@ def test_a_registered_model_that_learned_test_lesions_stops_the_whole_pipeline(r
     assert registry(outputs) == before
 
 
+def test_a_registered_model_with_other_labels_stops_it_with_what_to_do(ran, evaluated, tmp_path):
+    version = shutil.copytree(ran[0] / "registry" / "isicvision" / "1", tmp_path / "1")
+    path = Outputs(version / "training").model / "model.json"
+    path.write_text(re.sub('"benign"', '"nevus"', path.read_text("utf-8"), flags=re.I), encoding="utf-8")
+    status, decision = decided(evaluated, "--registered", str(version))
+    (reason,) = decision["reasons"]
+    assert status == 1 and not decision["comparison"] and "nevus, malignant" in reason.lower()
+    assert re.match("the labels differ: benign, malignant, .*; register it apart", reason, re.IGNORECASE)
+
+
 def test_a_model_without_a_card_is_stopped(evaluated):
     for spoil in (lambda card: card.write_text("\n", encoding="utf-8"), Path.unlink):
         spoil(evaluated.model / "README.md")

@@ -1,6 +1,7 @@
 """The YAML files of the training pipeline, and how it is submitted: azure-ai-ml with nothing behind it."""
 
 import json
+import os
 import re
 import runpy
 import signal
@@ -136,6 +137,51 @@ def ended_by(error, monkeypatch, *options):
 def test_ctrl_c_is_a_sentence_that_says_how_to_go_on(monkeypatch, capsys, tmp_path):
     assert ended_by(KeyboardInterrupt(), monkeypatch, "--outputs", str(tmp_path)) == 130
     assert capsys.readouterr().err == f"\nStopped. {pipeline.AGAIN}\n"
+
+
+ODD = "the labels differ: 痣, Nävus …"
+IN_ASCII = """
+import sys
+from pathlib import Path
+
+folder, decision, words = sys.argv[1:]
+sys.path.insert(0, folder)
+{start}
+"""
+PROGRAMS = {
+    "pipeline": """
+import pipeline
+pipeline.run_local = lambda *_: print(pipeline.show(Path(decision), 0))
+sys.argv = ["pipeline.py", "--local", "--outputs", str(Path(decision).parent)]
+pipeline.main()
+""",
+    "steps": """
+import steps
+steps.command_line("")
+print(words)
+""",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_letters_that_a_terminal_does_not_know_end_nothing(program, tmp_path):
+    decision = tmp_path / "decision.json"
+    decision.write_text(json.dumps({"passed": True, "reasons": [ODD]}), encoding="utf-8")
+    command = [sys.executable, "-c", IN_ASCII.format(start=PROGRAMS[program]), AZURE.parent, decision, ODD]
+    environment = os.environ | {"PYTHONPATH": str(AZURE.parents[1]), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "the labels differ: ?, N?vus ?" in done.stdout, done.stderr
+
+
+def test_a_log_is_in_utf_8_whatever_the_terminal_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    component = {
+        "command": f"python -c 'print(\"{ODD}\")'",
+        "code": "../../..",
+        "environment_variables": {},
+    }
+    assert pipeline.run(component, {}, tmp_path / "log") == 0
+    assert pipeline.lines(tmp_path / "log") == [ODD]
 
 
 def test_the_other_environment_is_named(monkeypatch, capsys, tmp_path):

@@ -428,4 +428,5 @@ def _dispatch(given):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a log may have letters that a file on Windows does not know
     main()
