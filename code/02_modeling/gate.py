@@ -7,8 +7,8 @@ A model passes if all of this holds:
 
 1. Split, model, run.json, predictions and metrics in --evaluated are of one run, and no lesion is in two parts of the
    split. The gate scores the test images itself, and refuses predictions or metrics that do not agree with its own.
-2. The model has a card, which is not empty.
-3. Neither it nor the registered model was trained on a test image, or on an image of the same lesion.
+2. The model has a card with more than headings.
+3. Neither it nor the registered model was trained on a test image (compared by its bytes), or on another of its lesion.
 4. It is not worse than the registered one on these test images: on all of them, and on those confirmed alike (see
    `decisions.populations`). Images with fewer than 5 lesions of a label are not compared: chance would refuse too
    many equal models. Without a registered model there is nothing to compare with.
@@ -34,6 +34,7 @@ The decision goes to decision.json in --outputs. The script ends with status 0 i
 
 import json
 import math
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 
@@ -62,6 +63,7 @@ ROUNDING = 0.005
 """Scores may differ by so much between machines, or with 16-bit arithmetic."""
 LARGE = 0.1
 """A loss in ROC AUC: test images that would notice only a larger one cannot tell whether a model is worse."""
+TRAIN = "code/02_modeling/train.py"
 FOUR_OF_FIVE = (1.96 + 0.84) / (2 * 1.96)
 """Of the width of a 95 % interval: the difference that makes it lie wholly below 0 in four of five cases."""
 
@@ -138,6 +140,15 @@ def identity(model):
     }
 
 
+def says_something(card):
+    """Say whether a card is a text with more than headings and comments: bool."""
+    try:
+        text = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return bool(re.sub(r"<!--.*?-->|^#[^\n]*", "", text, flags=re.DOTALL | re.MULTILINE).strip())
+
+
 def leak(model, test, which):
     """Say that a model was trained on some of the test images or their lesions: str, or None."""
     if model.seen is None:
@@ -153,7 +164,7 @@ def leak(model, test, which):
 
 def own_run(model):
     """Return run.json in the folder of a saved model; ValueError unless it is of this model and of a whole split."""
-    run, described = record.read(model / "run.json"), read_json(model / "model.json")
+    run, described = record.read(require(model / "run.json", TRAIN)), read_json(model / "model.json")
     training = {**(described.pop("training") or {}), "history": run.get("history")}
     for name in ("format", "versions", "sha256"):
         described.pop(name, None)
@@ -191,7 +202,7 @@ def decide(evaluated, registered=None):
     model = ImageClassifier.load(evaluated.require(evaluated.model))
     decision.compared["new"] = identity(evaluated.model)
     card = evaluated.model / "README.md"
-    if not card.is_file() or not card.read_text(encoding="utf-8").strip():
+    if not says_something(card):
         decision.refuse(f"the model has no card: {card} is missing or empty; run evaluate.py")
     saved = Evaluation.load(evaluated.require(evaluated.predictions))
     require_images(record.earlier_parts(evaluated.split))

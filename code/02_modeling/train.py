@@ -55,8 +55,7 @@ def train(p, dataset, checkpoint=None, expected=None, beside=None):
     `checkpoint` is a folder or None, `expected` the split of a run record or None, `beside` the folder of a split that
     is kept.
     """
-    with plain_errors():  # too few lesions, or a leak in SPLIT_COLUMN
-        parts = split(p, dataset, expected, beside)
+    parts = split(p, dataset, expected, beside)
     model = ImageClassifier.from_preset(
         p["PRESET"], dataset.labels, p["BACKBONE"], p["WEIGHTS"], p["SEED"], p["POSITIVE"], **p["SETTINGS"]
     )
@@ -145,7 +144,7 @@ def main():
         beside = Outputs(arguments.rerun.parents[1] if run else arguments.prepared or parameters["OUTPUTS"])
         dataset = images(arguments, beside)
         parameters["POSITIVE"] = positive(parameters["POSITIVE"], dataset.labels)
-    model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"], beside.split)
+        model, test = train(parameters, dataset, arguments.checkpoint, run and run["split"], beside.split)
     if run and run["metrics"] and PartialState().is_main_process:
         compare(run, model, test)
 

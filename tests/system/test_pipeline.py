@@ -144,7 +144,12 @@ def test_a_registered_model_with_other_labels_stops_it_with_what_to_do(ran, eval
 
 
 def test_a_model_without_a_card_is_stopped(evaluated):
-    for spoil in (lambda card: card.write_text("\n", encoding="utf-8"), Path.unlink):
+    for spoil in (
+        lambda card: card.write_text("\n", encoding="utf-8"),
+        lambda card: card.write_text("# Model card\n\n<!-- to be\nwritten -->\n## Data\n", encoding="utf-8"),
+        lambda card: card.write_bytes(b"\xff\xfe\0"),
+        Path.unlink,
+    ):
         spoil(evaluated.model / "README.md")
         status, decision = decided(evaluated)
         assert status == 1 and "the model has no card" in decision["reasons"][0]

@@ -361,6 +361,21 @@ def test_a_script_names_scripts_and_the_users_folder(script, options, words, tmp
     assert ended.value.code == 2 and words.format(tmp_path) in said and "ipynb" not in said, said
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError("a checkpoint is of another training"), RuntimeError("full disk")]
+)
+def test_an_error_in_the_training_ends_with_2(error, monkeypatch, capsys, tmp_path):
+    rows = pd.DataFrame({"path": [str(tmp_path)], "label": ["nevus"], "group": ["a"]})
+    ImageDataset(rows).save(Outputs(tmp_path).dataset)
+    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--outputs", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and str(error) in said.splitlines()[-1]
+    assert ("Traceback" in said) == isinstance(error, RuntimeError)
+
+
 def test_images_that_are_not_there_are_an_error_and_no_refusal(tmp_path, monkeypatch):
     outputs = Outputs(tmp_path)
     outputs.model.mkdir()
