@@ -83,7 +83,8 @@ class ImageClassifier:
         self.step_loss: list[float] = []
         self.seen: dict[str, np.ndarray] | None = None
         self.outliers: outliers.Outliers | None = None
-        published = weights == "imagenet" or stored
+        origin = ("own" if self.backbone.make else weights) if weights in (None, "imagenet") else str(weights)
+        published = stored or origin in ("imagenet", "own")
         self.metadata: dict[str, Any] = storage.NEW | {
             **{"image_size": self.image_size, "dropout": dropout, "views": self.views, "seed": self.seed},
             "labels": self.labels,
@@ -91,7 +92,7 @@ class ImageClassifier:
             "backbone": self.backbone.name,
             "encoder": {name: getattr(self.backbone, name) for name in embeddings.FACTS} if stored else None,
             "interpolation": self.backbone.interpolation,
-            "weights": "stored features" if stored else weights and str(weights),
+            "weights": "stored features" if stored else origin,
             "weights_source": self.backbone.source if published else None,
             "weights_license": self.backbone.license if published else None,
             "classifier": None if classifier is None else str(classifier),

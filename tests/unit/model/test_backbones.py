@@ -14,7 +14,7 @@ from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from torch import nn
 
-from isicvision import ImageClassifier
+from isicvision import ImageClassifier, cards
 from isicvision.model import backbones
 from isicvision.model.network import stages, summary
 
@@ -157,6 +157,23 @@ def test_a_network_of_ones_own_starts_as_it_was_made_or_with_the_weights_of_a_fi
     save_file(Own(9).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(backbones.WeightsError, match="other.safetensors does not fit clinic"):
         backbones.build("clinic", 2, tmp_path / "other.safetensors")
+
+
+def test_the_card_says_where_the_weights_of_ones_own_network_come_from(registry, tmp_path):
+    """They are neither ImageNet's nor random, whatever `weights` says, unless it is a file."""
+    backbones.register(own())
+    save_file(Own().state_dict(), tmp_path / "own.safetensors")
+    for weights, said in (
+        ("imagenet", "own: https://example.org/clinic; license: MIT"),
+        (None, "own: https://example.org/clinic; license: MIT"),
+        (
+            tmp_path / "own.safetensors",
+            f"{tmp_path / 'own.safetensors'}: source and license are not recorded",
+        ),
+    ):
+        folder = ImageClassifier("clinic", ["a", "b"], weights).save(tmp_path / "model")
+        text = cards.write_model_card(folder).read_text(encoding="utf-8")
+        assert f"| initial weights | {said} |" in text
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "timm:anything"])
