@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import metadata
@@ -256,9 +257,11 @@ def _bytes(values):
 
 
 def _skeleton(name):
-    """Make a network without its last layer on the meta device: shapes without memory."""
-    with init_empty_weights(), torch.random.fork_rng(devices=[]):
-        return _cut(_make(name), 0.0)
+    """Make a network without its last layer, if possible on the meta device: shapes without memory."""
+    with torch.random.fork_rng(devices=[]):
+        with suppress(RuntimeError), init_empty_weights():
+            return _cut(_make(name), 0.0)
+        return _cut(_make(name), 0.0)  # as Swin V2 of timm, which computes while it is made
 
 
 def _make(name, scratch=False):

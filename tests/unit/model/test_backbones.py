@@ -80,6 +80,15 @@ def test_networks_of_timm_give_features_and_stages(name):
     assert backbone.stage_count() == len(stages(network.body)) >= 4
 
 
+@pytest.mark.parametrize("name", ["timm:swinv2_tiny_window8_256", "timm:swinv2_cr_tiny_224"])
+def test_networks_that_compute_while_they_are_made_are_known_too(name):
+    network = backbones.build(name, classes=3, weights=None).eval()
+    backbone = backbones.get(name)
+    images = torch.zeros(1, backbone.image_size, backbone.image_size, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        assert network(images).shape == (1, 3) and backbone.stage_count() >= 4
+
+
 def test_weights_of_timm_are_those_of_a_file_or_of_the_hub_and_never_silently_random(tmp_path, monkeypatch):
     whole = timm.create_model("convnext_atto")
     save_file(whole.state_dict(), tmp_path / "model.safetensors")
