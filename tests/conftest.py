@@ -22,6 +22,7 @@ LINKS = pytest.mark.skipif(os.name == "nt", reason="making links needs rights on
 ANY_NAME = pytest.mark.skipif(
     os.name == "nt" or sys.platform == "darwin", reason="names are Unicode here, and differ in more than case"
 )
+ANY_LETTER = pytest.mark.skipif(sys.getfilesystemencoding() == "ascii", reason="names are ASCII: LC_ALL=C")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal, lock or file")
 PATIENT_NUMBERS = {
     "intercept": 0.2,

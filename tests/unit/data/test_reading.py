@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ANY_NAME, draw
+from conftest import ANY_LETTER, ANY_NAME, draw
 
 from isicvision import Evaluation, ImageDataset, plots, summary
 from isicvision.data.annotation import Annotations
@@ -175,12 +175,16 @@ def test_a_second_table_finds_the_images_of_the_first_by_the_same_rules(flat):
     [
         ("12.jpg", "12.0"),
         ("scan_2.5.png", "scan_2.5"),
-        ("b\N{LATIN SMALL LETTER E WITH ACUTE}.jpg", "be\N{COMBINING ACUTE ACCENT}"),
-        ("be\N{COMBINING ACUTE ACCENT}.jpg", "b\N{LATIN SMALL LETTER E WITH ACUTE}.JPG"),
+        pytest.param(
+            "b\N{LATIN SMALL LETTER E WITH ACUTE}.jpg", "be\N{COMBINING ACUTE ACCENT}", marks=ANY_LETTER
+        ),
+        pytest.param(
+            "be\N{COMBINING ACUTE ACCENT}.jpg", "b\N{LATIN SMALL LETTER E WITH ACUTE}.JPG", marks=ANY_LETTER
+        ),
         pytest.param("m\udce4l.jpg", "mäl", marks=ANY_NAME),
         ("a b.jpg", "A  b.jpeg"),
         ("x.jfif", "x.jpg"),
-        ("\N{RIGHT-TO-LEFT MARK}y.jpg", "y"),
+        pytest.param("\N{RIGHT-TO-LEFT MARK}y.jpg", "y", marks=ANY_LETTER),
         ("n7.jpg", "n\N{FULLWIDTH DIGIT SEVEN}"),
         (" z.jpg", "z"),
     ],
