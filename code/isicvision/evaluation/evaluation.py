@@ -377,8 +377,8 @@ class Evaluation:
         names = self.table["group"] if by_lesion else self.table["path"].map(lambda p: stem(Path(p).name))
         if by_lesion and not tables.is_named(self.table).all():
             raise ValueError("lesion_id: not every image has a lesion; from_scores takes them as groups=")
-        if names.duplicated().any():
-            raise ValueError(f"{names[names.duplicated()].iloc[0]} would have two rows: see by_group")
+        if (twice := names[names.duplicated()]).size:
+            raise ValueError(f"{twice.iloc[0]} would have two rows: rename it; for lesions see by_group")
         scores = {name: score_of.get(key(name), 0.0) for name in wanted}
         return tables.save(pd.DataFrame({first: names, **scores}), csv)
 

@@ -71,11 +71,18 @@ def test_two_classes_give_the_score_of_the_positive_one(tmp_path, columns):
 
 def test_a_submission_by_lesion_needs_one_answer_a_lesion(tmp_path):
     evaluation, columns = scored(SEVEN), ["lesion_id", *SEVEN]
-    with pytest.raises(ValueError, match="IL_0 would have two rows: see by_group"):
+    with pytest.raises(ValueError, match="IL_0 would have two rows: .*for lesions see by_group"):
         evaluation.submission(tmp_path / "s.csv", columns)
     table = pd.read_csv(evaluation.by_group().submission(tmp_path / "s.csv", columns))
     assert table["lesion_id"].tolist() == [f"IL_{n}" for n in range(70)]
     assert np.allclose(table[SEVEN].sum(axis=1), 1)
+
+
+def test_two_images_of_one_name_are_no_matter_of_lesions(tmp_path):
+    table = pd.DataFrame({"path": ["a/1.jpg", "b/1.jpg"]})
+    evaluation = Evaluation.from_scores(["x", "y"], [0.2, 0.8], None, ["x", "y"], "y", table)
+    with pytest.raises(ValueError, match="1 would have two rows: rename it"):
+        evaluation.submission(tmp_path / "s.csv")
 
 
 def test_a_row_per_lesion_needs_lesions(tmp_path):
