@@ -253,6 +253,13 @@ class Notebook:
                 pytest.fail(f"after {seconds} s {expression} is {found!r}, not {value!r}")
             self.page.wait_for_timeout(50)
 
+    def expect(self, part):
+        """Return Playwright's assertions on a part of the page: they wait until what the kernel sends is there."""
+        from playwright.sync_api import expect
+
+        expect.set_options(timeout=PATIENCE * 1000 / 4)
+        return expect(part)
+
     def reload(self):
         """Save the notebook and load the page anew; the kernel lives on."""
         self.command("docmanager:save")

@@ -153,20 +153,21 @@ def test_a_screen_reader_is_told_what_is_shown_selected_and_decided(lab):
     listbox = page.get_by_role("listbox", name="Images and their labels")
     names = lab.value("annotation.dataset.labels")
     selected = listbox.get_by_role("option", selected=True)
-    assert selected.count() == 1
+    lab.expect(selected).to_have_count(1)
     selected.click()
     for place in (0, 2, 3, 4, 5):
         listbox.get_by_role("option").nth(place).click()
         page.keyboard.press("a")  # the eleventh label
     page.get_by_role("status").get_by_text(f": {names[10]}. Page 2.").first.wait_for()
-    assert listbox.get_by_role("option", name=f"{names[10]} (was").count() == 0  # those were on page 1
+    relabeled = listbox.get_by_role("option", name=f"{names[10]} (was")
+    lab.expect(relabeled).to_have_count(0)  # those were on page 1
     active = listbox.get_attribute("aria-activedescendant")
     assert selected.get_attribute("id") == active and selected.get_attribute("aria-label").count(
         ", undecided, "
     )
     page.keyboard.press("u")
     page.get_by_role("status").get_by_text("Undone. ").wait_for()
-    listbox.get_by_role("option", name=f"{names[10]} (was").first.wait_for()
+    relabeled.first.wait_for()
     assert (
         listbox.get_by_role("option", name="(exclude) (was").get_attribute("aria-label").count(", decided, ")
         == 1

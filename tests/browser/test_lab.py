@@ -92,6 +92,6 @@ def test_a_widget_shows_rather_than_its_image_and_outlives_page_and_kernel(lab):
     handle.press("ArrowRight")
     lab.wait_for("slider.value", 4)
     lab.reload()
-    assert handle.get_attribute("aria-valuenow") == "4.0"
+    lab.expect(handle).to_have_attribute("aria-valuenow", "4.0")
     lab.restart()
-    assert handle.get_attribute("aria-valuenow") == "3.0"
+    lab.expect(handle).to_have_attribute("aria-valuenow", "3.0")

@@ -1,5 +1,6 @@
 """The map in JupyterLab: a lasso around a planted cluster, keys, hovering, and 10,000 points."""
 
+import re
 import time
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_a_planted_color_cast_is_a_cluster_that_the_lasso_catches_and_the_purity
     chosen = lab.value("ui.map.chosen")
     assert len({*chosen} & {*planted}) >= 0.8 * max(len(planted), len(chosen))
     lab.page.get_by_role("status").get_by_text(f"{len(chosen)} images: ").wait_for()
-    assert cells(lab).count() == min(12, len(chosen))
+    lab.expect(cells(lab)).to_have_count(min(12, len(chosen)))
     cells(lab).first.click()
     lab.page.keyboard.press("x")
     lab.wait_for("ui.images.counts['excluded']", 1)
@@ -112,7 +113,7 @@ def test_hovering_shows_the_image_and_keys_and_the_legend_open_images(lab, cast)
     page.mouse.move(*(spot - 30))
     page.mouse.move(*spot)
     page.locator(".isic-tip").get_by_text("3: ").wait_for()
-    assert page.locator(".isic-tip img").get_attribute("src").startswith("data:image/jpeg")
+    lab.expect(page.locator(".isic-tip img")).to_have_attribute("src", re.compile("^data:image/jpeg"))
     page.mouse.move(0, 0)
     page.locator(".isic-tip").wait_for(state="hidden")
     page.get_by_role("button", name="malignant (79)").click()

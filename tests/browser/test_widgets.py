@@ -5,6 +5,7 @@ shows the model and the predictions that `make run` left in outputs/.
 """
 
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -75,16 +76,16 @@ def test_annotation_by_keys_and_undo_outlives_page_and_kernel(lab, show):
     )
     title = cells(lab).nth(1).locator(".isic-title")
     expected = f"{other[given[1]][1]} (was {given[1]}) ✓"
-    assert title.inner_text() == expected
-    assert "isic-dim" in cells(lab).nth(2).get_attribute("class")
+    lab.expect(title).to_have_text(expected)
+    lab.expect(cells(lab).nth(2)).to_have_class(re.compile("isic-dim"))
     shoot(lab, "annotation")
     rows = pd.read_csv(lab.folder / "decisions.csv")
     assert rows["label"].tolist() == [other[given[1]][1], "(exclude)", given[3], "(exclude)", "(undo)"]
     assert rows["path"].tolist() == [portable(paths[place]) for place in (1, 2, 3, 4, 4)]
     lab.reload()
-    assert title.inner_text() == expected
+    lab.expect(title).to_have_text(expected)
     lab.restart()
-    assert title.inner_text() == expected
+    lab.expect(title).to_have_text(expected)
     lab.wait_for("len(ui.dataset)", 158)
     assert len(pd.read_csv(lab.folder / "decisions.csv")) == 5  # opening it decides nothing
 
@@ -94,14 +95,14 @@ def test_annotation_by_mouse_zoom_pages_and_filter(lab, show):
     large = lab.page.locator(".isic-large")
     cells(lab).nth(3).dblclick()
     large.wait_for(state="visible")
-    assert lab.value("dataset.paths[3]") in large.inner_text()
+    lab.expect(large).to_contain_text(lab.value("dataset.paths[3]"))
     large.click()
     large.wait_for(state="hidden")
     cells(lab).nth(3).click()
     lab.page.keyboard.press("ArrowRight")
     lab.page.keyboard.press("z")
     large.wait_for(state="visible")
-    assert lab.value("dataset.paths[4]") in large.inner_text()
+    lab.expect(large).to_contain_text(lab.value("dataset.paths[4]"))
     lab.page.keyboard.press("ArrowLeft")  # moving on closes it
     large.wait_for(state="hidden")
     lab.page.get_by_role("button", name="malignant [2]").click()
@@ -114,7 +115,7 @@ def test_annotation_by_mouse_zoom_pages_and_filter(lab, show):
     lab.page.get_by_text("13 to 24 of 159").wait_for()
     lab.page.locator(".jp-OutputArea select").first.select_option("decided")
     lab.page.get_by_text("1 to 2 of 2", exact=True).wait_for()
-    assert cells(lab).count() == 2
+    lab.expect(cells(lab)).to_have_count(2)
 
 
 def test_a_key_concerns_the_image_selected_before_it_however_busy_the_kernel_is(lab, show):
@@ -155,7 +156,7 @@ def test_results_are_filtered_and_show_saliency(lab, show):
         scored=True,
     )
     cells(lab).first.get_by_text(", predicted ").wait_for()
-    assert cells(lab).first.locator(".isic-bar").count() == 2
+    lab.expect(cells(lab).first.locator(".isic-bar")).to_have_count(2)
     before = cells(lab).first.locator("img").get_attribute("src")
     lab.page.get_by_role("button", name="saliency").click()
     lab.page.wait_for_function(
