@@ -348,7 +348,7 @@ def main():
     except ImportError as error:  # two environments, see docs/azure.md
         where = ".venv/bin/python" if given.local else ".venv-azure/bin/python, or with --local"
         parser.error(f"{error}. Run it with {where}, see docs/azure.md")
-    except Exception as error:
+    except Exception as error:  # whatever it is: Python would end with 1, which means that the gate refused
         if not isinstance(error, OSError | ValueError):
             traceback.print_exc()
         parser.exit(2, f"{parser.prog}: error: {error}\n")
